@@ -23,7 +23,7 @@ endif()
 
 add_library(headway_options INTERFACE)
 target_compile_options(headway_options INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor>
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Wno-missing-field-initializers>
     $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${HEADWAY_WERROR}>>:-Werror>)
 target_include_directories(headway_options INTERFACE ${CMAKE_SOURCE_DIR})
 if(HEADWAY_SANITIZE)

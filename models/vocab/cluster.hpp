@@ -1,0 +1,99 @@
+// Cluster: the machine as the user describes it. Ranks are numbered node by node: rank = node *
+// gpus_per_node + gpu. Bandwidths are per direction; a link is full duplex. The analytic model
+// reads the tiers, the simulator builds its link graph from the same value.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+// The most expensive stretch that a pair of ranks has between them.
+//   self: same rank; nvlink: same NVLink domain; pcie: same node without NVLink;
+//   nic: NICs under one leaf (or one rail switch); spine: NICs across leaves.
+enum class PathClass { self, nvlink, pcie, nic, spine };
+inline constexpr std::array kPathClassNames = {std::string_view("self"), std::string_view("nvlink"),
+                                               std::string_view("pcie"), std::string_view("nic"),
+                                               std::string_view("spine")};
+inline constexpr int kNumPathClasses = static_cast<int>(kPathClassNames.size());
+constexpr std::string_view name(PathClass c) {
+    return kPathClassNames[static_cast<std::size_t>(c)];
+}
+
+struct Device {
+    std::string name;      // as the driver reports it, e.g. "NVIDIA H200"
+    FlopRate peak_matmul;  // dense, in the model's compute dtype (bf16)
+    Bandwidth memory_bandwidth;
+    Bytes memory;
+};
+
+struct NvLink {
+    int domain = 0;       // GPUs in one NVLink domain; may span nodes (GB200 NVL72)
+    Bandwidth bandwidth;  // per GPU, one direction
+    Seconds latency;
+};
+
+struct Pcie {
+    Bandwidth bandwidth;      // per GPU, one direction
+    int gpus_per_switch = 0;  // 0: every GPU on its own root port
+    Bandwidth
+        root_bandwidth;  // uplink of one switch, one direction (ignored when gpus_per_switch is 0)
+    Seconds latency;
+};
+
+enum class Spraying { ideal, ecmp };  // ecmp: a flow hashes to one uplink of the leaf
+inline constexpr std::array kSprayingNames = {std::string_view("ideal"), std::string_view("ecmp")};
+
+struct Fabric {
+    int nics_per_node = 0;
+    Bandwidth nic;  // per NIC, one direction
+    bool rails =
+        false;  // NIC i of every node hangs on rail switch i; other rails are reached over NVLink
+    int nodes_per_leaf = 0;  // nodes under one leaf (rails: nodes under one set of rail switches);
+                             // 0: one leaf for all
+    double oversubscription = 1.0;  // leaf downlink over uplink capacity, 2.0 is 2:1
+    int uplinks_per_leaf = 1;       // used by ecmp spraying only
+    Spraying spraying = Spraying::ideal;
+    Seconds nic_latency;    // one way, under one leaf
+    Seconds spine_latency;  // one way, across the spine
+};
+
+// A link by its name in `headway explain` / simulate output ("nic:12", "leaf_up:0", "nvlink:3");
+// factor 0 is dead.
+struct LinkOverride {
+    std::string link;
+    double bandwidth_factor = 1.0;
+};
+
+struct RankOverride {
+    int rank = 0;
+    double compute_factor = 1.0;  // 0.8: this rank computes at 80 % of the speed
+};
+
+struct Cluster {
+    std::string name;
+    Device device;
+    int num_nodes = 1;
+    int gpus_per_node = 1;
+    std::optional<NvLink> nvlink;
+    std::optional<Pcie> pcie;
+    std::optional<Fabric>
+        fabric;  // needed when there is more than one node outside one NVLink domain
+    std::vector<LinkOverride> link_overrides;
+    std::vector<RankOverride> rank_overrides;
+    std::string source;
+
+    int num_ranks() const { return num_nodes * gpus_per_node; }
+    int node_of(int rank) const { return rank / gpus_per_node; }
+};
+
+// Path class of a pair of ranks. [source, destination]
+PathClass path_class(const Cluster& cluster, int source, int destination);
+
+}  // namespace headway

@@ -1,0 +1,91 @@
+// ModelSpec: a decoder-only transformer whose feed-forward layers are dense or sparse (MoE). Plain
+// values; shapes follow the field: hidden d, experts E, top-k k, expert width f.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace headway {
+
+enum class Dtype { fp64, fp32, bf16, fp16, fp8 };
+inline constexpr std::array kDtypeNames = {std::string_view("fp64"), std::string_view("fp32"),
+                                           std::string_view("bf16"), std::string_view("fp16"),
+                                           std::string_view("fp8")};
+
+constexpr double bytes_per_element(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::fp64:
+            return 8.0;
+        case Dtype::fp32:
+            return 4.0;
+        case Dtype::fp8:
+            return 1.0;
+        default:
+            return 2.0;
+    }
+}
+
+// gelu is exact (erf), gelu_tanh the tanh approximation; swiglu is gated: two up projections, 3
+// matrices.
+enum class Activation { gelu, gelu_tanh, swiglu };
+inline constexpr std::array kActivationNames = {
+    std::string_view("gelu"), std::string_view("gelu_tanh"), std::string_view("swiglu")};
+constexpr bool is_gated(Activation a) {
+    return a == Activation::swiglu;
+}
+// Weight matrices of one expert: up and down, and the gate when there is one.
+constexpr int matrices_per_expert(Activation a) {
+    return is_gated(a) ? 3 : 2;
+}
+
+// Multi-head latent attention (DeepSeek): low-rank query and key/value projections.
+struct LatentAttention {
+    int query_rank = 0;  // 0: queries are projected directly
+    int kv_rank = 0;
+    int nope_width = 0;  // per head, without rotary embedding
+    int rope_width = 0;
+    int value_width = 0;
+};
+
+struct Attention {
+    int num_heads = 0;
+    int num_kv_heads = 0;
+    int head_width = 0;
+    std::optional<LatentAttention> latent;
+    std::optional<int> window;  // sliding window in tokens, on `window_every`-th layers
+    int window_every = 1;       // 1: every layer has the window; 2: every other layer
+};
+
+struct Moe {
+    int num_experts = 0;   // E, routed experts
+    int top_k = 0;         // k
+    int expert_width = 0;  // f
+    Activation activation = Activation::swiglu;
+    int num_shared_experts = 0;
+    int shared_expert_width = 0;  // of one shared expert
+    Dtype router_dtype = Dtype::fp32;
+    std::optional<double> capacity_factor;  // absent: dropless
+    bool aux_free_bias = false;             // selection bias per expert, no auxiliary loss
+    int num_expert_groups = 1;              // group-limited routing: pick top_groups groups first
+    int top_groups = 1;
+};
+
+struct ModelSpec {
+    std::string name;
+    int vocab_size = 0;
+    int hidden = 0;            // d
+    int num_layers = 0;        // all of them, dense ones included
+    int num_dense_layers = 0;  // first layers, with a dense feed-forward of dense_width
+    int dense_width = 0;
+    Activation dense_activation = Activation::swiglu;
+    Attention attention;
+    Moe moe;
+    bool tied_embeddings = false;
+    Dtype dtype = Dtype::bf16;  // of parameters in compute, activations and traffic
+    std::string source;         // where the numbers come from
+};
+
+}  // namespace headway

@@ -1,0 +1,63 @@
+// Plan: how a model is laid over the ranks. Every rank holds its own tokens (data parallel outside
+// the MoE layer); the MoE layer is split over groups of `group_size` consecutive ranks; equal ranks
+// of different groups are replicas.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace headway {
+
+// What an EP dispatch sends: a copy per chosen expert (none, "naive"), per distinct destination
+// rank, or per distinct destination node with NVLink forwarding there (node).
+enum class Dedup { none, rank, node };
+inline constexpr std::array kDedupNames = {std::string_view("none"), std::string_view("rank"),
+                                           std::string_view("node")};
+
+struct ExpertParallel {
+    Dedup dedup = Dedup::none;
+    std::optional<int> node_limit;    // M: a token's experts lie on at most M nodes
+    std::optional<int> latent_width;  // l: LatentMoE, tokens travel and experts work at width l < d
+    bool hide_count_exchange = false;  // counts travel behind the permute instead of before it
+};
+
+// Multi-Head LatentMoE. Every head has its own router and experts. For group_size <= num_heads a
+// rank owns num_heads / group_size heads; beyond that, the experts of a head are split over
+// group_size / num_heads ranks (HP x EP).
+struct HeadParallel {
+    int num_heads = 0;     // H
+    int head_width = 0;    // d_h
+    int num_experts = 0;   // E, per head
+    int top_k = 0;         // k, per head
+    int expert_width = 0;  // f
+};
+
+// What backward computes again instead of keeping: the activation function, the whole MoE layer
+// without its communication, or the whole transformer layer with it.
+enum class Recompute { none, activation, moe, full };
+inline constexpr std::array kRecomputeNames = {std::string_view("none"),
+                                               std::string_view("activation"),
+                                               std::string_view("moe"), std::string_view("full")};
+
+enum class Optimizer { adamw_fp32, adamw_8bit };
+inline constexpr std::array kOptimizerNames = {std::string_view("adamw_fp32"),
+                                               std::string_view("adamw_8bit")};
+
+struct Plan {
+    std::string name;
+    std::variant<ExpertParallel, HeadParallel> layer;
+    int group_size = 1;  // ranks of one EP or HP group; divides the world
+    bool zero1 = false;  // optimizer states sharded over replicas
+    Recompute recompute = Recompute::none;
+    Optimizer optimizer = Optimizer::adamw_fp32;
+    int overlap_chunks =
+        1;  // token chunks whose communication overlaps expert compute; 1: no overlap
+    bool overlap_grad_all_reduce = true;
+
+    bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
+};
+
+}  // namespace headway

@@ -1,0 +1,135 @@
+// Profile: what was measured on a machine, as curves. Compute: achieved rate by problem size and
+// width, per kernel kind. Communication: time by bytes, per collective and path class. Every curve
+// carries its residual and its source. A look-up outside the measured range is answered, and
+// marked; there is no default for a missing curve.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+// Kernel kinds, and what size and width mean for each (the unit of rate in brackets):
+//   dense_gemm    size: FLOPs of the GEMM, width: its smallest dimension            [FLOP/s]
+//   grouped_gemm  size: rows per expert, width: expert width f on the rank          [FLOP/s]
+//   fused_expert  size: rows per expert, width: head width d_h (HP experts)         [FLOP/s]
+//   attention     size: sequence length, width: head width                         [FLOP/s]
+//   router        size: tokens, width: experts                                     [FLOP/s of the
+//   logits] gather        size: bytes moved (permute, unpermute, regroup), width: unused 1
+//   [bytes/s] streaming     size: bytes moved (norm, residual, loss, cast), width: unused 1
+//   [bytes/s] optimizer     size: bytes moved, width: unused 1 [bytes/s]
+enum class Kernel {
+    dense_gemm,
+    grouped_gemm,
+    fused_expert,
+    attention,
+    router,
+    gather,
+    streaming,
+    optimizer
+};
+inline constexpr std::array kKernelNames = {
+    std::string_view("dense_gemm"),   std::string_view("grouped_gemm"),
+    std::string_view("fused_expert"), std::string_view("attention"),
+    std::string_view("router"),       std::string_view("gather"),
+    std::string_view("streaming"),    std::string_view("optimizer")};
+inline constexpr int kNumKernels = static_cast<int>(kKernelNames.size());
+constexpr std::string_view name(Kernel k) {
+    return kKernelNames[static_cast<std::size_t>(k)];
+}
+constexpr bool is_byte_rate(Kernel k) {
+    return k == Kernel::gather || k == Kernel::streaming || k == Kernel::optimizer;
+}
+
+struct LookUp {
+    double value = 0.0;
+    bool extrapolated =
+        false;  // outside the measured grid: nearest rate held (compute), last slope kept (time)
+};
+
+// Achieved rate on a grid, interpolated linearly in the logarithm of size and width: between two
+// measured rates the result lies between them.
+struct RateCurve {
+    std::vector<double> size;   // ascending, at least one
+    std::vector<double> width;  // ascending, at least one
+    std::vector<double> rate;   // [width, size] FLOP/s or bytes/s, all > 0
+    double residual = 0.0;      // relative standard deviation of measured against fitted
+    std::string source;
+
+    LookUp at(double size_value, double width_value) const;
+};
+
+enum class Collective { all_to_all, send_recv, all_reduce, all_gather, reduce_scatter };
+inline constexpr std::array kCollectiveNames = {
+    std::string_view("all_to_all"), std::string_view("send_recv"), std::string_view("all_reduce"),
+    std::string_view("all_gather"), std::string_view("reduce_scatter")};
+inline constexpr int kNumCollectives = static_cast<int>(kCollectiveNames.size());
+constexpr std::string_view name(Collective c) {
+    return kCollectiveNames[static_cast<std::size_t>(c)];
+}
+
+// Time by bytes, piecewise linear (a latency + bytes/bandwidth line per segment).
+//   all_to_all: bytes one rank sends to others (S (n-1)/n);  send_recv: bytes of the message;
+//   all_reduce: busbw bytes 2 S (n-1)/n;  all_gather, reduce_scatter: S (n-1)/n, S the whole
+//   buffer.
+struct TimeCurve {
+    Collective collective = Collective::all_to_all;
+    PathClass path = PathClass::nvlink;
+    int num_ranks = 0;            // ranks of the measurement
+    std::vector<double> bytes;    // ascending
+    std::vector<double> seconds;  // non-decreasing, > 0
+    double residual = 0.0;
+    std::string source;
+
+    LookUp at(double byte_count) const;
+    // Seconds at the smallest measured size: the floor that launch and latency set.
+    double floor_seconds() const { return seconds.front(); }
+};
+
+struct KernelCurves {
+    std::vector<RateCurve> forward;  // none or one
+    std::vector<RateCurve>
+        backward;  // none: the forward curve serves, which is noted in the result
+};
+
+struct Provenance {
+    std::string device;  // must equal Cluster::device.name, else a warning
+    std::string kind;    // "public" (built from cited measurements) or "measured"
+    std::string date;
+    std::string commit;
+    std::string command;
+    std::string driver, cuda, nccl, clocks;
+    std::string note;
+};
+
+struct Overheads {
+    Seconds launch;          // one kernel launch that is not hidden
+    Seconds host_sync;       // device-to-host round trip that EP's counts need
+    Seconds count_exchange;  // small all-to-all of counts, without the sync
+    double overlap_slowdown =
+        1.0;  // compute runs this much slower while communication overlaps it (>= 1)
+    double residual = 0.0;
+    std::string source;
+};
+
+struct Profile {
+    std::string name;
+    Provenance provenance;
+    std::array<KernelCurves, static_cast<std::size_t>(kNumKernels)> kernels;
+    std::vector<TimeCurve> communication;
+    Overheads overheads;
+
+    const KernelCurves& kernel(Kernel k) const { return kernels[static_cast<std::size_t>(k)]; }
+    KernelCurves& kernel(Kernel k) { return kernels[static_cast<std::size_t>(k)]; }
+    // The curve of this collective and path class whose num_ranks is nearest (in ratio) to the
+    // asked one; null when the profile has none.
+    const TimeCurve* find(Collective collective, PathClass path, int num_ranks) const;
+};
+
+}  // namespace headway

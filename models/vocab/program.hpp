@@ -1,0 +1,87 @@
+// Program: a training step ready to be executed by the simulator: every rank runs the same list of
+// tasks, in order of each stream, with its own compute times. It is built from a Workload by
+// pricing the compute tasks with a Profile, so that the engine itself needs to know neither models
+// nor profiles.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/phase.hpp"
+#include "models/vocab/profile.hpp"
+#include "models/vocab/traffic_matrix.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+enum class Stream { compute, communication };
+
+struct ComputeTask {
+    std::vector<Seconds> per_rank;  // one entry: the same on all ranks; else [world]
+    Flops flops;                    // of the busiest rank, for the report
+    Bytes bytes;
+};
+
+enum class ExchangeAlgorithm {
+    grouped,       // all pairs at once, as NCCL's grouped send/recv and ncclAlltoAll run it
+    pairwise,      // n-1 rounds, rank i exchanges with i XOR r or (i + r) mod n
+    hierarchical,  // NVLink to the rank on the right rail, then NIC
+};
+
+// One all-to-all per group of `group_size` consecutive ranks. `stages` run one after the other on
+// every rank (node-dedup has two: over the NIC to the same-numbered GPU of each destination node,
+// then NVLink forwarding). The matrix is the one of a single group when all groups share it, else
+// one matrix a group.
+struct ExchangeStage {
+    std::vector<std::shared_ptr<const TrafficMatrix>>
+        matrices;                    // one, or [num_groups]; null: uniform
+    std::int64_t uniform_bytes = 0;  // per ordered pair, when there is no matrix
+    Seconds latency;                 // before the first byte of this stage arrives
+    // Achieved fraction of each path class's link bandwidth at this stage's message sizes, from the
+    // profile's curves, so that an uncontended uniform exchange takes exactly the predicted time.
+    // [path class], 1 when unused
+    std::array<double, static_cast<std::size_t>(kNumPathClasses)> efficiency = {1, 1, 1, 1, 1};
+};
+
+struct ExchangeTask {
+    int group_size = 1;
+    ExchangeAlgorithm algorithm = ExchangeAlgorithm::grouped;
+    std::vector<ExchangeStage> stages;
+};
+
+enum class ReduceAlgorithm { ring, tree };
+
+// Reduction over `group_size` ranks that are `stride` apart: {r, r + stride, ...}.
+struct ReduceTask {
+    Collective collective = Collective::all_reduce;
+    ReduceAlgorithm algorithm = ReduceAlgorithm::ring;
+    int group_size = 1;
+    int stride = 1;
+    std::int64_t bytes = 0;  // of the whole buffer, per rank
+    Seconds latency;
+    std::array<double, static_cast<std::size_t>(kNumPathClasses)> efficiency = {1, 1, 1, 1, 1};
+};
+
+struct Task {
+    Phase phase = Phase::embed;
+    Pass pass = Pass::forward;
+    int layer = -1;
+    int micro_batch = 0;
+    int chunk = 0;
+    Stream stream = Stream::compute;
+    std::vector<int> after;  // tasks of the same rank that must end first, besides stream order
+    std::variant<ComputeTask, ExchangeTask, ReduceTask> work;
+};
+
+struct Program {
+    int num_ranks = 0;
+    double overlap_slowdown = 1.0;  // compute runs this much slower while the rank communicates
+    std::vector<Task> tasks;        // topologically ordered
+};
+
+}  // namespace headway

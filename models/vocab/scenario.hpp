@@ -1,0 +1,69 @@
+// Scenario: everything one run needs, resolved: model, cluster, batch, routing, plans, profile. It
+// is read from YAML by models/scenario and passed around as a value.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/model_spec.hpp"
+#include "models/vocab/plan.hpp"
+#include "models/vocab/profile.hpp"
+
+namespace headway {
+
+struct Batch {
+    int sequence_length = 0;
+    int sequences_per_rank = 1;  // per micro-batch
+    int num_micro_batches = 1;   // gradient accumulation steps
+
+    std::int64_t tokens_per_rank() const {  // T, of one micro-batch
+        return std::int64_t{sequence_length} * sequences_per_rank;
+    }
+};
+
+// Router skew: the popularity of experts apart from sampling noise. Weights are normalised over the
+// experts of a router; which expert is popular is drawn from the seed.
+//   none: equal;  zipf: w_i ~ 1 / (i+1)^s;  power_law: the truncated Pareto draw that inference
+//   collectors use; dirichlet: symmetric with concentration `parameter`;  histogram: given weights;
+//   trace: recorded counts by layer
+enum class Skew { none, zipf, power_law, dirichlet, histogram, trace };
+inline constexpr std::array kSkewNames = {
+    std::string_view("none"),      std::string_view("zipf"),      std::string_view("power_law"),
+    std::string_view("dirichlet"), std::string_view("histogram"), std::string_view("trace")};
+
+enum class SkewScope {
+    global,
+    per_source
+};  // same popularity on all source ranks, or drawn for each
+inline constexpr std::array kSkewScopeNames = {std::string_view("global"),
+                                               std::string_view("per_source")};
+
+struct Routing {
+    bool noise = true;  // sampled top-k; false: the expectation, exactly
+    Skew skew = Skew::none;
+    double parameter = 0.0;  // exponent or concentration
+    std::vector<std::vector<double>>
+        weights;  // histogram: one row; trace: a row a layer, reused cyclically
+    SkewScope scope = SkewScope::global;
+    bool per_layer = true;  // popularity is drawn anew for each layer
+    std::uint64_t seed = 0;
+};
+
+struct Scenario {
+    std::string name;
+    ModelSpec model;
+    Cluster cluster;
+    Batch batch;
+    Routing routing;
+    std::vector<Plan> plans;
+    std::string baseline;            // name of the plan that speedups refer to
+    std::optional<Profile> profile;  // may come from the command line instead
+    std::vector<std::string> notes;  // what was assumed on the way ("HP twin of ...: H*d_h = d")
+};
+
+}  // namespace headway

@@ -1,0 +1,49 @@
+// Timeline: what happened, or will happen, phase by phase. Predicted, simulated and measured runs
+// all end here, with the same phase names; everything after it (tables, CSV, verify, plots)
+// compares equals.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/phase.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+enum class Source { predicted, simulated, measured };
+inline constexpr std::array kSourceNames = {
+    std::string_view("predicted"), std::string_view("simulated"), std::string_view("measured")};
+
+// One phase on one rank. A prediction has one rank, the busiest, numbered -1, and one span for
+// `count` equal layers.
+struct Span {
+    int rank = -1;
+    int layer = -1;  // -1: outside the layers (embedding, head, end of step)
+    int micro_batch = 0;
+    Pass pass = Pass::forward;
+    Phase phase = Phase::embed;
+    int count = 1;  // equal layers this span stands for; duration is of one
+    Seconds begin;
+    Seconds duration;   // measured: the median
+    Seconds low, high;  // predicted: the interval; measured: p10 and p90
+    Bytes bytes;        // sent off-rank (communication) or moved through memory (compute)
+    Flops flops;
+    int samples = 0;         // measured repetitions; 0 otherwise
+    std::string bottleneck;  // "nvlink", "nic", "flops", "memory", "launch"...
+};
+
+struct Timeline {
+    Source source = Source::predicted;
+    std::string scenario;
+    std::string plan;
+    std::string profile;
+    std::string version;
+    std::uint64_t seed = 0;
+    std::vector<Span> spans;
+};
+
+}  // namespace headway
