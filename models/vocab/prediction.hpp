@@ -1,0 +1,83 @@
+// Prediction: what `headway predict` answers, per plan: step time with its interval, phases,
+// traffic, memory. Every number is of the busiest rank unless its name says mean. Produced by
+// models/cost, read by models/report and cli.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/phase.hpp"
+#include "models/vocab/timeline.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+struct Interval {
+    Seconds low, high;
+};
+
+// One phase in one pass, summed over the layers and micro-batches of a step.
+struct PhaseCost {
+    Phase phase = Phase::embed;
+    Pass pass = Pass::forward;
+    int count = 0;      // executions in a step
+    Seconds time;       // exposed time in the step: what is hidden behind compute is not in it
+    Seconds hidden;     // time behind other work
+    Interval interval;  // of `time`
+    Bytes bytes;        // per rank and step: sent off-rank (communication) or moved through memory
+    Flops flops;        // per rank and step
+    std::string bottleneck;  // "nvlink", "nic", "spine", "flops", "memory", "launch", "sync"
+};
+
+struct MemoryItem {
+    std::string name;  // "parameters", "gradients", "optimizer", "activations/expert", ...
+    Bytes bytes;
+};
+
+struct PlanTraffic {
+    Bytes sent_mean,
+        sent_max;  // off-rank bytes a rank sends in one MoE layer, forward (dispatch + combine)
+    std::array<Bytes, static_cast<std::size_t>(kNumPathClasses)>
+        by_path;             // of the mean rank, the same layer pass
+    double imbalance = 1.0;  // busiest rank's received rows over the mean
+};
+
+struct PlanMemory {
+    Bytes peak;
+    Bytes capacity;
+    std::vector<MemoryItem> items;
+};
+
+struct PlanPrediction {
+    std::string name;
+    bool feasible = true;
+    std::string infeasible_because;  // the item that broke the limit, in words with numbers
+    Seconds step;
+    Interval step_interval;
+    double tokens_per_second_per_gpu = 0.0;
+    FlopRate
+        model_flop_rate_per_gpu;  // model FLOPs (forward + backward, no recompute) over step time
+    double speedup = 1.0;         // baseline's step over this step
+    Seconds moe_forward, moe_backward;  // one MoE layer
+    std::vector<PhaseCost> phases;      // in order of the step
+    PlanTraffic traffic;
+    PlanMemory memory;
+    std::vector<std::string> warnings;
+    Timeline timeline;  // one span per phase of each distinct layer, rank -1
+};
+
+struct Prediction {
+    std::string scenario;
+    std::string profile;
+    std::string version;
+    std::uint64_t seed = 0;
+    std::string baseline;
+    std::vector<PlanPrediction> plans;
+    std::vector<std::string> notes;  // assumptions of the scenario ("HP twin: ...")
+};
+
+}  // namespace headway
