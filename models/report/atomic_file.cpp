@@ -1,0 +1,73 @@
+#include "models/report/atomic_file.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail(const fs::path& target, const std::string& what, int error) {
+    throw InputError({.where = target.string(),
+                      .found = what + ": " + std::system_category().message(error),
+                      .hint = "give a path in a folder that exists and can be written"});
+}
+
+// The bytes must be on the disk before the name is: a crash between the two must not leave an empty
+// file under the final name.
+bool sync(const fs::path& path) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor < 0) return false;
+    const bool ok = ::fsync(descriptor) == 0 || errno == EINVAL;
+    return ::close(descriptor) == 0 && ok;
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(const fs::path& target) : target_(target) {
+    std::error_code ignored;
+    if (fs::is_symlink(target, ignored)) target_ = fs::weakly_canonical(target, ignored);
+    if (fs::is_directory(target_, ignored)) fail(target, "cannot write", EISDIR);
+    const bool direct = fs::exists(target_, ignored) && !fs::is_regular_file(target_, ignored);
+    temporary_ = direct ? target_
+                        : target_.parent_path() / ("." + target_.filename().string() + ".tmp-" +
+                                                   std::to_string(::getpid()));
+    errno = 0;
+    stream_.open(temporary_, std::ios::binary | std::ios::trunc);
+    if (!stream_) fail(target, "cannot write", errno);
+}
+
+AtomicFile::~AtomicFile() {
+    if (committed_ || temporary_ == target_) return;
+    stream_.close();
+    std::error_code ignored;
+    fs::remove(temporary_, ignored);
+}
+
+void AtomicFile::commit() {
+    errno = 0;
+    stream_.close();
+    if (!stream_) fail(target_, "cannot write the whole file", errno);
+    if (temporary_ != target_) {
+        if (!sync(temporary_)) fail(target_, "cannot write the whole file", errno);
+        std::error_code error;
+        fs::rename(temporary_, target_, error);
+        if (error) fail(target_, "cannot rename the finished file", error.value());
+    }
+    committed_ = true;
+}
+
+void write_file_atomically(const fs::path& target, std::string_view text) {
+    AtomicFile file(target);
+    file.stream().write(text.data(), static_cast<std::streamsize>(text.size()));
+    file.commit();
+}
+
+}  // namespace headway
