@@ -1,0 +1,52 @@
+#include "cli/installation.hpp"
+
+#include <system_error>
+#include <vector>
+
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The roots that may hold scenarios/ and analysis/.
+std::vector<fs::path> data_roots() {
+    std::vector<fs::path> roots;
+    std::error_code error;
+    const fs::path executable = fs::read_symlink("/proc/self/exe", error);
+    if (!error) {
+        const fs::path folder = executable.parent_path();
+        roots.push_back((folder / "../share/headway").lexically_normal());
+        roots.push_back((folder / "../..").lexically_normal());
+    }
+    roots.emplace_back(HEADWAY_SOURCE_DIR);
+    return roots;
+}
+
+fs::path find(const fs::path& relative, const std::string& what) {
+    std::string tried;
+    for (const fs::path& root : data_roots()) {
+        std::error_code ignored;
+        if (fs::exists(root / relative, ignored)) return root / relative;
+        tried += (tried.empty() ? "" : ", ") + (root / relative).string();
+    }
+    throw InputError({.found = what + " not found", .accepted = tried});
+}
+
+}  // namespace
+
+fs::path presets_directory(const std::optional<std::string>& chosen) {
+    if (!chosen) return find("scenarios/models", "the folder of presets").parent_path();
+    std::error_code ignored;
+    if (fs::is_directory(*chosen, ignored)) return *chosen;
+    throw InputError({.where = "--presets",
+                      .found = "no folder '" + *chosen + "'",
+                      .accepted = "a folder with clusters/, models/ and profiles/ in it"});
+}
+
+fs::path plot_script() {
+    return find("analysis/plot.py", "the plotting script");
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,107 @@
+#include "cli/options.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/program_options/parsers.hpp>
+#include <boost/program_options/positional_options.hpp>
+#include <sstream>
+
+#include "cli/output.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+std::string join(const std::vector<std::string>& words) {
+    return fmt::format("{}", fmt::join(words, ", "));
+}
+
+std::vector<std::string> long_names(const po::options_description& options) {
+    std::vector<std::string> names;
+    for (const auto& option : options.options()) names.push_back("--" + option->long_name());
+    return names;
+}
+
+InputError unknown_option(const std::string& name, const std::string& verb,
+                          const po::options_description& options) {
+    const std::string near = did_you_mean(name, long_names(options));
+    return InputError({.where = "headway " + verb,
+                       .found = "unknown option '" + name + "'",
+                       .hint = near.empty() ? "headway " + verb + " --help lists the options"
+                                            : "did you mean '" + near + "'?"});
+}
+
+void print_help(const CommandHelp& help, const po::options_description& options) {
+    std::ostringstream text;
+    text << "Usage: headway " << help.usage << "\n\n" << help.about << "\n\n" << options;
+    if (!help.examples.empty()) text << "\nExamples:\n" << help.examples << "\n";
+    write_stdout(text.str());
+}
+
+}  // namespace
+
+std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
+                                               const po::options_description& options) {
+    const std::string verb(help.usage.substr(0, help.usage.find(' ')));
+    for (const std::string& word : args) {
+        if (word == "--") break;
+        if (word != "--help" && word != "-h") continue;
+        print_help(help, options);
+        return std::nullopt;
+    }
+    po::positional_options_description positional;
+    for (const std::string& name : help.positional) {
+        const bool last = &name == &help.positional.back();
+        positional.add(name.c_str(), last && help.repeat_last ? -1 : 1);
+    }
+    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    po::variables_map values;
+    try {
+        po::store(po::command_line_parser(std::vector<std::string>(args.begin(), args.end()))
+                      .options(options)
+                      .positional(positional)
+                      .style(style)
+                      .run(),
+                  values);
+        po::notify(values);
+    } catch (const po::unknown_option& error) {
+        throw unknown_option(error.get_option_name(), verb, options);
+    } catch (const po::too_many_positional_options_error&) {
+        throw InputError({.where = "headway " + verb,
+                          .found = "too many words",
+                          .accepted = "headway " + std::string(help.usage),
+                          .hint = "options begin with --"});
+    } catch (const po::error& error) {
+        throw InputError({.where = "headway " + verb,
+                          .found = error.what(),
+                          .hint = "headway " + verb + " --help lists the options"});
+    }
+    return values;
+}
+
+std::string required(const po::variables_map& values, const std::string& name,
+                     std::string_view verb) {
+    if (values.count(name) != 0) return values[name].as<std::string>();
+    throw InputError({.where = fmt::format("headway {}", verb),
+                      .found = "no " + name + " given",
+                      .hint = fmt::format("headway {} --help shows the usage", verb)});
+}
+
+std::string one_of(const std::string& word, const std::vector<std::string>& accepted,
+                   const std::string& where) {
+    for (const std::string& candidate : accepted) {
+        if (candidate == word) return word;
+    }
+    const std::string near = did_you_mean(word, accepted);
+    throw InputError({.where = where,
+                      .found = "unknown value '" + word + "'",
+                      .accepted = join(accepted),
+                      .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
+}
+
+std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name) {
+    if (values.count(name) == 0) return std::nullopt;
+    return values[name].as<std::string>();
+}
+
+}  // namespace headway::cli

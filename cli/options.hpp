@@ -1,0 +1,43 @@
+// Option parsing that every verb shares: Boost.Program_options with --help, no abbreviations, and
+// errors as InputError with a did-you-mean.
+#pragma once
+
+#include <boost/program_options/options_description.hpp>
+#include <boost/program_options/value_semantic.hpp>
+#include <boost/program_options/variables_map.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/verbs.hpp"
+
+namespace headway::cli {
+
+namespace po = boost::program_options;
+
+struct CommandHelp {
+    std::string_view usage;     // "predict SCENARIO.yaml [options]", without the program's name
+    std::string_view about;     // what it does, a few lines
+    std::string_view examples;  // commands, one a line; may be empty
+    std::vector<std::string> positional;  // names of options that plain words fill, in order
+    bool repeat_last = false;             // the last of them takes all words that are left
+};
+
+// The parsed options, or nothing when --help was asked for and printed. Options named in
+// `positional` must be in `options` too; those a verb cannot do without are checked by `required`.
+std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
+                                               const po::options_description& options);
+
+// The value of an option; InputError naming it, and how to get help, when it is absent.
+std::string required(const po::variables_map& values, const std::string& name,
+                     std::string_view verb);
+
+// `word` if it is one of `accepted`, else InputError with a did-you-mean.
+std::string one_of(const std::string& word, const std::vector<std::string>& accepted,
+                   const std::string& where);
+
+// The value if given, else nothing.
+std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name);
+
+}  // namespace headway::cli

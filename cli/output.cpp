@@ -1,0 +1,63 @@
+#include "cli/output.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <system_error>
+#include <utility>
+
+#include "models/report/atomic_file.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+double now_s() {
+    using Clock = std::chrono::steady_clock;
+    return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+void write_stdout(std::string_view text) {
+    errno = 0;
+    const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+    if (written && std::fflush(stdout) == 0) return;
+    const int error = errno;
+    if (error == EPIPE) return;
+    throw InputError({.where = "standard output",
+                      .found = "cannot write: " + std::system_category().message(error)});
+}
+
+void write_result(std::string_view text, const std::optional<std::string>& out) {
+    if (out && *out != "-") {
+        write_file_atomically(*out, text);
+    } else {
+        write_stdout(text);
+    }
+}
+
+bool stdout_is_terminal() {
+    return ::isatty(STDOUT_FILENO) == 1;
+}
+
+Progress::Progress(std::string label)
+    : label_(std::move(label)), terminal_(::isatty(STDERR_FILENO) == 1) {}
+
+Progress::~Progress() {
+    if (drawn_) std::fputs("\r\033[K", stderr);
+}
+
+void Progress::update(std::size_t done, std::size_t total) {
+    if (!terminal_) return;
+    const double now = now_s();
+    if (now < next_s_) return;
+    next_s_ = now + 0.1;
+    drawn_ = true;
+    std::fputs(fmt::format("\r\033[K{}: {} / {}", label_, done, total).c_str(), stderr);
+}
+
+}  // namespace headway::cli

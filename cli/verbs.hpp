@@ -1,0 +1,34 @@
+// The verbs of `headway`: one file each (cli/<verb>.cpp), one declaration here, one row in
+// cli/verbs.cpp. A verb parses its own options, throws InputError for bad input and returns the
+// exit code: kDone or kNegative.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace headway::cli {
+
+inline constexpr int kDone = 0;
+inline constexpr int kNegative = 1;       // infeasible plan, or verify beyond its tolerance
+inline constexpr int kBadInput = 2;       // set by main, from InputError
+inline constexpr int kInternalError = 3;  // set by main; a bug of headway
+
+using Args = std::span<const std::string>;  // the words after the verb
+
+struct Verb {
+    std::string_view group;
+    std::string_view name;
+    std::string_view summary;
+    int (*run)(Args);
+};
+
+std::span<const Verb> all_verbs();
+
+// Look around
+int run_list(Args args);
+
+// Draw
+int run_plot(Args args);
+
+}  // namespace headway::cli
