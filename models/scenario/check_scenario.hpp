@@ -1,0 +1,20 @@
+// Checks across keys: what a reader of single keys cannot see (divisibility, one value against
+// another). Also for values made or changed in code, e.g. by a sweep: an empty result means that
+// the models may run.
+#pragma once
+
+#include <vector>
+
+#include "models/vocab/error.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway {
+
+// `where` of a problem is the path of the key: "plans[1].group_size".
+std::vector<InputProblem> check_model(const ModelSpec& model);
+std::vector<InputProblem> check_cluster(const Cluster& cluster);
+std::vector<InputProblem> check_profile(const Profile& profile);
+// Everything: the parts, the batch, the routing and the plans against them.
+std::vector<InputProblem> check_scenario(const Scenario& scenario);
+
+}  // namespace headway
