@@ -1,0 +1,41 @@
+// Parameter counts of a model, in elements, per part. Biases and norm gains are left out (below 0.1
+// % of any model here).
+#pragma once
+
+#include "models/vocab/model_spec.hpp"
+#include "models/vocab/plan.hpp"
+
+namespace headway {
+
+struct ParameterCount {
+    double embedding = 0;  // V d, once
+    double lm_head = 0;    // V d unless tied
+    double attention = 0;  // all layers
+    double dense_mlp = 0;  // all dense layers
+    double router = 0;     // all MoE layers
+    double experts = 0;    // routed experts of all MoE layers
+    double shared_experts = 0;
+    double projections = 0;  // latent or head projections that a plan adds
+
+    double total() const {
+        return embedding + lm_head + attention + dense_mlp + router + experts + shared_experts +
+               projections;
+    }
+    // Replicated over the data-parallel ranks: everything but the routed experts.
+    double replicated() const { return total() - experts; }
+};
+
+// Of the model itself (its EP layer at full width).
+ParameterCount count_parameters(const ModelSpec& model);
+
+// Of the model under a plan: LatentMoE and HP add projections and change routers and experts.
+ParameterCount count_parameters(const ModelSpec& model, const Plan& plan);
+
+// Parameters one token uses: all but the routed experts it did not choose. The embedding table is a
+// look-up and does not count; published "active" figures follow this.
+double active_parameters(const ModelSpec& model);
+
+// Attention weights of one layer.
+double attention_parameters(const ModelSpec& model);
+
+}  // namespace headway

@@ -1,0 +1,50 @@
+// Routing: how popular the experts of a router are (skew), and which experts each token chooses
+// (noise). A token chooses k distinct experts one after the other, each with probability
+// proportional to its popularity (Plackett-Luce; what top-k of logits with Gumbel noise gives).
+// With expert groups it first chooses `top_groups` groups the same way, by the groups' total
+// popularity. Everything is a function of (seed, layer, head, rank, sample).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "models/vocab/model_spec.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway {
+
+struct RouterShape {
+    int num_experts = 0;
+    int top_k = 0;
+    int num_groups = 1;
+    int top_groups = 1;
+};
+
+// Which router, and which draw of it.
+struct RouterId {
+    int layer = 0;
+    int head = 0;         // HP: the head; 0 for EP
+    int source_rank = 0;  // the rank whose tokens are routed
+    int sample = 0;       // repetition of the noise; popularity does not depend on it
+};
+
+// Experts chosen by the tokens of one source: expert[t * top_k + j], distinct within a token.
+struct Assignment {
+    std::int64_t num_tokens = 0;
+    int top_k = 0;
+    std::vector<std::int32_t> expert;  // [tokens, k]
+};
+
+RouterShape router_shape(const Moe& moe);
+RouterShape router_shape(const HeadParallel& heads);
+
+// Popularity of each expert, summing to 1. [E]
+std::vector<double> expert_popularity(const Routing& routing, int num_experts,
+                                      const RouterId& router);
+
+// The experts that `num_tokens` tokens choose. Without noise the counts are the expectation,
+// rounded, dealt deterministically.
+Assignment sample_assignment(const Routing& routing, const RouterShape& shape,
+                             const RouterId& router, std::int64_t num_tokens);
+
+}  // namespace headway
