@@ -91,6 +91,11 @@ struct Cluster {
 
     int num_ranks() const { return num_nodes * gpus_per_node; }
     int node_of(int rank) const { return rank / gpus_per_node; }
+    // Ranks that reach each other without a NIC: the NVLink domain, or the node. Node-dedup counts
+    // these as nodes.
+    int island_size() const {
+        return nvlink && nvlink->domain > gpus_per_node ? nvlink->domain : gpus_per_node;
+    }
 };
 
 // Path class of a pair of ranks. [source, destination]

@@ -28,11 +28,12 @@ struct ExpertParallel {
 // rank owns num_heads / group_size heads; beyond that, the experts of a head are split over
 // group_size / num_heads ranks (HP x EP).
 struct HeadParallel {
-    int num_heads = 0;     // H
-    int head_width = 0;    // d_h
-    int num_experts = 0;   // E, per head
-    int top_k = 0;         // k, per head
-    int expert_width = 0;  // f
+    int num_heads = 0;          // H
+    int head_width = 0;         // d_h
+    int num_experts = 0;        // E, per head
+    int top_k = 0;              // k, per head
+    int expert_width = 0;       // f
+    Dedup dedup = Dedup::rank;  // of the dispatch inside a head under HP x EP: none or rank
 };
 
 // What backward computes again instead of keeping: the activation function, the whole MoE layer

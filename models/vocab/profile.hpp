@@ -81,7 +81,10 @@ constexpr std::string_view name(Collective c) {
 struct TimeCurve {
     Collective collective = Collective::all_to_all;
     PathClass path = PathClass::nvlink;
-    int num_ranks = 0;            // ranks of the measurement
+    int num_ranks = 0;  // ranks of the measurement
+    Bandwidth link;  // nominal link bandwidth per rank and direction of the measured machine: on a
+                     // cluster with another one, the time above the floor scales with link /
+                     // cluster's link
     std::vector<double> bytes;    // ascending
     std::vector<double> seconds;  // non-decreasing, > 0
     double residual = 0.0;
