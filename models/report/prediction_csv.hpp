@@ -1,0 +1,12 @@
+// The Timeline CSV of all plans of a prediction.
+#pragma once
+
+#include <string>
+
+#include "models/vocab/prediction.hpp"
+
+namespace headway {
+
+std::string prediction_to_csv(const Prediction& prediction);
+
+}  // namespace headway

@@ -1,0 +1,85 @@
+#include "models/report/prediction_json.hpp"
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+
+namespace headway {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json interval_json(const Interval& interval) {
+    return Json::array({interval.low.in(second), interval.high.in(second)});
+}
+
+Json phase_json(const PhaseCost& p) {
+    return {{"phase", name(p.phase)},
+            {"pass", name(p.pass)},
+            {"time_s", p.time.in(second)},
+            {"bytes_per_rank_max", p.bytes.in(byte)},
+            {"flops_per_rank_max", p.flops.in(flop)},
+            {"bottleneck", p.bottleneck},
+            {"count", p.count},
+            {"hidden_s", p.hidden.in(second)},
+            {"time_interval_s", interval_json(p.interval)}};
+}
+
+// Path classes that carry nothing are left out.
+Json traffic_json(const PlanTraffic& traffic) {
+    Json by_link = Json::object();
+    for (std::size_t i = 0; i < traffic.by_path.size(); ++i) {
+        if (traffic.by_path[i] > Bytes{}) {
+            by_link[std::string(kPathClassNames[i])] = traffic.by_path[i].in(byte);
+        }
+    }
+    return {{"sent_bytes_per_rank_mean", traffic.sent_mean.in(byte)},
+            {"sent_bytes_per_rank_max", traffic.sent_max.in(byte)},
+            {"by_link", by_link},
+            {"imbalance", traffic.imbalance}};
+}
+
+Json memory_json(const PlanMemory& memory) {
+    Json items = Json::object();
+    for (const MemoryItem& item : memory.items) items[item.name] = item.bytes.in(byte);
+    return {{"peak_bytes", memory.peak.in(byte)},
+            {"items", items},
+            {"capacity_bytes", memory.capacity.in(byte)}};
+}
+
+Json plan_json(const PlanPrediction& plan) {
+    Json phases = Json::array();
+    for (const PhaseCost& phase : plan.phases) phases.push_back(phase_json(phase));
+    return {{"name", plan.name},
+            {"feasible", plan.feasible},
+            {"infeasible_because", plan.infeasible_because},
+            {"step_time_s", plan.step.in(second)},
+            {"step_time_interval_s", interval_json(plan.step_interval)},
+            {"tokens_per_s_per_gpu", plan.tokens_per_second_per_gpu},
+            {"model_tflops_per_gpu", plan.model_flop_rate_per_gpu.in(TFLOP / second)},
+            {"speedup_vs_baseline", plan.speedup},
+            {"moe_layer",
+             {{"forward_s", plan.moe_forward.in(second)},
+              {"backward_s", plan.moe_backward.in(second)}}},
+            {"phases", phases},
+            {"traffic", traffic_json(plan.traffic)},
+            {"memory", memory_json(plan.memory)},
+            {"warnings", plan.warnings}};
+}
+
+}  // namespace
+
+std::string prediction_to_json(const Prediction& prediction) {
+    Json plans = Json::array();
+    for (const PlanPrediction& plan : prediction.plans) plans.push_back(plan_json(plan));
+    const Json json = {{"scenario", prediction.scenario},
+                       {"profile", prediction.profile},
+                       {"seed", prediction.seed},
+                       {"version", prediction.version},
+                       {"baseline", prediction.baseline},
+                       {"notes", prediction.notes},
+                       {"plans", plans}};
+    // Names come from files of any encoding: what is not UTF-8 is replaced, not an exception.
+    return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';
+}
+
+}  // namespace headway

@@ -1,0 +1,199 @@
+#include "models/report/prediction_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <set>
+#include <span>
+#include <vector>
+
+#include "models/report/human.hpp"
+#include "models/report/step_order.hpp"
+#include "models/report/text_table.hpp"
+
+namespace headway {
+namespace {
+
+using Plans = std::span<const PlanPrediction>;
+
+constexpr std::size_t kNameWidth = 13;   // of a plan above its column
+constexpr std::size_t kLabelWidth = 24;  // of the rows beside the plans
+constexpr double kBriefShare = 0.01;     // phases below this share of every step are summed up
+
+std::string clipped(const std::string& name, std::size_t width) {
+    return name.size() <= width ? name : name.substr(0, width - 1) + "~";
+}
+
+std::string interval_cell(const PlanPrediction& plan) {
+    return fmt::format("{:+.0f} {:+.0f} %", 100.0 * (plan.step_interval.low / plan.step - 1.0),
+                       100.0 * (plan.step_interval.high / plan.step - 1.0));
+}
+
+std::string memory_cell(const PlanPrediction& plan) {
+    if (plan.memory.capacity <= Bytes{}) return human(plan.memory.peak);
+    return fmt::format("{} ({:.0f} %)", human(plan.memory.peak),
+                       100.0 * (plan.memory.peak / plan.memory.capacity));
+}
+
+// Plans down, results across.
+std::string summary(const Prediction& prediction) {
+    TextTable table{
+        .head = {"plan", "step", "interval", "speedup", "tok/s/GPU", "TFLOP/s/GPU", "memory"},
+        .rows = {}};
+    for (const PlanPrediction& plan : prediction.plans) {
+        const std::string mark = plan.name == prediction.baseline ? " *" : "";
+        table.rows.push_back(
+            {clipped(plan.name, 20) + mark, human(plan.step), interval_cell(plan),
+             fmt::format("{:.2f}x", plan.speedup), grouped(plan.tokens_per_second_per_gpu),
+             significant(plan.model_flop_rate_per_gpu.in(TFLOP / second)), memory_cell(plan)});
+    }
+    return table.to_string();
+}
+
+std::vector<std::string> plan_heads(std::string first, Plans plans) {
+    std::vector<std::string> head = {std::move(first)};
+    for (const PlanPrediction& plan : plans) head.push_back(clipped(plan.name, kNameWidth));
+    return head;
+}
+
+bool is_small(Plans plans, PhaseKey key) {
+    return std::all_of(plans.begin(), plans.end(), [&](const PlanPrediction& plan) {
+        const PhaseCost* cost = find_phase(plan, key);
+        return cost == nullptr || cost->time < kBriefShare * plan.step;
+    });
+}
+
+std::string phase_cell(const PlanPrediction& plan, PhaseKey key, Detail detail) {
+    const PhaseCost* cost = find_phase(plan, key);
+    if (cost == nullptr) return "-";
+    if (detail == Detail::brief || cost->hidden <= Seconds{}) return human(cost->time);
+    return fmt::format("{} +{}", human(cost->time), human(cost->hidden));
+}
+
+void add_sum(TextTable& table, std::string label, Plans plans,
+             const std::vector<PhaseKey>& phases) {
+    std::vector<std::string> row = {std::move(label)};
+    for (const PlanPrediction& plan : plans) {
+        Seconds sum;
+        for (const PhaseKey& key : phases) {
+            const PhaseCost* cost = find_phase(plan, key);
+            if (cost != nullptr) sum += cost->time;
+        }
+        row.push_back(human(sum));
+    }
+    table.rows.push_back(std::move(row));
+}
+
+// Phases down, plans across, pass by pass; exposed time in the step.
+std::string phases(Plans plans, const std::vector<PhaseKey>& order, Detail detail) {
+    TextTable table{.head = plan_heads("phase (time in the step)", plans), .rows = {}};
+    for (const Pass pass : {Pass::forward, Pass::backward, Pass::update}) {
+        std::vector<PhaseKey> all, rest;
+        for (const PhaseKey& key : order) {
+            if (key.first == pass) all.push_back(key);
+        }
+        if (all.empty()) continue;
+        add_sum(table, std::string(name(pass)), plans, all);
+        for (const PhaseKey& key : all) {
+            if (detail == Detail::brief && is_small(plans, key)) {
+                rest.push_back(key);
+                continue;
+            }
+            std::vector<std::string> row = {fmt::format("  {}", name(key.second))};
+            for (const auto& plan : plans) row.push_back(phase_cell(plan, key, detail));
+            table.rows.push_back(std::move(row));
+        }
+        if (!rest.empty()) add_sum(table, "  others, each < 1 %", plans, rest);
+    }
+    return table.to_string();
+}
+
+// Time, and off-rank bytes of the forward pass, of one MoE layer.
+std::string moe_layer(Plans plans) {
+    TextTable table{.head = plan_heads("one MoE layer", plans), .rows = {}};
+    const auto add = [&](std::string label, auto&& cell) {
+        std::vector<std::string> row = {std::move(label)};
+        for (const PlanPrediction& plan : plans) row.push_back(cell(plan, plan.traffic));
+        table.rows.push_back(std::move(row));
+    };
+    using Plan = PlanPrediction;
+    using Traffic = PlanTraffic;
+    add("  forward", [](const Plan& p, const Traffic&) { return human(p.moe_forward); });
+    add("  backward", [](const Plan& p, const Traffic&) { return human(p.moe_backward); });
+    add("  sent, mean rank", [](const Plan&, const Traffic& t) { return human(t.sent_mean); });
+    add("  sent, busiest rank", [](const Plan&, const Traffic& t) { return human(t.sent_max); });
+    for (std::size_t i = 0; i < static_cast<std::size_t>(kNumPathClasses); ++i) {
+        const auto carries = [&](const auto& plan) { return plan.traffic.by_path[i] > Bytes{}; };
+        if (i == 0 || std::none_of(plans.begin(), plans.end(), carries)) continue;
+        add(fmt::format("  sent over {}", kPathClassNames[i]),
+            [&](const Plan&, const Traffic& t) { return human(t.by_path[i]); });
+    }
+    add("  received, max / mean",
+        [](const Plan&, const Traffic& t) { return fmt::format("{:.3f}", t.imbalance); });
+    return table.to_string();
+}
+
+std::string memory_items(Plans plans) {
+    TextTable table{.head = plan_heads("memory of the busiest rank", plans), .rows = {}};
+    std::vector<std::string> names;
+    for (const PlanPrediction& plan : plans) {
+        for (const MemoryItem& item : plan.memory.items) {
+            if (std::find(names.begin(), names.end(), item.name) == names.end()) {
+                names.push_back(item.name);
+            }
+        }
+    }
+    for (const std::string& item_name : names) {
+        std::vector<std::string> row = {clipped("  " + item_name, kLabelWidth)};
+        for (const PlanPrediction& plan : plans) {
+            const auto& items = plan.memory.items;
+            const auto it = std::find_if(items.begin(), items.end(),
+                                         [&](const auto& item) { return item.name == item_name; });
+            row.push_back(it == items.end() ? "-" : human(it->bytes));
+        }
+        table.rows.push_back(std::move(row));
+    }
+    return table.to_string();
+}
+
+std::string remarks(const Prediction& prediction, Detail detail) {
+    std::string text;
+    std::set<std::string> warnings;
+    for (const PlanPrediction& plan : prediction.plans) {
+        warnings.insert(plan.warnings.begin(), plan.warnings.end());
+        if (!plan.feasible) {
+            text += fmt::format("infeasible: {}: {}\n", plan.name, plan.infeasible_because);
+        }
+    }
+    if (detail == Detail::verbose) {
+        for (const std::string& warning : warnings) text += "warning: " + warning + "\n";
+        for (const std::string& note : prediction.notes) text += "note: " + note + "\n";
+    } else if (warnings.size() + prediction.notes.size() > 0) {
+        text += fmt::format("warnings: {}, notes: {} (--verbose shows them)\n", warnings.size(),
+                            prediction.notes.size());
+    }
+    return text;
+}
+
+}  // namespace
+
+std::string prediction_to_table(const Prediction& prediction, Detail detail) {
+    std::string text =
+        fmt::format("{}: one training step (profile {}, seed {}, headway {})\n\n",
+                    prediction.scenario, prediction.profile, prediction.seed, prediction.version);
+    text +=
+        summary(prediction) + "* baseline; memory: peak of the busiest rank (share of its GPU)\n";
+    const Plans all(prediction.plans);
+    const auto order = step_order(prediction.plans);
+    const std::size_t abreast = detail == Detail::brief ? 5 : 4;  // plans that fit 100 columns
+    for (std::size_t i = 0; i < all.size(); i += abreast) {
+        const Plans some = all.subspan(i, std::min(abreast, all.size() - i));
+        text += "\n" + phases(some, order, detail) + "\n" + moe_layer(some);
+        if (detail == Detail::verbose) text += "\n" + memory_items(some);
+    }
+    const std::string more = remarks(prediction, detail);
+    return more.empty() ? text : text + "\n" + more;
+}
+
+}  // namespace headway

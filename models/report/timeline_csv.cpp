@@ -1,0 +1,161 @@
+#include "models/report/timeline_csv.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+#include <ostream>
+#include <sstream>
+#include <stdexcept>
+#include <string_view>
+
+#include "models/report/csv_text.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+constexpr std::string_view kMagic = "# headway timeline 1";
+constexpr std::string_view kColumns =
+    "source,plan,rank,layer,micro_batch,pass,phase,count,begin_s,duration_s,low_s,high_s,bytes,"
+    "flops,samples,bottleneck";
+constexpr std::size_t kNumColumns = 16;
+
+void append_row(fmt::memory_buffer& out, std::string_view source, const std::string& plan,
+                const Span& s) {
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n",
+                   source, plan, s.rank, s.layer, s.micro_batch, name(s.pass), name(s.phase),
+                   s.count, s.begin.in(second), s.duration.in(second), s.low.in(second),
+                   s.high.in(second), s.bytes.in(byte), s.flops.in(flop), s.samples,
+                   csv_field(s.bottleneck));
+}
+
+void append_head(fmt::memory_buffer& out, const Timeline& t) {
+    fmt::format_to(std::back_inserter(out),
+                   "{}\n# scenario: {}\n# profile: {}\n# version: {}\n# seed: {}\n{}\n", kMagic,
+                   one_line(t.scenario), one_line(t.profile), one_line(t.version), t.seed,
+                   kColumns);
+}
+
+bool same_head(const Timeline& a, const Timeline& b) {
+    return a.scenario == b.scenario && a.profile == b.profile && a.version == b.version &&
+           a.seed == b.seed;
+}
+
+Source source_from(const CsvRow& row, std::size_t column) {
+    for (std::size_t i = 0; i < kSourceNames.size(); ++i) {
+        if (kSourceNames[i] == row.text(column)) return static_cast<Source>(i);
+    }
+    throw row.error(column, "predicted, simulated, measured");
+}
+
+Span read_span(const CsvRow& row) {
+    const auto pass = pass_from_name(row.text(5));
+    if (!pass) throw row.error(5, "forward, backward, update");
+    const auto phase = phase_from_name(row.text(6));
+    if (!phase) throw row.error(6, "a phase name such as dispatch, expert, head_scatter");
+    return {.rank = row.integer(2, -1),
+            .layer = row.integer(3, -1),
+            .micro_batch = row.integer(4, 0),
+            .pass = *pass,
+            .phase = *phase,
+            .count = row.integer(7, 1),
+            .begin = row.non_negative(8) * second,
+            .duration = row.non_negative(9) * second,
+            .low = row.non_negative(10) * second,
+            .high = row.non_negative(11) * second,
+            .bytes = row.non_negative(12) * byte,
+            .flops = row.non_negative(13) * flop,
+            .samples = row.integer(14, 0),
+            .bottleneck = std::string(row.text(15))};
+}
+
+// The five lines of comments and the column names, in this order and no other.
+Timeline read_head(LineReader& lines) {
+    lines.expect(kMagic, "a Timeline CSV of headway");
+    Timeline head;
+    head.scenario = lines.value_of("# scenario: ");
+    head.profile = lines.value_of("# profile: ");
+    head.version = lines.value_of("# version: ");
+    head.seed = lines.whole_number(lines.value_of("# seed: "));
+    lines.expect(kColumns, "the column names");
+    return head;
+}
+
+Timeline& timeline_of(std::vector<Timeline>& timelines, const Timeline& head, Source source,
+                      std::string_view plan) {
+    for (auto t = timelines.rbegin(); t != timelines.rend(); ++t) {
+        if (t->source == source && t->plan == plan) return *t;
+    }
+    timelines.push_back(head);
+    timelines.back().source = source;
+    timelines.back().plan = plan;
+    return timelines.back();
+}
+
+}  // namespace
+
+void write_timelines(std::ostream& stream, std::span<const Timeline> timelines) {
+    constexpr std::size_t kChunk = 1 << 20;
+    fmt::memory_buffer out;
+    const Timeline none;
+    append_head(out, timelines.empty() ? none : timelines.front());
+    std::size_t num_rows = 0;
+    for (const Timeline& t : timelines) {
+        if (!same_head(t, timelines.front())) {
+            throw std::logic_error(
+                "timelines of one file differ in scenario, profile, version or seed");
+        }
+        const std::string plan = csv_field(t.plan);
+        for (const Span& span : t.spans) {
+            append_row(out, kSourceNames[static_cast<std::size_t>(t.source)], plan, span);
+            if (out.size() < kChunk) continue;
+            stream.write(out.data(), static_cast<std::streamsize>(out.size()));
+            out.clear();
+        }
+        num_rows += t.spans.size();
+    }
+    fmt::format_to(std::back_inserter(out), "# end: {} rows\n", num_rows);
+    stream.write(out.data(), static_cast<std::streamsize>(out.size()));
+}
+
+std::string timelines_to_csv(std::span<const Timeline> timelines) {
+    std::ostringstream stream;
+    write_timelines(stream, timelines);
+    return stream.str();
+}
+
+std::vector<Timeline> read_timelines(std::istream& stream, const std::string& file_name) {
+    LineReader lines(stream, file_name);
+    const Timeline head = read_head(lines);
+    std::vector<Timeline> timelines;
+    std::size_t num_rows = 0;
+    while (lines.next()) {
+        if (lines.line().starts_with("# end: ")) {
+            lines.expect_line(fmt::format("# end: {} rows", num_rows),
+                              "the number of rows above; the file was cut or edited");
+            lines.expect_end();
+            return timelines;
+        }
+        const CsvRow row(lines.line(), kColumns, lines.where());
+        row.expect_size(kNumColumns);
+        const Source source = source_from(row, 0);
+        timeline_of(timelines, head, source, row.text(1)).spans.push_back(read_span(row));
+        ++num_rows;
+    }
+    throw InputError(
+        {.where = lines.where(),
+         .found = fmt::format("the file ends after {} rows without its end mark", num_rows),
+         .accepted = "a last line '# end: N rows'",
+         .hint = "the run that wrote it was interrupted, or it was copied in part"});
+}
+
+std::vector<Timeline> read_timelines(const std::filesystem::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream || std::filesystem::is_directory(file)) {
+        throw InputError({.where = file.string(), .found = "cannot read the file"});
+    }
+    return read_timelines(stream, file.string());
+}
+
+}  // namespace headway

@@ -1,0 +1,113 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "models/report/prediction_json.hpp"
+#include "models/report/prediction_table.hpp"
+#include "models/report/step_order.hpp"
+#include "tests/report/sample.hpp"
+
+namespace headway {
+namespace {
+
+using Json = nlohmann::json;
+
+std::vector<std::string> keys(const Json& object) {
+    std::vector<std::string> result;
+    for (const auto& [key, value] : object.items()) result.push_back(key);
+    return result;
+}
+
+void expect_keys(const Json& object, const std::vector<std::string>& names) {
+    for (const std::string& key : names) EXPECT_TRUE(object.contains(key)) << key;
+}
+
+TEST(PredictionJson, HasTheDocumentedKeys) {
+    const Json json = Json::parse(prediction_to_json(sample_prediction()));
+    expect_keys(json, {"scenario", "profile", "seed", "version", "plans"});
+    ASSERT_EQ(json["plans"].size(), 2u);
+    const Json& plan = json["plans"][1];
+    expect_keys(plan, {"name", "feasible", "step_time_s", "step_time_interval_s",
+                       "tokens_per_s_per_gpu", "model_tflops_per_gpu", "speedup_vs_baseline",
+                       "moe_layer", "phases", "traffic", "memory", "warnings"});
+    expect_keys(plan["moe_layer"], {"forward_s", "backward_s"});
+    expect_keys(plan["phases"][0], {"phase", "pass", "time_s", "bytes_per_rank_max",
+                                    "flops_per_rank_max", "bottleneck"});
+    expect_keys(plan["traffic"],
+                {"sent_bytes_per_rank_mean", "sent_bytes_per_rank_max", "by_link"});
+    expect_keys(plan["memory"], {"peak_bytes", "items"});
+}
+
+TEST(PredictionJson, NumbersAreInTheUnitsOfTheirKeys) {
+    const Json plan = Json::parse(prediction_to_json(sample_prediction()))["plans"][1];
+    EXPECT_DOUBLE_EQ(plan["step_time_s"].get<double>(), 0.050);
+    EXPECT_DOUBLE_EQ(plan["step_time_interval_s"][1].get<double>(), 0.055);
+    EXPECT_DOUBLE_EQ(plan["tokens_per_s_per_gpu"].get<double>(), 4096.0 / 0.050);
+    EXPECT_DOUBLE_EQ(plan["model_tflops_per_gpu"].get<double>(), 200.0);
+    EXPECT_DOUBLE_EQ(plan["memory"]["peak_bytes"].get<double>(), 40.0 * 1073741824.0);
+    EXPECT_EQ(keys(plan["traffic"]["by_link"]), std::vector<std::string>{"nvlink"});
+}
+
+TEST(PredictionJson, NamesThatAreNotUtf8DoNotThrow) {
+    Prediction prediction = sample_prediction();
+    prediction.scenario = "\xff";
+    EXPECT_NO_THROW(Json::parse(prediction_to_json(prediction)));
+}
+
+TEST(StepOrder, KeepsEveryPlansOrderAndPutsPassesInTurn) {
+    PlanPrediction a, b;
+    a.phases = {{.phase = Phase::route},
+                {.phase = Phase::expert},
+                {.phase = Phase::optimizer, .pass = Pass::update}};
+    b.phases = {{.phase = Phase::head_scatter},
+                {.phase = Phase::route},
+                {.phase = Phase::head_gather},
+                {.phase = Phase::expert, .pass = Pass::backward}};
+    const std::vector<PhaseKey> expected = {
+        {Pass::forward, Phase::head_scatter}, {Pass::forward, Phase::route},
+        {Pass::forward, Phase::head_gather},  {Pass::forward, Phase::expert},
+        {Pass::backward, Phase::expert},      {Pass::update, Phase::optimizer}};
+    EXPECT_EQ(step_order({a, b}), expected);
+}
+
+TEST(PredictionTable, FitsAHundredColumns) {
+    Prediction prediction = sample_prediction();
+    for (int i = 0; i < 9; ++i) {
+        prediction.plans.push_back(
+            sample_plan("a plan with a very long name that goes on", 1234.5, Phase::dispatch));
+    }
+    for (const Detail detail : {Detail::brief, Detail::verbose}) {
+        std::istringstream lines(prediction_to_table(prediction, detail));
+        for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
+    }
+}
+
+TEST(PredictionTable, ShowsPlansSideBySideAndSumsSmallPhases) {
+    Prediction prediction = sample_prediction();
+    for (PlanPrediction& plan : prediction.plans) {
+        plan.phases.push_back({.phase = Phase::norm, .pass = Pass::forward, .time = 0.1 * ms});
+    }
+    const std::string brief = prediction_to_table(prediction, Detail::brief);
+    EXPECT_NE(brief.find("  head_scatter                  -  25.0 ms\n"), std::string::npos)
+        << brief;
+    EXPECT_NE(brief.find("  others, each < 1 %       100 us   100 us\n"), std::string::npos)
+        << brief;
+    EXPECT_EQ(brief.find("norm"), std::string::npos);
+    EXPECT_NE(brief.find("warnings: 0, notes: 1 (--verbose shows them)"), std::string::npos);
+    const std::string verbose = prediction_to_table(prediction, Detail::verbose);
+    EXPECT_NE(verbose.find("norm"), std::string::npos);
+    EXPECT_NE(verbose.find("note: HP twin: H * d_h = d"), std::string::npos);
+}
+
+TEST(PredictionTable, SaysWhyAPlanIsInfeasible) {
+    Prediction prediction = sample_prediction();
+    prediction.plans[0].feasible = false;
+    prediction.plans[0].infeasible_because = "parameters need 90 GiB of 80 GiB";
+    EXPECT_NE(prediction_to_table(prediction, Detail::brief)
+                  .find("infeasible: ep: parameters need 90 GiB of 80 GiB"),
+              std::string::npos);
+}
+
+}  // namespace
+}  // namespace headway
