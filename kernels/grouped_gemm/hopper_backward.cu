@@ -1,0 +1,110 @@
+// dgrad and wgrad instantiations of the Hopper grouped GEMM.
+#include "kernels/grouped_gemm/hopper_launch.cuh"
+#include "kernels/grouped_gemm/hopper_tile.hpp"
+
+namespace headway::kernels {
+namespace {
+
+template <int TileM, int TileN, int Cluster, Activation Act>
+void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
+    using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Cluster, Act>;
+    const GroupedShape& s = call.shape;
+    HopperParams p{};
+    p.a = make_tensor_map(
+        call.dc,
+        {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, TileM / Cluster, 1}});
+    p.b = make_tensor_map(
+        call.w, {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, 64, 1}});
+    p.c = make_tensor_map(
+        call.da, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
+    p.offsets = s.offsets;
+    p.c_ptr = call.da;
+    p.pre_in = call.pre;
+    p.num_groups = s.num_groups;
+    p.out_n = s.k;
+    p.reduction = s.n;
+    launch_grouped<C>(p, s.num_sms, stream);
+}
+
+template <Activation Act>
+void dgrad_tile(const GroupedDgrad& call, cudaStream_t stream) {
+    switch (choose_tile(call.tile, call.shape.k)) {
+        case GroupedTile::t128x256:
+            return dgrad<128, 256, 1, Act>(call, stream);
+        case GroupedTile::t128x256_cluster2:
+            return dgrad<128, 256, 2, Act>(call, stream);
+        case GroupedTile::t256x128:
+            return dgrad<256, 128, 1, Act>(call, stream);
+        default:
+            return dgrad<256, 128, 2, Act>(call, stream);
+    }
+}
+
+template <int TileM, int TileN, int Cluster, bool Fp32Out>
+void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
+    using C = HopperConfig<GroupedForm::wgrad, TileM, TileN, Cluster, Activation::none, Fp32Out>;
+    const GroupedShape& s = call.shape;
+    HopperParams p{};
+    p.a = make_tensor_map(
+        call.dc, {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, 64, 1}});
+    p.b = make_tensor_map(
+        call.a, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
+    void* out = Fp32Out ? static_cast<void*>(call.dw_fp32) : static_cast<void*>(call.dw_bf16);
+    p.c = make_tensor_map(out, {.rank = 3,
+                                .extent = {u64(s.k), u64(s.n), u64(s.num_groups)},
+                                .box = {Fp32Out ? 32u : 64u, 64, 1},
+                                .element_bytes = Fp32Out ? 4 : 2});
+    p.offsets = s.offsets;
+    p.c_ptr = out;
+    p.num_groups = s.num_groups;
+    p.out_m = s.n;
+    p.out_n = s.k;
+    launch_grouped<C>(p, s.num_sms, stream);
+}
+
+template <bool Fp32Out>
+void wgrad_tile(const GroupedWgrad& call, cudaStream_t stream) {
+    switch (choose_tile(call.tile, call.shape.k)) {
+        case GroupedTile::t128x256:
+            return wgrad<128, 256, 1, Fp32Out>(call, stream);
+        case GroupedTile::t128x256_cluster2:
+            return wgrad<128, 256, 2, Fp32Out>(call, stream);
+        case GroupedTile::t256x128:
+            return wgrad<256, 128, 1, Fp32Out>(call, stream);
+        default:
+            return wgrad<256, 128, 2, Fp32Out>(call, stream);
+    }
+}
+
+}  // namespace
+
+void grouped_dgrad_hopper(const GroupedDgrad& call, cudaStream_t stream) {
+    check_grouped_shape(call.shape);
+    if (call.shape.capacity_rows == 0) return;
+    if (call.activation != Activation::none && call.pre == nullptr)
+        throw std::invalid_argument("grouped dgrad: an activation needs its pre-activation");
+    switch (call.activation) {
+        case Activation::none:
+            return dgrad_tile<Activation::none>(call, stream);
+        case Activation::gelu_erf:
+            return dgrad_tile<Activation::gelu_erf>(call, stream);
+        case Activation::gelu_tanh:
+            return dgrad_tile<Activation::gelu_tanh>(call, stream);
+        case Activation::swiglu:
+            break;
+    }
+    throw std::invalid_argument(
+        "grouped dgrad: no fused swiglu derivative; call it without activation");
+}
+
+void grouped_wgrad_hopper(const GroupedWgrad& call, cudaStream_t stream) {
+    check_grouped_shape(call.shape);
+    if ((call.dw_bf16 == nullptr) == (call.dw_fp32 == nullptr))
+        throw std::invalid_argument("grouped wgrad: give exactly one of dw_bf16 and dw_fp32");
+    if (call.dw_fp32 != nullptr)
+        wgrad_tile<true>(call, stream);
+    else
+        wgrad_tile<false>(call, stream);
+}
+
+}  // namespace headway::kernels

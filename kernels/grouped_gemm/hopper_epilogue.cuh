@@ -1,0 +1,106 @@
+// Output side of the Hopper grouped GEMM: a 64 x (128 bytes) piece of the accumulators is
+// converted, staged in swizzled shared memory, and leaves by TMA when all its 64 rows belong to the
+// expert; otherwise by masked 16-byte stores, so that a tile never touches the next expert's rows.
+#pragma once
+
+#include "kernels/grouped_gemm/hopper_config.cuh"
+#include "kernels/ptx/tma.cuh"
+
+namespace headway::kernels {
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+}
+
+// One consumer warpgroup's two staging buffers and where they go.
+struct Staging {
+    uint8_t* buffers;
+    int barrier_id;
+    int thread;  // within the warpgroup
+    int turn = 0;
+
+    __device__ __forceinline__ uint8_t* acquire(int buffer_bytes) {
+        uint8_t* buffer = buffers + turn * buffer_bytes;
+        turn ^= 1;
+        if (thread == 0) ptx::tma_store_wait_read<1>();
+        ptx::named_barrier_sync(barrier_id, 128);
+        return buffer;
+    }
+};
+
+// Where a 64-row piece goes: rows row0 .. row0 + num_valid - 1 of a row-major matrix.
+struct PieceTarget {
+    const CUtensorMap* map;
+    void* base;
+    int row0, num_valid;
+    int column0, num_columns;
+    int group;  // >= 0: the map is 3D and rows count within the group
+};
+
+template <int ElementBytes>
+__device__ __forceinline__ void release_piece(const Staging& staging, const uint8_t* buffer,
+                                              const PieceTarget& to) {
+    constexpr int kPerChunk = 16 / ElementBytes;
+    ptx::fence_proxy_async();
+    ptx::named_barrier_sync(staging.barrier_id, 128);
+    if (to.num_valid >= 64 || to.group >= 0) {
+        if (staging.thread == 0) {
+            if (to.group >= 0)
+                ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.group);
+            else
+                ptx::tma_store_2d(to.map, buffer, to.column0, to.row0);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const int row = staging.thread / 8 + 16 * i, chunk = staging.thread % 8;
+            const int column = to.column0 + chunk * kPerChunk;
+            if (row < to.num_valid && column < to.num_columns) {
+                const auto value = *reinterpret_cast<const uint4*>(buffer + row * 128 +
+                                                                   ((chunk ^ (row & 7)) << 4));
+                auto* line =
+                    static_cast<uint8_t*>(to.base) +
+                    (static_cast<int64_t>(to.row0 + row) * to.num_columns + column) * ElementBytes;
+                *reinterpret_cast<uint4*>(line) = value;
+            }
+        }
+    }
+    if (staging.thread == 0)
+        ptx::tma_store_commit();  // also when empty: keeps the two buffers' turns
+}
+
+// 64 columns of bf16: words[i] packs columns 8 (i/2) + 2 (lane%4) .. +1 of row 16 warp + 8 (i%2) +
+// lane/4.
+__device__ __forceinline__ void stage_bf16(uint8_t* buffer, int thread,
+                                           const uint32_t (&words)[16]) {
+    const int lane = thread % 32, warp = thread / 32;
+    const int row = 16 * warp + ((lane / 8) & 1) * 8 + lane % 8;
+    const uint32_t line = ptx::smem_addr(buffer) + row * 128;
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+        const int chunk = 2 * pair + lane / 16;
+        ptx::stmatrix_x4(line + ((chunk ^ (row & 7)) << 4), words[4 * pair], words[4 * pair + 1],
+                         words[4 * pair + 2], words[4 * pair + 3]);
+    }
+}
+
+// 32 columns of fp32, from accumulators 4 * first_block ...
+template <int Count>
+__device__ __forceinline__ void stage_fp32(uint8_t* buffer, int thread, const float (&d)[Count],
+                                           int first_block) {
+    const int lane = thread % 32, warp = thread / 32;
+#pragma unroll
+    for (int block = 0; block < 4; ++block) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = 16 * warp + 8 * half + lane / 4;
+            const int chunk = 2 * block + (lane % 4) / 2;
+            auto* at = buffer + row * 128 + ((chunk ^ (row & 7)) << 4) + (lane % 2) * 8;
+            const int i = 4 * (first_block + block) + 2 * half;
+            *reinterpret_cast<float2*>(at) = make_float2(d[i], d[i + 1]);
+        }
+    }
+}
+
+}  // namespace headway::kernels

@@ -1,0 +1,32 @@
+// Checks of a grouped GEMM's shape and the choice of its tile: the one that wastes fewest columns.
+#pragma once
+
+#include <stdexcept>
+
+#include "kernels/grouped_gemm/grouped_gemm.hpp"
+
+namespace headway::kernels {
+
+inline void check_grouped_shape(const GroupedShape& s) {
+    if (s.num_groups <= 0 || s.n <= 0 || s.k <= 0 || s.capacity_rows < 0 || s.offsets == nullptr)
+        throw std::invalid_argument(
+            "grouped GEMM: groups, n, k must be positive and offsets given");
+    if (s.n % 8 != 0 || s.k % 8 != 0)
+        throw std::invalid_argument("grouped GEMM: n and k must be multiples of 8 (16-byte rows)");
+    if (s.capacity_rows > 0x7FFFFFFF - 256)
+        throw std::invalid_argument("grouped GEMM: rows must fit in 31 bits");
+}
+
+constexpr int padded_columns(int n, int tile) {
+    return (n + tile - 1) / tile * tile;
+}
+
+/// `automatic`: 256 columns per cluster side, unless that pads n more than 128 would.
+inline GroupedTile choose_tile(GroupedTile wanted, int n) {
+    if (wanted != GroupedTile::automatic) return wanted;
+    if (padded_columns(n, 512) == padded_columns(n, 128)) return GroupedTile::t128x256_cluster2;
+    if (padded_columns(n, 256) == padded_columns(n, 128)) return GroupedTile::t256x128_cluster2;
+    return GroupedTile::t256x128;
+}
+
+}  // namespace headway::kernels
