@@ -1,0 +1,174 @@
+// Checks and timings of the grouped GEMM: single products at several tiles, and whole EP experts.
+#include "kernels/grouped_gemm/bench_grouped.cuh"
+
+namespace headway::kernels::bench {
+namespace {
+
+CheckResult finish(double error, double limit, bool repeatable, bool tail_untouched) {
+    std::string detail = "rel L2 vs fp64";
+    if (!repeatable) detail += "; NOT bitwise repeatable";
+    if (!tail_untouched) detail += "; wrote beyond the last row";
+    return {error <= limit && repeatable && tail_untouched, error, detail};
+}
+
+// Rows num_rows.. of a poisoned output must still be poison.
+bool tail_is_poison(const DeviceBuffer<bf16>& buffer, const Problem& p, int columns) {
+    DeviceBuffer<bf16> poison(std::size_t(kTailRows) * columns);
+    poison.poison();
+    return bitwise_equal(buffer.get() + p.num_rows * columns, poison.get(), poison.bytes());
+}
+
+Case forward_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
+    auto p = std::make_shared<Problem>(shape);
+    auto run = [p, impl, tile](cudaStream_t stream) {
+        const GroupedForward call{.shape = p->shape(p->f, p->d),
+                                  .a = p->x.get(),
+                                  .w = p->w1.get(),
+                                  .c = p->act.get(),
+                                  .tile = tile};
+        if (impl == GroupedImpl::reference) return grouped_forward_reference(call, stream);
+        if (impl == GroupedImpl::cublas)
+            return grouped_forward_cublas(p->handle.get(), call, p->ragged.host, stream);
+        grouped_forward_hopper(call, stream);
+    };
+    auto check = [p, run](cudaStream_t stream) {
+        p->act.poison(stream);
+        run(stream);
+        const Samples samples = sample_rows(p->ragged.host);
+        DeviceBuffer<double> expected(std::size_t(samples.count) * p->f);
+        oracle_rows<<<samples.count, 256>>>(p->x.get(), false, samples.rows.get(),
+                                            samples.groups.get(), p->w1.get(),
+                                            std::int64_t{p->f} * p->d, p->d, 1, p->d, p->f,
+                                            Activation::none, nullptr, expected.get());
+        check_launch();
+        const double error = sampled_error(p->act, samples, p->f, expected);
+        const bool tail = tail_is_poison(p->act, *p, p->f);
+        return finish(error, 4e-3, repeatable(p->act, run, stream), tail);
+    };
+    const double rows = double(p->num_rows);
+    return {.check = check,
+            .run = run,
+            .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + p->f) + double(p->w1.size()))},
+            .capturable = impl != GroupedImpl::cublas};
+}
+
+Case dgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
+    auto p = std::make_shared<Problem>(shape);
+    fill_normal(p->act.get(), p->act.size(), 1.0f, 21);
+    auto run = [p, impl, tile](cudaStream_t stream) {
+        const GroupedDgrad call{.shape = p->shape(p->f, p->d),
+                                .dc = p->act.get(),
+                                .w = p->w1.get(),
+                                .da = p->dx.get(),
+                                .tile = tile};
+        if (impl == GroupedImpl::reference) return grouped_dgrad_reference(call, stream);
+        if (impl == GroupedImpl::cublas)
+            return grouped_dgrad_cublas(p->handle.get(), call, p->ragged.host, stream);
+        grouped_dgrad_hopper(call, stream);
+    };
+    auto check = [p, run](cudaStream_t stream) {
+        p->dx.poison(stream);
+        run(stream);
+        const Samples samples = sample_rows(p->ragged.host);
+        DeviceBuffer<double> expected(std::size_t(samples.count) * p->d);
+        oracle_rows<<<samples.count, 256>>>(p->act.get(), false, samples.rows.get(),
+                                            samples.groups.get(), p->w1.get(),
+                                            std::int64_t{p->f} * p->d, 1, p->d, p->f, p->d,
+                                            Activation::none, nullptr, expected.get());
+        check_launch();
+        const double error = sampled_error(p->dx, samples, p->d, expected);
+        const bool tail = tail_is_poison(p->dx, *p, p->d);
+        return finish(error, 4e-3, repeatable(p->dx, run, stream), tail);
+    };
+    const double rows = double(p->num_rows);
+    return {.check = check,
+            .run = run,
+            .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + p->f) + double(p->w1.size()))},
+            .capturable = impl != GroupedImpl::cublas};
+}
+
+Case wgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile, bool fp32) {
+    auto p = std::make_shared<Problem>(shape);
+    fill_normal(p->act.get(), std::size_t(p->num_rows) * p->f, 1.0f, 22);
+    auto dw = std::make_shared<DeviceBuffer<bf16>>(fp32 ? 0 : p->w1.size());
+    auto run = [p, dw, impl, tile, fp32](cudaStream_t stream) {
+        GroupedWgrad call{
+            .shape = p->shape(p->f, p->d), .dc = p->act.get(), .a = p->x.get(), .tile = tile};
+        if (fp32)
+            call.dw_fp32 = p->dw1.get();
+        else
+            call.dw_bf16 = dw->get();
+        if (impl == GroupedImpl::reference) return grouped_wgrad_reference(call, stream);
+        if (impl == GroupedImpl::cublas)
+            return grouped_wgrad_cublas(p->handle.get(), call, p->ragged.host, stream);
+        grouped_wgrad_hopper(call, stream);
+    };
+    auto check = [p, dw, run, fp32](cudaStream_t stream) {
+        p->dw1.poison(stream);
+        dw->poison(stream);
+        run(stream);
+        const Samples samples = sample_lines(p->num_groups, p->f);
+        DeviceBuffer<double> expected(std::size_t(samples.count) * p->d);
+        oracle_lines<<<samples.count, 256>>>(p->act.get(), p->x.get(), p->ragged.offsets.get(),
+                                             samples.rows.get(), samples.groups.get(), p->f, p->d,
+                                             expected.get());
+        check_launch();
+        const double error = fp32 ? sampled_error(p->dw1, samples, p->d, expected)
+                                  : sampled_error(*dw, samples, p->d, expected);
+        const bool same = fp32 ? repeatable(p->dw1, run, stream) : repeatable(*dw, run, stream);
+        return finish(error, fp32 ? 1e-3 : 4e-3, same, true);
+    };
+    const double rows = double(p->num_rows);
+    return {.check = check,
+            .run = run,
+            .cost = {2 * rows * p->d * p->f,
+                     2 * rows * (p->d + p->f) + (fp32 ? 4.0 : 2.0) * double(p->w1.size())},
+            .capturable = impl != GroupedImpl::cublas};
+}
+
+struct Variant {
+    const char* name;
+    GroupedImpl impl;
+    GroupedTile tile;
+};
+
+constexpr Variant kVariants[] = {
+    {"reference", GroupedImpl::reference, GroupedTile::automatic},
+    {"cublas", GroupedImpl::cublas, GroupedTile::automatic},
+    {"hopper-128x256", GroupedImpl::hopper, GroupedTile::t128x256},
+    {"hopper-128x256-c2", GroupedImpl::hopper, GroupedTile::t128x256_cluster2},
+    {"hopper-256x128", GroupedImpl::hopper, GroupedTile::t256x128},
+    {"hopper-256x128-c2", GroupedImpl::hopper, GroupedTile::t256x128_cluster2},
+};
+
+bool supported(const Shape& shape, GroupedImpl impl) {
+    const bool small = shape.num_rows() * double(shape.head_dim) * shape.expert_dim < 1e9;
+    return impl != GroupedImpl::reference || small;  // the naive kernel would take seconds
+}
+
+}  // namespace
+
+void register_grouped_gemm_cases(Registry& registry) {
+    const auto add = [&](const char* op, const Variant& v, auto make) {
+        registry.push_back({.suite = "ep",
+                            .op = op,
+                            .impl = v.name,
+                            .make = [v, make](const Shape& s) -> std::optional<Case> {
+                                if (!supported(s, v.impl)) return std::nullopt;
+                                return make(s);
+                            },
+                            .shapes = ep_shapes(),
+                            .timed = v.impl != GroupedImpl::reference});
+    };
+    for (const Variant& v : kVariants) {
+        add("grouped_forward", v, [v](const Shape& s) { return forward_case(s, v.impl, v.tile); });
+        add("grouped_dgrad", v, [v](const Shape& s) { return dgrad_case(s, v.impl, v.tile); });
+        add("grouped_wgrad_fp32", v,
+            [v](const Shape& s) { return wgrad_case(s, v.impl, v.tile, true); });
+        add("grouped_wgrad_bf16", v,
+            [v](const Shape& s) { return wgrad_case(s, v.impl, v.tile, false); });
+    }
+    register_ep_experts_cases(registry);
+}
+
+}  // namespace headway::kernels::bench
