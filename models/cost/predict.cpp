@@ -1,0 +1,262 @@
+#include "models/cost/predict.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <thread>
+#include <utility>
+
+#include "models/cost/memory.hpp"
+#include "models/cost/step.hpp"
+#include "models/vocab/error.hpp"
+#include "models/workload/layout.hpp"
+
+namespace headway {
+namespace {
+
+// Two-sided 90 % of a normal distribution.
+constexpr double kNinetyPercent = 1.6449;
+
+bool layers_differ(const Scenario& scenario) {
+    const Routing& r = scenario.routing;
+    return r.skew == Skew::trace ||
+           (r.per_layer && r.skew != Skew::none && r.skew != Skew::histogram);
+}
+
+// Mean over sampled routings, field by field; the spread of the busiest rank's rows becomes its
+// sigma.
+GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
+    GroupLoad mean = samples.front();
+    const double n = static_cast<double>(samples.size());
+    const auto average = [&](auto field) {
+        double sum = 0.0;
+        for (const GroupLoad& s : samples) sum += field(s);
+        return sum / n;
+    };
+    mean.rows_max = average([](const GroupLoad& s) { return s.rows_max; });
+    mean.copies_sent = average([](const GroupLoad& s) { return s.copies_sent; });
+    mean.copies_received = average([](const GroupLoad& s) { return s.copies_received; });
+    for (std::size_t c = 0; c < mean.copies_mean.size(); ++c) {
+        mean.copies_mean[c] = average([c](const GroupLoad& s) { return s.copies_mean[c]; });
+        mean.copies_max[c] = average([c](const GroupLoad& s) { return s.copies_max[c]; });
+        mean.forward_mean[c] = average([c](const GroupLoad& s) { return s.forward_mean[c]; });
+        mean.forward_max[c] = average([c](const GroupLoad& s) { return s.forward_max[c]; });
+    }
+    const double square = average([](const GroupLoad& s) { return s.rows_max * s.rows_max; });
+    mean.rows_sigma = std::sqrt(std::max(0.0, square - mean.rows_max * mean.rows_max));
+    return mean;
+}
+
+std::vector<GroupLoad> loads_of(const Scenario& scenario, const Plan& plan,
+                                const PredictOptions& options) {
+    const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
+    const int distinct = layers_differ(scenario) ? sparse : 1;
+    std::vector<GroupLoad> loads(static_cast<std::size_t>(distinct));
+    if (options.samples <= 0) {
+        for (int i = 0; i < distinct; ++i)
+            loads[static_cast<std::size_t>(i)] = expected_load(scenario, plan, dense + i);
+        return loads;
+    }
+    // Every (layer, sample) is a function of its numbers alone, so the order in which threads take
+    // them is immaterial.
+    const int jobs = distinct * options.samples;
+    std::vector<GroupLoad> drawn(static_cast<std::size_t>(jobs));
+    std::atomic<int> next{0};
+    const auto work = [&] {
+        for (int job = next++; job < jobs; job = next++) {
+            drawn[static_cast<std::size_t>(job)] =
+                sampled_load(scenario, plan, dense + job / options.samples, job % options.samples);
+        }
+    };
+    {
+        std::vector<std::jthread> pool;
+        for (int t = 1; t < std::min(options.threads, jobs); ++t) pool.emplace_back(work);
+        work();
+    }
+    for (int i = 0; i < distinct; ++i) {
+        const auto begin = drawn.begin() + std::ptrdiff_t{i} * options.samples;
+        loads[static_cast<std::size_t>(i)] = mean_load({begin, begin + options.samples});
+    }
+    return loads;
+}
+
+PlanTraffic traffic_of(const Workload& workload) {
+    PlanTraffic traffic;
+    const LayerWork* moe = nullptr;
+    for (const LayerWork& layer : workload.layers) {
+        if (!layer.is_moe) continue;
+        if (moe == nullptr) moe = &layer;
+        traffic.imbalance = std::max(traffic.imbalance, layer.imbalance);
+    }
+    if (moe == nullptr) return traffic;
+    for (const PhaseWork& phase : moe->forward) {
+        const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
+        if (exchange == nullptr) continue;
+        for (std::size_t c = 0; c < traffic.by_path.size(); ++c) {
+            traffic.by_path[c] += exchange->mean[c] + exchange->forward_mean[c];
+            traffic.sent_mean += exchange->mean[c] + exchange->forward_mean[c];
+            traffic.sent_max += exchange->busiest[c] + exchange->forward_busiest[c];
+        }
+    }
+    return traffic;
+}
+
+Interval interval_of(Seconds time, double sigma) {
+    const Seconds half = kNinetyPercent * sigma * second;
+    return {max(Seconds{}, time - half), time + half};
+}
+
+std::vector<PhaseCost> phase_costs(const StepTime& step) {
+    std::vector<PhaseCost> costs;
+    for (int pass = 0; pass < 3; ++pass) {
+        for (int phase = 0; phase < kNumPhases; ++phase) {
+            const PhaseTotal& t =
+                step.phases[static_cast<std::size_t>(phase)][static_cast<std::size_t>(pass)];
+            if (t.count == 0) continue;
+            costs.push_back({.phase = static_cast<Phase>(phase),
+                             .pass = static_cast<Pass>(pass),
+                             .count = t.count,
+                             .time = t.time,
+                             .hidden = t.hidden,
+                             .interval = interval_of(t.time, t.sigma),
+                             .bytes = t.bytes,
+                             .flops = t.flops,
+                             .bottleneck = std::string(name(t.bottleneck))});
+        }
+    }
+    return costs;
+}
+
+// One span per phase of each distinct layer, laid out in the order of the step.
+void add_spans(const std::vector<PhaseTime>& times, int layer, int count, Pass wanted,
+               Seconds& clock, std::vector<Span>& spans) {
+    for (const PhaseTime& t : times) {
+        if (t.work->pass != wanted) continue;
+        const Interval interval = interval_of(t.time, t.sigma);
+        spans.push_back({.layer = layer,
+                         .pass = t.work->pass,
+                         .phase = t.work->phase,
+                         .count = count,
+                         .begin = clock,
+                         .duration = t.time,
+                         .low = interval.low,
+                         .high = interval.high,
+                         .bytes = phase_bytes(*t.work),
+                         .flops = phase_flops(*t.work),
+                         .bottleneck = std::string(name(t.bottleneck))});
+        clock += t.time;
+    }
+}
+
+std::vector<Span> spans_of(const Workload& workload, const StepTime& step) {
+    std::vector<Span> spans;
+    Seconds clock;
+    add_spans(step.before, -1, 1, Pass::forward, clock, spans);
+    for (std::size_t i = 0; i < step.layers.size(); ++i) {
+        const LayerWork& layer = workload.layers[i];
+        const Seconds begin = clock;
+        add_spans(step.layers[i].forward, layer.first_layer, layer.count, Pass::forward, clock,
+                  spans);
+        clock = begin + layer.count * (clock - begin);
+    }
+    add_spans(step.after, -1, 1, Pass::forward, clock, spans);
+    add_spans(step.after, -1, 1, Pass::backward, clock, spans);
+    for (std::size_t i = step.layers.size(); i-- > 0;) {
+        const LayerWork& layer = workload.layers[i];
+        const Seconds begin = clock;
+        add_spans(step.layers[i].backward, layer.first_layer, layer.count, Pass::backward, clock,
+                  spans);
+        clock = begin + layer.count * (clock - begin);
+    }
+    add_spans(step.before, -1, 1, Pass::backward, clock, spans);
+    add_spans(step.update, -1, 1, Pass::update, clock, spans);
+    return spans;
+}
+
+void check_memory(PlanPrediction& plan) {
+    if (plan.memory.peak <= plan.memory.capacity) return;
+    plan.feasible = false;
+    // The item that broke the limit: the largest one.
+    const auto largest = std::max_element(
+        plan.memory.items.begin(), plan.memory.items.end(),
+        [](const MemoryItem& a, const MemoryItem& b) { return a.bytes < b.bytes; });
+    plan.infeasible_because = fmt::format(
+        "needs {:.1f} GiB of {:.1f} GiB; largest item: {} {:.1f} GiB", plan.memory.peak.in(GiB),
+        plan.memory.capacity.in(GiB), largest->name, largest->bytes.in(GiB));
+}
+
+}  // namespace
+
+PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                            const PredictOptions& options) {
+    const std::vector<GroupLoad> loads = loads_of(scenario, plan, options);
+    const Workload workload = build_workload(scenario, plan, loads);
+    PriceBook book(profile, scenario.cluster);
+    const StepTime step = price_step(workload, profile, book);
+
+    PlanPrediction result{.name = plan.name};
+    result.step = step.total;
+    result.step_interval = interval_of(step.total, book.total_sigma());
+    const double micro = scenario.batch.num_micro_batches;
+    result.tokens_per_second_per_gpu =
+        static_cast<double>(scenario.batch.tokens_per_rank()) * micro / step.total.in(second);
+    result.model_flop_rate_per_gpu = 3.0 * micro * workload.model_flops / step.total;
+    result.moe_forward = step.moe_forward;
+    result.moe_backward = step.moe_backward;
+    result.phases = phase_costs(step);
+    result.traffic = traffic_of(workload);
+    result.memory = predict_memory(scenario, plan, loads);
+    check_memory(result);
+    result.warnings = book.warnings();
+    if (options.strict && !result.warnings.empty()) {
+        std::vector<InputProblem> problems;
+        for (const std::string& w : result.warnings) {
+            problems.push_back(
+                {.where = "plan " + plan.name, .found = w, .hint = "--strict makes this an error"});
+        }
+        throw InputError(std::move(problems));
+    }
+    if (options.timeline) {
+        result.timeline = {.source = Source::predicted,
+                           .scenario = scenario.name,
+                           .plan = plan.name,
+                           .profile = profile.name,
+                           .seed = scenario.routing.seed,
+                           .spans = spans_of(workload, step)};
+    }
+    return result;
+}
+
+Prediction predict(const Scenario& scenario, const Profile& profile,
+                   const PredictOptions& options) {
+    Prediction prediction{.scenario = scenario.name,
+                          .profile = profile.name,
+                          .seed = scenario.routing.seed,
+                          .baseline = scenario.baseline,
+                          .notes = scenario.notes};
+    const auto wanted = [&](const std::string& plan) {
+        const auto& only = options.only_plans;
+        return only.empty() || std::find(only.begin(), only.end(), plan) != only.end();
+    };
+    if (profile.provenance.device != scenario.cluster.device.name) {
+        prediction.notes.push_back(fmt::format(
+            "profile {} was measured on {}, the cluster has {}: times are not of this machine",
+            profile.name, profile.provenance.device, scenario.cluster.device.name));
+    }
+    Seconds baseline;
+    for (const Plan& plan : scenario.plans) {
+        const bool is_baseline = plan.name == scenario.baseline;
+        if (!wanted(plan.name) && !is_baseline) continue;
+        PlanPrediction p = predict_plan(scenario, plan, profile, options);
+        if (is_baseline) baseline = p.step;
+        if (wanted(plan.name)) prediction.plans.push_back(std::move(p));
+    }
+    if (baseline > Seconds{}) {
+        for (PlanPrediction& p : prediction.plans) p.speedup = baseline / p.step;
+    }
+    return prediction;
+}
+
+}  // namespace headway

@@ -1,0 +1,30 @@
+// predict: Scenario and Profile in, step time, phases, traffic and memory of every plan out.
+// Deterministic for a seed, on any number of threads.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/vocab/prediction.hpp"
+#include "models/vocab/profile.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway {
+
+struct PredictOptions {
+    int samples =
+        0;  // > 0: loads are counted from this many sampled routings instead of closed form
+    bool strict = false;                  // a look-up outside a measured range is an InputError
+    std::vector<std::string> only_plans;  // empty: all
+    int threads = 1;                      // for sampling
+    bool timeline = true;                 // fill PlanPrediction::timeline
+};
+
+Prediction predict(const Scenario& scenario, const Profile& profile,
+                   const PredictOptions& options = {});
+
+// One plan; `speedup` is left at 1.
+PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                            const PredictOptions& options = {});
+
+}  // namespace headway

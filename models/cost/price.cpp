@@ -1,0 +1,269 @@
+#include "models/cost/price.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+constexpr int kNumKernelSources = 2 * kNumKernels;
+
+[[noreturn]] void missing_curve(const Profile& profile, const std::string& what,
+                                const std::string& hint) {
+    throw InputError(
+        {.where = "profile " + profile.name, .found = "no curve for " + what, .hint = hint});
+}
+
+}  // namespace
+
+Bottleneck bottleneck_of(PathClass path) {
+    switch (path) {
+        case PathClass::nvlink:
+            return Bottleneck::nvlink;
+        case PathClass::pcie:
+            return Bottleneck::pcie;
+        case PathClass::nic:
+            return Bottleneck::nic;
+        case PathClass::spine:
+            return Bottleneck::spine;
+        case PathClass::self:
+            break;
+    }
+    return Bottleneck::none;
+}
+
+PriceBook::PriceBook(const Profile& profile, const Cluster& cluster)
+    : profile_(profile),
+      cluster_(cluster),
+      sigma_(static_cast<std::size_t>(kNumKernelSources) + profile.communication.size() + 1, 0.0),
+      ranges_(sigma_.size()) {}
+
+const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
+    const KernelCurves& curves = profile_.kernel(kernel);
+    if (pass == Pass::backward && !curves.backward.empty()) return curves.backward.front();
+    if (curves.forward.empty()) {
+        missing_curve(profile_, fmt::format("kernel {}", name(kernel)),
+                      "measure it with `headway calibrate`, or choose a profile that has it");
+    }
+    return curves.forward.front();
+}
+
+PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass,
+                                               double fraction) const {
+    const RateCurve& curve = curve_of(work.kernel, pass);
+    const bool backward = pass == Pass::backward && !profile_.kernel(work.kernel).backward.empty();
+    const LookUp rate = curve.at(work.size * fraction, work.width);
+    KernelPrice price{.launch = work.launches * profile_.overheads.launch,
+                      .residual = curve.residual,
+                      .source = 2 * static_cast<int>(work.kernel) + (backward ? 1 : 0),
+                      .outside = rate.extrapolated};
+    const Seconds memory = fraction * work.bytes / cluster_.device.memory_bandwidth;
+    if (is_byte_rate(work.kernel)) {
+        price.work = fraction * work.bytes / (rate.value * byte / second);
+        price.memory_bound = true;
+    } else {
+        const Seconds arithmetic = fraction * work.flops / (rate.value * flop / second);
+        price.work = max(arithmetic, memory);
+        price.memory_bound = memory > arithmetic;
+    }
+    return price;
+}
+
+Seconds PriceBook::kernel_time(const KernelWork& work, Pass pass, double fraction) const {
+    const KernelPrice price = price_kernel(work, pass, fraction);
+    return price.work + price.launch;
+}
+
+void PriceBook::note(int source, double asked, bool outside) {
+    if (!outside) return;
+    Range& range = ranges_[static_cast<std::size_t>(source)];
+    range.lowest = range.outside == 0 ? asked : std::min(range.lowest, asked);
+    range.highest = std::max(range.highest, asked);
+    ++range.outside;
+}
+
+Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, double fraction) {
+    Price price;
+    Seconds flops, memory, launch;
+    for (int i = 0; i < work.num_kernels; ++i) {
+        const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
+        const KernelPrice part = price_kernel(kernel, pass, fraction);
+        note(part.source, kernel.size * fraction, part.outside);
+        (part.memory_bound ? memory : flops) += part.work;
+        launch += part.launch;
+        const double sigma = part.residual * part.work.in(second);
+        sigma_[static_cast<std::size_t>(part.source)] += weight * sigma;
+        price.sigma += sigma;
+    }
+    const double launch_sigma = profile_.overheads.residual * launch.in(second);
+    sigma_.back() += weight * launch_sigma;
+    price.sigma += launch_sigma;
+    price.time = flops + memory + launch;
+    price.bottleneck = launch > flops + memory
+                           ? Bottleneck::launch
+                           : (flops > memory ? Bottleneck::flops : Bottleneck::memory);
+    return price;
+}
+
+// Link bandwidth of one rank, one direction.
+double PriceBook::link_of(PathClass path) const {
+    switch (path) {
+        case PathClass::nvlink:
+            return cluster_.nvlink ? cluster_.nvlink->bandwidth.in(byte / second) : 0.0;
+        case PathClass::pcie:
+            return cluster_.pcie ? cluster_.pcie->bandwidth.in(byte / second) : 0.0;
+        case PathClass::nic:
+        case PathClass::spine:
+            if (!cluster_.fabric) return 0.0;
+            return cluster_.fabric->nic.in(byte / second) * cluster_.fabric->nics_per_node /
+                   cluster_.gpus_per_node;
+        case PathClass::self:
+            break;
+    }
+    return 0.0;
+}
+
+int PriceBook::source_of(const TimeCurve* curve) const {
+    return kNumKernelSources + static_cast<int>(curve - profile_.communication.data());
+}
+
+PathTime PriceBook::path_time(Collective collective, PathClass path, double bytes,
+                              int num_ranks) const {
+    const TimeCurve* curve = profile_.find(collective, path, num_ranks);
+    // The spine is reached through the same NICs; without a curve of its own it is priced on
+    // theirs.
+    if (curve == nullptr && path == PathClass::spine)
+        curve = profile_.find(collective, PathClass::nic, num_ranks);
+    // Equal bus bandwidth of the three reductions is how their bus bandwidths are defined.
+    if (curve == nullptr &&
+        (collective == Collective::reduce_scatter || collective == Collective::all_gather)) {
+        return path_time(Collective::all_reduce, path, bytes, num_ranks);
+    }
+    if (curve == nullptr) {
+        missing_curve(profile_, fmt::format("{} over {}", name(collective), name(path)),
+                      "measure it with `headway calibrate --from-nccl-tests LOG`, or choose a "
+                      "profile that has it");
+    }
+    const LookUp look_up = curve->at(bytes);
+    const double measured = curve->link.in(byte / second), here = link_of(path);
+    const double ratio = measured > 0.0 && here > 0.0 ? measured / here : 1.0;
+    const double floor = std::min(curve->floor_seconds(), look_up.value);
+    return {.path = path,
+            .curve = curve,
+            .bytes = bytes,
+            .link_ratio = ratio,
+            .time = (floor + (look_up.value - floor) * ratio) * second,
+            .floor = floor * second,
+            .extrapolated = look_up.extrapolated && bytes > curve->bytes.back()};
+}
+
+std::vector<PathTime> PriceBook::path_times(const PathBytes& bytes, int group_size) const {
+    const auto at = [&](PathClass c) { return bytes[static_cast<std::size_t>(c)].in(byte); };
+    std::vector<PathTime> times;
+    for (PathClass c : {PathClass::nvlink, PathClass::pcie}) {
+        if (at(c) > 0.0) times.push_back(path_time(Collective::all_to_all, c, at(c), group_size));
+    }
+    // Everything that leaves the node passes the NIC; what crosses the spine also shares the leaf's
+    // uplinks, which are `oversubscription` times narrower.
+    const double off_node = at(PathClass::nic) + at(PathClass::spine);
+    if (off_node > 0.0)
+        times.push_back(path_time(Collective::all_to_all, PathClass::nic, off_node, group_size));
+    if (at(PathClass::spine) > 0.0) {
+        const double squeezed =
+            at(PathClass::spine) * std::max(1.0, cluster_.fabric->oversubscription);
+        times.push_back(path_time(Collective::all_to_all, PathClass::spine, squeezed, group_size));
+    }
+    return times;
+}
+
+Price PriceBook::exchange(const ExchangeWork& work, double weight, double fraction) {
+    Price price;
+    const auto add_stage = [&](const PathBytes& all) {
+        PathBytes bytes = all;
+        for (Bytes& b : bytes) b *= fraction;
+        const PathTime* slowest = nullptr;
+        const std::vector<PathTime> times = path_times(bytes, work.group_size);
+        for (const PathTime& t : times) {
+            note(source_of(t.curve), t.bytes, t.extrapolated);
+            if (slowest == nullptr || t.time > slowest->time) slowest = &t;
+        }
+        if (slowest == nullptr) return;
+        const double sigma = slowest->curve->residual * slowest->time.in(second);
+        sigma_[static_cast<std::size_t>(source_of(slowest->curve))] += weight * sigma;
+        price.sigma += sigma;
+        if (price.bottleneck == Bottleneck::none || slowest->time > price.time) {
+            price.bottleneck = bottleneck_of(slowest->path);
+        }
+        price.time += slowest->time;
+    };
+    add_stage(work.busiest);
+    if (work.forwarded) add_stage(work.forward_busiest);
+    return price;
+}
+
+Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
+    const Overheads& o = profile_.overheads;
+    Price price{.time = o.host_sync, .bottleneck = Bottleneck::sync};
+    if (!work.hidden) price.time += o.count_exchange;
+    price.sigma = o.residual * price.time.in(second);
+    sigma_.back() += weight * price.sigma;
+    return price;
+}
+
+Price PriceBook::reduce(const ReduceWork& work, double weight) {
+    const double n = work.group_size;
+    const double passes = work.collective == Collective::all_reduce ? 2.0 : 1.0;
+    const double bus_bytes = passes * work.bytes.in(byte) * (n - 1.0) / n;
+    const int last = (work.group_size - 1) * work.stride;
+    const PathClass farthest = path_class(cluster_, 0, last);
+    const bool alone_on_island = work.stride >= cluster_.island_size();
+    // A reduction over whole nodes uses every NIC of a node, as the all_reduce curve was measured.
+    // Replicas that lie one to an island have only their own NIC each: that is what the all-to-all
+    // curve measures per rank.
+    const PathTime t = path_time(alone_on_island ? Collective::all_to_all : work.collective,
+                                 farthest, bus_bytes, work.group_size);
+    note(source_of(t.curve), t.bytes, t.extrapolated);
+    const double sigma = t.curve->residual * t.time.in(second);
+    sigma_[static_cast<std::size_t>(source_of(t.curve))] += weight * sigma;
+    return {t.time, sigma, bottleneck_of(farthest)};
+}
+
+double PriceBook::total_sigma() const {
+    double variance = independent_variance_;
+    for (double s : sigma_) variance += s * s;
+    return std::sqrt(variance);
+}
+
+std::vector<std::string> PriceBook::warnings() const {
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < ranges_.size(); ++i) {
+        const Range& range = ranges_[i];
+        if (range.outside == 0) continue;
+        if (i < static_cast<std::size_t>(kNumKernelSources)) {
+            const Kernel kernel = static_cast<Kernel>(i / 2);
+            const RateCurve& curve = curve_of(kernel, i % 2 == 0 ? Pass::forward : Pass::backward);
+            result.push_back(fmt::format(
+                "{}: {} look-ups outside the measured range: size {:.4g}..{:.4g} asked, "
+                "{:.4g}..{:.4g} measured, "
+                "widths {:.4g}..{:.4g} measured; the nearest rate was used",
+                name(kernel), range.outside, range.lowest, range.highest, curve.size.front(),
+                curve.size.back(), curve.width.front(), curve.width.back()));
+        } else {
+            const TimeCurve& curve =
+                profile_.communication[i - static_cast<std::size_t>(kNumKernelSources)];
+            result.push_back(
+                fmt::format("{} over {}: {} look-ups beyond the largest measured size: up to "
+                            "{:.4g} bytes asked, {:.4g} measured; "
+                            "the last slope was kept",
+                            name(curve.collective), name(curve.path), range.outside, range.highest,
+                            curve.bytes.back()));
+        }
+    }
+    return result;
+}
+
+}  // namespace headway

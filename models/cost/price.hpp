@@ -1,0 +1,95 @@
+// Prices: from work to time, by the curves of a Profile on a Cluster.
+//   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch
+//   overhead exchange: t = max over path classes of T_curve(bytes of the busiest rank)
+// The PriceBook also keeps count of what each price rests on: residuals by curve (errors of one
+// curve are fully correlated, of different curves independent) and look-ups outside the measured
+// range.
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/profile.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+
+enum class Bottleneck { none, flops, memory, launch, sync, nvlink, pcie, nic, spine };
+inline constexpr std::array kBottleneckNames = {
+    std::string_view("none"),   std::string_view("flops"), std::string_view("memory"),
+    std::string_view("launch"), std::string_view("sync"),  std::string_view("nvlink"),
+    std::string_view("pcie"),   std::string_view("nic"),   std::string_view("spine")};
+constexpr std::string_view name(Bottleneck b) {
+    return kBottleneckNames[static_cast<std::size_t>(b)];
+}
+Bottleneck bottleneck_of(PathClass path);
+
+struct Price {
+    Seconds time;
+    double sigma = 0.0;  // seconds, one standard deviation
+    Bottleneck bottleneck = Bottleneck::none;
+};
+
+// How an exchange's time comes about, for `headway explain` and for the simulator.
+struct PathTime {
+    PathClass path = PathClass::self;
+    const TimeCurve* curve = nullptr;
+    double bytes = 0.0;       // looked up
+    double link_ratio = 1.0;  // measured link over this cluster's
+    Seconds time, floor;
+    bool extrapolated = false;
+};
+
+class PriceBook {
+  public:
+    PriceBook(const Profile& profile, const Cluster& cluster);
+
+    // `fraction` of the work, e.g. one of c chunks; `weight` is how often the step does it, for the
+    // error budget.
+    Price compute(const ComputeWork& work, Pass pass, double weight, double fraction = 1.0);
+    Price exchange(const ExchangeWork& work, double weight, double fraction = 1.0);
+    Price count_exchange(const CountExchangeWork& work, double weight);
+    Price reduce(const ReduceWork& work, double weight);
+
+    // Time of each path class that an exchange stage uses, busiest bytes.
+    std::vector<PathTime> path_times(const PathBytes& bytes, int group_size) const;
+    // Time of one kernel on `factor` times its work.
+    Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0) const;
+
+    // Standard deviation of the sum of everything priced so far with its weights.
+    double total_sigma() const;
+    void add_independent_sigma(double seconds) { independent_variance_ += seconds * seconds; }
+    std::vector<std::string> warnings() const;
+
+  private:
+    struct Range {
+        int outside = 0;
+        double lowest = 0.0, highest = 0.0;  // asked
+    };
+    struct KernelPrice {
+        Seconds work, launch;
+        bool memory_bound = false;
+        double residual = 0.0;
+        int source = 0;
+        bool outside = false;
+    };
+
+    KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
+    const RateCurve& curve_of(Kernel kernel, Pass pass) const;
+    PathTime path_time(Collective collective, PathClass path, double bytes, int num_ranks) const;
+    double link_of(PathClass path) const;
+    void note(int source, double asked, bool outside);
+    int source_of(const TimeCurve* curve) const;
+
+    const Profile& profile_;
+    const Cluster& cluster_;
+    std::vector<double>
+        sigma_;  // by source: kernels forward, kernels backward, time curves, overheads
+    std::vector<Range> ranges_;
+    double independent_variance_ = 0.0;
+};
+
+}  // namespace headway

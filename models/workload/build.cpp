@@ -1,0 +1,154 @@
+// Scenario and plan -> Workload.
+#include <algorithm>
+#include <variant>
+
+#include "models/workload/parameters.hpp"
+#include "models/workload/phases.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+namespace {
+
+// A full recompute runs the layer's forward again, communication included; the counts are still
+// known.
+void repeat_forward(LayerWork& layer) {
+    std::vector<PhaseWork> again;
+    for (PhaseWork phase : layer.forward) {
+        if (phase.phase == Phase::count_exchange) continue;
+        phase.pass = Pass::backward;
+        again.push_back(phase);
+    }
+    for (int& edge : layer.backward_pipeline) edge += edge > 0 ? static_cast<int>(again.size()) : 0;
+    layer.backward.insert(layer.backward.begin(), again.begin(), again.end());
+}
+
+LayerWork dense_layer(const StepShape& s, int index, int count) {
+    LayerWork layer{.first_layer = index, .count = count};
+    add_attention(s, index, Pass::forward, layer.forward);
+    add_dense_mlp(s, Pass::forward, layer.forward);
+    add_dense_mlp(s, Pass::backward, layer.backward);
+    add_attention(s, index, Pass::backward, layer.backward);
+    if (s.plan.recompute == Recompute::full) repeat_forward(layer);
+    const ModelSpec& model = s.scenario.model;
+    const double mlp =
+        2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width;
+    layer.model_flops = s.tokens * (attention_flops_per_token(s.scenario, index) + mlp) * flop;
+    return layer;
+}
+
+LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int count) {
+    LayerWork layer{.first_layer = index, .count = count, .is_moe = true};
+    const bool heads = s.plan.is_head_parallel();
+    add_attention(s, index, Pass::forward, layer.forward);
+    (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
+    (heads ? add_hp_backward : add_ep_backward)(s, load, layer);
+    add_attention(s, index, Pass::backward, layer.backward);
+    if (s.plan.recompute == Recompute::full) repeat_forward(layer);
+    layer.imbalance = load.rows_max / load.rows_mean;
+    layer.noise = load.rows_sigma / load.rows_mean;
+    layer.model_flops =
+        s.tokens *
+        (attention_flops_per_token(s.scenario, index) + moe_flops_per_token(s.scenario, s.plan)) *
+        flop;
+    return layer;
+}
+
+// AdamW bytes per parameter: fp32 gradient read; master, first and second moment read and written
+// (8-bit: moments of a byte); bf16 parameter written.
+double optimizer_bytes(Optimizer optimizer) {
+    const double moment = optimizer == Optimizer::adamw_fp32 ? 4.0 : 1.0;
+    return 4.0 + 2.0 * 4.0 + 2.0 * 2.0 * moment + 2.0;
+}
+
+void add_update(const StepShape& s, Workload& workload) {
+    const ParameterCount count = count_parameters(s.scenario.model, s.plan);
+    const int world = workload.num_ranks, group = s.plan.group_size, replicas = world / group;
+    const double experts = count.experts / group;  // on one rank
+    const int buckets = s.scenario.model.num_layers;
+    const bool overlap = s.plan.overlap_grad_all_reduce;
+    // Gradients are accumulated and reduced in fp32. ZeRO-1 reduces to shards and gathers the bf16
+    // parameters afterwards.
+    const Collective reduce = s.plan.zero1 ? Collective::reduce_scatter : Collective::all_reduce;
+    const auto add = [&](Phase phase, Collective collective, int size, int stride, double bytes,
+                         bool overlapped) {
+        if (size <= 1) return;
+        workload.update.push_back({phase, Pass::update,
+                                   ReduceWork{.collective = collective,
+                                              .group_size = size,
+                                              .stride = stride,
+                                              .bytes = bytes * byte,
+                                              .overlaps_backward = overlapped,
+                                              .num_buckets = buckets}});
+    };
+    add(Phase::grad_all_reduce, reduce, world, 1, 4.0 * count.replicated(), overlap);
+    add(Phase::expert_grad_all_reduce, reduce, replicas, group, 4.0 * experts, overlap);
+    const double own = s.plan.zero1 ? count.replicated() / world + experts / replicas
+                                    : count.replicated() + experts;
+    workload.update.push_back(
+        compute_phase(Phase::optimizer, Pass::update,
+                      {move(Kernel::optimizer, own * optimizer_bytes(s.plan.optimizer))}));
+    if (s.plan.zero1) {
+        add(Phase::param_all_gather, Collective::all_gather, world, 1,
+            s.element * count.replicated(), false);
+        add(Phase::param_all_gather, Collective::all_gather, replicas, group, s.element * experts,
+            false);
+    }
+}
+
+bool layers_alike(const Scenario& scenario) {
+    const Routing& r = scenario.routing;
+    return r.skew == Skew::none || (!r.per_layer && r.skew != Skew::trace) ||
+           r.skew == Skew::histogram;
+}
+
+// Attention differs between layers only when a window applies to some of them.
+int attention_period(const Attention& attention) {
+    return attention.window ? attention.window_every : 1;
+}
+
+}  // namespace
+
+Workload build_workload(const Scenario& scenario, const Plan& plan) {
+    std::vector<GroupLoad> loads;
+    const int dense = scenario.model.num_dense_layers;
+    const int distinct = layers_alike(scenario) ? 1 : scenario.model.num_layers - dense;
+    for (int i = 0; i < distinct; ++i) loads.push_back(expected_load(scenario, plan, dense + i));
+    return build_workload(scenario, plan, loads);
+}
+
+Workload build_workload(const Scenario& scenario, const Plan& plan,
+                        const std::vector<GroupLoad>& loads) {
+    const ModelSpec& model = scenario.model;
+    const StepShape s{.scenario = scenario,
+                      .plan = plan,
+                      .layout = expert_layout(scenario, plan),
+                      .tokens = static_cast<double>(scenario.batch.tokens_per_rank()),
+                      .hidden = static_cast<double>(model.hidden),
+                      .element = bytes_per_element(model.dtype)};
+    Workload workload{.num_ranks = scenario.cluster.num_ranks(),
+                      .num_micro_batches = scenario.batch.num_micro_batches,
+                      .overlap_chunks = plan.overlap_chunks};
+    add_embedding(s, workload.before);
+    add_head_and_loss(s, workload.after);
+    workload.model_flops = s.tokens * 2.0 * model.hidden * model.vocab_size * flop;
+    const int dense = model.num_dense_layers, sparse = model.num_layers - dense,
+              period = attention_period(model.attention);
+    const bool alike = loads.size() == 1;
+    // Runs of equal layers are one entry with a count; a period of window layers makes one entry
+    // per position in it.
+    for (int i = 0; i < std::min(dense, period); ++i) {
+        workload.layers.push_back(dense_layer(s, i, (dense - i + period - 1) / period));
+    }
+    const int entries = alike ? std::min(sparse, period) : sparse;
+    for (int i = 0; i < entries; ++i) {
+        const int count = alike ? (sparse - i + period - 1) / period : 1;
+        const GroupLoad& load = loads[static_cast<std::size_t>(i) % loads.size()];
+        workload.layers.push_back(moe_layer(s, load, dense + i, count));
+    }
+    for (const LayerWork& layer : workload.layers)
+        workload.model_flops += layer.count * layer.model_flops;
+    add_update(s, workload);
+    return workload;
+}
+
+}  // namespace headway

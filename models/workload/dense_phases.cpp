@@ -1,0 +1,160 @@
+// Embedding, attention, dense feed-forward, head and loss.
+#include <algorithm>
+#include <initializer_list>
+
+#include "models/workload/phases.hpp"
+
+namespace headway {
+namespace {
+
+// Mean number of keys a query sees: S/2 when causal, w (1 - w / 2S) with a window of w.
+double mean_context(const Attention& attention, double sequence, int layer) {
+    const bool windowed = attention.window && layer % attention.window_every == 0;
+    if (!windowed || *attention.window >= sequence) return sequence / 2.0;
+    const double w = *attention.window;
+    return w * (1.0 - w / (2.0 * sequence));
+}
+
+struct AttentionWidths {
+    double query_key, value;  // per head
+};
+
+AttentionWidths widths(const Attention& a) {
+    if (!a.latent) return {static_cast<double>(a.head_width), static_cast<double>(a.head_width)};
+    return {static_cast<double>(a.latent->nope_width + a.latent->rope_width),
+            static_cast<double>(a.latent->value_width)};
+}
+
+// FLOPs of scores and weighted values, one token.
+double core_flops(const Scenario& scenario, int layer) {
+    const Attention& a = scenario.model.attention;
+    const AttentionWidths w = widths(a);
+    return 2.0 * mean_context(a, scenario.batch.sequence_length, layer) * a.num_heads *
+           (w.query_key + w.value);
+}
+
+double projection_parameters_in(const ModelSpec& model) {
+    const Attention& a = model.attention;
+    const double d = model.hidden, heads = a.num_heads;
+    if (!a.latent) return d * a.head_width * (heads + 2.0 * a.num_kv_heads);
+    const LatentAttention& l = *a.latent;
+    const double query = heads * (l.nope_width + l.rope_width);
+    return (l.query_rank > 0 ? l.query_rank * (d + query) : d * query) +
+           d * (l.kv_rank + l.rope_width) + l.kv_rank * heads * (l.nope_width + l.value_width);
+}
+
+double projection_parameters_out(const ModelSpec& model) {
+    return model.attention.num_heads * widths(model.attention).value * model.hidden;
+}
+
+}  // namespace
+
+PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels) {
+    ComputeWork work;
+    for (const KernelWork& k : kernels) work.add(k);
+    return {phase, pass, work};
+}
+
+KernelWork gemm(double m, double n, double k, double element, int count) {
+    return {.kernel = Kernel::dense_gemm,
+            .flops = 2.0 * m * n * k * count * flop,
+            .bytes = (m * k + k * n + m * n) * element * count * byte,
+            .size = 2.0 * m * n * k,
+            .width = std::min({m, n, k}),
+            .launches = count};
+}
+
+KernelWork move(Kernel kernel, double bytes, int launches) {
+    return {
+        .kernel = kernel, .bytes = bytes * byte, .size = bytes / launches, .launches = launches};
+}
+
+double attention_flops_per_token(const Scenario& scenario, int layer) {
+    const ModelSpec& model = scenario.model;
+    return 2.0 * (projection_parameters_in(model) + projection_parameters_out(model)) +
+           core_flops(scenario, layer);
+}
+
+void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases) {
+    const double row = s.tokens * s.hidden * s.element;
+    phases.push_back(compute_phase(Phase::embed, Pass::forward, {move(Kernel::gather, 2.0 * row)}));
+    // Backward adds rows into the fp32 gradient of the table: read the gradient, read and write the
+    // rows.
+    phases.push_back(
+        compute_phase(Phase::embed, Pass::backward, {move(Kernel::gather, row + 4.0 * row)}));
+}
+
+void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases) {
+    const double vocab = s.scenario.model.vocab_size, logits = s.tokens * vocab * s.element;
+    const double row = s.tokens * s.hidden * s.element;
+    phases.push_back(
+        compute_phase(Phase::norm, Pass::forward, {move(Kernel::streaming, 2.0 * row)}));
+    phases.push_back(
+        compute_phase(Phase::lm_head, Pass::forward, {gemm(s.tokens, vocab, s.hidden, s.element)}));
+    // Loss: maximum and sum (one read), then the gradient in place (read, write).
+    phases.push_back(compute_phase(Phase::loss, Pass::forward, {move(Kernel::streaming, logits)}));
+    phases.push_back(
+        compute_phase(Phase::loss, Pass::backward, {move(Kernel::streaming, 2.0 * logits)}));
+    phases.push_back(compute_phase(Phase::lm_head, Pass::backward,
+                                   {gemm(s.tokens, vocab, s.hidden, s.element, 2)}));
+    phases.push_back(
+        compute_phase(Phase::norm, Pass::backward, {move(Kernel::streaming, 4.0 * row)}));
+}
+
+void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWork>& phases) {
+    const ModelSpec& model = s.scenario.model;
+    const Attention& a = model.attention;
+    const AttentionWidths w = widths(a);
+    const double row = s.tokens * s.hidden * s.element, out_width = a.num_heads * w.value;
+    const bool forward = pass == Pass::forward;
+    // Latent attention runs its projections as several GEMMs; they are priced as one of the same
+    // parameter count.
+    const double in_width = projection_parameters_in(model) / s.hidden;
+    const int low_rank_gemms = a.latent ? (a.latent->query_rank > 0 ? 4 : 3) : 1;
+    KernelWork in = gemm(s.tokens, in_width, s.hidden, s.element, forward ? 1 : 2);
+    in.size /= low_rank_gemms;
+    in.launches *= low_rank_gemms;
+    const double rope = 2.0 * s.tokens * (a.num_heads + a.num_kv_heads) * w.query_key * s.element;
+    const PhaseWork qkv =
+        compute_phase(Phase::attention_qkv, pass, {in, move(Kernel::streaming, rope)});
+    const double flops = s.tokens * core_flops(s.scenario, layer) * (forward ? 1.0 : 2.5);
+    const double io =
+        s.tokens *
+        (a.num_heads * w.query_key + a.num_kv_heads * (w.query_key + w.value) + out_width) *
+        s.element;
+    const PhaseWork core =
+        compute_phase(Phase::attention_core, pass,
+                      {{.kernel = Kernel::attention,
+                        .flops = flops * flop,
+                        .bytes = (forward ? 1.0 : 2.0) * io * byte,
+                        .size = static_cast<double>(s.scenario.batch.sequence_length),
+                        .width = w.query_key,
+                        .launches = forward ? 1 : 2}});
+    const PhaseWork out =
+        compute_phase(Phase::attention_out, pass,
+                      {gemm(s.tokens, s.hidden, out_width, s.element, forward ? 1 : 2)});
+    // Two fused residual-add-and-norms a layer: read x and the branch, write the residual and the
+    // normed row; backward reads two gradients and the saved row twice over, and writes one.
+    const PhaseWork norm =
+        compute_phase(Phase::norm, pass,
+                      {move(Kernel::streaming, (forward ? 8.0 : 10.0) * row, forward ? 2 : 4)});
+    if (forward) {
+        phases.insert(phases.end(), {norm, qkv, core, out});
+    } else {
+        phases.insert(phases.end(), {out, core, qkv, norm});
+    }
+}
+
+void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases) {
+    const ModelSpec& model = s.scenario.model;
+    const double width = model.dense_width, hidden_bytes = s.tokens * width * s.element;
+    const bool forward = pass == Pass::forward, gated = is_gated(model.dense_activation);
+    const int repeat = forward ? 1 : 2;
+    const double activation = (gated ? 3.0 : 2.0) * hidden_bytes * (forward ? 1.0 : 5.0 / 3.0);
+    phases.push_back(compute_phase(
+        Phase::dense_mlp, pass,
+        {gemm(s.tokens, (gated ? 2.0 : 1.0) * width, s.hidden, s.element, repeat),
+         gemm(s.tokens, s.hidden, width, s.element, repeat), move(Kernel::streaming, activation)}));
+}
+
+}  // namespace headway

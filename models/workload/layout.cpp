@@ -1,0 +1,44 @@
+#include "models/workload/layout.hpp"
+
+#include <algorithm>
+#include <variant>
+
+namespace headway {
+namespace {
+
+ExpertLayout ep_layout(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep) {
+    const Moe& moe = scenario.model.moe;
+    ExpertLayout layout{.router = router_shape(moe),
+                        .group_size = plan.group_size,
+                        .tokens_per_rank = static_cast<double>(scenario.batch.tokens_per_rank()),
+                        .width = ep.latent_width.value_or(scenario.model.hidden),
+                        .expert_width = moe.expert_width,
+                        .dedup = ep.dedup,
+                        .capacity_factor = moe.capacity_factor};
+    const int islands = plan.group_size / std::min(plan.group_size, scenario.cluster.island_size());
+    if (ep.node_limit && islands > *ep.node_limit) {
+        layout.router.num_groups = islands;
+        layout.router.top_groups = *ep.node_limit;
+    }
+    return layout;
+}
+
+}  // namespace
+
+ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
+    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer))
+        return ep_layout(scenario, plan, *ep);
+    const auto& hp = std::get<HeadParallel>(plan.layer);
+    const int sharers = std::max(1, plan.group_size / hp.num_heads);
+    return {.router = router_shape(hp),
+            .group_size = sharers,
+            // T N tokens times H / N heads: T H sub-tokens on every rank, for any N.
+            .tokens_per_rank = static_cast<double>(scenario.batch.tokens_per_rank()) * hp.num_heads,
+            .routers_per_rank = std::max(1, hp.num_heads / plan.group_size),
+            .width = hp.head_width,
+            .expert_width = hp.expert_width,
+            .dedup = hp.dedup,
+            .capacity_factor = std::nullopt};
+}
+
+}  // namespace headway

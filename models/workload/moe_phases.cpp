@@ -1,0 +1,316 @@
+// The MoE layer under EP and under HP, forward and backward, on the busiest rank.
+#include <algorithm>
+#include <variant>
+
+#include "models/workload/phases.hpp"
+#include "models/workload/traffic.hpp"
+
+namespace headway {
+namespace {
+
+// Bytes of one copy of a token on the wire and in memory.
+double copy_bytes(const StepShape& s) {
+    return s.layout.width * s.element;
+}
+
+double experts_on_rank(const StepShape& s) {
+    return static_cast<double>(s.layout.router.num_experts) * s.layout.routers_per_rank /
+           s.layout.group_size;
+}
+
+KernelWork router(const StepShape& s, Pass pass, double tokens, double width, int routers) {
+    const double experts = s.layout.router.num_experts, passes = pass == Pass::forward ? 1.0 : 2.0;
+    return {.kernel = Kernel::router,
+            .flops = passes * 2.0 * tokens * width * experts * flop,
+            .bytes = passes *
+                     (tokens * width * s.element + routers * width * experts * 4.0 +
+                      8.0 * tokens * s.layout.router.top_k) *
+                     byte,
+            .size = tokens,
+            .width = experts,
+            .launches = pass == Pass::forward ? 1 : 2};
+}
+
+// Experts on `rows` rows: up and down GEMMs; backward has a dgrad and a wgrad for each. `kernel`
+// says who does it: grouped GEMMs with an activation kernel between, or the fused HP kernel that
+// recomputes its hidden rows in backward.
+PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
+    const double width = s.layout.width, inner = s.layout.expert_width, local = experts_on_rank(s);
+    const Activation activation = s.scenario.model.moe.activation;
+    const double matrices = matrices_per_expert(activation),
+                 passes = pass == Pass::forward ? 1.0 : 2.0;
+    const double weights = local * matrices * width * inner * s.element;
+    const bool fused = kernel == Kernel::fused_expert;
+    const double hidden = fused ? 0.0 : matrices * rows * inner * s.element;
+    KernelWork work{.kernel = kernel,
+                    .flops = passes * 2.0 * matrices * rows * width * inner * flop,
+                    .bytes = passes * (weights + 2.0 * rows * width * s.element + hidden) * byte,
+                    .size = std::max(1.0, rows / local),
+                    .width = fused ? width : inner,
+                    .launches = fused ? static_cast<int>(passes) : static_cast<int>(2 * passes)};
+    ComputeWork compute;
+    compute.add(work);
+    if (!fused) {
+        // Activation: read the pre-activations, write the hidden rows; backward also reads their
+        // gradient and writes the pre-activations' one.
+        const double row = rows * inner * s.element, pre = is_gated(activation) ? 2.0 : 1.0;
+        compute.add(move(Kernel::streaming,
+                         pass == Pass::forward ? (pre + 1.0) * row : (2.0 * pre + 2.0) * row));
+    }
+    return {Phase::expert, pass, compute};
+}
+
+ExchangeWork exchange_of(const GroupLoad& load, int group_size, double bytes_per_copy) {
+    ExchangeWork work{.group_size = group_size, .forwarded = load.forwarded};
+    for (std::size_t c = 0; c < work.mean.size(); ++c) {
+        work.mean[c] = load.copies_mean[c] * bytes_per_copy * byte;
+        work.busiest[c] = load.copies_max[c] * bytes_per_copy * byte;
+        work.forward_mean[c] = load.forward_mean[c] * bytes_per_copy * byte;
+        work.forward_busiest[c] = load.forward_max[c] * bytes_per_copy * byte;
+    }
+    return work;
+}
+
+void add_shared_expert(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases) {
+    const Moe& moe = s.scenario.model.moe;
+    if (moe.num_shared_experts == 0) return;
+    const double width = double{1} * moe.num_shared_experts * moe.shared_expert_width;
+    const bool gated = is_gated(moe.activation), forward = pass == Pass::forward;
+    const int repeat = forward ? 1 : 2;
+    const double pre = gated ? 2.0 : 1.0, row = s.tokens * width * s.element;
+    phases.push_back(
+        compute_phase(Phase::shared_expert, pass,
+                      {gemm(s.tokens, pre * width, s.hidden, s.element, repeat),
+                       gemm(s.tokens, s.hidden, width, s.element, repeat),
+                       move(Kernel::streaming, (forward ? pre + 1.0 : 2.0 * pre + 2.0) * row)}));
+}
+
+void add_latent(const StepShape& s, Phase phase, Pass pass, std::vector<PhaseWork>& phases) {
+    if (s.layout.width == s.scenario.model.hidden) return;
+    phases.push_back(compute_phase(
+        phase, pass,
+        {gemm(s.tokens, s.layout.width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)}));
+}
+
+// Rows that the routed path handles on the busiest rank, and whether received rows must be put into
+// expert order: with one expert a rank and one copy a choice they arrive in it.
+struct Rows {
+    double expert, arrived, sent;
+    bool regrouped;
+};
+
+Rows rows_of(const StepShape& s, const GroupLoad& load) {
+    const bool one_expert = s.layout.router.num_experts == s.layout.group_size;
+    return {load.rows_max, load.copies_received, load.copies_sent,
+            !(one_expert && s.layout.dedup == Dedup::none) && s.layout.group_size > 1};
+}
+
+// From arrived copies to expert rows: read a row's copy, write the row.
+void add_regroup(const StepShape& s, Phase phase, Pass pass, const Rows& rows,
+                 std::vector<PhaseWork>& phases) {
+    if (!rows.regrouped) return;
+    // Without dedup it is a permutation; with it, regroup expands copies to rows and ungroup sums
+    // rows into copies.
+    const double read_write =
+        s.layout.dedup == Dedup::none ? 2.0 * rows.expert : rows.expert + rows.arrived;
+    phases.push_back(
+        compute_phase(phase, pass, {move(Kernel::gather, read_write * copy_bytes(s))}));
+}
+
+PhaseWork permute_phase(const StepShape& s, Phase phase, Pass pass, double tokens, double copies) {
+    // A copy is read and written once; the sum over a token's copies reads them and writes the
+    // token, and for the gates' gradient reads the saved copies again.
+    double bytes = 2.0 * copies;
+    if (phase == Phase::unpermute)
+        bytes = pass == Pass::forward ? copies + tokens : 3.0 * copies + tokens;
+    if (phase == Phase::permute && pass == Pass::backward) bytes = copies + tokens;
+    return compute_phase(phase, pass, {move(Kernel::gather, bytes * copy_bytes(s))});
+}
+
+PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const GroupLoad& load) {
+    return {phase, pass,
+            // Combine sends what dispatch received: the busiest sender takes the place of the
+            // busiest receiver.
+            exchange_of(load, s.layout.group_size, copy_bytes(s))};
+}
+
+void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last,
+                   std::array<int, 2>& range) {
+    for (std::size_t i = 0; i < phases.size(); ++i) {
+        if (phases[i].phase == first) range[0] = static_cast<int>(i);
+        if (phases[i].phase == last) range[1] = static_cast<int>(i) + 1;
+    }
+}
+
+// HP's equal all-to-all of sub-tokens.
+ExchangeWork head_exchange(const StepShape& s) {
+    const int n = s.plan.group_size, heads = std::get<HeadParallel>(s.plan.layer).num_heads;
+    ExchangeWork work{.group_size = n};
+    const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
+    const int sharers = std::max(1, n / heads);
+    for (int peer = 1; peer < n; ++peer) {
+        // Rank 0 stands for all: N <= H sends H/N heads to every peer; N > H sends one head to each
+        // c-th rank.
+        if (peer % sharers != 0) continue;
+        const std::size_t c = static_cast<std::size_t>(path_class(s.scenario.cluster, 0, peer));
+        work.mean[c] += bytes * (n <= heads ? heads / n : 1) * byte;
+    }
+    work.busiest = work.mean;
+    return work;
+}
+
+double sub_tokens(const StepShape& s) {
+    return s.tokens * std::get<HeadParallel>(s.plan.layer).num_heads;
+}
+
+PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
+    const auto& hp = std::get<HeadParallel>(s.plan.layer);
+    const double width = double{1} * hp.num_heads * hp.head_width;
+    return compute_phase(
+        phase, pass, {gemm(s.tokens, width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)});
+}
+
+// Group the (sub-token, choice) pairs: read and write 4-byte ids and gates, a few times over. The
+// fused kernel gathers the sub-tokens itself, so no copy is made when they stay on the rank.
+PhaseWork hp_permute(Pass pass, double rows) {
+    return compute_phase(Phase::permute, pass, {move(Kernel::gather, 20.0 * rows, 3)});
+}
+
+}  // namespace
+
+double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
+    const Moe& moe = scenario.model.moe;
+    const double d = scenario.model.hidden, matrices = matrices_per_expert(moe.activation);
+    double flops = 2.0 * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        const double width = double{1} * hp->num_heads * hp->head_width;
+        return flops + 4.0 * d * width + 2.0 * width * hp->num_experts +
+               2.0 * matrices * width * hp->top_k * hp->expert_width;
+    }
+    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    const double width = ep.latent_width.value_or(scenario.model.hidden);
+    if (ep.latent_width) flops += 4.0 * d * width;
+    return flops + 2.0 * d * moe.num_experts +
+           2.0 * matrices * width * moe.top_k * moe.expert_width;
+}
+
+void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
+    std::vector<PhaseWork>& p = layer.forward;
+    const Pass pass = Pass::forward;
+    const Rows rows = rows_of(s, load);
+    const bool alone = s.layout.group_size == 1;
+    add_shared_expert(s, pass, p);
+    p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
+    add_latent(s, Phase::latent_down, pass, p);
+    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    if (!alone) {
+        const auto& ep = std::get<ExpertParallel>(s.plan.layer);
+        p.push_back({Phase::count_exchange, pass,
+                     CountExchangeWork{s.layout.group_size, ep.hide_count_exchange}});
+        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+    }
+    add_regroup(s, Phase::regroup, pass, rows, p);
+    p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
+    add_regroup(s, Phase::ungroup, pass, rows, p);
+    if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
+    p.push_back(
+        permute_phase(s, Phase::unpermute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    add_latent(s, Phase::latent_up, pass, p);
+    if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipeline);
+}
+
+void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
+    std::vector<PhaseWork>& p = layer.backward;
+    const Pass pass = Pass::backward;
+    const Rows rows = rows_of(s, load);
+    const bool alone = s.layout.group_size == 1;
+    add_latent(s, Phase::latent_up, pass, p);
+    p.push_back(
+        permute_phase(s, Phase::unpermute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
+    add_regroup(s, Phase::ungroup, pass, rows, p);
+    if (s.plan.recompute == Recompute::moe) {
+        add_regroup(s, Phase::regroup, pass, rows, p);
+        PhaseWork again = experts(s, Pass::forward, rows.expert, Kernel::grouped_gemm);
+        again.pass = pass;
+        p.push_back(again);
+    } else if (s.plan.recompute == Recompute::activation) {
+        const double pre = is_gated(s.scenario.model.moe.activation) ? 3.0 : 2.0;
+        p.push_back(compute_phase(
+            Phase::expert, pass,
+            {move(Kernel::streaming, pre * rows.expert * s.layout.expert_width * s.element)}));
+    }
+    p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
+    add_regroup(s, Phase::regroup, pass, rows, p);
+    if (!alone) p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    add_latent(s, Phase::latent_down, pass, p);
+    p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
+    add_shared_expert(s, pass, p);
+    if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipeline);
+}
+
+void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
+    std::vector<PhaseWork>& p = layer.forward;
+    const Pass pass = Pass::forward;
+    const bool split = s.layout.group_size > 1, alone = s.plan.group_size == 1;
+    const Rows rows = rows_of(s, load);
+    add_shared_expert(s, pass, p);
+    p.push_back(head_gemm(s, Phase::head_project, pass));
+    if (!alone) p.push_back({Phase::head_scatter, pass, head_exchange(s)});
+    p.push_back(
+        compute_phase(Phase::route, pass,
+                      {router(s, pass, sub_tokens(s), s.layout.width, s.layout.routers_per_rank)}));
+    if (split) {
+        p.push_back(permute_phase(s, Phase::permute, pass, sub_tokens(s), rows.sent));
+        p.push_back({Phase::count_exchange, pass, CountExchangeWork{s.layout.group_size, false}});
+        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+        add_regroup(s, Phase::regroup, pass, rows, p);
+    } else {
+        p.push_back(hp_permute(pass, rows.expert));
+    }
+    p.push_back(experts(s, pass, rows.expert, Kernel::fused_expert));
+    if (split) {
+        add_regroup(s, Phase::ungroup, pass, rows, p);
+        p.push_back(exchange_phase(s, Phase::combine, pass, load));
+    }
+    p.push_back(
+        permute_phase(s, Phase::unpermute, pass, sub_tokens(s), split ? rows.sent : rows.expert));
+    if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
+    p.push_back(head_gemm(s, Phase::head_merge, pass));
+    if (!alone && !split)
+        mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipeline);
+}
+
+void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
+    std::vector<PhaseWork>& p = layer.backward;
+    const Pass pass = Pass::backward;
+    const bool split = s.layout.group_size > 1, alone = s.plan.group_size == 1;
+    const Rows rows = rows_of(s, load);
+    p.push_back(head_gemm(s, Phase::head_merge, pass));
+    if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
+    // The fused backward reads the output's gradient by row itself; only HP x EP lays copies of it
+    // out.
+    if (split) p.push_back(permute_phase(s, Phase::unpermute, pass, sub_tokens(s), rows.sent));
+    if (split) {
+        p.push_back(exchange_phase(s, Phase::combine, pass, load));
+        add_regroup(s, Phase::ungroup, pass, rows, p);
+    }
+    p.push_back(experts(s, pass, rows.expert, Kernel::fused_expert));
+    if (split) {
+        add_regroup(s, Phase::regroup, pass, rows, p);
+        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+    }
+    p.push_back(
+        permute_phase(s, Phase::permute, pass, sub_tokens(s), split ? rows.sent : rows.expert));
+    p.push_back(
+        compute_phase(Phase::route, pass,
+                      {router(s, pass, sub_tokens(s), s.layout.width, s.layout.routers_per_rank)}));
+    if (!alone) p.push_back({Phase::head_scatter, pass, head_exchange(s)});
+    p.push_back(head_gemm(s, Phase::head_project, pass));
+    add_shared_expert(s, pass, p);
+    if (!alone && !split)
+        mark_pipeline(p, Phase::head_gather, Phase::head_scatter, layer.backward_pipeline);
+}
+
+}  // namespace headway

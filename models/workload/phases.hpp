@@ -1,0 +1,44 @@
+// The phases of the parts of a transformer step. Each function appends what one rank does for its T
+// tokens; docs/model.md derives the counts. Private to models/workload.
+#pragma once
+
+#include <vector>
+
+#include "models/workload/layout.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+
+// What the phase builders need, computed once per plan.
+struct StepShape {
+    const Scenario& scenario;
+    const Plan& plan;
+    ExpertLayout layout;
+    double tokens = 0;   // T, per rank and micro-batch
+    double hidden = 0;   // d
+    double element = 2;  // b, bytes per element of activations and weights in compute
+};
+
+PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels);
+
+// C[m, n] = A[m, k] B[k, n], `count` of them.
+KernelWork gemm(double m, double n, double k, double element, int count = 1);
+// `bytes` through memory in `launches` kernels.
+KernelWork move(Kernel kernel, double bytes, int launches = 1);
+
+void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases);
+void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases);
+void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWork>& phases);
+void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
+
+// MoE layers. They set the pipeline range to [in exchange, out exchange].
+void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+
+// Forward FLOPs per token of one layer's parts, as published "model FLOPs" count them.
+double attention_flops_per_token(const Scenario& scenario, int layer);
+double moe_flops_per_token(const Scenario& scenario, const Plan& plan);
+
+}  // namespace headway

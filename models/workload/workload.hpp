@@ -1,0 +1,124 @@
+// Workload: what a training step must do under a plan, before any price: phases in order, with
+// FLOPs, bytes, problem sizes and off-rank bytes by path class, of the mean and the busiest rank.
+// Both the analytic model and the simulator start here. Closed form; docs/model.md derives every
+// entry.
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/phase.hpp"
+#include "models/vocab/profile.hpp"
+#include "models/vocab/scenario.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+using PathBytes = std::array<Bytes, static_cast<std::size_t>(kNumPathClasses)>;
+
+// One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
+// kernels it is the work.
+struct KernelWork {
+    Kernel kernel = Kernel::streaming;
+    Flops flops;
+    Bytes bytes;
+    double size = 1.0;  // as models/vocab/profile.hpp defines it for the kernel
+    double width = 1.0;
+    int launches = 1;
+};
+
+// A small fixed list: no phase has more than four kinds of kernels.
+struct ComputeWork {
+    std::array<KernelWork, 4> kernels;
+    int num_kernels = 0;
+
+    void add(const KernelWork& work) {
+        assert(num_kernels < static_cast<int>(kernels.size()));
+        kernels[static_cast<std::size_t>(num_kernels++)] = work;
+    }
+};
+
+// All-to-all inside groups of `group_size` consecutive ranks; off-rank bytes of one rank by path
+// class.
+struct ExchangeWork {
+    int group_size = 1;
+    PathBytes mean{};     // sent by the mean rank
+    PathBytes busiest{};  // the most that a rank sends or receives
+    // Node-dedup: a second stage inside the island after the first over the NIC.
+    bool forwarded = false;
+    PathBytes forward_mean{}, forward_busiest{};
+};
+
+// EP's small all-to-all of counts, and the host's wait for it.
+struct CountExchangeWork {
+    int group_size = 1;
+    bool hidden = false;  // behind the permute
+};
+
+struct ReduceWork {
+    Collective collective = Collective::all_reduce;
+    int group_size = 1;
+    int stride = 1;
+    Bytes bytes;  // of the whole buffer
+    bool overlaps_backward = false;
+    int num_buckets = 1;
+};
+
+struct PhaseWork {
+    Phase phase = Phase::embed;
+    Pass pass = Pass::forward;
+    std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
+};
+
+// `count` equal layers in a row. In each pass the phases [pipeline_begin, pipeline_end) run chunked
+// when the plan overlaps: the first and the last of them are exchanges, those between are compute.
+struct LayerWork {
+    int first_layer = 0;
+    int count = 1;
+    bool is_moe = false;
+    std::vector<PhaseWork> forward, backward;
+    std::array<int, 2> forward_pipeline{0, 0}, backward_pipeline{0, 0};
+    double imbalance = 1.0;  // busiest rank's expert rows over the mean
+    double noise = 0.0;      // relative standard deviation of the busiest rank's rows
+    Flops model_flops;       // forward, per rank, of the model itself: no recompute, no imbalance
+};
+
+struct Workload {
+    int num_ranks = 0;
+    int num_micro_batches = 1;
+    int overlap_chunks = 1;
+    std::vector<PhaseWork> before,
+        after;  // each micro-batch: embedding; head and loss, forward and backward
+    std::vector<LayerWork> layers;
+    std::vector<PhaseWork> update;  // once a step
+    Flops model_flops;              // forward, per rank and micro-batch
+};
+
+// Load of one MoE layer on the ranks of a group: the mean and the busiest.
+struct GroupLoad {
+    double rows_mean = 0.0, rows_max = 0.0;  // expert rows per rank
+    double rows_sigma = 0.0;                 // standard deviation of rows_max
+    std::array<double, static_cast<std::size_t>(kNumPathClasses)> copies_mean{},
+        copies_max{};  // off-rank, one stage
+    bool forwarded = false;
+    std::array<double, static_cast<std::size_t>(kNumPathClasses)> forward_mean{}, forward_max{};
+    double copies_sent = 0.0;      // per rank, its own included: rows that permute writes
+    double copies_received = 0.0;  // per rank, own included, busiest: rows that arrive
+};
+
+// Expected load by closed form. EP: of `layer`; HP x EP: of the dispatch inside a head.
+GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer);
+// The same counted from sampled tokens; sample = 0, 1, ...
+GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample);
+
+// Loads: one for all MoE layers, or one each. Absent: expected_load.
+Workload build_workload(const Scenario& scenario, const Plan& plan);
+Workload build_workload(const Scenario& scenario, const Plan& plan,
+                        const std::vector<GroupLoad>& loads);
+
+}  // namespace headway
