@@ -1,0 +1,145 @@
+"""Figures of Timelines: phases of one, or one producer against another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+
+from results import Timeline
+from style import PHASES, SOURCES, legend_below, significant, time_unit
+
+
+def executions(timeline: Timeline) -> dict[tuple[str, str], dict[str, float]]:
+    """Mean time, low and high of one execution of each (pass, phase) on the slowest rank.
+
+    The join of `headway verify`: an execution is a (layer, micro-batch); `count` equal layers of a
+    prediction weigh as many.
+    """
+    slowest: dict[tuple, dict] = {}
+    for span in timeline.spans:
+        key = (span["pass"], span["phase"], span["layer"], span["micro_batch"])
+        if key not in slowest or slowest[key]["duration_s"] < span["duration_s"]:
+            slowest[key] = span
+    sums: dict[tuple[str, str], dict[str, float]] = defaultdict(
+        lambda: {"time": 0.0, "low": 0.0, "high": 0.0, "count": 0.0}
+    )
+    for (name_of_pass, phase, _, _), span in slowest.items():
+        entry = sums[name_of_pass, phase]
+        entry["count"] += span["count"]
+        for target, column in (("time", "duration_s"), ("low", "low_s"), ("high", "high_s")):
+            entry[target] += span["count"] * span[column]
+    return {
+        key: {part: value / entry["count"] for part, value in entry.items() if part != "count"}
+        | {"count": entry["count"]}
+        for key, entry in sums.items()
+    }
+
+
+def _pair(results) -> tuple[Timeline, Timeline] | None:
+    """A producer and its reference: measured if there is one, else simulated; of one plan."""
+    timelines = [result for result in results if isinstance(result, Timeline)]
+    if len(timelines) != len(results):
+        return None
+    for reference_source in ("measured", "simulated"):
+        for reference in (t for t in timelines if t.source == reference_source):
+            for other in timelines:
+                if other.plan == reference.plan and other.source != reference.source:
+                    return other, reference
+    return None
+
+
+def by_phase(results, title: str | None):
+    """Each phase predicted and measured, with intervals and the signed error."""
+    pair = _pair(results)
+    if pair is None:
+        return None
+    ours, theirs = (executions(timeline) for timeline in pair)
+    keys = [key for key in theirs if key in ours]
+    if not keys:
+        return None
+    longest = max(max(ours[key]["high"], theirs[key]["high"]) for key in keys)
+    factor, unit = time_unit(longest)
+    figure, axes = plt.subplots(figsize=(7.0, 1.2 + 0.3 * len(keys)))
+    for values, timeline, offset in ((ours, pair[0], -0.17), (theirs, pair[1], 0.17)):
+        for row, key in enumerate(keys):
+            value = values[key]
+            time = factor * value["time"]
+            axes.barh(row + offset, time, height=0.3, color=SOURCES[timeline.source])
+            if value["high"] > 0:
+                below = max(time - factor * value["low"], 0)
+                above = max(factor * value["high"] - time, 0)
+                axes.errorbar(
+                    time,
+                    row + offset,
+                    xerr=[[below], [above]],
+                    color="black",
+                    capsize=2,
+                    linewidth=0.8,
+                )
+    for row, key in enumerate(keys):
+        error = ours[key]["time"] / theirs[key]["time"] - 1 if theirs[key]["time"] else 0.0
+        end = factor * max(ours[key]["high"], theirs[key]["high"], ours[key]["time"])
+        axes.annotate(
+            f"{100 * error:+.1f} %",
+            (end, row),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(keys)), [f"{phase} {name_of_pass}" for name_of_pass, phase in keys])
+    axes.set_ylim(len(keys) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 1.15 * factor * longest)
+    axes.set_xlabel(
+        f"time of one execution, slowest rank [{unit}]; error: {pair[0].source} too long is +"
+    )
+    axes.set_title(
+        title or f"{pair[1].scenario}, plan {pair[1].plan}: {pair[0].source} and {pair[1].source}"
+    )
+    legend_below(
+        figure,
+        [Line2D([], [], color=SOURCES[t.source], linewidth=6, label=t.source) for t in pair],
+    )
+    return figure
+
+
+def phases(results, title: str | None):
+    """Time by phase of every plan and producer in Timeline CSVs: a dot a plan, on a log scale."""
+    timelines = [result for result in results if isinstance(result, Timeline)]
+    if not timelines or len(timelines) != len(results):
+        return None
+    tables = [executions(timeline) for timeline in timelines]
+    present = {phase for table in tables for _, phase in table}
+    names = [phase for phase in PHASES if phase in present]
+    totals = [
+        {
+            name: sum(v["time"] * v["count"] for (_, phase), v in table.items() if phase == name)
+            for name in names
+        }
+        for table in tables
+    ]
+    factor, unit = time_unit(max(max(total.values()) for total in totals))
+    figure, axes = plt.subplots(figsize=(7.0, 1.2 + 0.24 * len(names)))
+    markers = "osD^v<>P*X"
+    for index, (timeline, total) in enumerate(zip(timelines, totals, strict=True)):
+        rows = [row for row, name in enumerate(names) if total[name] > 0]
+        axes.plot(
+            [factor * total[names[row]] for row in rows],
+            rows,
+            linestyle="",
+            marker=markers[index % len(markers)],
+            label=f"{timeline.plan} ({timeline.source})",
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: significant(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: significant(value))
+    axes.tick_params(axis="x", which="minor", labelsize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(f"time in all layers, all passes [{unit}]")
+    axes.set_title(title or f"{timelines[0].scenario}: time by phase")
+    legend_below(figure, axes.get_legend_handles_labels()[0], columns=4)
+    return figure

@@ -1,0 +1,219 @@
+"""Figures of a prediction: the plans of a scenario beside each other."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.patches import Patch
+
+from results import Prediction
+from style import LINKS, PHASES, byte_unit, legend_below, significant, time_unit
+
+SMALL = 0.015  # parts below this share of the longest bar are drawn together as "others"
+
+
+def _single(results) -> Prediction | None:
+    if len(results) == 1 and isinstance(results[0], Prediction) and results[0].plans:
+        return results[0]
+    return None
+
+
+def _axes(num_bars: int):
+    """Horizontal bars, the first plan on top."""
+    figure, axes = plt.subplots(figsize=(7.0, 1.1 + 0.42 * num_bars))
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    return figure, axes
+
+
+def _label_plans(axes, plans) -> None:
+    axes.set_yticks(range(len(plans)), [plan["name"] for plan in plans])
+    axes.set_ylim(len(plans) - 0.5, -0.5)
+
+
+def _stack(axes, row: int, parts: dict[str, float], looks: dict) -> float:
+    """Draws one stacked bar and returns its length."""
+    left = 0.0
+    for name, width in parts.items():
+        colour, hatch = looks[name]
+        axes.barh(
+            row,
+            width,
+            left=left,
+            height=0.66,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.5,
+        )
+        left += width
+    return left
+
+
+def _handles(names, looks) -> list[Patch]:
+    return [
+        Patch(facecolor=looks[name][0], hatch=looks[name][1], edgecolor="white", label=name)
+        for name in names
+    ]
+
+
+def _phase_times(plan: dict, small: float) -> dict[str, float]:
+    """Seconds by phase, passes together, in order of the step, the small ones as "others"."""
+    times: dict[str, float] = {}
+    for cost in plan["phases"]:
+        times[cost["phase"]] = times.get(cost["phase"], 0.0) + cost["time_s"]
+    shown = {name: time for name, time in times.items() if time >= small}
+    rest = sum(times.values()) - sum(shown.values())
+    return {**shown, "others": rest} if rest > 0 else shown
+
+
+def phases(results, title: str | None):
+    """Where the step goes: exposed time by phase, forward, backward and update together."""
+    prediction = _single(results)
+    if prediction is None:
+        return None
+    plans = prediction.plans
+    longest = max(plan["step_time_interval_s"][1] for plan in plans)
+    factor, unit = time_unit(longest)
+    figure, axes = _axes(len(plans))
+    used: list[str] = []
+    for row, plan in enumerate(plans):
+        parts = _phase_times(plan, SMALL * longest)
+        used += [name for name in parts if name not in used]
+        _stack(axes, row, {name: factor * time for name, time in parts.items()}, PHASES)
+        step = factor * plan["step_time_s"]
+        low, high = (factor * bound for bound in plan["step_time_interval_s"])
+        axes.errorbar(
+            step,
+            row,
+            xerr=[[max(step - low, 0)], [max(high - step, 0)]],
+            color="black",
+            capsize=2.5,
+            linewidth=1,
+        )
+        speedup = plan["speedup_vs_baseline"]
+        mark = "" if plan["feasible"] else ", does not fit"
+        axes.annotate(
+            f"{significant(step)} {unit} ({speedup:.2f}x{mark})",
+            (max(high, step), row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    _label_plans(axes, plans)
+    axes.set_xlim(0, 1.28 * factor * longest)
+    axes.set_xlabel(f"time of one training step [{unit}], with its interval")
+    axes.set_title(title or f"{prediction.scenario}: where the step goes")
+    order = [name for name in PHASES if name in used]
+    legend_below(figure, _handles(order, PHASES))
+    return figure
+
+
+def _memory_looks(names: list[str]) -> dict:
+    """Parameters, gradients, optimizer in blues and greens; activations in warm tints."""
+    fixed = {
+        "parameters": "#0072B2",
+        "gradients": "#56B4E9",
+        "optimizer": "#009E73",
+        "activations": "#E69F00",
+        "communication": "#D55E00",
+        "workspace": "#CC79A7",
+    }
+    looks = {}
+    for name in names:
+        group = name.partition("/")[0]
+        if group == name or group not in fixed:
+            looks[name] = (fixed.get(group, "#999999"), "")
+        else:
+            hatches = ["", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++"]
+            siblings = [other for other in names if other.startswith(group + "/")]
+            looks[name] = (fixed[group], hatches[siblings.index(name) % len(hatches)])
+    return {**looks, "others": ("#DDDDDD", "")}
+
+
+def memory(results, title: str | None):
+    """Memory of the busiest rank by item, against what the GPU has."""
+    prediction = _single(results)
+    if prediction is None:
+        return None
+    plans = prediction.plans
+    largest = max(plan["memory"]["peak_bytes"] for plan in plans)
+    factor, unit = byte_unit(largest)
+    figure, axes = _axes(len(plans))
+    names: list[str] = []
+    bars = []
+    for plan in plans:
+        items = plan["memory"]["items"]
+        shown = {name: size for name, size in items.items() if size >= SMALL * largest}
+        rest = sum(items.values()) - sum(shown.values())
+        bars.append({**shown, "others": rest} if rest > 0 else shown)
+        names += [name for name in bars[-1] if name not in names]
+    names = [name for name in names if name != "others"] + ["others"] * ("others" in names)
+    looks = _memory_looks(names)
+    for row, (plan, bar) in enumerate(zip(plans, bars, strict=True)):
+        _stack(axes, row, {name: factor * size for name, size in bar.items()}, looks)
+        peak = factor * plan["memory"]["peak_bytes"]
+        axes.annotate(
+            f"{significant(peak)} {unit}",
+            (peak, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    capacity = factor * max(plan["memory"].get("capacity_bytes", 0) for plan in plans)
+    right = 1.15 * factor * largest
+    if 0 < capacity < 4 * right:
+        axes.axvline(capacity, color="black", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"GPU: {significant(capacity)} {unit}",
+            (capacity, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            rotation=90,
+        )
+        right = max(right, 1.03 * capacity)
+    _label_plans(axes, plans)
+    axes.set_xlim(0, right)
+    axes.set_xlabel(f"peak memory of the busiest rank [{unit}]")
+    axes.set_title(title or f"{prediction.scenario}: memory")
+    legend_below(figure, _handles(names, looks), columns=4)
+    return figure
+
+
+def traffic(results, title: str | None):
+    """Off-rank bytes that a rank sends in one MoE layer, forward, by link class."""
+    prediction = _single(results)
+    if prediction is None:
+        return None
+    plans = prediction.plans
+    largest = max(plan["traffic"]["sent_bytes_per_rank_max"] for plan in plans)
+    factor, unit = byte_unit(largest)
+    figure, axes = _axes(len(plans))
+    used: list[str] = []
+    for row, plan in enumerate(plans):
+        links = plan["traffic"]["by_link"]
+        used += [name for name in links if name not in used]
+        mean = _stack(axes, row, {name: factor * size for name, size in links.items()}, LINKS)
+        busiest = factor * plan["traffic"]["sent_bytes_per_rank_max"]
+        axes.plot([busiest, busiest], [row - 0.4, row + 0.4], color="black", linewidth=1.4)
+        axes.annotate(
+            f"{significant(busiest)} {unit}",
+            (max(busiest, mean), row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    _label_plans(axes, plans)
+    axes.set_xlim(0, (1.18 * factor * largest) or 1.0)
+    axes.set_xlabel(f"sent by a rank in one MoE layer, forward [{unit}]; line: busiest rank")
+    axes.set_title(title or f"{prediction.scenario}: traffic by link class")
+    legend_below(figure, _handles([name for name in LINKS if name in used], LINKS))
+    return figure

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Draws result files of headway: python3 analysis/plot.py RESULT... -o FIGURE.png|svg.
+
+`headway plot` calls this with a Python that has matplotlib. Exit code 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+FORMATS = (".png", ".svg")
+
+
+class BadInput(Exception):
+    """What the user did wrong, in one line."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="headway plot", description="figures from result files (JSON or CSV)"
+    )
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULT")
+    parser.add_argument("-o", "--out", type=Path, help="figure to write, .png or .svg")
+    parser.add_argument("--figure", help="which figure; 'list' names them")
+    parser.add_argument("--title", help="title of the figure")
+    return parser.parse_args()
+
+
+def chosen_figures(name: str | None):
+    from figures import FIGURES
+
+    if name is None:
+        return FIGURES
+    chosen = [figure for figure in FIGURES if figure.name == name]
+    if not chosen:
+        names = ", ".join(figure.name for figure in FIGURES)
+        raise BadInput(f"--figure: unknown figure '{name}'; accepted: {names}")
+    return chosen
+
+
+def draw(arguments: argparse.Namespace):
+    from results import ResultError, load
+    from style import use_style
+
+    try:
+        results = [result for path in arguments.results for result in load(path)]
+    except ResultError as error:
+        raise BadInput(str(error)) from error
+    use_style()
+    for kind in chosen_figures(arguments.figure):
+        figure = kind.draw(results, arguments.title)
+        if figure is not None:
+            return figure
+    wanted = f"figure '{arguments.figure}'" if arguments.figure else "any figure"
+    raise BadInput(
+        f"these results are not of the kind that {wanted} needs; hint: --figure list names them"
+    )
+
+
+def save(figure, out: Path) -> None:
+    """Writes beside the target and renames, so that a figure is whole or absent."""
+    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    metadata = {"Date": None} if out.suffix == ".svg" else None
+    try:
+        figure.savefig(temporary, format=out.suffix[1:], metadata=metadata)
+        temporary.replace(out)
+    except OSError as error:
+        raise BadInput(f"{out}: cannot write: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.figure == "list":
+        from figures import FIGURES
+
+        for figure in FIGURES:
+            print(f"  {figure.name:<16} {figure.summary}")
+        return
+    if not arguments.results:
+        raise BadInput("no result file given; hint: headway plot --help shows the usage")
+    if arguments.out is None:
+        raise BadInput("no figure to write given; hint: -o figure.png")
+    if arguments.out.suffix not in FORMATS:
+        raise BadInput(f"{arguments.out}: unknown ending; accepted: {', '.join(FORMATS)}")
+    save(draw(arguments), arguments.out)
+
+
+def main() -> int:
+    try:
+        run(parse_arguments())
+    except BadInput as error:
+        print(f"headway: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
