@@ -19,11 +19,13 @@ namespace headway {
 //   dense_gemm    size: FLOPs of the GEMM, width: its smallest dimension            [FLOP/s]
 //   grouped_gemm  size: rows per expert, width: expert width f on the rank          [FLOP/s]
 //   fused_expert  size: rows per expert, width: head width d_h (HP experts)         [FLOP/s]
-//   attention     size: sequence length, width: head width                         [FLOP/s]
-//   router        size: tokens, width: experts                                     [FLOP/s of the
-//   logits] gather        size: bytes moved (permute, unpermute, regroup), width: unused 1
-//   [bytes/s] streaming     size: bytes moved (norm, residual, loss, cast), width: unused 1
-//   [bytes/s] optimizer     size: bytes moved, width: unused 1 [bytes/s]
+//   attention     size: sequence length, width: head width; causal FLOPs           [FLOP/s]
+//   router        size: tokens, width: input width of the router (d; d_h under HP), because
+//                 the time is about tokens * experts * (2 * width / gemm rate + top-k cost)
+//                                                                    [FLOP/s of the logits]
+//   gather        size: bytes moved (permute, unpermute, regroup), width: unused 1   [bytes/s]
+//   streaming     size: bytes moved (norm, residual, loss, cast), width: unused 1    [bytes/s]
+//   optimizer     size: bytes moved, width: unused 1                                 [bytes/s]
 enum class Kernel {
     dense_gemm,
     grouped_gemm,
