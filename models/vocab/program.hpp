@@ -19,11 +19,14 @@
 
 namespace headway {
 
-enum class Stream { compute, communication };
+// gradient: reductions of gradients, beside the exchanges of the backward pass.
+enum class Stream { compute, communication, gradient };
 
 struct ComputeTask {
-    std::vector<Seconds> per_rank;  // one entry: the same on all ranks; else [world]
-    Flops flops;                    // of the busiest rank, for the report
+    // One entry: the same on all ranks; else [world]. Without the cluster's rank overrides, which
+    // the simulator applies.
+    std::vector<Seconds> per_rank;
+    Flops flops;  // of the busiest rank, for the report
     Bytes bytes;
 };
 

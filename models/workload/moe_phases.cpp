@@ -27,7 +27,7 @@ KernelWork router(const StepShape& s, Pass pass, double tokens, double width, in
                       8.0 * tokens * s.layout.router.top_k) *
                      byte,
             .size = tokens,
-            .width = experts,
+            .width = width,
             .launches = pass == Pass::forward ? 1 : 2};
 }
 
