@@ -66,17 +66,17 @@ __device__ __forceinline__ float gelu_tanh_grad_fast(float x) {
     return fmaf(0.5f, t, 0.5f) + 0.5f * x * fmaf(-t, t, 1.0f) * slope;
 }
 
-template <Activation Act>
+template <GroupedActivation Act>
 __device__ __forceinline__ float activate(float x) {
-    if constexpr (Act == Activation::gelu_erf) return gelu_erf_fast(x);
-    if constexpr (Act == Activation::gelu_tanh) return gelu_tanh_fast(x);
+    if constexpr (Act == GroupedActivation::gelu_erf) return gelu_erf_fast(x);
+    if constexpr (Act == GroupedActivation::gelu_tanh) return gelu_tanh_fast(x);
     return x;
 }
 
-template <Activation Act>
+template <GroupedActivation Act>
 __device__ __forceinline__ float activation_slope(float x) {
-    if constexpr (Act == Activation::gelu_erf) return gelu_erf_grad_fast(x);
-    if constexpr (Act == Activation::gelu_tanh) return gelu_tanh_grad_fast(x);
+    if constexpr (Act == GroupedActivation::gelu_erf) return gelu_erf_grad_fast(x);
+    if constexpr (Act == GroupedActivation::gelu_tanh) return gelu_tanh_grad_fast(x);
     return 1.0f;
 }
 

@@ -39,7 +39,7 @@ Case forward_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
         oracle_rows<<<samples.count, 256>>>(p->x.get(), false, samples.rows.get(),
                                             samples.groups.get(), p->w1.get(),
                                             std::int64_t{p->f} * p->d, p->d, 1, p->d, p->f,
-                                            Activation::none, nullptr, expected.get());
+                                            GroupedActivation::none, nullptr, expected.get());
         check_launch();
         const double error = sampled_error(p->act, samples, p->f, expected);
         const bool tail = tail_is_poison(p->act, *p, p->f);
@@ -74,7 +74,7 @@ Case dgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
         oracle_rows<<<samples.count, 256>>>(p->act.get(), false, samples.rows.get(),
                                             samples.groups.get(), p->w1.get(),
                                             std::int64_t{p->f} * p->d, 1, p->d, p->f, p->d,
-                                            Activation::none, nullptr, expected.get());
+                                            GroupedActivation::none, nullptr, expected.get());
         check_launch();
         const double error = sampled_error(p->dx, samples, p->d, expected);
         const bool tail = tail_is_poison(p->dx, *p, p->d);

@@ -42,7 +42,7 @@ struct ExpertProblem : Problem {
                 .dw2 = dw2.get()};
     }
     // Sampled rows through x W1^T, and through the activation when asked.
-    void hidden(const Samples& s, Activation activation, DeviceBuffer<double>& out) const {
+    void hidden(const Samples& s, GroupedActivation activation, DeviceBuffer<double>& out) const {
         oracle_rows<<<s.count, 256>>>(x.get(), false, s.rows.get(), s.groups.get(), w1.get(),
                                       std::int64_t{f} * d, d, 1, d, f, activation, nullptr,
                                       out.get());
@@ -56,10 +56,10 @@ struct ExpertProblem : Problem {
 double forward_error(const ExpertProblem& p) {
     const Samples s = sample_rows(p.ragged.host);
     DeviceBuffer<double> act(std::size_t(s.count) * p.f), y(std::size_t(s.count) * p.d);
-    p.hidden(s, Activation::gelu_erf, act);
+    p.hidden(s, GroupedActivation::gelu_erf, act);
     oracle_rows<<<s.count, 256>>>(act.get(), true, s.rows.get(), s.groups.get(), p.w2.get(),
-                                  std::int64_t{p.f} * p.d, p.f, 1, p.f, p.d, Activation::none,
-                                  nullptr, y.get());
+                                  std::int64_t{p.f} * p.d, p.f, 1, p.f, p.d,
+                                  GroupedActivation::none, nullptr, y.get());
     check_launch();
     return sampled_error(p.y, s, p.d, y);
 }
@@ -68,13 +68,13 @@ double dx_error(const ExpertProblem& p) {
     const Samples s = sample_rows(p.ragged.host);
     DeviceBuffer<double> pre(std::size_t(s.count) * p.f), dpre(pre.size()),
         dx(std::size_t(s.count) * p.d);
-    p.hidden(s, Activation::none, pre);
+    p.hidden(s, GroupedActivation::none, pre);
     oracle_rows<<<s.count, 256>>>(p.dy.get(), false, s.rows.get(), s.groups.get(), p.w2.get(),
-                                  std::int64_t{p.f} * p.d, 1, p.f, p.d, p.f, Activation::gelu_erf,
-                                  pre.get(), dpre.get());
+                                  std::int64_t{p.f} * p.d, 1, p.f, p.d, p.f,
+                                  GroupedActivation::gelu_erf, pre.get(), dpre.get());
     oracle_rows<<<s.count, 256>>>(dpre.get(), true, s.rows.get(), s.groups.get(), p.w1.get(),
-                                  std::int64_t{p.f} * p.d, 1, p.d, p.f, p.d, Activation::none,
-                                  nullptr, dx.get());
+                                  std::int64_t{p.f} * p.d, 1, p.d, p.f, p.d,
+                                  GroupedActivation::none, nullptr, dx.get());
     check_launch();
     return sampled_error(p.dx, s, p.d, dx);
 }

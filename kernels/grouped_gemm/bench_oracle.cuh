@@ -18,18 +18,19 @@ __device__ inline double to_double(double x) {
     return x;
 }
 
-__device__ inline double gelu_double(double x, Activation act) {
-    if (act == Activation::gelu_erf) return 0.5 * x * erfc(-x * 0.70710678118654752);
+__device__ inline double gelu_double(double x, GroupedActivation act) {
+    if (act == GroupedActivation::gelu_erf) return 0.5 * x * erfc(-x * 0.70710678118654752);
     const double inner = 0.79788456080286536 * (x + 0.044715 * x * x * x);
-    return act == Activation::gelu_tanh ? 0.5 * x * (1 + tanh(inner)) : x;
+    return act == GroupedActivation::gelu_tanh ? 0.5 * x * (1 + tanh(inner)) : x;
 }
 
-__device__ inline double gelu_slope_double(double x, Activation act) {
-    if (act == Activation::gelu_erf)
+__device__ inline double gelu_slope_double(double x, GroupedActivation act) {
+    if (act == GroupedActivation::gelu_erf)
         return 0.5 * erfc(-x * 0.70710678118654752) + x * 0.39894228040143268 * exp(-0.5 * x * x);
     const double t = tanh(0.79788456080286536 * (x + 0.044715 * x * x * x));
     const double slope = 0.79788456080286536 * (1 + 0.134145 * x * x);
-    return act == Activation::gelu_tanh ? 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope : 1.0;
+    return act == GroupedActivation::gelu_tanh ? 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
+                                               : 1.0;
 }
 
 // out[s, j] = f(sum_i a[row(s), i] w[group(s)](j, i)); `gathered`: a is already indexed by sample.
@@ -38,7 +39,7 @@ __device__ inline double gelu_slope_double(double x, Activation act) {
 template <typename In>
 __global__ void oracle_rows(const In* a, bool gathered, const int* rows, const int* groups,
                             const bf16* w, std::int64_t w_group, int w_row, int w_column,
-                            int length, int columns, Activation act, const double* slope_at,
+                            int length, int columns, GroupedActivation act, const double* slope_at,
                             double* out) {
     const int sample = blockIdx.x;
     const In* line = a + std::int64_t(gathered ? sample : rows[sample]) * length;

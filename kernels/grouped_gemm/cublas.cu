@@ -34,7 +34,7 @@ void multiply(cublasHandle_t handle, const Product& x) {
 }
 
 // Eight bf16 values per step.
-template <Activation Act, bool Gradient>
+template <GroupedActivation Act, bool Gradient>
 __global__ void activation_kernel(bf16* out, const bf16* pre, std::int64_t count) {
     const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x * 8;
     for (std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
@@ -55,16 +55,16 @@ __global__ void activation_kernel(bf16* out, const bf16* pre, std::int64_t count
 }
 
 template <bool Gradient>
-void run_activation(Activation act, bf16* out, const bf16* pre, std::int64_t count,
+void run_activation(GroupedActivation act, bf16* out, const bf16* pre, std::int64_t count,
                     cudaStream_t stream) {
     if (count == 0) return;
     const auto blocks =
         static_cast<unsigned>(std::min<std::int64_t>((count / 8 + 255) / 256, 132 * 16));
-    if (act == Activation::gelu_erf)
-        activation_kernel<Activation::gelu_erf, Gradient>
+    if (act == GroupedActivation::gelu_erf)
+        activation_kernel<GroupedActivation::gelu_erf, Gradient>
             <<<blocks, 256, 0, stream>>>(out, pre, count);
     else
-        activation_kernel<Activation::gelu_tanh, Gradient>
+        activation_kernel<GroupedActivation::gelu_tanh, Gradient>
             <<<blocks, 256, 0, stream>>>(out, pre, count);
     check_launch();
 }
@@ -74,10 +74,11 @@ void run_activation(Activation act, bf16* out, const bf16* pre, std::int64_t cou
 void grouped_forward_cublas(cublasHandle_t handle, const GroupedForward& call,
                             const std::vector<int>& host_offsets, cudaStream_t stream) {
     const GroupedShape& s = call.shape;
-    if (call.activation == Activation::swiglu)
+    if (call.activation == GroupedActivation::swiglu)
         throw std::invalid_argument("cublas baseline: no swiglu");
     check(cublasSetStream(handle, stream));
-    bf16* product = call.activation != Activation::none && call.pre != nullptr ? call.pre : call.c;
+    bf16* product =
+        call.activation != GroupedActivation::none && call.pre != nullptr ? call.pre : call.c;
     for (int g = 0; g < s.num_groups; ++g) {
         const std::int64_t begin = host_offsets[g];
         const int rows = host_offsets[g + 1] - host_offsets[g];
@@ -86,7 +87,7 @@ void grouped_forward_cublas(cublasHandle_t handle, const GroupedForward& call,
                  {CUBLAS_OP_T, CUBLAS_OP_N, s.n, rows, s.k, call.w + std::int64_t{g} * s.n * s.k,
                   call.a + begin * s.k, s.k, s.k, product + begin * s.n, CUDA_R_16BF});
     }
-    if (call.activation != Activation::none)
+    if (call.activation != GroupedActivation::none)
         run_activation<false>(call.activation, call.c, product,
                               std::int64_t{host_offsets.back()} * s.n, stream);
 }
@@ -103,7 +104,7 @@ void grouped_dgrad_cublas(cublasHandle_t handle, const GroupedDgrad& call,
                  {CUBLAS_OP_N, CUBLAS_OP_N, s.k, rows, s.n, call.w + std::int64_t{g} * s.n * s.k,
                   call.dc + begin * s.n, s.k, s.n, call.da + begin * s.k, CUDA_R_16BF});
     }
-    if (call.activation != Activation::none)
+    if (call.activation != GroupedActivation::none)
         run_activation<true>(call.activation, call.da, call.pre,
                              std::int64_t{host_offsets.back()} * s.k, stream);
 }

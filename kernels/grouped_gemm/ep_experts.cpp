@@ -40,7 +40,7 @@ GroupedShape shape_of(const EpExperts& e, int n, int k) {
 }
 
 void check(GroupedImpl impl, const EpExperts& e) {
-    if (e.activation != Activation::gelu_erf && e.activation != Activation::gelu_tanh)
+    if (e.activation != GroupedActivation::gelu_erf && e.activation != GroupedActivation::gelu_tanh)
         throw std::invalid_argument("EP experts: the activation is gelu_erf or gelu_tanh");
     if (impl == GroupedImpl::cublas && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
         throw std::invalid_argument(

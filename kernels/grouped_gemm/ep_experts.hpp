@@ -20,7 +20,7 @@ struct EpExperts {
     const int* offsets = nullptr;       // device, num_experts + 1
     const __nv_bfloat16* w1 = nullptr;  // [experts, f, d]
     const __nv_bfloat16* w2 = nullptr;  // [experts, d, f]
-    Activation activation = Activation::gelu_erf;
+    GroupedActivation activation = GroupedActivation::gelu_erf;
     int num_sms = 0;
     // cublas only: a cublasHandle_t, and the offsets on the host.
     void* cublas_handle = nullptr;

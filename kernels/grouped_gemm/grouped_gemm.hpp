@@ -15,7 +15,7 @@
 
 namespace headway::kernels {
 
-enum class Activation {
+enum class GroupedActivation {
     none,
     gelu_erf,   // x Phi(x)
     gelu_tanh,  // 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
@@ -42,7 +42,7 @@ struct GroupedForward {
     const __nv_bfloat16* w = nullptr;
     __nv_bfloat16* c = nullptr;
     __nv_bfloat16* pre = nullptr;
-    Activation activation = Activation::none;
+    GroupedActivation activation = GroupedActivation::none;
     GroupedTile tile = GroupedTile::automatic;
 };
 
@@ -53,7 +53,7 @@ struct GroupedDgrad {
     const __nv_bfloat16* w = nullptr;
     __nv_bfloat16* da = nullptr;
     const __nv_bfloat16* pre = nullptr;
-    Activation activation = Activation::none;
+    GroupedActivation activation = GroupedActivation::none;
     GroupedTile tile = GroupedTile::automatic;
 };
 

@@ -5,7 +5,7 @@
 namespace headway::kernels {
 namespace {
 
-template <int TileM, int TileN, int Cluster, Activation Act>
+template <int TileM, int TileN, int Cluster, GroupedActivation Act>
 void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Cluster, Act>;
     const GroupedShape& s = call.shape;
@@ -26,7 +26,7 @@ void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
     launch_grouped<C>(p, s.num_sms, stream);
 }
 
-template <Activation Act>
+template <GroupedActivation Act>
 void dgrad_tile(const GroupedDgrad& call, cudaStream_t stream) {
     switch (choose_tile(call.tile, call.shape.k)) {
         case GroupedTile::t128x256:
@@ -42,7 +42,8 @@ void dgrad_tile(const GroupedDgrad& call, cudaStream_t stream) {
 
 template <int TileM, int TileN, int Cluster, bool Fp32Out>
 void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
-    using C = HopperConfig<GroupedForm::wgrad, TileM, TileN, Cluster, Activation::none, Fp32Out>;
+    using C =
+        HopperConfig<GroupedForm::wgrad, TileM, TileN, Cluster, GroupedActivation::none, Fp32Out>;
     const GroupedShape& s = call.shape;
     HopperParams p{};
     p.a = make_tensor_map(
@@ -81,16 +82,16 @@ void wgrad_tile(const GroupedWgrad& call, cudaStream_t stream) {
 void grouped_dgrad_hopper(const GroupedDgrad& call, cudaStream_t stream) {
     check_grouped_shape(call.shape);
     if (call.shape.capacity_rows == 0) return;
-    if (call.activation != Activation::none && call.pre == nullptr)
+    if (call.activation != GroupedActivation::none && call.pre == nullptr)
         throw std::invalid_argument("grouped dgrad: an activation needs its pre-activation");
     switch (call.activation) {
-        case Activation::none:
-            return dgrad_tile<Activation::none>(call, stream);
-        case Activation::gelu_erf:
-            return dgrad_tile<Activation::gelu_erf>(call, stream);
-        case Activation::gelu_tanh:
-            return dgrad_tile<Activation::gelu_tanh>(call, stream);
-        case Activation::swiglu:
+        case GroupedActivation::none:
+            return dgrad_tile<GroupedActivation::none>(call, stream);
+        case GroupedActivation::gelu_erf:
+            return dgrad_tile<GroupedActivation::gelu_erf>(call, stream);
+        case GroupedActivation::gelu_tanh:
+            return dgrad_tile<GroupedActivation::gelu_tanh>(call, stream);
+        case GroupedActivation::swiglu:
             break;
     }
     throw std::invalid_argument(

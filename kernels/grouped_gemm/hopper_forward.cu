@@ -5,12 +5,12 @@
 namespace headway::kernels {
 namespace {
 
-template <int TileM, int TileN, int Cluster, Activation Act>
+template <int TileM, int TileN, int Cluster, GroupedActivation Act>
 void forward(const GroupedForward& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::forward, TileM, TileN, Cluster, Act>;
     const GroupedShape& s = call.shape;
     const uint64_t rows = u64(s.capacity_rows);
-    const int out_columns = Act == Activation::swiglu ? s.n / 2 : s.n;
+    const int out_columns = Act == GroupedActivation::swiglu ? s.n / 2 : s.n;
     HopperParams p{};
     p.a = make_tensor_map(call.a,
                           {.rank = 2, .extent = {u64(s.k), rows}, .box = {64, TileM / Cluster, 1}});
@@ -31,7 +31,7 @@ void forward(const GroupedForward& call, cudaStream_t stream) {
     launch_grouped<C>(p, s.num_sms, stream);
 }
 
-template <Activation Act>
+template <GroupedActivation Act>
 void forward_tile(const GroupedForward& call, cudaStream_t stream) {
     switch (choose_tile(call.tile, call.shape.n)) {
         case GroupedTile::t128x256:
@@ -51,14 +51,14 @@ void grouped_forward_hopper(const GroupedForward& call, cudaStream_t stream) {
     check_grouped_shape(call.shape);
     if (call.shape.capacity_rows == 0) return;
     switch (call.activation) {
-        case Activation::none:
-            return forward_tile<Activation::none>(call, stream);
-        case Activation::gelu_erf:
-            return forward_tile<Activation::gelu_erf>(call, stream);
-        case Activation::gelu_tanh:
-            return forward_tile<Activation::gelu_tanh>(call, stream);
-        case Activation::swiglu:
-            return forward_tile<Activation::swiglu>(call, stream);
+        case GroupedActivation::none:
+            return forward_tile<GroupedActivation::none>(call, stream);
+        case GroupedActivation::gelu_erf:
+            return forward_tile<GroupedActivation::gelu_erf>(call, stream);
+        case GroupedActivation::gelu_tanh:
+            return forward_tile<GroupedActivation::gelu_tanh>(call, stream);
+        case GroupedActivation::swiglu:
+            return forward_tile<GroupedActivation::swiglu>(call, stream);
     }
 }
 

@@ -171,13 +171,13 @@ __device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::
         }
         return;
     }
-    constexpr bool kGated = C::kAct == Activation::swiglu;
+    constexpr bool kGated = C::kAct == GroupedActivation::swiglu;
 #pragma unroll
     for (int piece = 0; piece < C::kTileN / 64; ++piece) {
         if (n0 + 64 * piece >= p.out_n) break;
         float* v = d + 32 * piece;
         uint32_t words[16];
-        if (C::kForm == GroupedForm::forward && C::kAct != Activation::none &&
+        if (C::kForm == GroupedForm::forward && C::kAct != GroupedActivation::none &&
             p.pre_out != nullptr) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) words[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
@@ -201,7 +201,7 @@ __device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::
                     pack_bf16(silu_fast(v[at]) * v[at + 4], silu_fast(v[at + 1]) * v[at + 5]);
             }
             to.column0 = (n0 + 64 * piece) / 2;
-        } else if constexpr (C::kForm == GroupedForm::dgrad && C::kAct != Activation::none) {
+        } else if constexpr (C::kForm == GroupedForm::dgrad && C::kAct != GroupedActivation::none) {
             const auto* pre = p.pre_in + static_cast<int64_t>(to.row0) * p.out_n + n0 + 64 * piece;
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
@@ -238,7 +238,7 @@ __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTil
         to.map = &p.c;
         to.base = p.c_ptr;
         to.column0 = (tile.n_tile * C::kCluster + static_cast<int>(rank)) * C::kTileN;
-        to.num_columns = C::kAct == Activation::swiglu ? p.out_n / 2 : p.out_n;
+        to.num_columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
         if (C::kForm == GroupedForm::wgrad) {
             to.row0 = row;
             to.num_valid = p.out_m - row;

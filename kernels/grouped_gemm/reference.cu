@@ -28,9 +28,9 @@ __device__ float dot_w(const bf16* a, const bf16* w, int count, std::int64_t w_s
     return sum;
 }
 
-__device__ float activate_exact(Activation act, float x) {
-    if (act == Activation::gelu_erf) return gelu_erf_exact(x);
-    if (act == Activation::gelu_tanh) return gelu_tanh_exact(x);
+__device__ float activate_exact(GroupedActivation act, float x) {
+    if (act == GroupedActivation::gelu_erf) return gelu_erf_exact(x);
+    if (act == GroupedActivation::gelu_tanh) return gelu_tanh_exact(x);
     return x;
 }
 
@@ -41,7 +41,7 @@ __global__ void forward_kernel(GroupedForward call) {
     const int group = group_of_row(s.offsets, s.num_groups, row);
     const bf16* a = call.a + row * s.k;
     const bf16* w = call.w + static_cast<std::int64_t>(group) * s.n * s.k;
-    const bool gated = call.activation == Activation::swiglu;
+    const bool gated = call.activation == GroupedActivation::swiglu;
     const int columns = gated ? s.n / 2 : s.n;
     for (int column = threadIdx.x; column < columns; column += blockDim.x) {
         const int first = gated ? column / 8 * 16 + column % 8 : column;
@@ -65,10 +65,10 @@ __global__ void dgrad_kernel(GroupedDgrad call) {
     const bf16* w = call.w + static_cast<std::int64_t>(group) * s.n * s.k;
     for (int column = threadIdx.x; column < s.k; column += blockDim.x) {
         float x = dot_w(call.dc + row * s.n, w + column, s.n, s.k);
-        if (call.activation != Activation::none) {
+        if (call.activation != GroupedActivation::none) {
             const float pre = __bfloat162float(call.pre[row * s.k + column]);
-            x *= call.activation == Activation::gelu_erf ? gelu_erf_grad_exact(pre)
-                                                         : gelu_tanh_grad_exact(pre);
+            x *= call.activation == GroupedActivation::gelu_erf ? gelu_erf_grad_exact(pre)
+                                                                : gelu_tanh_grad_exact(pre);
         }
         call.da[row * s.k + column] = __float2bfloat16(x);
     }
