@@ -14,6 +14,9 @@ namespace headway {
 std::vector<InputProblem> check_model(const ModelSpec& model);
 std::vector<InputProblem> check_cluster(const Cluster& cluster);
 std::vector<InputProblem> check_profile(const Profile& profile);
+// The plans and the batch against model and cluster, and the routing against the model.
+std::vector<InputProblem> check_plans(const Scenario& scenario);
+std::vector<InputProblem> check_routing(const Scenario& scenario);
 // Everything: the parts, the batch, the routing and the plans against them.
 std::vector<InputProblem> check_scenario(const Scenario& scenario);
 

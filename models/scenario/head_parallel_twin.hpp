@@ -1,7 +1,7 @@
 // The HP twin of an EP model: with H heads of width d_h = d / H and the same E, k, f in every head,
 // the expert parameters (E m d f, m matrices an expert) and the active expert FLOPs per token
-// (2 m k d f) equal those of the EP layer: H E m d_h f = E m d f. HP adds two d x H d_h projections.
-// Source: Multi-Head LatentMoE, arXiv 2602.04870.
+// (2 m k d f) equal those of the EP layer: H E m d_h f = E m d f. HP adds two d x H d_h
+// projections. Source: Multi-Head LatentMoE, arXiv 2602.04870.
 #pragma once
 
 #include <string>

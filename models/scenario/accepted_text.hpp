@@ -1,0 +1,13 @@
+// What a key accepts, in words; the same words in messages and in docs/scenario.md.
+#pragma once
+
+#include <string>
+
+#include "models/scenario/fields.hpp"
+
+namespace headway {
+
+std::string accepted_text(const Rule& rule);
+std::string default_text(const Rule& rule, const ScalarValue& value);
+
+}  // namespace headway

@@ -1,0 +1,244 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
+
+#include "models/scenario/check_scenario.hpp"
+#include "models/scenario/divisors.hpp"
+
+namespace headway {
+namespace {
+
+// Groups lie regularly on nodes: whole nodes, or whole fractions of one.
+bool fits_nodes(int group_size, const Cluster& cluster) {
+    return group_size % cluster.gpus_per_node == 0 || cluster.gpus_per_node % group_size == 0;
+}
+
+bool fits_layer(int group_size, const ModelSpec& model, const ExpertParallel&) {
+    return model.moe.num_experts % group_size == 0;
+}
+
+bool fits_layer(int group_size, const ModelSpec&, const HeadParallel& hp) {
+    if (group_size <= hp.num_heads) return hp.num_heads % group_size == 0;
+    return group_size % hp.num_heads == 0 && hp.num_experts % (group_size / hp.num_heads) == 0;
+}
+
+template <class Layer>
+std::vector<int> valid_group_sizes(const Scenario& scenario, const Layer& layer) {
+    std::vector<int> valid;
+    for (const int size : divisors(scenario.cluster.num_ranks())) {
+        if (fits_nodes(size, scenario.cluster) && fits_layer(size, scenario.model, layer)) {
+            valid.push_back(size);
+        }
+    }
+    return valid;
+}
+
+std::string why_not(const Scenario& scenario, int size, const ExpertParallel&) {
+    return fmt::format("{} experts do not spread evenly over {} ranks",
+                       scenario.model.moe.num_experts, size);
+}
+
+std::string why_not(const Scenario&, int size, const HeadParallel& hp) {
+    if (size <= hp.num_heads) {
+        return fmt::format("{} heads do not spread evenly over {} ranks", hp.num_heads, size);
+    }
+    if (size % hp.num_heads != 0) {
+        return fmt::format("{} ranks are not a multiple of {} heads", size, hp.num_heads);
+    }
+    return fmt::format("{} experts of a head do not spread evenly over its {} ranks",
+                       hp.num_experts, size / hp.num_heads);
+}
+
+template <class Layer>
+bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& layer,
+                      const std::string& where, std::vector<InputProblem>& problems) {
+    const int world = scenario.cluster.num_ranks();
+    std::string found;
+    if (world % plan.group_size != 0) {
+        found = fmt::format("group_size {} does not divide {} ranks", plan.group_size, world);
+    } else if (!fits_nodes(plan.group_size, scenario.cluster)) {
+        found = fmt::format("groups of {} ranks straddle nodes of {} GPUs", plan.group_size,
+                            scenario.cluster.gpus_per_node);
+    } else if (!fits_layer(plan.group_size, scenario.model, layer)) {
+        found = why_not(scenario, plan.group_size, layer);
+    } else {
+        return true;
+    }
+    problems.push_back({where + ".group_size", std::move(found),
+                        "group_size one of: " + value_list(valid_group_sizes(scenario, layer)),
+                        ""});
+    return false;
+}
+
+void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
+                      const std::string& where, std::vector<InputProblem>& problems) {
+    const int num_nodes = plan.group_size / scenario.cluster.gpus_per_node;
+    if (num_nodes <= 1) {
+        problems.push_back({where, fmt::format("node_limit {} for a group within one node", limit),
+                            "no node_limit, or a group_size of several nodes", ""});
+        return;
+    }
+    const int experts_per_node = scenario.model.moe.num_experts / num_nodes;
+    const int top_k = scenario.model.moe.top_k;
+    const int least = (top_k + experts_per_node - 1) / experts_per_node;
+    if (limit < least || limit > num_nodes) {
+        problems.push_back(
+            {where,
+             fmt::format("node_limit {} for top_k {} and groups of {} nodes with {} experts each",
+                         limit, top_k, num_nodes, experts_per_node),
+             fmt::format("{} to {}", least, num_nodes), ""});
+    }
+}
+
+void check_layer(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep,
+                 const std::string& where, std::vector<InputProblem>& problems) {
+    const bool fits = check_group_size(scenario, plan, ep, where, problems);
+    if (fits && ep.node_limit) {
+        check_node_limit(scenario, plan, *ep.node_limit, where + ".expert_parallel.node_limit",
+                         problems);
+    }
+    if (ep.latent_width && *ep.latent_width >= scenario.model.hidden) {
+        problems.push_back({where + ".expert_parallel.latent_width",
+                            fmt::format("latent_width {} is not below hidden {}", *ep.latent_width,
+                                        scenario.model.hidden),
+                            fmt::format("1 to {}", scenario.model.hidden - 1), ""});
+    }
+}
+
+void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel& hp,
+                 const std::string& where, std::vector<InputProblem>& problems) {
+    if (hp.head_width == 0) {
+        problems.push_back(
+            {where + ".head_parallel.num_heads",
+             fmt::format("num_heads {} does not divide hidden {}", hp.num_heads,
+                         scenario.model.hidden),
+             "head_width, or num_heads one of: " + divisor_list(scenario.model.hidden), ""});
+        return;
+    }
+    check_group_size(scenario, plan, hp, where, problems);
+    if (hp.top_k > hp.num_experts) {
+        problems.push_back(
+            {where + ".head_parallel.top_k",
+             fmt::format("top_k {} exceeds num_experts {}", hp.top_k, hp.num_experts),
+             fmt::format("1 to {}", hp.num_experts), ""});
+    }
+}
+
+void check_names(const Scenario& scenario, std::vector<InputProblem>& problems) {
+    std::vector<std::string> names;
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < scenario.plans.size(); ++i) {
+        const std::string& name = scenario.plans[i].name;
+        if (!seen.insert(name).second) {
+            problems.push_back({fmt::format("plans[{}].name", i),
+                                fmt::format("a second plan '{}'", name), "unique names", ""});
+        }
+        names.push_back(name);
+    }
+    if (seen.count(scenario.baseline) == 0) {
+        std::string list;
+        for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+        const std::string near = did_you_mean(scenario.baseline, names);
+        problems.push_back({"baseline", fmt::format("no plan '{}'", scenario.baseline),
+                            "one of: " + list, near.empty() ? "" : "did you mean '" + near + "'?"});
+    }
+}
+
+}  // namespace
+
+std::vector<InputProblem> check_plans(const Scenario& scenario) {
+    std::vector<InputProblem> problems;
+    constexpr std::int64_t max_tokens = std::int64_t{1} << 30;
+    const std::int64_t tokens = scenario.batch.tokens_per_rank();
+    if (tokens > max_tokens) {
+        problems.push_back({"batch.sequences_per_rank",
+                            fmt::format("{} tokens in one micro-batch on one rank", tokens),
+                            fmt::format("at most {}", max_tokens), ""});
+    }
+    for (std::size_t i = 0; i < scenario.plans.size(); ++i) {
+        const Plan& plan = scenario.plans[i];
+        const std::string where = fmt::format("plans[{}]", i);
+        std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
+                   plan.layer);
+        if (plan.overlap_chunks > tokens) {
+            problems.push_back({where + ".overlap_chunks",
+                                fmt::format("{} chunks of {} tokens", plan.overlap_chunks, tokens),
+                                fmt::format("1 to {}", tokens), ""});
+        }
+    }
+    check_names(scenario, problems);
+    return problems;
+}
+
+namespace {
+
+// Popularity of each expert: as many weights as experts, and at least k that are not zero.
+void check_weights(const Scenario& scenario, const std::vector<double>& weights,
+                   const std::string& where, const std::string& row,
+                   std::vector<InputProblem>& problems) {
+    const auto wanted = static_cast<std::size_t>(scenario.model.moe.num_experts);
+    if (weights.size() != wanted) {
+        problems.push_back({where, fmt::format("{} values{}", weights.size(), row),
+                            fmt::format("{}, one per expert", wanted), ""});
+        return;
+    }
+    const auto positive =
+        std::count_if(weights.begin(), weights.end(), [](double w) { return w > 0; });
+    if (positive < scenario.model.moe.top_k) {
+        problems.push_back(
+            {where, fmt::format("{} values above 0{}", positive, row),
+             fmt::format("at least top_k = {}, since every token takes as many experts",
+                         scenario.model.moe.top_k),
+             ""});
+    }
+}
+
+}  // namespace
+
+std::vector<InputProblem> check_routing(const Scenario& scenario) {
+    std::vector<InputProblem> problems;
+    const Routing& routing = scenario.routing;
+    const bool is_given = routing.skew == Skew::histogram || routing.skew == Skew::trace;
+    if (routing.skew == Skew::power_law && routing.parameter == 1.0) {
+        problems.push_back({"routing.skew.exponent", "a power law with exponent 1",
+                            "any other exponent above 0, such as 1.01", ""});
+    }
+    if (routing.skew == Skew::histogram && routing.weights.size() != 1) {
+        problems.push_back({"routing.skew",
+                            fmt::format("a histogram of {} rows", routing.weights.size()),
+                            "one row of weights", "kind: trace takes a row per layer"});
+        return problems;
+    }
+    if (routing.skew == Skew::trace && routing.weights.empty()) {
+        problems.push_back({"routing.skew", "a trace without rows", "a row per layer", ""});
+    }
+    for (std::size_t i = 0; is_given && i < routing.weights.size() && problems.size() < 10; ++i) {
+        const bool is_trace = routing.skew == Skew::trace;
+        check_weights(scenario, routing.weights[i], "routing.skew",
+                      is_trace ? fmt::format(" in row {}", i + 1) : "", problems);
+    }
+    return problems;
+}
+
+std::vector<InputProblem> check_scenario(const Scenario& scenario) {
+    std::vector<InputProblem> all;
+    const auto add = [&all](const std::string& prefix, std::vector<InputProblem> problems) {
+        for (InputProblem& problem : problems) {
+            if (!prefix.empty()) {
+                problem.where = problem.where.empty() ? prefix : prefix + '.' + problem.where;
+            }
+            all.push_back(std::move(problem));
+        }
+    };
+    add("model", check_model(scenario.model));
+    add("cluster", check_cluster(scenario.cluster));
+    if (scenario.profile) add("profile", check_profile(*scenario.profile));
+    if (!all.empty()) return all;  // the plans are checked against sound parts only
+    add("", check_plans(scenario));
+    add("", check_routing(scenario));
+    return all;
+}
+
+}  // namespace headway

@@ -1,0 +1,14 @@
+// Every key of the input files, declared once (see fields.hpp).
+#pragma once
+
+#include "models/scenario/fields.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway {
+
+void describe(Fields& fields, ModelSpec& model);
+void describe(Fields& fields, Cluster& cluster);
+void describe(Fields& fields, Profile& profile);
+void describe(Fields& fields, Scenario& scenario);
+
+}  // namespace headway

@@ -1,0 +1,84 @@
+#include "models/scenario/describe.hpp"
+
+namespace headway {
+namespace {
+
+constexpr Presence optional = Presence::optional;
+constexpr Range kBandwidth = {.low = 0, .high = 1e16, .above_low = true};
+constexpr Range kLatency = {.low = 0, .high = 1};
+
+void describe_device(Fields& f, Device& device) {
+    f.text("name", device.name, "as the driver reports it; a profile is compared with it");
+    f.quantity("peak_matmul", device.peak_matmul, {.low = 0, .high = 1e18, .above_low = true},
+               "dense matrix peak in the model's compute type");
+    f.quantity("memory_bandwidth", device.memory_bandwidth, kBandwidth, "device memory");
+    f.quantity("memory", device.memory, {.low = 0, .high = 1e15, .above_low = true},
+               "device memory that a training process can use");
+}
+
+void describe_nvlink(Fields& f, NvLink& nvlink) {
+    f.derived_integer("domain", nvlink.domain, {1, 1 << 20},
+                      "GPUs in one NVLink domain; may span nodes; left out: the GPUs of a node");
+    f.quantity("bandwidth", nvlink.bandwidth, kBandwidth, "per GPU, one direction");
+    f.quantity("latency", nvlink.latency, kLatency, "one way");
+}
+
+void describe_pcie(Fields& f, Pcie& pcie) {
+    f.quantity("bandwidth", pcie.bandwidth, kBandwidth, "per GPU, one direction");
+    f.integer("gpus_per_switch", pcie.gpus_per_switch, {0, 1024},
+              "GPUs behind one PCIe switch; 0: every GPU on its own root port", optional);
+    f.quantity("root_bandwidth", pcie.root_bandwidth, {.low = 0, .high = 1e16},
+               "uplink of one switch, one direction; unused without switches", optional);
+    f.quantity("latency", pcie.latency, kLatency, "one way");
+}
+
+void describe_fabric(Fields& f, Fabric& fabric) {
+    f.integer("nics_per_node", fabric.nics_per_node, {1, 1024}, "network cards of a node");
+    f.quantity("nic", fabric.nic, kBandwidth, "bandwidth of one card, one direction");
+    f.flag("rails", fabric.rails,
+           "card i of every node hangs on rail switch i; other rails are reached over NVLink",
+           optional);
+    f.integer("nodes_per_leaf", fabric.nodes_per_leaf, {0, 1 << 20},
+              "nodes under one leaf (rails: one set of rail switches); 0: one leaf for all",
+              optional);
+    f.number("oversubscription", fabric.oversubscription,
+             {.low = 0, .high = 1000, .above_low = true},
+             "leaf downlink over uplink capacity; 2 is 2:1", optional);
+    f.integer("uplinks_per_leaf", fabric.uplinks_per_leaf, {1, 65536},
+              "links from a leaf to the spine; used by ecmp only", optional);
+    f.choice("spraying", fabric.spraying, kSprayingNames,
+             "ecmp: a flow hashes to one uplink of its leaf", optional);
+    f.quantity("nic_latency", fabric.nic_latency, kLatency, "one way, under one leaf");
+    f.quantity("spine_latency", fabric.spine_latency, kLatency, "one way, across the spine");
+}
+
+void describe_link_override(Fields& f, LinkOverride& link) {
+    f.text("link", link.link, "name of the link, such as 'nic:12', 'leaf_up:0' or 'nvlink:3'");
+    f.number("bandwidth_factor", link.bandwidth_factor, {0, 100},
+             "times its bandwidth; 0: the link is dead");
+}
+
+void describe_rank_override(Fields& f, RankOverride& rank) {
+    f.integer("rank", rank.rank, {0, (1 << 20) - 1}, "rank = node * gpus_per_node + GPU");
+    f.number("compute_factor", rank.compute_factor, {.low = 0, .high = 100, .above_low = true},
+             "times its compute speed; 0.8: 80 %");
+}
+
+}  // namespace
+
+void describe(Fields& f, Cluster& cluster) {
+    f.text("name", cluster.name, "name in tables and messages");
+    f.map("device", cluster.device, "the GPU", describe_device);
+    f.integer("nodes", cluster.num_nodes, {1, 1 << 20}, "nodes in the job", optional);
+    f.integer("gpus_per_node", cluster.gpus_per_node, {1, 1024}, "GPUs of a node, a rank each");
+    f.map("nvlink", cluster.nvlink, "NVLink or NVSwitch domain", describe_nvlink);
+    f.map("pcie", cluster.pcie, "the path between GPUs of a node without NVLink", describe_pcie);
+    f.map("fabric", cluster.fabric, "network between nodes", describe_fabric);
+    f.list("link_overrides", cluster.link_overrides, "links that differ (simulator)",
+           describe_link_override, optional);
+    f.list("rank_overrides", cluster.rank_overrides, "ranks that are slower or faster",
+           describe_rank_override, optional);
+    f.text("source", cluster.source, "where the numbers come from", optional);
+}
+
+}  // namespace headway

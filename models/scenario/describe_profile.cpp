@@ -1,0 +1,160 @@
+#include "models/scenario/describe.hpp"
+
+namespace headway {
+namespace {
+
+constexpr Presence optional = Presence::optional;
+constexpr Range kResidual = {0, 10};
+
+UnitClass size_unit(Kernel kernel) {
+    if (is_byte_rate(kernel)) return UnitClass::bytes;
+    return kernel == Kernel::dense_gemm ? UnitClass::flops : UnitClass::none;
+}
+
+std::string_view size_meaning(Kernel kernel) {
+    switch (kernel) {
+        case Kernel::dense_gemm:
+            return "FLOPs of the GEMM, ascending";
+        case Kernel::grouped_gemm:
+        case Kernel::fused_expert:
+            return "rows per expert, ascending";
+        case Kernel::attention:
+            return "sequence lengths, ascending";
+        case Kernel::router:
+            return "tokens, ascending";
+        default:
+            return "bytes moved, ascending";
+    }
+}
+
+std::string_view width_meaning(Kernel kernel) {
+    switch (kernel) {
+        case Kernel::dense_gemm:
+            return "smallest dimension of the GEMM, ascending";
+        case Kernel::grouped_gemm:
+            return "expert width f on the rank, ascending";
+        case Kernel::fused_expert:
+        case Kernel::attention:
+            return "head width, ascending";
+        case Kernel::router:
+            return "input width of the router (d; d_h under HP), ascending";
+        default:
+            return "unused";
+    }
+}
+
+void describe_rate_curve(Fields& f, RateCurve& curve, Kernel kernel) {
+    const bool has_width = !is_byte_rate(kernel);
+    if (!has_width && curve.width.empty()) curve.width = {1.0};
+    f.numbers("size", curve.size, kPositive, size_meaning(kernel), Presence::required,
+              size_unit(kernel));
+    f.numbers("width", curve.width, kPositive, width_meaning(kernel),
+              has_width ? Presence::required : optional);
+    std::vector<std::vector<double>> rows;
+    for (std::size_t i = 0; i + curve.size.size() <= curve.rate.size() && !curve.size.empty();
+         i += curve.size.size()) {
+        rows.emplace_back(curve.rate.begin() + static_cast<std::ptrdiff_t>(i),
+                          curve.rate.begin() + static_cast<std::ptrdiff_t>(i + curve.size.size()));
+    }
+    const UnitClass unit = has_width ? UnitClass::flop_rate : UnitClass::bandwidth;
+    const bool present =
+        f.matrix("rate", rows, kPositive, "achieved rate, a row per width, an entry per size",
+                 Presence::required, unit);
+    if (present) {
+        curve.rate.clear();
+        for (const std::vector<double>& row : rows) {
+            curve.rate.insert(curve.rate.end(), row.begin(), row.end());
+        }
+    }
+    f.number("residual", curve.residual, kResidual,
+             "relative standard deviation of measured against fitted", Presence::required,
+             UnitClass::percent);
+    f.text("source", curve.source, "where the curve comes from");
+}
+
+void describe_kernel(Fields& f, KernelCurves& curves, Kernel kernel) {
+    const auto inner = [kernel](Fields& g, RateCurve& c) { describe_rate_curve(g, c, kernel); };
+    RateCurve forward = curves.forward.empty() ? RateCurve{} : curves.forward.front();
+    f.map("forward", forward, "curve of the forward pass", inner);
+    curves.forward = {forward};
+    std::optional<RateCurve> backward;
+    if (!curves.backward.empty()) backward = curves.backward.front();
+    f.map("backward", backward,
+          "curve of the backward pass; left out: the forward curve serves, and the result says so",
+          inner);
+    curves.backward.clear();
+    if (backward) curves.backward.push_back(*backward);
+}
+
+void describe_kernels(Fields& f, Profile& profile) {
+    for (int i = 0; i < kNumKernels; ++i) {
+        const auto kernel = static_cast<Kernel>(i);
+        std::optional<KernelCurves> curves;
+        if (!profile.kernel(kernel).forward.empty()) curves = profile.kernel(kernel);
+        f.map(name(kernel), curves, "curves of this kernel",
+              [kernel](Fields& g, KernelCurves& c) { describe_kernel(g, c, kernel); });
+        if (curves) profile.kernel(kernel) = *curves;
+    }
+}
+
+void describe_time_curve(Fields& f, TimeCurve& curve) {
+    f.choice("collective", curve.collective, kCollectiveNames, "operation measured");
+    f.choice("path", curve.path, kPathClassNames, "the most expensive stretch between its ranks");
+    f.integer("num_ranks", curve.num_ranks, {2, 1 << 20}, "ranks of the measurement");
+    f.quantity("link", curve.link, {.low = 0, .high = 1e16, .above_low = true},
+               "nominal link bandwidth per rank and direction of the measured machine; on another "
+               "link the time above the floor scales");
+    f.numbers("bytes", curve.bytes, kNotNegative,
+              "ascending; all_to_all: bytes a rank sends to others, S (n-1)/n; send_recv: of the "
+              "message; all_reduce: 2 S (n-1)/n; all_gather and reduce_scatter: S (n-1)/n",
+              Presence::required, UnitClass::bytes);
+    f.numbers("time", curve.seconds, kPositive, "one per entry of bytes, never falling",
+              Presence::required, UnitClass::seconds);
+    f.number("residual", curve.residual, kResidual,
+             "relative standard deviation of measured against fitted", Presence::required,
+             UnitClass::percent);
+    f.text("source", curve.source, "where the curve comes from");
+}
+
+void describe_provenance(Fields& f, Provenance& provenance) {
+    static constexpr std::array kKinds = {std::string_view("public"), std::string_view("measured")};
+    int kind = provenance.kind == kKinds[1] ? 1 : 0;
+    f.text("device", provenance.device, "compared with the cluster's device name");
+    f.choice("kind", kind, kKinds, "public: built from cited measurements; measured: calibrated");
+    provenance.kind = kKinds[static_cast<std::size_t>(kind)];
+    f.text("date", provenance.date, "when, as YYYY-MM-DD");
+    f.text("commit", provenance.commit, "of headway, that measured", optional);
+    f.text("command", provenance.command, "that produced the file", optional);
+    f.text("driver", provenance.driver, "driver version", optional);
+    f.text("cuda", provenance.cuda, "CUDA version", optional);
+    f.text("nccl", provenance.nccl, "NCCL version", optional);
+    f.text("clocks", provenance.clocks, "clocks while measuring", optional);
+    f.text("note", provenance.note, "anything else a reader should know", optional);
+}
+
+void describe_overheads(Fields& f, Overheads& overheads) {
+    constexpr Range time = {.low = 0, .high = 1};
+    f.quantity("launch", overheads.launch, time, "one kernel launch that nothing hides");
+    f.quantity("host_sync", overheads.host_sync, time,
+               "device-to-host round trip that the counts of EP need");
+    f.quantity("count_exchange", overheads.count_exchange, time,
+               "small all-to-all of counts, without the sync");
+    f.number("overlap_slowdown", overheads.overlap_slowdown, {1, 100},
+             "compute runs this much slower while communication overlaps it");
+    f.number("residual", overheads.residual, kResidual, "relative standard deviation of the above",
+             Presence::required, UnitClass::percent);
+    f.text("source", overheads.source, "where the numbers come from");
+}
+
+}  // namespace
+
+void describe(Fields& f, Profile& profile) {
+    f.text("name", profile.name, "name in tables and messages");
+    f.map("provenance", profile.provenance, "what was measured, when and how", describe_provenance);
+    f.map("kernels", profile, "compute curves; a kernel without a curve cannot be priced",
+          describe_kernels);
+    f.list("communication", profile.communication, "communication curves", describe_time_curve);
+    f.map("overheads", profile.overheads, "times that no curve holds", describe_overheads);
+}
+
+}  // namespace headway

@@ -1,0 +1,156 @@
+#include "models/scenario/describe.hpp"
+
+namespace headway {
+namespace {
+
+constexpr Presence optional = Presence::optional;
+constexpr Range kWeight = {.low = 0, .high = 1e15};
+
+// HP x EP never sends by node.
+constexpr std::array kHeadDedupNames = {kDedupNames[0], kDedupNames[1]};
+
+void describe_batch(Fields& f, Batch& batch) {
+    f.integer("sequence_length", batch.sequence_length, {1, 1 << 24}, "tokens of one sequence");
+    f.integer("sequences_per_rank", batch.sequences_per_rank, {1, 1 << 20},
+              "sequences of one micro-batch on one rank", optional);
+    f.integer("num_micro_batches", batch.num_micro_batches, {1, 1 << 20},
+              "gradient accumulation steps", optional);
+}
+
+void describe_histogram(Fields& f, Routing& routing) {
+    std::vector<double> row;
+    if (routing.skew == Skew::histogram && !routing.weights.empty()) row = routing.weights.front();
+    const bool is_inline =
+        f.numbers("weights", row, kWeight, "popularity of each expert; normalised", optional);
+    std::vector<std::vector<double>> table;
+    const bool in_file = f.table_file("file", table, kWeight, "CSV file: one row of weights");
+    f.exactly_one_of("weights", "file");
+    if (is_inline) routing.weights = {row};
+    if (in_file) routing.weights = table;
+}
+
+void describe_trace(Fields& f, Routing& routing) {
+    std::vector<std::vector<double>> table;
+    if (routing.skew == Skew::trace) table = routing.weights;
+    const bool is_inline = f.matrix(
+        "counts", table, kWeight,
+        "recorded tokens per expert, a row per layer; the rows are used again from the first "
+        "when the model has more layers",
+        optional);
+    const bool in_file = f.table_file("file", table, kWeight, "CSV file: a row per layer");
+    f.exactly_one_of("counts", "file");
+    if (is_inline || in_file) routing.weights = table;
+}
+
+void describe_skew(Fields& f, Routing& routing) {
+    f.choice("kind", routing.skew, kSkewNames,
+             "none: all experts equally popular; zipf: w_i ~ (i+1)^-exponent; power_law: truncated "
+             "Pareto draw; dirichlet: symmetric; histogram: given; trace: recorded counts");
+    const Skew kind = routing.skew;
+    f.only_when("kind: zipf, power_law", kind == Skew::zipf || kind == Skew::power_law, [&] {
+        f.number("exponent", routing.parameter, {.low = 0, .high = 100, .above_low = true},
+                 "the larger, the more uneven; power_law: not 1");
+    });
+    f.only_when("kind: dirichlet", kind == Skew::dirichlet, [&] {
+        f.number("concentration", routing.parameter, {.low = 0, .high = 1e9, .above_low = true},
+                 "the smaller, the more uneven");
+    });
+    f.only_when("kind: histogram", kind == Skew::histogram,
+                [&] { describe_histogram(f, routing); });
+    f.only_when("kind: trace", kind == Skew::trace, [&] { describe_trace(f, routing); });
+}
+
+void describe_routing(Fields& f, Routing& routing) {
+    f.flag("noise", routing.noise,
+           "true: experts are sampled, so the busiest rank lies above the mean; false: the "
+           "expectation, exactly",
+           optional);
+    f.map("skew", routing, "popularity of experts apart from sampling noise; left out: none",
+          describe_skew, optional);
+    f.choice("scope", routing.scope, kSkewScopeNames,
+             "popularity is the same on all source ranks, or drawn for each", optional);
+    f.flag("per_layer", routing.per_layer, "popularity is drawn anew for each layer", optional);
+    f.integer("seed", routing.seed, {0, 9.2e18}, "of every random draw", optional);
+}
+
+void describe_expert_parallel(Fields& f, ExpertParallel& ep) {
+    f.choice("dedup", ep.dedup, kDedupNames,
+             "what dispatch sends: a copy per expert (none), per destination rank, or per "
+             "destination node",
+             optional);
+    f.integer("node_limit", ep.node_limit, {1, 1 << 20},
+              "a token's experts lie on at most this many nodes of the group");
+    f.integer("latent_width", ep.latent_width, {1, 1 << 20},
+              "LatentMoE: tokens travel and experts work at this width, below hidden");
+    f.flag("hide_count_exchange", ep.hide_count_exchange,
+           "counts travel behind the permute instead of before it", optional);
+}
+
+void describe_head_parallel(Fields& f, HeadParallel& hp) {
+    f.integer("num_heads", hp.num_heads, {1, 65536}, "heads H, each with its router and experts");
+    f.derived_integer("head_width", hp.head_width, {1, 1 << 20},
+                      "width d_h of a head; left out: hidden / num_heads");
+    f.derived_integer("num_experts", hp.num_experts, {1, 65536},
+                      "experts of one head E; left out: the model's");
+    f.derived_integer("top_k", hp.top_k, {1, 1024},
+                      "experts per sub-token k; left out: the model's");
+    f.derived_integer("expert_width", hp.expert_width, {1, 1 << 20},
+                      "hidden width of one expert f; left out: the model's");
+    f.choice("dedup", hp.dedup, kHeadDedupNames,
+             "dispatch inside a head when it spans ranks: a copy per expert (none), or per rank",
+             optional);
+}
+
+void describe_plan(Fields& f, Plan& plan) {
+    f.text("name", plan.name, "name in tables; unique");
+    ExpertParallel ep;
+    HeadParallel hp;
+    bool has_hp = plan.is_head_parallel(), has_ep = !has_hp;
+    if (has_hp) {
+        hp = std::get<HeadParallel>(plan.layer);
+    } else {
+        ep = std::get<ExpertParallel>(plan.layer);
+    }
+    f.map_if("expert_parallel", has_ep, ep,
+             "the MoE layer is split by experts; {} for all defaults", describe_expert_parallel);
+    f.map_if("head_parallel", has_hp, hp, "the MoE layer is split by heads (Multi-Head LatentMoE)",
+             describe_head_parallel);
+    f.exactly_one_of("expert_parallel", "head_parallel");
+    if (has_hp) {
+        plan.layer = hp;
+    } else {
+        plan.layer = ep;
+    }
+    f.integer("group_size", plan.group_size, {1, 1 << 20},
+              "ranks that share one MoE layer; divides the number of ranks");
+    f.flag("zero1", plan.zero1, "optimizer states are sharded over replicas", optional);
+    f.choice("recompute", plan.recompute, kRecomputeNames,
+             "what backward computes again: the activation function, the MoE layer without its "
+             "communication, or the whole layer",
+             optional);
+    f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
+    f.integer("overlap_chunks", plan.overlap_chunks, {1, 1024},
+              "token chunks whose communication overlaps expert compute; 1: no overlap", optional);
+    f.flag("overlap_grad_all_reduce", plan.overlap_grad_all_reduce,
+           "gradients are reduced behind the backward pass", optional);
+}
+
+}  // namespace
+
+void describe(Fields& f, Scenario& scenario) {
+    f.text("name", scenario.name, "name in tables; left out: the name of the file", optional);
+    f.reference("model", ReferenceKind::model, scenario.model, "the transformer",
+                [](Fields& g, ModelSpec& m) { describe(g, m); });
+    f.reference("cluster", ReferenceKind::cluster, scenario.cluster, "the machine",
+                [](Fields& g, Cluster& c) { describe(g, c); });
+    f.map("batch", scenario.batch, "work of one step on one rank", describe_batch);
+    f.map("routing", scenario.routing, "how tokens choose experts", describe_routing, optional);
+    f.list("plans", scenario.plans, "parallel plans to compare", describe_plan);
+    f.text("baseline", scenario.baseline,
+           "name of the plan that speedups refer to; left out: the first plan", optional);
+    f.reference("profile", ReferenceKind::profile, scenario.profile,
+                "measured curves; may come from the command line instead",
+                [](Fields& g, Profile& p) { describe(g, p); });
+}
+
+}  // namespace headway

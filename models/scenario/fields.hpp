@@ -1,0 +1,312 @@
+// One declaration of every key, four uses. describe(Fields&, T&) (describe.hpp) names each key of a
+// value with its type, unit, range, meaning and whether it may be left out; a Fields then reads it
+// from YAML (yaml_reader), writes it (yaml_writer), or records it for the documentation and the
+// JSON Schema (key_docs). A key that may be left out keeps the value it has: its documented
+// default.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "models/scenario/quantity_text.hpp"
+#include "models/vocab/units.hpp"
+
+namespace headway {
+
+enum class Presence { required, optional };
+
+struct Key {
+    std::string_view name;
+    std::string_view meaning;
+    Presence presence = Presence::required;
+    bool is_set = true;           // the value holds something to write
+    std::string_view when = {};   // "kind: zipf, power_law": the key exists only then
+    bool has_no_default = false;  // left out means absent, not a value
+};
+
+struct Range {
+    double low = -std::numeric_limits<double>::infinity();
+    double high = std::numeric_limits<double>::infinity();
+    bool above_low = false;  // low itself is outside
+};
+inline constexpr Range kPositive = {.low = 0.0, .above_low = true};
+inline constexpr Range kNotNegative = {.low = 0.0};
+
+struct Rule {
+    enum class Kind { text, integer, number, flag, choice };
+    Kind kind = Kind::text;
+    UnitClass unit = UnitClass::none;  // number only
+    Range range = {};
+    std::span<const std::string_view> names = {};  // choice only
+};
+
+// text, integer (also: index of a choice), number (in the base unit), flag
+using ScalarValue = std::variant<std::string, std::int64_t, double, bool>;
+
+// What a key may refer to instead of holding the value inline: a file, or a preset of this folder.
+enum class ReferenceKind { model, cluster, profile };
+inline constexpr std::array kReferenceNames = {
+    std::string_view("model"), std::string_view("cluster"), std::string_view("profile")};
+
+template <class Q>
+struct UnitOf;
+template <>
+struct UnitOf<Bytes> {
+    static constexpr UnitClass unit_class = UnitClass::bytes;
+    static constexpr Bytes base = byte;
+};
+template <>
+struct UnitOf<Seconds> {
+    static constexpr UnitClass unit_class = UnitClass::seconds;
+    static constexpr Seconds base = second;
+};
+template <>
+struct UnitOf<Bandwidth> {
+    static constexpr UnitClass unit_class = UnitClass::bandwidth;
+    static constexpr Bandwidth base = byte / second;
+};
+template <>
+struct UnitOf<FlopRate> {
+    static constexpr UnitClass unit_class = UnitClass::flop_rate;
+    static constexpr FlopRate base = flop / second;
+};
+
+class Fields {
+  public:
+    virtual ~Fields() = default;
+
+    void text(std::string_view name, std::string& value, std::string_view meaning,
+              Presence presence = Presence::required) {
+        const Key key{.name = name,
+                      .meaning = meaning,
+                      .presence = presence,
+                      .is_set = presence == Presence::required || !value.empty(),
+                      .has_no_default = value.empty()};
+        ScalarValue v = value;
+        scalar(key, {.kind = Rule::Kind::text}, v);
+        value = std::get<std::string>(v);
+    }
+
+    template <std::integral Integer>
+    void integer(std::string_view name, Integer& value, Range range, std::string_view meaning,
+                 Presence presence = Presence::required) {
+        ScalarValue v = static_cast<std::int64_t>(value);
+        scalar({.name = name, .meaning = meaning, .presence = presence},
+               {.kind = Rule::Kind::integer, .range = range}, v);
+        value = static_cast<Integer>(std::get<std::int64_t>(v));
+    }
+
+    void integer(std::string_view name, std::optional<int>& value, Range range,
+                 std::string_view meaning) {
+        int given = value.value_or(0);
+        if (integer_if(name, value.has_value(), given, range, meaning)) value = given;
+    }
+
+    // A count whose 0 means "derive it"; not written when 0.
+    void derived_integer(std::string_view name, int& value, Range range, std::string_view meaning) {
+        integer_if(name, value != 0, value, range, meaning);
+    }
+
+    void number(std::string_view name, double& value, Range range, std::string_view meaning,
+                Presence presence = Presence::required, UnitClass unit = UnitClass::none) {
+        ScalarValue v = value;
+        scalar({.name = name, .meaning = meaning, .presence = presence},
+               {.kind = Rule::Kind::number, .unit = unit, .range = range}, v);
+        value = std::get<double>(v);
+    }
+
+    void number(std::string_view name, std::optional<double>& value, Range range,
+                std::string_view meaning) {
+        ScalarValue v = value.value_or(0.0);
+        const bool present = scalar(absent_unless(value.has_value(), name, meaning),
+                                    {.kind = Rule::Kind::number, .range = range}, v);
+        if (present) value = std::get<double>(v);
+    }
+
+    template <class Q>
+    void quantity(std::string_view name, Q& value, Range range, std::string_view meaning,
+                  Presence presence = Presence::required) {
+        double base = value.in(UnitOf<Q>::base);
+        number(name, base, range, meaning, presence, UnitOf<Q>::unit_class);
+        value = base * UnitOf<Q>::base;
+    }
+
+    void flag(std::string_view name, bool& value, std::string_view meaning,
+              Presence presence = Presence::required) {
+        ScalarValue v = value;
+        scalar({.name = name, .meaning = meaning, .presence = presence}, {.kind = Rule::Kind::flag},
+               v);
+        value = std::get<bool>(v);
+    }
+
+    template <class Enum, std::size_t n>
+    void choice(std::string_view name, Enum& value, const std::array<std::string_view, n>& names,
+                std::string_view meaning, Presence presence = Presence::required) {
+        ScalarValue v = static_cast<std::int64_t>(value);
+        scalar({.name = name, .meaning = meaning, .presence = presence},
+               {.kind = Rule::Kind::choice, .names = names}, v);
+        value = static_cast<Enum>(std::get<std::int64_t>(v));
+    }
+
+    // A list of numbers; an empty one is not written.
+    bool numbers(std::string_view name, std::vector<double>& values, Range range,
+                 std::string_view meaning, Presence presence = Presence::required,
+                 UnitClass unit = UnitClass::none) {
+        return number_list(
+            {.name = name, .meaning = meaning, .presence = presence, .is_set = !values.empty()},
+            {.kind = Rule::Kind::number, .unit = unit, .range = range}, values);
+    }
+
+    bool matrix(std::string_view name, std::vector<std::vector<double>>& rows, Range range,
+                std::string_view meaning, Presence presence = Presence::required,
+                UnitClass unit = UnitClass::none) {
+        return number_rows(
+            {.name = name, .meaning = meaning, .presence = presence, .is_set = !rows.empty()},
+            {.kind = Rule::Kind::number, .unit = unit, .range = range}, rows);
+    }
+
+    // A CSV file of numbers, relative to the file that names it. Never written: the numbers are.
+    bool table_file(std::string_view name, std::vector<std::vector<double>>& rows, Range range,
+                    std::string_view meaning) {
+        return table({.name = name,
+                      .meaning = meaning,
+                      .presence = Presence::optional,
+                      .has_no_default = true},
+                     {.kind = Rule::Kind::number, .range = range}, rows);
+    }
+
+    // A nested map; `inner(fields, value)` declares its keys.
+    template <class T, class Inner>
+    void map(std::string_view name, T& value, std::string_view meaning, Inner inner,
+             Presence presence = Presence::required) {
+        if (!enter_map({.name = name, .meaning = meaning, .presence = presence})) return;
+        inner(*this, value);
+        leave_map();
+    }
+
+    template <class T, class Inner>
+    void map(std::string_view name, std::optional<T>& value, std::string_view meaning,
+             Inner inner) {
+        if (!enter_map(absent_unless(value.has_value(), name, meaning))) return;
+        if (!value) value.emplace();
+        inner(*this, *value);
+        leave_map();
+    }
+
+    // The same with the presence apart from the value.
+    template <class T, class Inner>
+    void map_if(std::string_view name, bool& is_set, T& value, std::string_view meaning,
+                Inner inner) {
+        if (!enter_map(absent_unless(is_set, name, meaning))) return;
+        is_set = true;
+        inner(*this, value);
+        leave_map();
+    }
+
+    template <class T, class Inner>
+    void list(std::string_view name, std::vector<T>& values, std::string_view meaning, Inner inner,
+              Presence presence = Presence::required) {
+        const std::optional<std::size_t> size = enter_list(
+            {.name = name, .meaning = meaning, .presence = presence, .is_set = !values.empty()},
+            values.size());
+        if (!size) return;
+        if (*size != values.size() || replaces_lists()) values.assign(*size, T{});
+        for (std::size_t i = 0; i < *size; ++i) {
+            if (!enter_item(i)) continue;
+            inner(*this, values[i]);
+            leave_item();
+        }
+        leave_list();
+    }
+
+    // A nested map that may also be a file or a preset with some keys overridden: `inner` runs once
+    // per layer of overrides.
+    template <class T, class Inner>
+    void reference(std::string_view name, ReferenceKind kind, T& value, std::string_view meaning,
+                   Inner inner) {
+        run_reference({.name = name, .meaning = meaning}, kind, [&] { inner(*this, value); });
+    }
+
+    template <class T, class Inner>
+    void reference(std::string_view name, ReferenceKind kind, std::optional<T>& value,
+                   std::string_view meaning, Inner inner) {
+        run_reference(absent_unless(value.has_value(), name, meaning), kind, [&] {
+            if (!value) value.emplace();
+            inner(*this, *value);
+        });
+    }
+
+    // Keys that exist only when another key has a certain value. `when` is its text.
+    template <class Inner>
+    void only_when(std::string_view when, bool holds, Inner inner) {
+        if (!enter_condition(when, holds)) return;
+        inner();
+        leave_condition();
+    }
+
+    // Exactly one of two keys, both declared optional, must be there.
+    virtual void exactly_one_of(std::string_view, std::string_view) {}
+
+  protected:
+    // Each returns whether the value was there (reader), is written, or is recorded.
+    virtual bool scalar(const Key& key, const Rule& rule, ScalarValue& value) = 0;
+    virtual bool number_list(const Key& key, const Rule& rule, std::vector<double>& values) = 0;
+    virtual bool number_rows(const Key& key, const Rule& rule,
+                             std::vector<std::vector<double>>& rows) = 0;
+    virtual bool table(const Key& key, const Rule& rule,
+                       std::vector<std::vector<double>>& rows) = 0;
+    virtual bool enter_map(const Key& key) = 0;
+    virtual void leave_map() = 0;
+    virtual std::optional<std::size_t> enter_list(const Key& key, std::size_t size) = 0;
+    virtual bool enter_item(std::size_t index) = 0;
+    virtual void leave_item() = 0;
+    virtual void leave_list() = 0;
+    virtual bool replaces_lists() const { return false; }
+    virtual bool enter_condition(std::string_view, bool holds) { return holds; }
+    virtual void leave_condition() {}
+
+    virtual int enter_reference(const Key& key, ReferenceKind kind) = 0;  // number of layers
+    virtual void enter_layer(int index) = 0;
+    virtual void leave_layer() = 0;
+    virtual void leave_reference() = 0;
+
+  private:
+    bool integer_if(std::string_view name, bool is_set, int& value, Range range,
+                    std::string_view meaning) {
+        ScalarValue v = static_cast<std::int64_t>(value);
+        const bool present = scalar(absent_unless(is_set, name, meaning),
+                                    {.kind = Rule::Kind::integer, .range = range}, v);
+        if (present) value = static_cast<int>(std::get<std::int64_t>(v));
+        return present;
+    }
+
+    static Key absent_unless(bool is_set, std::string_view name, std::string_view meaning) {
+        return {.name = name,
+                .meaning = meaning,
+                .presence = Presence::optional,
+                .is_set = is_set,
+                .has_no_default = true};
+    }
+
+    template <class Body>
+    void run_reference(const Key& key, ReferenceKind kind, Body body) {
+        const int num_layers = enter_reference(key, kind);
+        for (int i = 0; i < num_layers; ++i) {
+            enter_layer(i);
+            body();
+            leave_layer();
+        }
+        if (num_layers > 0) leave_reference();
+    }
+};
+
+}  // namespace headway

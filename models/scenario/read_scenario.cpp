@@ -1,0 +1,123 @@
+#include "models/scenario/read_scenario.hpp"
+
+#include <fmt/format.h>
+
+#include "models/scenario/check_scenario.hpp"
+#include "models/scenario/describe.hpp"
+#include "models/scenario/head_parallel_twin.hpp"
+#include "models/scenario/yaml_reader.hpp"
+#include "models/scenario/yaml_writer.hpp"
+
+namespace headway {
+namespace {
+
+void resolve_cluster(Cluster& cluster) {
+    if (cluster.nvlink && cluster.nvlink->domain == 0) {
+        cluster.nvlink->domain = cluster.gpus_per_node;
+    }
+}
+
+// Derives what a head_parallel plan leaves out; plans that cannot be derived are left to the check.
+void resolve_plans(Scenario& scenario) {
+    for (Plan& plan : scenario.plans) {
+        auto* hp = std::get_if<HeadParallel>(&plan.layer);
+        if (!hp || hp->num_heads == 0) continue;
+        const bool is_explicit =
+            hp->head_width > 0 && hp->num_experts > 0 && hp->top_k > 0 && hp->expert_width > 0;
+        if (is_explicit) continue;
+        if (hp->head_width == 0 && scenario.model.hidden % hp->num_heads != 0) continue;
+        *hp = head_parallel_twin(scenario.model, *hp);
+        scenario.notes.push_back(describe_twin(scenario.model, *hp, plan.name));
+    }
+}
+
+Scenario read_resolved(YamlReader& reader, const SourceFile& file, const std::string& name) {
+    Scenario scenario;
+    scenario.name = name;
+    reader.read_file(file, std::nullopt, scenario);
+    resolve_cluster(scenario.cluster);
+    if (scenario.baseline.empty() && !scenario.plans.empty()) {
+        scenario.baseline = scenario.plans.front().name;
+    }
+    const bool has_model = reader.is_clean("model"), has_cluster = reader.is_clean("cluster");
+    if (has_model) reader.add_check("model", check_model(scenario.model));
+    if (has_cluster) reader.add_check("cluster", check_cluster(scenario.cluster));
+    if (scenario.profile && reader.is_clean("profile")) {
+        reader.add_check("profile", check_profile(*scenario.profile));
+    }
+    if (reader.is_clean("model") && reader.is_clean("cluster")) {
+        resolve_plans(scenario);
+        if (reader.is_clean("plans") && reader.is_clean("batch")) {
+            reader.add_check("", check_plans(scenario));
+        }
+        if (reader.is_clean("routing")) reader.add_check("", check_routing(scenario));
+    }
+    reader.throw_if_any();
+    return scenario;
+}
+
+template <class T, class Check>
+T read_part(const std::filesystem::path& path, const ReadOptions& options, ReferenceKind kind,
+            Check check) {
+    YamlReader reader(options);
+    T value;
+    reader.read_file(reader.load(path), kind, value);
+    if constexpr (std::is_same_v<T, Cluster>) resolve_cluster(value);
+    if (reader.is_clean("")) reader.add_check("", check(value));
+    reader.throw_if_any();
+    return value;
+}
+
+template <class T>
+std::string write(const T& value) {
+    YamlWriter writer;
+    T copy = value;  // describe() takes values that it may fill
+    describe(writer, copy);
+    return writer.take_text();
+}
+
+}  // namespace
+
+Scenario read_scenario(const std::filesystem::path& path, const ReadOptions& options) {
+    YamlReader reader(options);
+    return read_resolved(reader, reader.load(path), path.stem().string());
+}
+
+Scenario read_scenario_text(std::string_view text, const std::string& name,
+                            const std::filesystem::path& base_dir, const ReadOptions& options) {
+    YamlReader reader(options);
+    return read_resolved(reader, reader.load_text(text, name, base_dir),
+                         std::filesystem::path(name).stem().string());
+}
+
+ModelSpec read_model(const std::filesystem::path& path, const ReadOptions& options) {
+    return read_part<ModelSpec>(path, options, ReferenceKind::model, check_model);
+}
+
+Cluster read_cluster(const std::filesystem::path& path, const ReadOptions& options) {
+    return read_part<Cluster>(path, options, ReferenceKind::cluster, check_cluster);
+}
+
+Profile read_profile(const std::filesystem::path& path, const ReadOptions& options) {
+    return read_part<Profile>(path, options, ReferenceKind::profile, check_profile);
+}
+
+std::string to_yaml(const Scenario& scenario) {
+    std::string text;
+    for (const std::string& note : scenario.notes) text += "# " + note + '\n';
+    return text + write(scenario);
+}
+
+std::string to_yaml(const ModelSpec& model) {
+    return write(model);
+}
+
+std::string to_yaml(const Cluster& cluster) {
+    return write(cluster);
+}
+
+std::string to_yaml(const Profile& profile) {
+    return write(profile);
+}
+
+}  // namespace headway
