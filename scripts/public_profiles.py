@@ -280,21 +280,33 @@ def nccl_curve(dev, name, root, op, collective, ranks, path):
             f"source: \"{AIC} nccl-tests {op}, half; residual: sizes and int8 run not fitted\"}}")
 
 
+# NVIDIA/nccl issue 1244 (2024-04): 2 nodes of 8 H20, NVLink 450 GB/s and one NDR NIC per GPU, all_reduce, us by MiB.
+H20_ALL_REDUCE = {2.0**-10: 46.7, 1: 121.8, 4: 127.6, 8: 146.5, 16: 203.0, 32: 298.5, 64: 467.9, 128: 1108.0, 256: 2055.4, 512: 3218.6}
+
+
+def network_line(collective, path, nic, sizes, times, residual, source):
+    return (f"  - {{collective: {collective}, path: {path}, num_ranks: 16, link: {num(nic / 1e9)} GB/s, bytes: [{', '.join(nbytes(s) for s in sizes)}], "
+            f"time: [{', '.join(f'{t * 1e6:.4g} us' for t in times)}], residual: {residual} %, source: \"{source}\"}}")
+
+
 def network_curves(dev):
-    wire = dev["nic"] * 0.92
-    src = {
-        "all_to_all": f"derived: {num(wire / 1e9)} GB/s per NIC, bytes that leave the node; nccl-tests issues 267, 290: 46-49 of 50 GB/s; "
-                      "DeepEP on 2-8 H100 nodes 33-46 GB/s by the same count; floor: DeepEP notify 30-60 us",
-        "other": f"derived: {num(wire / 1e9)} GB/s per NIC (nccl-tests issue 290, ring); floor 46 us (nccl issue 1244: 16 GPUs, NDR)",
-    }
-    lines = []
-    for path, extra in (("nic", 0.0), ("spine", 10e-6)):
-        for collective, floor in (("all_to_all", 35e-6), ("all_reduce", 46e-6), ("all_gather", 35e-6), ("reduce_scatter", 35e-6)):
-            sizes = [64 * 1024, 1024 * MIB]
-            times = [(floor + extra + s / wire) * 1e6 for s in sizes]
-            lines.append(f"  - {{collective: {collective}, path: {path}, num_ranks: 16, link: {num(dev['nic'] / 1e9)} GB/s, bytes: [{', '.join(nbytes(s) for s in sizes)}], "
-                         f"time: [{', '.join(f'{t:.4g} us' for t in times)}], residual: 25 %, "
-                         f"source: \"{src['all_to_all' if collective == 'all_to_all' else 'other']}\"}}")
+    """all_to_all: per NIC. Reductions: two whole nodes, whose eight NICs one ring or tree uses together."""
+    nic, wire = dev["nic"], dev["nic"] * 0.92
+    lines = [network_line("all_to_all", "nic", nic, [64 * 1024, 1024 * MIB], [35e-6 + s / wire for s in (64 * 1024, 1024 * MIB)], 25,
+                          f"derived: {num(wire / 1e9)} GB/s per NIC, bytes that leave the node; nccl-tests issues 267, 290: 46-49 of 50 GB/s; "
+                          "DeepEP on 2-8 H100 nodes 33-46 GB/s by the same count; floor: DeepEP notify 30-60 us")]
+    if nic == 50e9:
+        sizes = [s * MIB * 2 * 15 / 16 for s in H20_ALL_REDUCE]
+        times = [t * 1e-6 for t in H20_ALL_REDUCE.values()]
+        lines.append(network_line("all_reduce", "nic", nic, sizes, times, 20, "by analogy: nccl issue 1244 (2024-04), 2 nodes of 8 H20, same NVLink and NICs, NCCL tree over NVLS"))
+        start = 35e-6
+    else:
+        start = 46e-6
+        sizes = [64 * 1024, 1024 * MIB]
+        lines.append(network_line("all_reduce", "nic", nic, sizes, [start + s / (8 * wire) for s in sizes], 30, f"derived: eight NICs at {num(wire / 1e9)} GB/s used together (ring over whole nodes)"))
+    sizes = [64 * 1024, 1024 * MIB]
+    for collective in ("all_gather", "reduce_scatter"):
+        lines.append(network_line(collective, "nic", nic, sizes, [35e-6 + s / (8 * wire) for s in sizes], 30, f"derived: eight NICs at {num(wire / 1e9)} GB/s used together (ring over whole nodes)"))
     return lines
 
 
@@ -310,7 +322,8 @@ def profile(name, root, paper=False):
         kernels[kind] = (curve, None)
     experts = "the FlexAttention experts of arXiv 2602.04870" if paper else "torch._grouped_mm experts"
     kernel_note = "" if name == "l40s" else f" HP experts are priced as {experts}."
-    out = [f"name: {name}_{'paper_kernels' if paper else 'public'}",
+    title = f"{dev['device']}: public measurements" + ("; HP experts as the authors' FlexAttention kernels" if paper else "")
+    out = [f"# {title}", f"name: {name}_{'paper_kernels' if paper else 'public'}",
            "provenance:",
            f"  device: {dev['device']}",
            "  kind: public",
