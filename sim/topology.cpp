@@ -1,0 +1,255 @@
+#include "sim/topology.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <stdexcept>
+
+#include "models/vocab/error.hpp"
+
+namespace headway::sim {
+namespace {
+
+constexpr Bandwidth kBytesPerSecond = byte / second;
+
+int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
+bool needs_fabric(const Cluster& c) {
+    if (c.num_nodes == 1) return false;
+    return !c.nvlink || c.nvlink->domain < c.num_ranks();
+}
+
+void check(const Cluster& c) {
+    if (needs_fabric(c) && !c.fabric) {
+        throw InputError(InputProblem{.where = "cluster " + c.name,
+                                      .found = fmt::format("{} nodes and no fabric", c.num_nodes),
+                                      .accepted = "a fabric, or one NVLink domain over all ranks",
+                                      .hint = ""});
+    }
+    const int reach = c.nvlink ? c.nvlink->domain : 1;
+    if (c.gpus_per_node > reach && !c.pcie) {
+        throw InputError(
+            InputProblem{.where = "cluster " + c.name,
+                         .found = fmt::format("{} GPUs in a node, NVLink domains of {} and no PCIe",
+                                              c.gpus_per_node, reach),
+                         .accepted = "NVLink over the whole node, or pcie",
+                         .hint = ""});
+    }
+}
+
+// splitmix64 finaliser.
+std::uint64_t mix(std::uint64_t x) {
+    x += 0x9E3779B97F4A7C15ULL;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    return x ^ (x >> 31);
+}
+
+}  // namespace
+
+Topology::Topology(const Cluster& cluster, std::uint64_t ecmp_seed)
+    : cluster_(cluster), ecmp_seed_(ecmp_seed) {
+    check(cluster);
+    const int ranks = cluster.num_ranks();
+    const auto speed = [](Bandwidth b) { return b.in(kBytesPerSecond); };
+    const double nvlink = cluster.nvlink ? speed(cluster.nvlink->bandwidth) : 0.0;
+    const double pcie = cluster.pcie ? speed(cluster.pcie->bandwidth) : 0.0;
+    const double root = cluster.pcie ? speed(cluster.pcie->root_bandwidth) : 0.0;
+    const int num_pcie = cluster.pcie ? ranks : 0;
+    const int per_switch = cluster.pcie ? cluster.pcie->gpus_per_switch : 0;
+    const int num_roots =
+        per_switch > 0 ? cluster.num_nodes * divide_up(cluster.gpus_per_node, per_switch) : 0;
+    const Fabric fabric = cluster.fabric.value_or(Fabric{});
+    const int num_nics = cluster.fabric ? cluster.num_nodes * fabric.nics_per_node : 0;
+    // GPUs with several NICs of their own see them as one NIC of their sum.
+    const double nic = speed(fabric.nic);
+    int num_leaves = 0;
+    double trunk = 0.0;
+    if (cluster.fabric && fabric.nodes_per_leaf > 0) {
+        const int groups = divide_up(cluster.num_nodes, fabric.nodes_per_leaf);
+        const int leaves_per_group = fabric.rails ? fabric.nics_per_node : 1;
+        const int nics_per_leaf = fabric.nodes_per_leaf * (fabric.rails ? 1 : fabric.nics_per_node);
+        num_uplinks_ = fabric.spraying == Spraying::ecmp ? fabric.uplinks_per_leaf : 1;
+        num_leaves = groups * leaves_per_group;
+        trunk = nic * nics_per_leaf / fabric.oversubscription / num_uplinks_;
+    }
+    add_links(LinkKind::nvlink_up, cluster.nvlink ? ranks : 0, nvlink);
+    add_links(LinkKind::nvlink_down, cluster.nvlink ? ranks : 0, nvlink);
+    add_links(LinkKind::pcie_up, num_pcie, pcie);
+    add_links(LinkKind::pcie_root_up, num_roots, root);
+    add_links(LinkKind::pcie_root_down, num_roots, root);
+    add_links(LinkKind::pcie_down, num_pcie, pcie);
+    add_links(LinkKind::nic_up, num_nics, nic);
+    add_links(LinkKind::leaf_up, num_leaves * num_uplinks_, trunk);
+    add_links(LinkKind::leaf_down, num_leaves * num_uplinks_, trunk);
+    add_links(LinkKind::nic_down, num_nics, nic);
+    for (const LinkOverride& o : cluster.link_overrides) apply(o);
+}
+
+void Topology::add_links(LinkKind kind, int count, double bytes_per_second) {
+    const auto k = static_cast<std::size_t>(kind);
+    first_[k] = static_cast<std::uint32_t>(capacity_.size());
+    capacity_.insert(capacity_.end(), static_cast<std::size_t>(count), bytes_per_second);
+    first_[k + 1] = static_cast<std::uint32_t>(capacity_.size());
+}
+
+LinkKind Topology::kind(std::uint32_t link) const {
+    int k = 0;
+    while (link >= first_[static_cast<std::size_t>(k) + 1]) ++k;
+    return static_cast<LinkKind>(k);
+}
+
+std::string Topology::link_name(std::uint32_t link) const {
+    const LinkKind k = kind(link);
+    const auto slot = static_cast<std::size_t>(k);
+    const auto index = static_cast<int>(link - first_[slot]);
+    if (cluster_.fabric && cluster_.fabric->spraying == Spraying::ecmp &&
+        (k == LinkKind::leaf_up || k == LinkKind::leaf_down)) {
+        return fmt::format("{}:{}.{}", kLinkKindNames[slot], index / num_uplinks_,
+                           index % num_uplinks_);
+    }
+    return fmt::format("{}:{}", kLinkKindNames[slot], index);
+}
+
+void Topology::apply(const LinkOverride& override) {
+    const std::size_t colon = override.link.find(':');
+    const std::string kind_name = override.link.substr(0, colon);
+    const std::string rest = colon == std::string::npos ? "" : override.link.substr(colon + 1);
+    bool found = false;
+    for (std::uint32_t l = 0; l < capacity_.size(); ++l) {
+        const std::string name = link_name(l);
+        const std::size_t at = name.find(':');
+        const std::string own_kind = name.substr(0, at), own_index = name.substr(at + 1);
+        const bool kind_fits = own_kind == kind_name || own_kind == kind_name + "_up" ||
+                               own_kind == kind_name + "_down";
+        const bool index_fits = own_index == rest || own_index.starts_with(rest + ".");
+        if (!kind_fits || !index_fits || rest.empty()) continue;
+        capacity_[l] *= override.bandwidth_factor;
+        found = true;
+    }
+    if (found) return;
+    std::vector<std::string> names;
+    std::string kinds;
+    for (std::size_t k = 0; k < kLinkKindNames.size(); ++k) {
+        if (first_[k] == first_[k + 1]) continue;
+        names.emplace_back(kLinkKindNames[k]);
+        kinds +=
+            fmt::format("{}{}:0..{}", kinds.empty() ? "" : ", ", kLinkKindNames[k],
+                        (first_[k + 1] - first_[k]) / (k == 7 || k == 8 ? num_uplinks_ : 1) - 1);
+    }
+    const std::string near = did_you_mean(kind_name, names);
+    throw InputError(InputProblem{.where = "cluster " + cluster_.name + ", link_overrides",
+                                  .found = "no link '" + override.link + "'",
+                                  .accepted = kinds + "; without _up or _down: both directions",
+                                  .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
+}
+
+int Topology::nic_of(int rank) const {
+    const int gpu = rank % cluster_.gpus_per_node;
+    const int nics = cluster_.fabric->nics_per_node;
+    return cluster_.node_of(rank) * nics + gpu * nics / cluster_.gpus_per_node;
+}
+
+int Topology::leaf_of(int nic) const {
+    const Fabric& f = *cluster_.fabric;
+    const int group = nic / f.nics_per_node / f.nodes_per_leaf;
+    return f.rails ? group * f.nics_per_node + nic % f.nics_per_node : group;
+}
+
+int Topology::uplink_of(int source, int destination) const {
+    if (num_uplinks_ == 1) return 0;
+    const auto pair = static_cast<std::uint64_t>(source) << 32 |
+                      static_cast<std::uint64_t>(static_cast<std::uint32_t>(destination));
+    return static_cast<int>(mix(ecmp_seed_ ^ mix(pair)) % static_cast<std::uint64_t>(num_uplinks_));
+}
+
+void Topology::add_pcie_path(int source, int destination, Path& path) const {
+    const int per_switch = cluster_.pcie->gpus_per_switch;
+    const auto switch_of = [&](int rank) {
+        return cluster_.node_of(rank) * divide_up(cluster_.gpus_per_node, per_switch) +
+               rank % cluster_.gpus_per_node / per_switch;
+    };
+    path.add(link(LinkKind::pcie_up, source));
+    if (per_switch > 0 && switch_of(source) != switch_of(destination)) {
+        path.add(link(LinkKind::pcie_root_up, switch_of(source)));
+        path.add(link(LinkKind::pcie_root_down, switch_of(destination)));
+    }
+    path.add(link(LinkKind::pcie_down, destination));
+}
+
+// Over the fabric. With rails, a message to another rail first goes over NVLink to the GPU of its
+// own node that has the number of the destination (NCCL's PXN), so that it never changes rails.
+void Topology::add_nic_path(int source, int destination, Path& path) const {
+    const Fabric& f = *cluster_.fabric;
+    const int to = nic_of(destination);
+    int from = nic_of(source);
+    if (f.rails && from % f.nics_per_node != to % f.nics_per_node) {
+        const int relay = cluster_.node_of(source) * cluster_.gpus_per_node +
+                          destination % cluster_.gpus_per_node;
+        if (path_class(cluster_, source, relay) == PathClass::nvlink) {
+            path.add(link(LinkKind::nvlink_up, source));
+            path.add(link(LinkKind::nvlink_down, relay));
+            from = nic_of(relay);
+        }
+    }
+    path.add(link(LinkKind::nic_up, from));
+    if (f.nodes_per_leaf > 0 && leaf_of(from) != leaf_of(to)) {
+        const int uplink = uplink_of(source, destination);
+        path.add(link(LinkKind::leaf_up, leaf_of(from) * num_uplinks_ + uplink));
+        path.add(link(LinkKind::leaf_down, leaf_of(to) * num_uplinks_ + uplink));
+    }
+    path.add(link(LinkKind::nic_down, to));
+}
+
+Path Topology::path(int source, int destination) const {
+    Path path;
+    switch (path_class(cluster_, source, destination)) {
+        case PathClass::self:
+            break;
+        case PathClass::nvlink:
+            path.add(link(LinkKind::nvlink_up, source));
+            path.add(link(LinkKind::nvlink_down, destination));
+            break;
+        case PathClass::pcie:
+            add_pcie_path(source, destination, path);
+            break;
+        case PathClass::nic:
+        case PathClass::spine:
+            add_nic_path(source, destination, path);
+            break;
+    }
+    return path;
+}
+
+Path Topology::live_path(int source, int destination) const {
+    const Path path = this->path(source, destination);
+    for (const std::uint32_t l : path.span()) {
+        if (capacity_[l] > 0.0) continue;
+        throw InputError(InputProblem{
+            .where = "cluster " + cluster_.name,
+            .found = fmt::format("rank {} cannot reach rank {}: link {} is dead", source,
+                                 destination, link_name(l)),
+            .accepted = "traffic over live links only",
+            .hint = "remove the override of the link, or take the ranks out of the job"});
+    }
+    return path;
+}
+
+bool Topology::is_symmetric() const {
+    const Cluster& c = cluster_;
+    if (!c.link_overrides.empty()) return false;
+    if (c.nvlink && c.num_ranks() % c.nvlink->domain != 0) return false;
+    if (c.pcie && c.pcie->gpus_per_switch > 0 && c.gpus_per_node % c.pcie->gpus_per_switch != 0) {
+        return false;
+    }
+    if (!c.fabric) return true;
+    const Fabric& f = *c.fabric;
+    if (f.nics_per_node <= 0 || c.gpus_per_node % f.nics_per_node != 0) return false;
+    if (f.nodes_per_leaf == 0) return true;
+    return c.num_nodes % f.nodes_per_leaf == 0 && (f.spraying == Spraying::ideal);
+}
+
+}  // namespace headway::sim

@@ -1,0 +1,95 @@
+// Topology: the link graph of a Cluster, and the links that a message crosses between two ranks.
+// Links are one-way (every cable is two of them) and named kind:index, as link_overrides spell it:
+//   nvlink_up:R, nvlink_down:R        NVLink ports of rank R, into and out of the NVSwitch
+//   pcie_up:R, pcie_down:R            PCIe link of rank R
+//   pcie_root_up:S, pcie_root_down:S  uplink of PCIe switch S (S counts over all nodes)
+//   nic_up:N, nic_down:N              NIC N (N = node * nics_per_node + i)
+//   leaf_up:L, leaf_down:L            all uplinks of leaf L as one pipe (ideal spraying); with
+//   rails
+//                                     L = group * nics_per_node + rail
+//   leaf_up:L.U, leaf_down:L.U        uplink U of leaf L (ecmp spraying)
+// In an override "nic:3" means both directions of NIC 3, "leaf:0" every uplink of leaf 0.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+
+namespace headway::sim {
+
+enum class LinkKind {
+    nvlink_up,
+    nvlink_down,
+    pcie_up,
+    pcie_root_up,
+    pcie_root_down,
+    pcie_down,
+    nic_up,
+    leaf_up,
+    leaf_down,
+    nic_down
+};
+inline constexpr std::array kLinkKindNames = {
+    std::string_view("nvlink_up"),      std::string_view("nvlink_down"),
+    std::string_view("pcie_up"),        std::string_view("pcie_root_up"),
+    std::string_view("pcie_root_down"), std::string_view("pcie_down"),
+    std::string_view("nic_up"),         std::string_view("leaf_up"),
+    std::string_view("leaf_down"),      std::string_view("nic_down")};
+inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
+
+// The links of one message, in order. Empty: the message stays on its rank.
+struct Path {
+    std::array<std::uint32_t, 8> links{};
+    int size = 0;
+
+    void add(std::uint32_t link) { links[static_cast<std::size_t>(size++)] = link; }
+    std::span<const std::uint32_t> span() const {
+        return {links.data(), static_cast<std::size_t>(size)};
+    }
+};
+
+class Topology {
+  public:
+    // Throws InputError when the cluster leaves ranks unconnected or an override names no link.
+    explicit Topology(const Cluster& cluster, std::uint64_t ecmp_seed = 0);
+
+    const Cluster& cluster() const { return cluster_; }
+    int num_ranks() const { return cluster_.num_ranks(); }
+    int num_links() const { return static_cast<int>(capacity_.size()); }
+    // Bytes per second, overrides applied; 0: dead.
+    std::span<const double> capacity() const { return capacity_; }
+    std::string link_name(std::uint32_t link) const;
+    LinkKind kind(std::uint32_t link) const;
+
+    Path path(int source, int destination) const;
+    // The same, and InputError with the pair and the link if one of them is dead.
+    Path live_path(int source, int destination) const;
+
+    // True if any rank can be mapped on any other with all links: full leaves and domains, ideal
+    // spraying, no overrides. Then one rank's flows stand for everybody's in a uniform exchange.
+    bool is_symmetric() const;
+
+  private:
+    std::uint32_t link(LinkKind kind, int index) const {
+        return first_[static_cast<std::size_t>(kind)] + static_cast<std::uint32_t>(index);
+    }
+    void add_links(LinkKind kind, int count, double bytes_per_second);
+    void apply(const LinkOverride& override);
+    void add_nic_path(int source, int destination, Path& path) const;
+    void add_pcie_path(int source, int destination, Path& path) const;
+    int nic_of(int rank) const;
+    int leaf_of(int nic) const;
+    int uplink_of(int source, int destination) const;
+
+    Cluster cluster_;
+    std::uint64_t ecmp_seed_ = 0;
+    int num_uplinks_ = 1;  // links that a leaf has in each direction
+    std::array<std::uint32_t, static_cast<std::size_t>(kNumLinkKinds) + 1> first_{};
+    std::vector<double> capacity_;
+};
+
+}  // namespace headway::sim
