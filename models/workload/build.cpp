@@ -95,6 +95,15 @@ void add_update(const StepShape& s, Workload& workload) {
     }
 }
 
+StepShape step_shape(const Scenario& scenario, const Plan& plan) {
+    return {.scenario = scenario,
+            .plan = plan,
+            .layout = expert_layout(scenario, plan),
+            .tokens = static_cast<double>(scenario.batch.tokens_per_rank()),
+            .hidden = static_cast<double>(scenario.model.hidden),
+            .element = bytes_per_element(scenario.model.dtype)};
+}
+
 bool layers_alike(const Scenario& scenario) {
     const Routing& r = scenario.routing;
     return r.skew == Skew::none || (!r.per_layer && r.skew != Skew::trace) ||
@@ -108,6 +117,11 @@ int attention_period(const Attention& attention) {
 
 }  // namespace
 
+LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const GroupLoad& load,
+                          int layer) {
+    return moe_layer(step_shape(scenario, plan), load, layer, 1);
+}
+
 Workload build_workload(const Scenario& scenario, const Plan& plan) {
     std::vector<GroupLoad> loads;
     const int dense = scenario.model.num_dense_layers;
@@ -119,12 +133,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan) {
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads) {
     const ModelSpec& model = scenario.model;
-    const StepShape s{.scenario = scenario,
-                      .plan = plan,
-                      .layout = expert_layout(scenario, plan),
-                      .tokens = static_cast<double>(scenario.batch.tokens_per_rank()),
-                      .hidden = static_cast<double>(model.hidden),
-                      .element = bytes_per_element(model.dtype)};
+    const StepShape s = step_shape(scenario, plan);
     Workload workload{.num_ranks = scenario.cluster.num_ranks(),
                       .num_micro_batches = scenario.batch.num_micro_batches,
                       .overlap_chunks = plan.overlap_chunks};

@@ -121,4 +121,9 @@ Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads);
 
+// One MoE layer with the given load: for a rank-by-rank view, with that rank's own rows as the
+// busiest.
+LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const GroupLoad& load,
+                          int layer);
+
 }  // namespace headway

@@ -1,0 +1,254 @@
+#include "models/cost/program.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "models/cost/program_tasks.hpp"
+
+namespace headway {
+namespace {
+
+// What a layer's draw means: traffic of every group, and the phases of every rank with its own rows
+// (dense layers, and layers whose routing stays on the rank: one entry for all).
+struct LayerDraw {
+    std::vector<DrawnGroup> groups;
+    std::vector<LayerWork> ranks;
+
+    const std::vector<PhaseWork>& phases(Pass pass) const {
+        return pass == Pass::forward ? ranks[0].forward : ranks[0].backward;
+    }
+    const std::array<int, 2>& pipeline(Pass pass) const {
+        return pass == Pass::forward ? ranks[0].forward_pipeline : ranks[0].backward_pipeline;
+    }
+    std::vector<const PhaseWork*> by_rank(Pass pass, std::size_t index) const {
+        std::vector<const PhaseWork*> result;
+        for (const LayerWork& rank : ranks)
+            result.push_back(&(pass == Pass::forward ? rank.forward : rank.backward)[index]);
+        return result;
+    }
+};
+
+// The load as one rank sees it: its rows, what it sends and gets.
+GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& layout, int island) {
+    GroupLoad load{.rows_mean = layout.tokens_per_rank * layout.router.top_k,
+                   .rows_max = static_cast<double>(group.rows[static_cast<std::size_t>(rank)]),
+                   .forwarded = group.forwarded};
+    const TrafficMatrix& arriving = group.forwarded ? group.staged.inside : group.copies;
+    load.copies_received = static_cast<double>(arriving.received(rank) + arriving.at(rank, rank));
+    if (!group.forwarded) {
+        load.copies_sent = static_cast<double>(arriving.sent(rank) + arriving.at(rank, rank));
+        return load;
+    }
+    // `inside` holds what the rank forwards for others too; its own share is one island's part.
+    double inside = 0.0;
+    for (int d = 0; d < arriving.num_ranks; ++d)
+        inside += static_cast<double>(arriving.at(rank, d));
+    load.copies_sent =
+        static_cast<double>(group.staged.over_nic.sent(rank)) + inside * island / layout.group_size;
+    return load;
+}
+
+// Appends tasks in the order of the step; keeps the last task of each stream to depend on.
+class ProgramBuilder {
+  public:
+    ProgramBuilder(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                   const ProgramOptions& options)
+        : scenario_(scenario),
+          plan_(plan),
+          options_(options),
+          workload_(build_workload(scenario, plan)),
+          pricer_(scenario, plan, profile, workload_) {
+        program_.num_ranks = scenario.cluster.num_ranks();
+        program_.overlap_slowdown = profile.overheads.overlap_slowdown;
+    }
+
+    Program build() {
+        const int all = scenario_.model.num_layers;
+        const int layers = options_.num_layers > 0 ? std::min(options_.num_layers, all) : all;
+        for (micro_batch_ = 0; micro_batch_ < workload_.num_micro_batches; ++micro_batch_) {
+            std::vector<std::vector<DrawnGroup>> draws;
+            for (int i = 0; i < layers; ++i) draws.push_back(draw(i));
+            run_outer(workload_.before, Pass::forward);
+            for (int i = 0; i < layers; ++i)
+                run_layer(layer_draw(i, draws[static_cast<std::size_t>(i)]), i, Pass::forward);
+            run_outer(workload_.after, Pass::forward);
+            run_outer(workload_.after, Pass::backward);
+            for (int i = layers; i-- > 0;) {
+                run_layer(layer_draw(i, draws[static_cast<std::size_t>(i)]), i, Pass::backward);
+                if (micro_batch_ + 1 == workload_.num_micro_batches) reduce_bucket(i, layers);
+            }
+            run_outer(workload_.before, Pass::backward);
+        }
+        --micro_batch_;
+        run_update();
+        return std::move(program_);
+    }
+
+  private:
+    std::vector<DrawnGroup> draw(int layer) const {
+        std::vector<DrawnGroup> groups;
+        const int n = pricer_.layout().group_size;
+        if (n == 1 || layer < scenario_.model.num_dense_layers) return groups;
+        const int sample = options_.sample * workload_.num_micro_batches + micro_batch_;
+        for (int g = 0; g < program_.num_ranks / n; ++g)
+            groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
+        return groups;
+    }
+
+    LayerDraw layer_draw(int layer, const std::vector<DrawnGroup>& groups) const {
+        LayerDraw result{.groups = groups};
+        if (groups.empty()) {
+            result.ranks.push_back(alike_layer(layer));
+            return result;
+        }
+        const int n = pricer_.layout().group_size,
+                  island = std::min(n, scenario_.cluster.island_size());
+        for (int rank = 0; rank < program_.num_ranks; ++rank) {
+            const GroupLoad load = load_of_rank(groups[static_cast<std::size_t>(rank / n)],
+                                                rank % n, pricer_.layout(), island);
+            result.ranks.push_back(build_moe_layer(scenario_, plan_, load, layer));
+        }
+        return result;
+    }
+
+    // Entries of the workload stand for every period-th layer from their first on.
+    const LayerWork& alike_layer(int layer) const {
+        const bool moe = layer >= scenario_.model.num_dense_layers;
+        const int period =
+            scenario_.model.attention.window ? scenario_.model.attention.window_every : 1;
+        for (const LayerWork& entry : workload_.layers) {
+            const int steps = layer - entry.first_layer;
+            if (entry.is_moe == moe && steps >= 0 && steps % period == 0 &&
+                steps / period < entry.count)
+                return entry;
+        }
+        return workload_.layers.back();
+    }
+
+    int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
+
+    Task& add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after,
+              int chunk = 0) {
+        last_[static_cast<std::size_t>(stream)] = static_cast<int>(program_.tasks.size());
+        std::erase_if(after, [](int i) { return i < 0; });
+        program_.tasks.push_back({.phase = phase,
+                                  .pass = pass,
+                                  .layer = layer,
+                                  .micro_batch = micro_batch_,
+                                  .chunk = chunk,
+                                  .stream = stream,
+                                  .after = std::move(after),
+                                  .work = ComputeTask{}});
+        return program_.tasks.back();
+    }
+
+    void run_outer(const std::vector<PhaseWork>& phases, Pass pass) {
+        for (const PhaseWork& phase : phases) {
+            if (phase.pass != pass) continue;
+            add(phase.phase, pass, -1, Stream::compute, {last_of(Stream::communication)}).work =
+                pricer_.compute_task({&phase}, 1.0);
+        }
+    }
+
+    void run_phase(const LayerDraw& draw, int layer, Pass pass, std::size_t index, int chunk,
+                   int chunks, std::vector<int> after) {
+        const PhaseWork& phase = draw.phases(pass)[index];
+        const double fraction = 1.0 / chunks;
+        if (std::holds_alternative<ComputeWork>(phase.work)) {
+            add(phase.phase, pass, layer, Stream::compute, std::move(after), chunk).work =
+                pricer_.compute_task(draw.by_rank(pass, index), fraction);
+        } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
+            add(phase.phase, pass, layer, Stream::communication, std::move(after)).work =
+                pricer_.count_exchange_task(*counts);
+        } else {
+            add(phase.phase, pass, layer, Stream::communication, std::move(after), chunk).work =
+                pricer_.exchange_task(phase, draw.groups, fraction);
+        }
+    }
+
+    void run_layer(const LayerDraw& draw, int layer, Pass pass) {
+        const std::vector<PhaseWork>& phases = draw.phases(pass);
+        const std::array<int, 2>& pipeline = draw.pipeline(pass);
+        const bool chunked = pipeline[1] > pipeline[0] && plan_.overlap_chunks > 1;
+        for (int i = 0; i < static_cast<int>(phases.size()); ++i) {
+            if (chunked && i == pipeline[0]) {
+                run_pipeline(draw, layer, pass, pipeline);
+                i = pipeline[1] - 1;
+                continue;
+            }
+            const bool compute =
+                std::holds_alternative<ComputeWork>(phases[static_cast<std::size_t>(i)].work);
+            run_phase(draw, layer, pass, static_cast<std::size_t>(i), 0, 1,
+                      {last_of(compute ? Stream::communication : Stream::compute)});
+        }
+    }
+
+    // Chunks: the in exchange runs one chunk ahead, the out exchange follows its chunk's compute.
+    void run_pipeline(const LayerDraw& draw, int layer, Pass pass,
+                      const std::array<int, 2>& range) {
+        const int chunks = plan_.overlap_chunks, ready = last_of(Stream::compute);
+        const auto first = static_cast<std::size_t>(range[0]),
+                   last = static_cast<std::size_t>(range[1] - 1);
+        std::vector<int> arrived, computed;
+        const auto bring = [&](int c) {
+            run_phase(draw, layer, pass, first, c, chunks, {ready});
+            arrived.push_back(last_of(Stream::communication));
+        };
+        bring(0);
+        for (int c = 0; c < chunks; ++c) {
+            if (c + 1 < chunks) bring(c + 1);
+            for (std::size_t i = first + 1; i < last; ++i)
+                run_phase(draw, layer, pass, i, c, chunks, {arrived[static_cast<std::size_t>(c)]});
+            computed.push_back(last_of(Stream::compute));
+            if (c > 0)
+                run_phase(draw, layer, pass, last, c - 1, chunks,
+                          {computed[static_cast<std::size_t>(c - 1)]});
+        }
+        run_phase(draw, layer, pass, last, chunks - 1, chunks, {computed.back()});
+    }
+
+    // With overlap a layer's gradients leave as soon as its backward is done.
+    void reduce_bucket(int layer, int layers) {
+        for (const PhaseWork& phase : workload_.update) {
+            const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+            if (reduce == nullptr || !reduce->overlaps_backward) continue;
+            add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)})
+                .work = pricer_.reduce_task(*reduce, 1.0 / layers);
+        }
+    }
+
+    void run_update() {
+        for (const PhaseWork& phase : workload_.update) {
+            const std::vector<int> after = {last_of(Stream::compute),
+                                            last_of(Stream::communication),
+                                            last_of(Stream::gradient)};
+            if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
+                if (reduce->overlaps_backward) continue;
+                add(phase.phase, Pass::update, -1, Stream::gradient, after).work =
+                    pricer_.reduce_task(*reduce, 1.0);
+            } else {
+                add(phase.phase, Pass::update, -1, Stream::compute, after).work =
+                    pricer_.compute_task({&phase}, 1.0);
+            }
+        }
+    }
+
+    const Scenario& scenario_;
+    const Plan& plan_;
+    const ProgramOptions options_;
+    const Workload workload_;
+    TaskPricer pricer_;
+    Program program_;
+    int micro_batch_ = 0;
+    std::array<int, 3> last_{-1, -1, -1};  // last task of each stream
+};
+
+}  // namespace
+
+Program build_program(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                      const ProgramOptions& options) {
+    return ProgramBuilder(scenario, plan, profile, options).build();
+}
+
+}  // namespace headway

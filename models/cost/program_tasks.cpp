@@ -1,0 +1,203 @@
+#include "models/cost/program_tasks.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <variant>
+
+#include "models/workload/traffic.hpp"
+
+namespace headway {
+namespace {
+
+double link_bytes_per_second(const Cluster& cluster, PathClass path) {
+    switch (path) {
+        case PathClass::nvlink:
+            return cluster.nvlink->bandwidth.in(byte / second);
+        case PathClass::pcie:
+            return cluster.pcie->bandwidth.in(byte / second);
+        case PathClass::nic:
+        case PathClass::spine:
+            return cluster.fabric->nic.in(byte / second) * cluster.fabric->nics_per_node /
+                   cluster.gpus_per_node;
+        case PathClass::self:
+            break;
+    }
+    return 0.0;
+}
+
+}  // namespace
+
+TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                       const Workload& workload)
+    : scenario_(scenario),
+      plan_(plan),
+      profile_(profile),
+      workload_(workload),
+      layout_(expert_layout(scenario, plan)),
+      book_(profile, scenario.cluster) {}
+
+ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) const {
+    // Every rank waits for every other, then for its host.
+    const Overheads& o = profile_.overheads;
+    ExchangeTask task{.group_size = counts.group_size};
+    task.stages.push_back(
+        {.uniform_bytes = 0,
+         .latency = o.host_sync + (counts.hidden ? Seconds{} : o.count_exchange)});
+    return task;
+}
+
+Seconds TaskPricer::compute_time(const ComputeWork& work, Pass pass, double fraction) const {
+    Seconds total;
+    for (int i = 0; i < work.num_kernels; ++i)
+        total += book_.kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction);
+    return total;
+}
+
+// A compute phase whose work may differ by rank; phase `index` of every entry of `ranks`.
+ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
+                                     double fraction) const {
+    ComputeTask task;
+    for (const PhaseWork* phase : ranks) {
+        const auto& work = std::get<ComputeWork>(phase->work);
+        task.per_rank.push_back(compute_time(work, phase->pass, fraction));
+        Flops flops;
+        Bytes bytes;
+        for (int i = 0; i < work.num_kernels; ++i) {
+            flops += work.kernels[static_cast<std::size_t>(i)].flops;
+            bytes += work.kernels[static_cast<std::size_t>(i)].bytes;
+        }
+        task.flops = max(task.flops, fraction * flops);
+        task.bytes = max(task.bytes, fraction * bytes);
+    }
+    const bool equal = std::all_of(task.per_rank.begin(), task.per_rank.end(),
+                                   [&](Seconds t) { return t == task.per_rank[0]; });
+    if (equal) task.per_rank.resize(1);
+    return task;
+}
+
+// Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
+// on every path class.
+void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const {
+    const std::vector<PathTime> times = book_.path_times(mean, group_size);
+    if (times.empty()) return;
+    Seconds latency = times.front().time;
+    // A message at the floor still needs time for its bytes: a tenth of it.
+    for (const PathTime& t : times) latency = min(latency, min(t.floor, 0.9 * t.time));
+    stage.latency = latency;
+    for (const PathTime& t : times) {
+        const double bytes =
+            t.path == PathClass::spine ? mean[static_cast<std::size_t>(t.path)].in(byte) : t.bytes;
+        const double rate = bytes / (t.time - latency).in(second);
+        stage.efficiency[static_cast<std::size_t>(t.path)] =
+            rate / link_bytes_per_second(scenario_.cluster, t.path);
+    }
+    // The spine's own contention is the simulator's to find; its flows pass the NIC at the
+    // NIC's efficiency.
+    const auto nic = static_cast<std::size_t>(PathClass::nic),
+               spine = static_cast<std::size_t>(PathClass::spine);
+    if (mean[spine] > Bytes{}) stage.efficiency[spine] = stage.efficiency[nic];
+}
+
+ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
+                                       const std::vector<DrawnGroup>& groups,
+                                       double fraction) const {
+    const auto& work = std::get<ExchangeWork>(phase.work);
+    ExchangeTask task{.group_size = work.group_size};
+    const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
+    const auto scale = [&](PathBytes bytes) {
+        for (Bytes& b : bytes) b *= fraction;
+        return bytes;
+    };
+    if (!routed) {
+        ExchangeStage stage = head_stage(work, fraction);
+        fit_stage(stage, scale(work.mean), work.group_size);
+        task.stages.push_back(std::move(stage));
+        return task;
+    }
+    // Combine returns what dispatch brought; backward's gradients travel the other way round
+    // again.
+    const bool reverse = (phase.phase == Phase::combine) != (phase.pass == Pass::backward);
+    const auto add_stage = [&](auto select, const PathBytes& mean) {
+        ExchangeStage stage;
+        for (const DrawnGroup& group : groups)
+            stage.matrices.push_back(bytes_of(select(group), reverse, fraction));
+        fit_stage(stage, scale(mean), work.group_size);
+        task.stages.push_back(std::move(stage));
+    };
+    const auto nic = [](const DrawnGroup& g) -> const TrafficMatrix& { return g.staged.over_nic; };
+    const auto inside = [](const DrawnGroup& g) -> const TrafficMatrix& { return g.staged.inside; };
+    if (!work.forwarded) {
+        add_stage([](const DrawnGroup& g) -> const TrafficMatrix& { return g.copies; },
+                  mean_bytes(false));
+    } else if (reverse) {
+        add_stage(inside, mean_bytes(true));
+        add_stage(nic, mean_bytes(false));
+    } else {
+        add_stage(nic, mean_bytes(false));
+        add_stage(inside, mean_bytes(true));
+    }
+    return task;
+}
+
+// Mean bytes by path class of the expected load: the message size at which the curves are read.
+PathBytes TaskPricer::mean_bytes(bool second_stage) const {
+    for (const PhaseWork& phase : moe_layer_of_workload().forward) {
+        const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
+        if (exchange == nullptr || phase.phase != Phase::dispatch) continue;
+        return second_stage ? exchange->forward_mean : exchange->mean;
+    }
+    return {};
+}
+
+const LayerWork& TaskPricer::moe_layer_of_workload() const {
+    return *std::find_if(workload_.layers.begin(), workload_.layers.end(),
+                         [](const LayerWork& l) { return l.is_moe; });
+}
+
+std::shared_ptr<const TrafficMatrix> TaskPricer::bytes_of(const TrafficMatrix& copies, bool reverse,
+                                                          double fraction) const {
+    const double width = layout_.width * bytes_per_element(scenario_.model.dtype);
+    TrafficMatrix bytes = reverse ? copies.transposed() : copies;
+    for (std::int64_t& b : bytes.bytes) b = std::llround(static_cast<double>(b) * width * fraction);
+    return std::make_shared<const TrafficMatrix>(std::move(bytes));
+}
+
+// HP's equal split: the same bytes to every peer it serves.
+ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) const {
+    ExchangeStage stage;
+    const int heads = std::get<HeadParallel>(plan_.layer).num_heads;
+    const std::int64_t tokens = scenario_.batch.tokens_per_rank();
+    const double sub_token = layout_.width * bytes_per_element(scenario_.model.dtype) * fraction;
+    if (work.group_size <= heads) {
+        stage.uniform_bytes =
+            std::llround(static_cast<double>(tokens) * heads / work.group_size * sub_token);
+        return stage;
+    }
+    TrafficMatrix bytes = head_scatter_copies(
+        std::vector<std::int64_t>(static_cast<std::size_t>(work.group_size), tokens), heads);
+    for (std::int64_t& b : bytes.bytes) b = std::llround(static_cast<double>(b) * sub_token);
+    stage.matrices.push_back(std::make_shared<const TrafficMatrix>(std::move(bytes)));
+    return stage;
+}
+
+ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
+    ReduceTask task{.collective = work.collective,
+                    .group_size = work.group_size,
+                    .stride = work.stride,
+                    .bytes = std::llround(work.bytes.in(byte)*share)};
+    ReduceWork part = work;
+    part.bytes *= share;
+    const Seconds time = book_.reduce(part, 1.0).time;
+    task.latency = 0.1 * time;
+    const double n = work.group_size,
+                 passes = work.collective == Collective::all_reduce ? 2.0 : 1.0;
+    const PathClass path = path_class(scenario_.cluster, 0, (work.group_size - 1) * work.stride);
+    const double rate =
+        passes * (n - 1.0) / n * part.bytes.in(byte) / (time - task.latency).in(second);
+    task.efficiency[static_cast<std::size_t>(path)] =
+        rate / link_bytes_per_second(scenario_.cluster, path);
+    return task;
+}
+
+}  // namespace headway

@@ -1,0 +1,51 @@
+// TaskPricer: phases of a Workload -> tasks of a Program: compute priced rank by rank, exchanges
+// with their byte matrices and the link efficiencies that the profile's curves imply. Private to
+// models/cost.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "models/cost/price.hpp"
+#include "models/vocab/program.hpp"
+#include "models/vocab/scenario.hpp"
+#include "models/workload/drawn_group.hpp"
+#include "models/workload/layout.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+
+class TaskPricer {
+  public:
+    TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
+               const Workload& workload);
+
+    const ExpertLayout& layout() const { return layout_; }
+
+    // The same phase on every rank, or one entry where all ranks are alike. `fraction`: one of c
+    // chunks.
+    ComputeTask compute_task(const std::vector<const PhaseWork*>& ranks, double fraction) const;
+    // `groups`: the draw of every group of the world; unused for HP's equal split.
+    ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>& groups,
+                               double fraction) const;
+    ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
+    ReduceTask reduce_task(const ReduceWork& work, double share);
+
+  private:
+    Seconds compute_time(const ComputeWork& work, Pass pass, double fraction) const;
+    void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const;
+    PathBytes mean_bytes(bool second_stage) const;
+    const LayerWork& moe_layer_of_workload() const;
+    std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, bool reverse,
+                                                  double fraction) const;
+    ExchangeStage head_stage(const ExchangeWork& work, double fraction) const;
+
+    const Scenario& scenario_;
+    const Plan& plan_;
+    const Profile& profile_;
+    const Workload& workload_;
+    ExpertLayout layout_;
+    PriceBook book_;
+};
+
+}  // namespace headway
