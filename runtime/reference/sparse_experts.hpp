@@ -1,0 +1,65 @@
+// Sparse experts: from routed rows to the gated sum of their experts' outputs, and back. With
+// `peers`, expert e of a router lives on rank e / (E / peers) and rows travel there and back (EP,
+// and the inner EP of HP x EP); without, all experts are local. `fused` (HP) gathers each expert's
+// rows when it computes, instead of laying all copies out first. Two ways to travel: a copy per
+// chosen expert (Dedup::none), or a copy per distinct rank (Dedup::rank), where the destination
+// forms the gated sum over its own experts. What a copy needs besides its row (counts, and for
+// Dedup::rank its experts and gates) goes with count_exchange.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "models/vocab/plan.hpp"
+#include "runtime/rank_context.hpp"
+#include "runtime/reference/expert_ffn.hpp"
+#include "runtime/reference/router.hpp"
+#include "runtime/reference/row_exchange.hpp"
+
+namespace headway::runtime {
+
+struct SparseShape {
+    int num_experts = 0;  // E, of one router, on all peers together
+    Activation activation = Activation::gelu;
+    Dedup dedup = Dedup::none;
+    bool fused = false;  // without peers only
+    Summation summation = Summation::fast;
+};
+
+// What forward leaves for backward. "Slot" is row * k + choice of a source; "copy" is a row that
+// travels; "entry" is a copy at one local expert.
+template <class S>
+struct SparseState {
+    std::vector<std::int64_t> copy_row;       // [copies sent] row of x
+    std::vector<std::int64_t> slot_position;  // [rows, k] copy of a slot, -1: dropped; Dedup::none
+    std::vector<std::int64_t> entry_slot;     // [entries sent] slot of an entry; Dedup::rank
+    std::vector<std::int64_t> sent_copies;    // [peers]
+    std::vector<std::int64_t> received_copies;
+    std::vector<std::int64_t> sent_entries;  // [peers], Dedup::rank
+    std::vector<std::int64_t> received_entries;
+    std::vector<std::int64_t> entry_copy;  // [entries received] copy that each entry is of
+    std::vector<S> entry_gate;             // [entries received], Dedup::rank
+    Grouping entries;                      // received entries by local expert
+    FfnState<S> ffn;
+    Matrix<S> expert_output;  // by entry group, Dedup::rank
+    Matrix<S> returned;       // [copies sent] outputs at the source, Dedup::none
+};
+
+// experts: [heads * E] without peers, [E / peers] with.
+template <class S>
+Matrix<S> sparse_forward(RankContext& context, Communicator* peers, const SparseShape& shape,
+                         std::span<const ExpertWeights<S>> experts, ConstMatrixView<S> x,
+                         std::span<const RowBlock> blocks, const Routed<S>& routed,
+                         SparseState<S>& state);
+
+// `x` is that of forward. Returns dx; sets the gradient of every gate and adds to the experts'
+// gradients.
+template <class S>
+Matrix<S> sparse_backward(RankContext& context, Communicator* peers, const SparseShape& shape,
+                          std::span<const ExpertWeights<S>> experts, ConstMatrixView<S> x,
+                          const Routed<S>& routed, const SparseState<S>& state,
+                          ConstMatrixView<S> dout, std::vector<S>& gate_gradient,
+                          std::span<ExpertWeights<S>> gradients);
+
+}  // namespace headway::runtime
