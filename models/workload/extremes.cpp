@@ -50,8 +50,9 @@ double expected_max(const std::vector<double>& mean, const std::vector<double>& 
         const double x = low + i * step;
         double below = 1.0;
         for (std::size_t r = 0; r < mean.size() && below > 0.0; ++r) {
-            below *=
-                sigma[r] > 0.0 ? normal_cdf((x - mean[r]) / sigma[r]) : (x >= mean[r] ? 1.0 : 0.0);
+            const double distance = x - mean[r];
+            if (distance >= 5.0 * sigma[r]) continue;  // certainly below
+            below *= sigma[r] > 0.0 ? normal_cdf(distance / sigma[r]) : 0.0;
         }
         above += (i == 0 || i == kSteps ? 0.5 : 1.0) * (1.0 - below);
     }

@@ -21,6 +21,10 @@ double log_choose(int n, int k) {
     return std::lgamma(n + 1.0) - std::lgamma(k + 1.0) - std::lgamma(n - k + 1.0);
 }
 
+constexpr double kExact = 1e-9;
+// Near enough for an expansion point: rate_after corrects to third order.
+constexpr double kNear = 0.02;
+
 bool is_group_limited(const RouterShape& shape) {
     return shape.num_groups > 1 && shape.top_groups < shape.num_groups;
 }
@@ -35,13 +39,12 @@ bool is_uniform(const std::vector<double>& weights) {
 struct Moments {
     double rung = 0.0, rate = 0.0, second = 0.0, third = 0.0;
 
-    void add(double presence, double w, double s) {
-        const double silent = std::exp(-w * s);
-        rung += presence * (1.0 - silent);
-        const double left = presence * silent;
-        rate += left * w;
-        second += left * w * w;
-        third += left * w * w * w;
+    void add(double presence, double w, double silent) {
+        const double left = presence * silent, first = left * w;
+        rung += presence - left;
+        rate += first;
+        second += first * w;
+        third += first * w * w;
     }
 };
 
@@ -53,7 +56,7 @@ Moments combine(double a, const Moments& x, double b, const Moments& y) {
 // Time at which the expected number of rung clocks is `target`. The count is concave in time, so
 // Newton from the left never overshoots. Returns infinity when fewer clocks exist.
 double ring_time(const std::vector<double>& weights, const std::vector<double>& presence,
-                 double target, double start) {
+                 double target, double start, double tolerance) {
     double s = start;
     for (int iteration = 0; iteration < 200; ++iteration) {
         double rung = 0.0, rate = 0.0;
@@ -63,7 +66,7 @@ double ring_time(const std::vector<double>& weights, const std::vector<double>& 
             rate += silent * weights[e];
         }
         const double missing = target - rung;
-        if (missing <= 1e-9 * std::max(target, 1.0)) return s;
+        if (missing <= tolerance * std::max(target, 1.0)) return s;
         if (rate <= 1e-290) return HUGE_VAL;
         s += missing / rate;
     }
@@ -77,7 +80,7 @@ std::vector<double> group_presence(const std::vector<double>& weights, const Rou
     for (std::size_t e = 0; e < weights.size(); ++e) total[e / per_group] += weights[e];
     if (!is_group_limited(shape)) return std::vector<double>(total.size(), 1.0);
     const std::vector<double> ones(total.size(), 1.0);
-    const double s = ring_time(total, ones, shape.top_groups, 0.0);
+    const double s = ring_time(total, ones, shape.top_groups, 0.0, kExact);
     for (double& p : total) p = 1.0 - std::exp(-p * s);
     return total;
 }
@@ -136,7 +139,7 @@ std::vector<double> inclusion_probabilities(const std::vector<double>& popularit
     if (is_uniform(popularity))
         return std::vector<double>(popularity.size(), k / shape.num_experts);
     const std::vector<double> presence = expert_presence(group_presence(popularity, shape), shape);
-    const double s = ring_time(popularity, presence, k, 0.0);
+    const double s = ring_time(popularity, presence, k, 0.0, kExact);
     std::vector<double> result(popularity.size());
     for (std::size_t e = 0; e < result.size(); ++e) {
         result[e] = presence[e] * (1.0 - std::exp(-popularity[e] * s));
@@ -158,7 +161,7 @@ std::vector<double> hit_probabilities(const std::vector<double>& popularity,
     std::vector<double> miss(parts, 1.0);
     double s = 0.0;
     for (int j = 0; j < shape.top_k; ++j) {
-        s = ring_time(popularity, presence, j, s);
+        s = ring_time(popularity, presence, j, s, kNear);
         if (!std::isfinite(s)) {
             std::fill(miss.begin(), miss.end(), 0.0);
             break;
@@ -167,9 +170,10 @@ std::vector<double> hit_probabilities(const std::vector<double>& popularity,
         std::vector<Moments> of_part(parts), of_group(num_groups);
         for (std::size_t e = 0; e < popularity.size(); ++e) {
             // Inside a chosen group the group's own experts are present for sure.
-            of_part[e / per_part].add(limited ? 1.0 : presence[e], popularity[e], s);
-            if (limited) of_group[e / per_group].add(1.0, popularity[e], s);
-            all.add(presence[e], popularity[e], s);
+            const double silent = std::exp(-popularity[e] * s);
+            of_part[e / per_part].add(limited ? 1.0 : presence[e], popularity[e], silent);
+            if (limited) of_group[e / per_group].add(1.0, popularity[e], silent);
+            all.add(presence[e], popularity[e], silent);
         }
         for (std::size_t p = 0; p < parts; ++p) {
             const std::size_t g = p * per_part / per_group;

@@ -1,0 +1,226 @@
+#include "models/cost/explain.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <variant>
+
+#include "models/cost/price.hpp"
+#include "models/vocab/error.hpp"
+#include "models/workload/layout.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+namespace {
+
+std::string time_text(Seconds t) {
+    if (t >= ms) return fmt::format("{:.3f} ms", t.in(ms));
+    return fmt::format("{:.2f} us", t.in(us));
+}
+
+std::string bytes_text(Bytes b) {
+    if (b >= GiB) return fmt::format("{:.3f} GiB", b.in(GiB));
+    if (b >= MiB) return fmt::format("{:.2f} MiB", b.in(MiB));
+    return fmt::format("{:.0f} B", b.in(byte));
+}
+
+class Writer {
+  public:
+    template <class... Args>
+    void line(std::string label, fmt::format_string<Args...> format, Args&&... args) {
+        explanation_.lines.emplace_back(std::move(label),
+                                        fmt::format(format, std::forward<Args>(args)...));
+    }
+    Explanation take() { return std::move(explanation_); }
+
+  private:
+    Explanation explanation_;
+};
+
+void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profile& profile,
+                    const Cluster& cluster, const PriceBook& book) {
+    const KernelCurves& curves = profile.kernel(work.kernel);
+    const bool own_backward = pass == Pass::backward && !curves.backward.empty();
+    const RateCurve& curve = own_backward ? curves.backward.front() : curves.forward.front();
+    const LookUp rate = curve.at(work.size, work.width);
+    const Seconds time = book.kernel_time(work, pass),
+                  launches = work.launches * profile.overheads.launch;
+    out.line(std::string(name(work.kernel)), "{} in {} launch{}", time_text(time), work.launches,
+             work.launches == 1 ? "" : "es");
+    if (is_byte_rate(work.kernel)) {
+        out.line("  work", "{} through memory", bytes_text(work.bytes));
+        out.line("  curve point", "size {:.4g} B -> {:.0f} GB/s (grid {:.3g}..{:.3g} B){}",
+                 work.size, rate.value / 1e9, curve.size.front(), curve.size.back(),
+                 rate.extrapolated ? ", OUTSIDE the measured grid" : "");
+    } else {
+        out.line("  work", "{:.4g} GFLOP, {} through memory", work.flops.in(GFLOP),
+                 bytes_text(work.bytes));
+        out.line("  curve point",
+                 "size {:.4g}, width {:.4g} -> {:.1f} TFLOP/s (sizes {:.3g}..{:.3g}, widths "
+                 "{:.3g}..{:.3g}){}",
+                 work.size, work.width, rate.value / 1e12, curve.size.front(), curve.size.back(),
+                 curve.width.front(), curve.width.back(),
+                 rate.extrapolated ? ", OUTSIDE the measured grid" : "");
+    }
+    if (pass == Pass::backward && !own_backward)
+        out.line("  note", "no backward curve in the profile: the forward rate is used");
+    const Seconds bound =
+        max(work.flops / cluster.device.peak_matmul, work.bytes / cluster.device.memory_bandwidth);
+    out.line("  lower bound", "{} (device peak), achieved {:.0f} %", time_text(bound),
+             100.0 * (bound / time));
+    out.line("  launch overhead", "{}", time_text(launches));
+    out.line("  residual", "{:.0f} %; {}", 100.0 * curve.residual, curve.source);
+}
+
+Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
+    if (path == PathClass::nvlink) return cluster.nvlink->bandwidth;
+    if (path == PathClass::pcie) return cluster.pcie->bandwidth;
+    return cluster.fabric->nic *
+           (static_cast<double>(cluster.fabric->nics_per_node) / cluster.gpus_per_node);
+}
+
+void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest, int group_size,
+                   const Cluster& cluster, const PriceBook& book) {
+    for (std::size_t c = 0; c < mean.size(); ++c) {
+        if (busiest[c] <= Bytes{}) continue;
+        out.line(fmt::format("  over {}", kPathClassNames[c]),
+                 "{} off-rank by the mean rank, {} by the busiest (x{:.3f})", bytes_text(mean[c]),
+                 bytes_text(busiest[c]), mean[c] > Bytes{} ? busiest[c] / mean[c] : 1.0);
+    }
+    const std::vector<PathTime> times = book.path_times(busiest, group_size);
+    const auto slowest =
+        std::max_element(times.begin(), times.end(),
+                         [](const PathTime& a, const PathTime& b) { return a.time < b.time; });
+    for (auto t = times.begin(); t != times.end(); ++t) {
+        const Bandwidth link = link_bandwidth(cluster, t->path);
+        const Seconds bound = t->bytes * byte / link;
+        out.line(fmt::format("  {} curve", name(t->path)), "{} bytes looked up -> {}{}{}",
+                 fmt::format("{:.4g}", t->bytes), time_text(t->time),
+                 t->extrapolated ? ", beyond the largest measured size" : "",
+                 t == slowest ? "  <- decides" : "");
+        out.line("    link",
+                 "{:.1f} GB/s per rank and direction: lower bound {}, achieved {:.0f} %",
+                 link.in(GB / second), time_text(bound), 100.0 * (bound / t->time));
+        if (std::abs(t->link_ratio - 1.0) > 1e-9) {
+            out.line("    scaled",
+                     "measured on a link {:.3g} times as fast as this cluster's: the time above "
+                     "the floor is scaled by it",
+                     t->link_ratio);
+        }
+        out.line("    measured", "{} ranks, {:.3g}..{:.3g} B; floor {}; residual {:.0f} %; {}",
+                 t->curve->num_ranks, t->curve->bytes.front(), t->curve->bytes.back(),
+                 time_text(t->floor), 100.0 * t->curve->residual, t->curve->source);
+    }
+}
+
+struct Found {
+    const PhaseWork* work = nullptr;
+    int layer = -1, count = 1;
+};
+
+Found find_phase(const Workload& workload, Phase phase, Pass pass) {
+    const auto in = [&](const std::vector<PhaseWork>& phases) -> const PhaseWork* {
+        for (const PhaseWork& p : phases) {
+            if (p.phase == phase && p.pass == pass) return &p;
+        }
+        return nullptr;
+    };
+    for (const LayerWork& layer : workload.layers) {
+        if (const PhaseWork* p = in(pass == Pass::forward ? layer.forward : layer.backward))
+            return {p, layer.first_layer, layer.count};
+    }
+    for (const auto* phases : {&workload.before, &workload.after, &workload.update}) {
+        if (const PhaseWork* p = in(*phases)) return {p};
+    }
+    return {};
+}
+
+std::string phases_of(const Workload& workload) {
+    std::string text;
+    for (int pass = 0; pass < 3; ++pass) {
+        for (int phase = 0; phase < kNumPhases; ++phase) {
+            if (find_phase(workload, static_cast<Phase>(phase), static_cast<Pass>(pass)).work ==
+                nullptr)
+                continue;
+            text += fmt::format("{}{} ({})", text.empty() ? "" : ", ",
+                                kPhaseNames[static_cast<std::size_t>(phase)],
+                                kPassNames[static_cast<std::size_t>(pass)]);
+        }
+    }
+    return text;
+}
+
+}  // namespace
+
+Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
+                    Pass pass) {
+    const Workload workload = build_workload(scenario, plan);
+    const Found found = find_phase(workload, phase, pass);
+    if (found.work == nullptr) {
+        throw InputError({.where = "--phase",
+                          .found = fmt::format("plan {} has no phase {} in its {} pass", plan.name,
+                                               name(phase), name(pass)),
+                          .accepted = phases_of(workload)});
+    }
+    PriceBook book(profile, scenario.cluster);
+    Writer out;
+    out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
+    if (found.layer >= 0)
+        out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
+    const ExpertLayout layout = expert_layout(scenario, plan);
+    if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
+        out.line("time", "{}", time_text(book.compute(*compute, pass, 1.0).time));
+        for (int i = 0; i < compute->num_kernels; ++i) {
+            explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
+                           scenario.cluster, book);
+        }
+    } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
+        const Price price = book.exchange(*exchange, 1.0);
+        out.line("time", "{}, decided by {}", time_text(price.time), name(price.bottleneck));
+        out.line("group", "{} ranks, {} messages out of each rank", exchange->group_size,
+                 exchange->group_size - 1);
+        const bool routed = phase == Phase::dispatch || phase == Phase::combine;
+        if (routed) {
+            const GroupLoad load = expected_load(scenario, plan, found.layer);
+            out.line("copies", "dedup {}: {:.4f} copies a token of {:.0f} B, {:.0f} tokens a rank",
+                     kDedupNames[static_cast<std::size_t>(layout.dedup)],
+                     load.copies_sent / layout.tokens_per_rank,
+                     layout.width * bytes_per_element(scenario.model.dtype),
+                     layout.tokens_per_rank);
+        } else {
+            out.line("copies", "equal split, known before routing: independent of k and of skew");
+        }
+        out.line(exchange->forwarded ? "first stage" : "exchange", "{}",
+                 exchange->forwarded ? "one copy per remote node" : "all pairs at once");
+        explain_stage(out, exchange->mean, exchange->busiest, exchange->group_size,
+                      scenario.cluster, book);
+        if (exchange->forwarded) {
+            out.line("second stage", "forwarding inside the node");
+            explain_stage(out, exchange->forward_mean, exchange->forward_busiest,
+                          exchange->group_size, scenario.cluster, book);
+        }
+    } else if (const auto* counts = std::get_if<CountExchangeWork>(&found.work->work)) {
+        out.line("time", "{}", time_text(book.count_exchange(*counts, 1.0).time));
+        out.line("count exchange", "{}{}", time_text(profile.overheads.count_exchange),
+                 counts->hidden ? " (hidden behind the permute)" : "");
+        out.line("host sync", "{}: the host must know the splits before it can launch the dispatch",
+                 time_text(profile.overheads.host_sync));
+        out.line("source", "{}", profile.overheads.source);
+    } else {
+        const auto& reduce = std::get<ReduceWork>(found.work->work);
+        const Price price = book.reduce(reduce, 1.0);
+        out.line("time", "{} before overlap, over {}", time_text(price.time),
+                 name(price.bottleneck));
+        out.line("group", "{} ranks, {} apart; buffer {}", reduce.group_size, reduce.stride,
+                 bytes_text(reduce.bytes));
+        out.line("overlap", "{}",
+                 reduce.overlaps_backward
+                     ? "hidden behind the last micro-batch's backward, but for its last bucket"
+                     : "none");
+    }
+    return out.take();
+}
+
+}  // namespace headway
