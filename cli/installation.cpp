@@ -36,15 +36,6 @@ fs::path find(const fs::path& relative, const std::string& what) {
 
 }  // namespace
 
-fs::path presets_directory(const std::optional<std::string>& chosen) {
-    if (!chosen) return find("scenarios/models", "the folder of presets").parent_path();
-    std::error_code ignored;
-    if (fs::is_directory(*chosen, ignored)) return *chosen;
-    throw InputError({.where = "--presets",
-                      .found = "no folder '" + *chosen + "'",
-                      .accepted = "a folder with clusters/, models/ and profiles/ in it"});
-}
-
 fs::path plot_script() {
     return find("analysis/plot.py", "the plotting script");
 }

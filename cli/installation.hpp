@@ -1,16 +1,11 @@
-// Where headway's data lies: beside an installed executable (PREFIX/share/headway), beside a build
-// folder in a checkout, or in the source tree this build was made from; in that order.
+// Where headway's own files lie: beside an installed executable (PREFIX/share/headway), above a
+// build folder in a checkout, or in the source tree this build was made from; in that order.
+// Presets are found by models/scenario in the same places.
 #pragma once
 
 #include <filesystem>
-#include <optional>
-#include <string>
 
 namespace headway::cli {
-
-// The folder of presets (clusters/, models/, profiles/). `chosen` is the value of --presets.
-// InputError when there is none.
-std::filesystem::path presets_directory(const std::optional<std::string>& chosen = std::nullopt);
 
 // analysis/plot.py. InputError when it is not there.
 std::filesystem::path plot_script();

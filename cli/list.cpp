@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
-#include "cli/installation.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
+#include "cli/scenario_options.hpp"
 
 namespace headway::cli {
 namespace {
@@ -22,30 +24,44 @@ const std::vector<std::string> kKinds = {"models", "clusters", "profiles", "scen
 std::string summary_of(const fs::path& file) {
     std::ifstream stream(file);
     std::string line;
-    if (!std::getline(stream, line) || line.empty() || line[0] != '#') return "";
-    return line.substr(std::min(line.size(), line.find_first_not_of("# ")));
+    if (!std::getline(stream, line) || !line.starts_with("#")) return "";
+    line.erase(0, line.find_first_not_of("# "));
+    return line.size() <= 72 ? line : line.substr(0, 69) + "...";
 }
 
-std::vector<fs::path> yaml_files(const fs::path& folder) {
-    std::vector<fs::path> files;
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-        if (entry.path().extension() == ".yaml") files.push_back(entry.path());
+// The scenarios are ready to run, so they are named by path; presets by their name.
+std::vector<std::pair<std::string, fs::path>> shipped_scenarios(const ReadOptions& options) {
+    std::vector<std::pair<std::string, fs::path>> found;
+    for (const fs::path& folder : options.preset_dirs) {
+        std::error_code ignored;
+        for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+            const fs::path& path = entry.path();
+            if (path.extension() != ".yaml") continue;
+            const std::string near = fs::proximate(path, ignored).string();
+            const std::string full = path.lexically_normal().string();
+            found.emplace_back(near.size() < full.size() ? near : full, path);
+        }
+        if (!found.empty()) break;
     }
-    std::sort(files.begin(), files.end());
-    return files;
+    std::sort(found.begin(), found.end());
+    return found;
 }
 
-std::string describe(const fs::path& folder, const std::string& kind) {
-    const auto files = yaml_files(folder);
-    std::string text = fmt::format("{} ({})\n", kind, folder.string());
-    if (files.empty()) text += "  none\n";
-    for (const fs::path& file : files) {
-        std::string summary = summary_of(file);
-        if (summary.size() > 72) summary = summary.substr(0, 69) + "...";
-        text += fmt::format("  {:<24} {}\n", file.stem().string(), summary);
+std::string describe(const std::string& kind, const ReadOptions& options) {
+    std::vector<std::pair<std::string, fs::path>> found;
+    if (kind == "scenarios") found = shipped_scenarios(options);
+    for (const Preset& preset : list_presets(options)) {
+        if (preset.kind == kind) found.emplace_back(preset.name, preset.path);
     }
-    return text;
+    std::size_t width = 0;
+    for (const auto& [name, path] : found) width = std::max(width, name.size());
+    std::string text = kind + "\n";
+    for (const auto& [name, path] : found) {
+        std::string line = fmt::format("  {:<{}}  {}", name, width, summary_of(path));
+        line.erase(line.find_last_not_of(' ') + 1);
+        text += line + '\n';
+    }
+    return found.empty() ? text + "  none\n" : text;
 }
 
 }  // namespace
@@ -67,12 +83,12 @@ int run_list(Args args) {
     if (!values) return kDone;
     const auto chosen = optional_text(*values, "kind");
     if (chosen) one_of(*chosen, kKinds, "headway list");
-    const fs::path presets = presets_directory(optional_text(*values, "presets"));
+    const ReadOptions read = read_options(*values);
     std::string text;
     for (const std::string& kind : kKinds) {
         if (chosen && *chosen != kind) continue;
-        text += (text.empty() ? "" : "\n");
-        text += describe(kind == "scenarios" ? presets : presets / kind, kind);
+        if (!text.empty()) text += '\n';
+        text += describe(kind, read);
     }
     write_stdout(text);
     return kDone;

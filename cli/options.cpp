@@ -99,6 +99,15 @@ std::string one_of(const std::string& word, const std::vector<std::string>& acce
                       .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
+int whole_number(const po::variables_map& values, const std::string& name, int minimum,
+                 int maximum) {
+    const int value = values[name].as<int>();
+    if (minimum <= value && value <= maximum) return value;
+    throw InputError({.where = "--" + name,
+                      .found = fmt::format("{}", value),
+                      .accepted = fmt::format("a whole number from {} to {}", minimum, maximum)});
+}
+
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name) {
     if (values.count(name) == 0) return std::nullopt;
     return values[name].as<std::string>();

@@ -37,6 +37,10 @@ std::string required(const po::variables_map& values, const std::string& name,
 std::string one_of(const std::string& word, const std::vector<std::string>& accepted,
                    const std::string& where);
 
+// The value of a whole-number option, checked against its range.
+int whole_number(const po::variables_map& values, const std::string& name, int minimum,
+                 int maximum);
+
 // The value if given, else nothing.
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name);
 

@@ -8,10 +8,13 @@ namespace {
 // One row a verb, grouped as `headway --help` prints them.
 constexpr auto kVerbs = std::to_array<Verb>({
     // Predict and simulate
+    {"Predict and simulate", "predict", "step time, phases, traffic and memory of every plan",
+     run_predict},
 
     // Measure and check
 
     // Look and draw
+    {"Look and draw", "show", "a scenario or preset with every default written out", run_show},
     {"Look and draw", "list", "presets that can be named in a scenario", run_list},
     {"Look and draw", "plot", "figures from result files (JSON or CSV)", run_plot},
 });

@@ -25,10 +25,12 @@ struct Verb {
 
 std::span<const Verb> all_verbs();
 
-// Look around
-int run_list(Args args);
+// Predict and simulate
+int run_predict(Args args);
 
-// Draw
+// Look and draw
+int run_show(Args args);
+int run_list(Args args);
 int run_plot(Args args);
 
 }  // namespace headway::cli

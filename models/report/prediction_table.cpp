@@ -18,7 +18,7 @@ namespace {
 using Plans = std::span<const PlanPrediction>;
 
 constexpr std::size_t kNameWidth = 13;   // of a plan above its column
-constexpr std::size_t kLabelWidth = 24;  // of the rows beside the plans
+constexpr std::size_t kLabelWidth = 36;  // of memory items
 constexpr double kBriefShare = 0.01;     // phases below this share of every step are summed up
 
 std::string clipped(const std::string& name, std::size_t width) {

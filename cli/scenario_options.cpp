@@ -1,0 +1,62 @@
+#include "cli/scenario_options.hpp"
+
+#include <filesystem>
+#include <system_error>
+
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+
+namespace fs = std::filesystem;
+
+void add_scenario_options(po::options_description& options) {
+    options.add_options()("scenario", po::value<std::string>()->value_name("FILE"),
+                          "scenario file (YAML)")(
+        "profile", po::value<std::string>()->value_name("FILE|NAME"),
+        "measured curves of a machine, in place of the scenario's own")(
+        "presets", po::value<std::string>()->value_name("DIR"),
+        "folder with clusters/, models/, profiles/, searched before the shipped one");
+}
+
+ReadOptions read_options(const po::variables_map& values) {
+    ReadOptions options{builtin_preset_dirs()};
+    const auto chosen = optional_text(values, "presets");
+    if (!chosen) return options;
+    std::error_code ignored;
+    if (!fs::is_directory(*chosen, ignored)) {
+        throw InputError({.where = "--presets",
+                          .found = "no folder '" + *chosen + "'",
+                          .accepted = "a folder with clusters/, models/ and profiles/ in it"});
+    }
+    options.preset_dirs.insert(options.preset_dirs.begin(), *chosen);
+    return options;
+}
+
+Profile load_profile(const std::string& file_or_preset, const ReadOptions& options) {
+    std::error_code ignored;
+    const fs::path path(file_or_preset);
+    const bool is_name = !path.has_parent_path() && !path.has_extension();
+    if (is_name && !fs::exists(path, ignored)) {
+        return read_profile(find_preset("profiles", file_or_preset, options), options);
+    }
+    return read_profile(path, options);
+}
+
+Scenario load_scenario(const po::variables_map& values, std::string_view verb) {
+    const ReadOptions options = read_options(values);
+    Scenario scenario = read_scenario(required(values, "scenario", verb), options);
+    const auto profile = optional_text(values, "profile");
+    if (profile) scenario.profile = load_profile(*profile, options);
+    return scenario;
+}
+
+const Profile& profile_of(const Scenario& scenario) {
+    if (scenario.profile) return *scenario.profile;
+    throw InputError({.where = "scenario " + scenario.name,
+                      .found = "no profile: nothing says how fast this machine is",
+                      .accepted = "a 'profile:' in the scenario, or --profile FILE|NAME",
+                      .hint = "headway list profiles names the shipped ones; headway calibrate "
+                              "measures your own"});
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,28 @@
+// The options of every verb that reads a scenario: the file itself, --profile and --presets.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "cli/options.hpp"
+#include "models/scenario/read_scenario.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway::cli {
+
+// Adds "scenario" (to be named in CommandHelp::positional), "profile" and "presets".
+void add_scenario_options(po::options_description& options);
+
+// --presets DIR is searched before the built-in folders.
+ReadOptions read_options(const po::variables_map& values);
+
+// The scenario with the profile of --profile, if given, in place of its own.
+Scenario load_scenario(const po::variables_map& values, std::string_view verb);
+
+// A profile file, or the name of a preset.
+Profile load_profile(const std::string& file_or_preset, const ReadOptions& options);
+
+// InputError if neither the scenario nor --profile gave one.
+const Profile& profile_of(const Scenario& scenario);
+
+}  // namespace headway::cli

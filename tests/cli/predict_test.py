@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""headway predict, show and list on a shipped scenario.
+
+usage: predict_test.py HEADWAY SCENARIO.yaml
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HEADWAY = ""
+SCENARIO = ""
+
+
+def headway(*words):
+    return subprocess.run(
+        [HEADWAY, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+class Predict(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def predict(self, *words) -> str:
+        result = headway("predict", SCENARIO, *words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def test_table_has_every_plan_and_fits_a_hundred_columns(self):
+        table = self.predict()
+        plans = json.loads(self.predict("--format", "json"))["plans"]
+        for plan in plans:
+            self.assertIn(plan["name"], table)
+        for words in ((), ("--verbose",)):
+            lines = self.predict(*words).splitlines()
+            # Warnings and notes are prose and may be longer.
+            tables = [line for line in lines if not line.startswith(("warning:", "note:"))]
+            self.assertLessEqual(max(map(len, tables)), 100)
+
+    def test_phases_add_up_to_the_step(self):
+        for plan in json.loads(self.predict("--format", "json"))["plans"]:
+            total = sum(phase["time_s"] for phase in plan["phases"])
+            self.assertAlmostEqual(total / plan["step_time_s"], 1.0, places=9, msg=plan["name"])
+            low, high = plan["step_time_interval_s"]
+            self.assertTrue(0 < low <= plan["step_time_s"] <= high)
+
+    def test_memory_items_add_up_to_the_peak(self):
+        for plan in json.loads(self.predict("--format", "json"))["plans"]:
+            total = sum(plan["memory"]["items"].values())
+            self.assertAlmostEqual(total / plan["memory"]["peak_bytes"], 1.0, places=9)
+
+    def test_the_baseline_has_speedup_one(self):
+        result = json.loads(self.predict("--format", "json"))
+        speedups = {plan["name"]: plan["speedup_vs_baseline"] for plan in result["plans"]}
+        self.assertEqual(speedups[result["baseline"]], 1.0)
+
+    def test_same_bytes_for_any_number_of_threads(self):
+        one, four = (
+            self.predict("--format", "json", "--samples", "8", "--threads", threads)
+            for threads in ("1", "4")
+        )
+        self.assertEqual(one, four)
+
+    def test_out_writes_what_standard_output_shows_and_leaves_nothing_else(self):
+        for form in ("table", "json", "csv"):
+            path = self.folder / f"result.{form}"
+            self.assertEqual(self.predict("--format", form, "--out", str(path)), "")
+            self.assertEqual(path.read_text(), self.predict("--format", form))
+        self.assertEqual(len(list(self.folder.iterdir())), 3)
+
+    def test_a_refused_out_keeps_the_old_file(self):
+        result = headway("predict", SCENARIO, "--out", str(self.folder / "none" / "x"))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("No such file or directory", result.stderr)
+
+    def test_csv_ends_with_its_row_count(self):
+        lines = self.predict("--format", "csv").splitlines()
+        rows = [line for line in lines if line.startswith("predicted,")]
+        self.assertGreater(len(rows), 0)
+        self.assertEqual(lines[-1], f"# end: {len(rows)} rows")
+
+    def test_one_plan_can_be_chosen_and_a_typo_is_explained(self):
+        names = [plan["name"] for plan in json.loads(self.predict("--format", "json"))["plans"]]
+        only = json.loads(self.predict("--format", "json", "--plan", names[-1]))["plans"]
+        self.assertEqual([plan["name"] for plan in only], [names[-1]])
+        result = headway("predict", SCENARIO, "--plan", names[-1] + "x")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn(f"did you mean '{names[-1]}'?", result.stderr)
+
+    def test_show_is_a_fixed_point_that_predicts_the_same(self):
+        shown = self.folder / "shown.yaml"
+        self.assertEqual(headway("show", SCENARIO, "--out", str(shown)).returncode, 0)
+        again = headway("show", str(shown))
+        self.assertEqual(again.returncode, 0, again.stderr)
+        without_comments = [
+            [line for line in text.splitlines() if not line.startswith("#")]
+            for text in (shown.read_text(), again.stdout)
+        ]
+        self.assertEqual(without_comments[0], without_comments[1])
+        ours, theirs = (
+            json.loads(headway("predict", str(path), "--format", "json").stdout)["plans"]
+            for path in (SCENARIO, shown)
+        )
+        self.assertEqual(ours, theirs)
+
+    def test_everything_listed_can_be_shown(self):
+        for kind in ("models", "clusters", "profiles"):
+            lines = headway("list", kind).stdout.splitlines()[1:]
+            names = [line.split()[0] for line in lines]
+            self.assertGreater(len(names), 0, kind)
+            for name in names:
+                result = headway("show", f"{kind}/{name}")
+                self.assertEqual(result.returncode, 0, f"{kind}/{name}: {result.stderr}")
+
+    def test_figures_are_drawn(self):
+        path = self.folder / "r.json"
+        self.predict("--format", "json", "--out", str(path))
+        if headway("plot", "--figure", "list").returncode != 0:
+            self.skipTest("no Python with matplotlib")
+        for figure in ("phases", "memory", "traffic"):
+            for ending, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml")):
+                drawn = self.folder / (figure + ending)
+                result = headway("plot", str(path), "--figure", figure, "-o", str(drawn))
+                self.assertEqual(result.returncode, 0, result.stderr)
+                self.assertEqual(drawn.read_bytes()[: len(magic)], magic)
+
+    def test_infeasible_plans_exit_with_one(self):
+        shown = headway("show", SCENARIO).stdout
+        # The GPU's memory is the only bare "memory:" of a scenario.
+        lines = [
+            line.split("memory:")[0] + "memory: 1 MiB"
+            if line.strip().startswith("memory:")
+            else line
+            for line in shown.splitlines()
+        ]
+        tiny = self.folder / "tiny.yaml"
+        tiny.write_text("\n".join(lines) + "\n")
+        result = headway("predict", str(tiny))
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("infeasible: ", result.stdout)
+
+
+if __name__ == "__main__":
+    HEADWAY, SCENARIO = sys.argv.pop(1), os.path.abspath(sys.argv.pop(1))
+    unittest.main()
