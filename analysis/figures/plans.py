@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from results import Prediction
 from style import LINKS, PHASES, byte_unit, legend_below, significant, time_unit
 
-SMALL = 0.015  # parts below this share of the longest bar are drawn together as "others"
+SMALL = 0.01  # parts below this share of the longest bar are drawn together as "others"
 
 
 def _single(results) -> Prediction | None:
@@ -121,15 +124,13 @@ def _memory_looks(names: list[str]) -> dict:
         "communication": "#D55E00",
         "workspace": "#CC79A7",
     }
-    looks = {}
+    hatches = ["", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++"]
+    looks, seen = {}, {}
     for name in names:
-        group = name.partition("/")[0]
-        if group == name or group not in fixed:
-            looks[name] = (fixed.get(group, "#999999"), "")
-        else:
-            hatches = ["", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++"]
-            siblings = [other for other in names if other.startswith(group + "/")]
-            looks[name] = (fixed[group], hatches[siblings.index(name) % len(hatches)])
+        group = re.split(r"[^a-z]", name)[0]  # "activations" of "activations: MoE"
+        colour = fixed.get(group, "#999999")
+        looks[name] = (colour, hatches[seen.get(colour, 0) % len(hatches)])
+        seen[colour] = seen.get(colour, 0) + 1
     return {**looks, "others": ("#DDDDDD", "")}
 
 
@@ -164,26 +165,17 @@ def memory(results, title: str | None):
             fontsize=8,
         )
     capacity = factor * max(plan["memory"].get("capacity_bytes", 0) for plan in plans)
-    right = 1.15 * factor * largest
+    right, line = 1.15 * factor * largest, []
     if 0 < capacity < 4 * right:
         axes.axvline(capacity, color="black", linestyle="--", linewidth=1)
-        axes.annotate(
-            f"GPU: {significant(capacity)} {unit}",
-            (capacity, 0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-3, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            rotation=90,
-        )
+        label = f"GPU memory: {significant(capacity)} {unit}"
+        line = [Line2D([], [], color="black", linestyle="--", linewidth=1, label=label)]
         right = max(right, 1.03 * capacity)
     _label_plans(axes, plans)
     axes.set_xlim(0, right)
     axes.set_xlabel(f"peak memory of the busiest rank [{unit}]")
     axes.set_title(title or f"{prediction.scenario}: memory")
-    legend_below(figure, _handles(names, looks), columns=4)
+    legend_below(figure, _handles(names, looks) + line, columns=4)
     return figure
 
 
