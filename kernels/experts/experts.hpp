@@ -33,10 +33,12 @@ struct ExpertShape {
     int hidden = 0;             // f: a multiple of 64
     Activation activation = Activation::gelu_erf;
 
-    [[nodiscard]] bool gated() const { return activation == Activation::swiglu; }
-    [[nodiscard]] int hidden_rows() const { return gated() ? 2 * hidden : hidden; }  // of W1
+    [[nodiscard]] constexpr bool gated() const { return activation == Activation::swiglu; }
+    [[nodiscard]] constexpr int hidden_rows() const {
+        return gated() ? 2 * hidden : hidden;
+    }  // of W1
     // What the tile list must hold at most, whatever the routing.
-    [[nodiscard]] int64_t max_tiles() const {
+    [[nodiscard]] constexpr int64_t max_tiles() const {
         return (num_rows + expert_tile_rows - 1) / expert_tile_rows + num_groups;
     }
 };

@@ -1,0 +1,75 @@
+// Activations and their slopes for the fast kernels, one tanh.approx each:
+//   GELU    x Phi(x) = h (1 + tanh p(x)), h = x / 2; erf form: p is the odd polynomial of degree 5
+//           that minimises max |x| |Phi error| (2.5e-5), tanh form: sqrt(2/pi)(x + 0.044715 x^3);
+//   SwiGLU  silu(g) u = (g/2)(1 + tanh(g/2)) u.
+// tanh.approx has a relative error of 2^-11, under bf16's half step of 2^-9.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/experts/experts.hpp"
+
+namespace headway::kernels {
+
+struct ValueSlope {
+    float value;
+    float slope;
+};
+
+__device__ __forceinline__ float tanh_approx(float x) {
+    float t;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x));
+    return t;
+}
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+}
+
+template <Activation Act>
+struct GeluTerms {
+    static constexpr bool erf_form = Act == Activation::gelu_erf;
+    static constexpr float c1 = erf_form ? 0.79750789f : 0.79788456f;
+    static constexpr float c3 = erf_form ? 0.03700565f : 0.03567741f;
+    static constexpr float c5 = erf_form ? -3.5151711e-4f : 0.0f;
+
+    // NOTE: the degree-5 term is negative; past |x| = 6 tanh p is 1, so x^2 stops there.
+    __device__ __forceinline__ static float square(float x) {
+        return erf_form ? fminf(x * x, 36.0f) : x * x;
+    }
+    __device__ __forceinline__ static float odd_factor(float u) {
+        return erf_form ? fmaf(u, fmaf(u, c5, c3), c1) : fmaf(u, c3, c1);
+    }
+    __device__ __forceinline__ static float derivative(float u) {
+        return erf_form ? fmaf(u, fmaf(u, 5.0f * c5, 3.0f * c3), c1) : fmaf(u, 3.0f * c3, c1);
+    }
+};
+
+template <Activation Act>
+__device__ __forceinline__ float activate(float x) {
+    const float half = 0.5f * x;
+    if constexpr (Act == Activation::swiglu) return fmaf(half, tanh_approx(half), half);
+    using Terms = GeluTerms<Act>;
+    return fmaf(half, tanh_approx(x * Terms::odd_factor(Terms::square(x))), half);
+}
+
+// d/dx [h (1 + t)] = (1 + t)/2 + h (1 - t^2) p'(x); for silu p' = 1/2.
+template <Activation Act>
+__device__ __forceinline__ ValueSlope activate_with_slope(float x) {
+    const float half = 0.5f * x;
+    if constexpr (Act == Activation::swiglu) {
+        const float t = tanh_approx(half);
+        return {fmaf(half, t, half), fmaf(0.5f * half, fmaf(-t, t, 1.0f), fmaf(0.5f, t, 0.5f))};
+    } else {
+        using Terms = GeluTerms<Act>;
+        const float u = Terms::square(x);
+        const float t = tanh_approx(x * Terms::odd_factor(u));
+        const float bend = half * Terms::derivative(u);
+        return {fmaf(half, t, half), fmaf(bend, fmaf(-t, t, 1.0f), fmaf(0.5f, t, 0.5f))};
+    }
+}
+
+}  // namespace headway::kernels

@@ -1,0 +1,440 @@
+// First backward kernel on Hopper, row-stationary: recomputes the hidden activations and yields
+//   dA = dy W2^T, dgate = <act(S), dA>, dH = gate dA act'(S), dx = dH W1, with S = x W1^T,
+// per 128-row tile. dH and gate*act(S) leave as bf16 tile images for the weight-gradient kernel:
+// each thread stores its accumulator columns as they lie, so within a 64-wide image hidden unit
+//   32 h + 8 j + 2 q + e  sits at position  32 h + 8 q + 2 j + e   (h < 2, j < 4, q < 4, e < 2).
+// Structure as the forward kernel: producer warps, two consumer warpgroups of 64 rows in turns.
+#include <algorithm>
+
+#include "kernels/experts/hopper.hpp"
+#include "kernels/experts/hopper_device.cuh"
+
+namespace headway::kernels::hopper {
+namespace {
+
+template <int D>
+struct RowsLayout {
+    static constexpr int num_row_stages = D == 64 ? 3 : (D == 128 ? 2 : 1);
+    static constexpr int num_slots1 = D == 64 ? 8 : (D == 128 ? 4 : 2);
+    static constexpr int num_slots2 = D == 64 ? 8 : (D == 128 ? 2 : 1);
+    static constexpr uint32_t half_bytes = 128 * D;          // 64 rows of x or dy, or a slice
+    static constexpr uint32_t stage_bytes = 4 * half_bytes;  // x halves, then dy halves
+    static constexpr uint32_t rows_bytes = num_row_stages * stage_bytes;
+    static constexpr uint32_t slots1_bytes = num_slots1 * half_bytes;
+    static constexpr uint32_t slots2_bytes = num_slots2 * half_bytes;
+    static constexpr uint32_t smem_bytes = rows_bytes + slots1_bytes + slots2_bytes + 1024 + 512;
+    static_assert(smem_bytes <= max_smem_bytes);
+};
+
+template <int D>
+struct RowsBarriers {
+    using Layout = RowsLayout<D>;
+    uint64_t rows_full[Layout::num_row_stages][2];
+    uint64_t rows_empty[Layout::num_row_stages][2];
+    uint64_t full1[Layout::num_slots1];
+    uint64_t empty1[Layout::num_slots1];
+    uint64_t full2[Layout::num_slots2];
+    uint64_t empty2[Layout::num_slots2];
+};
+
+struct RowsParams {
+    RowGrouping rows;
+    const __nv_bfloat16* x;
+    const __nv_bfloat16* dy_token;
+    __nv_bfloat16* dx_row;
+    float* dgate;
+    unsigned char* hidden_gradient;
+    unsigned char* gated_hidden;
+    int hidden;
+};
+
+template <int D>
+__device__ void init_barriers(RowsBarriers<D>& bars) {
+    using Layout = RowsLayout<D>;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2 * Layout::num_row_stages; ++i) {
+            ptx::mbarrier_init(&bars.rows_full[i / 2][i % 2], gather_arrivals);
+            ptx::mbarrier_init(&bars.rows_empty[i / 2][i % 2], 4);
+        }
+        for (int i = 0; i < Layout::num_slots1; ++i) {
+            ptx::mbarrier_init(&bars.full1[i], 1);
+            ptx::mbarrier_init(&bars.empty1[i], 8);
+        }
+        for (int i = 0; i < Layout::num_slots2; ++i) {
+            ptx::mbarrier_init(&bars.full2[i], 1);
+            ptx::mbarrier_init(&bars.empty2[i], 8);
+        }
+        ptx::mbarrier_init_fence();
+        ptx::fence_proxy_async();
+    }
+    __syncthreads();
+}
+
+// W1 slices a chunk: 1, or 2 (gate, up) when gated.
+template <int D, int Slices1>
+__device__ __forceinline__ bool fits_ring(int num_chunks) {
+    return num_chunks * Slices1 <= RowsLayout<D>::num_slots1 &&
+           num_chunks <= RowsLayout<D>::num_slots2;
+}
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+template <int D, int Slices1>
+__device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
+                               const CUtensorMap* map2, unsigned char* slots, RowsBarriers<D>& bars,
+                               TileRange range) {
+    using Layout = RowsLayout<D>;
+    const int num_chunks = p.hidden / 64;
+    const bool resident = fits_ring<D, Slices1>(num_chunks);
+    uint32_t load1 = 0;
+    uint32_t load2 = 0;
+    int group = -1;
+#pragma unroll 1
+    for (int t = range.begin; t < range.end; ++t) {
+        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
+        if (resident && tile.group == group) continue;
+        group = tile.group;
+#pragma unroll 1
+        for (int c = 0; c < num_chunks; ++c) {
+#pragma unroll 1
+            for (int s = 0; s < Slices1; ++s, ++load1) {
+                const auto at = ring_position<Layout::num_slots1>(load1);
+                ptx::mbarrier_wait(&bars.empty1[at.slot], at.phase ^ 1);
+                load_weight_slot<D>(slots + at.slot * Layout::half_bytes, map1,
+                                    &bars.full1[at.slot],
+                                    (group * Slices1 + s) * p.hidden + c * 64);
+            }
+            const auto at = ring_position<Layout::num_slots2>(load2++);
+            ptx::mbarrier_wait(&bars.empty2[at.slot], at.phase ^ 1);
+            load_weight_slot<D>(slots + Layout::slots1_bytes + at.slot * Layout::half_bytes, map2,
+                                &bars.full2[at.slot], group * p.hidden + c * 64);
+        }
+    }
+}
+
+template <int D>
+__device__ void gather_tiles(const RowsParams& p, uint32_t stages, RowsBarriers<D>& bars,
+                             TileRange range, int gather_warp) {
+    using Layout = RowsLayout<D>;
+#pragma unroll 1
+    for (int t = range.begin; t < range.end; ++t) {
+        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
+        const auto at = ring_position<Layout::num_row_stages>(t - range.begin);
+#pragma unroll 1
+        for (int half = 0; half < 2; ++half) {
+            const TokenPair tokens = load_tokens(p.rows.row_token, tile.row_begin + half * 64,
+                                                 tile.num_rows - half * 64);
+            const uint32_t dst = stages + at.slot * Layout::stage_bytes + half * Layout::half_bytes;
+            ptx::mbarrier_wait(&bars.rows_empty[at.slot][half], at.phase ^ 1);
+            gather_rows<D>(dst, p.x, tokens, gather_warp);
+            gather_rows<D>(dst + 2 * Layout::half_bytes, p.dy_token, tokens, gather_warp);
+            ptx::cp_async_arrive(&bars.rows_full[at.slot][half]);
+        }
+    }
+}
+
+template <int D, int Slices1>
+struct WeightRings {
+    using Layout = RowsLayout<D>;
+    RowsBarriers<D>& bars;
+    uint32_t slots;
+    uint32_t chunk_base;  // chunks streamed before this tile
+    bool release;
+
+    __device__ __forceinline__ RingPosition at1(int chunk, int slice) const {
+        return ring_position<Layout::num_slots1>((chunk_base + chunk) * Slices1 + slice);
+    }
+    __device__ __forceinline__ RingPosition at2(int chunk) const {
+        return ring_position<Layout::num_slots2>(chunk_base + chunk);
+    }
+    __device__ __forceinline__ uint32_t w1(int chunk, int slice) const {
+        return slots + at1(chunk, slice).slot * Layout::half_bytes;
+    }
+    __device__ __forceinline__ uint32_t w2(int chunk) const {
+        return slots + Layout::slots1_bytes + at2(chunk).slot * Layout::half_bytes;
+    }
+    __device__ __forceinline__ void wait(int chunk) const {
+#pragma unroll
+        for (int s = 0; s < Slices1; ++s)
+            ptx::mbarrier_wait(&bars.full1[at1(chunk, s).slot], at1(chunk, s).phase);
+        ptx::mbarrier_wait(&bars.full2[at2(chunk).slot], at2(chunk).phase);
+    }
+    __device__ __forceinline__ void free1(int chunk) const {
+        if (!release || threadIdx.x % 32 != 0) return;
+#pragma unroll
+        for (int s = 0; s < Slices1; ++s) ptx::mbarrier_arrive(&bars.empty1[at1(chunk, s).slot]);
+    }
+    __device__ __forceinline__ void free2(int chunk) const {
+        if (release && threadIdx.x % 32 == 0) ptx::mbarrier_arrive(&bars.empty2[at2(chunk).slot]);
+    }
+};
+
+// The two rows of a thread: row lane/4 and lane/4 + 8 of its warp's 16.
+struct RowPair {
+    float gate[2];
+    float dgate[2];
+};
+
+// Stores 16 packed values of a thread (row halves interleaved as A fragments) into an image.
+__device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4][4],
+                                            int first_row) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = first_row + lane / 4 + 8 * half;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int chunk = (4 * h + lane % 4) ^ (row & 7);
+            *reinterpret_cast<uint4*>(image + row * 128 + chunk * 16) = make_uint4(
+                v[2 * h][half], v[2 * h][2 + half], v[2 * h + 1][half], v[2 * h + 1][2 + half]);
+        }
+    }
+}
+
+// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S).
+template <Activation Act, int Slices1>
+__device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][32],
+                                                    const float (&da)[32], RowPair& rows,
+                                                    uint32_t (&dh)[Slices1][4][4],
+                                                    uint32_t (&gated)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+        const int r = i % 2;
+        float value[2];
+        float dfirst[2];
+        float dsecond[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int n = 2 * i + e;
+            const ValueSlope act = activate_with_slope<Act>(pre[0][n]);
+            const float scaled = da[n] * rows.gate[r];
+            if constexpr (Slices1 == 2) {
+                value[e] = act.value * pre[1][n];
+                dfirst[e] = scaled * pre[1][n] * act.slope;
+                dsecond[e] = scaled * act.value;
+            } else {
+                value[e] = act.value;
+                dfirst[e] = scaled * act.slope;
+            }
+            rows.dgate[r] = fmaf(value[e], da[n], rows.dgate[r]);
+            value[e] *= rows.gate[r];
+        }
+        gated[i / 4][i % 4] = pack_bf16(value[0], value[1]);
+        dh[0][i / 4][i % 4] = pack_bf16(dfirst[0], dfirst[1]);
+        if constexpr (Slices1 == 2) dh[1][i / 4][i % 4] = pack_bf16(dsecond[0], dsecond[1]);
+    }
+}
+
+// Whether the registers cannot hold dx, S, dA and the fragments of dH at once.
+template <int D, int Slices1>
+inline constexpr bool frees_fragments_early = D == 256 || (D == 128 && Slices1 == 2);
+
+template <int D, Activation Act, int Slices1>
+__device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_pair, uint32_t x,
+                                              uint32_t dy, const WeightRings<D, Slices1>& ring,
+                                              const RowsParams& p, unsigned char* dh_images,
+                                              unsigned char* gated_images, uint64_t* rows_empty,
+                                              int warpgroup, bool take_turns) {
+    const int num_chunks = p.hidden / 64;
+    const int first_row = (threadIdx.x / 32 % 4) * 16;
+    float pre[Slices1][32];
+    float da[32];
+    uint32_t dh[Slices1][4][4];
+
+    ring.wait(0);
+    if (take_turns) wait_turn(warpgroup);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < Slices1; ++s) multiply_rows<D>(pre[s], x, ring.w1(0, s));
+    multiply_rows<D>(da, dy, ring.w2(0));
+    ptx::wgmma_commit();
+    if (take_turns) pass_turn(warpgroup);
+    ptx::wgmma_wait<0>();
+
+#pragma unroll 1
+    for (int c = 0;; ++c) {
+        ring.free2(c);
+        const bool last = c + 1 == num_chunks;
+        if (last && threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
+        uint32_t gated[4][4];
+        differentiate_slice<Act, Slices1>(pre, da, row_pair, dh, gated);
+        store_image(gated_images + c * image_bytes, gated, first_row);
+#pragma unroll
+        for (int s = 0; s < Slices1; ++s)
+            store_image(dh_images + (s * num_chunks + c) * image_bytes, dh[s], first_row);
+        if (last) break;
+
+        keep_in_loop(x);
+        keep_in_loop(dy);
+        ring.wait(c + 1);
+        if (take_turns) wait_turn(warpgroup);
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int s = 0; s < Slices1; ++s)
+            multiply_hidden<D>(dx, dh[s], ring.w1(c, s), c > 0 || s > 0);
+        if constexpr (frees_fragments_early<D, Slices1>) {
+            ptx::wgmma_commit();
+            ptx::wgmma_wait<0>();
+            ptx::wgmma_fence();
+        }
+#pragma unroll
+        for (int s = 0; s < Slices1; ++s) multiply_rows<D>(pre[s], x, ring.w1(c + 1, s));
+        multiply_rows<D>(da, dy, ring.w2(c + 1));
+        ptx::wgmma_commit();
+        if (take_turns) pass_turn(warpgroup);
+        ptx::wgmma_wait<0>();
+        ring.free1(c);
+    }
+
+    if (take_turns) wait_turn(warpgroup);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < Slices1; ++s)
+        multiply_hidden<D>(dx, dh[s], ring.w1(num_chunks - 1, s), num_chunks > 1 || s > 0);
+    ptx::wgmma_commit();
+    if (take_turns) pass_turn(warpgroup);
+    ptx::wgmma_wait<0>();
+    ring.free1(num_chunks - 1);
+}
+
+__device__ __forceinline__ float quad_sum(float v) {
+    v += __shfl_xor_sync(0xffffffff, v, 1);
+    return v + __shfl_xor_sync(0xffffffff, v, 2);
+}
+
+template <int D, Activation Act, int Slices1>
+__device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slots,
+                              RowsBarriers<D>& bars, TileRange range, int warpgroup) {
+    using Layout = RowsLayout<D>;
+    const int num_chunks = p.hidden / 64;
+    const bool resident = fits_ring<D, Slices1>(num_chunks);
+    const int first_row = warpgroup * 64 + (threadIdx.x / 32 % 4) * 16;
+    const int lane = threadIdx.x % 32;
+    WeightRings<D, Slices1> ring{bars, slots, 0, false};
+    if (warpgroup == 1) pass_turn(1);
+
+    TileDescriptor next = load_tile(p.rows.tiles, range.begin, range.end);
+    for (int t = range.begin; t < range.end; ++t) {
+        const TileDescriptor tile = next;
+        next = load_tile(p.rows.tiles, t + 1, range.end);
+        ring.release = !resident || next.group != tile.group;
+        const bool take_turns = tile.num_rows > 64;  // else the second half is all padding
+        const auto stage = ring_position<Layout::num_row_stages>(t - range.begin);
+        uint64_t* rows_empty = &bars.rows_empty[stage.slot][warpgroup];
+
+        if (warpgroup == 1 && !take_turns) {
+            ptx::mbarrier_wait(&bars.rows_full[stage.slot][warpgroup], stage.phase);
+            if (lane == 0) ptx::mbarrier_arrive(rows_empty);
+            for (int c = 0; c < num_chunks; ++c) {
+                ring.wait(c);
+                ring.free1(c);
+                ring.free2(c);
+            }
+        } else {
+            RowPair row_pair{};
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int row = first_row + lane / 4 + 8 * half;
+                if (row < tile.num_rows)
+                    row_pair.gate[half] = __ldg(p.rows.row_gate + tile.row_begin + row);
+            }
+            ptx::mbarrier_wait(&bars.rows_full[stage.slot][warpgroup], stage.phase);
+            ptx::fence_proxy_async();
+            float dx[D / 2];
+            const uint32_t x =
+                stages + stage.slot * Layout::stage_bytes + warpgroup * Layout::half_bytes;
+            const int64_t image = (int64_t{t} * 2 + warpgroup) * num_chunks * image_bytes;
+            multiply_tile<D, Act, Slices1>(dx, row_pair, x, x + 2 * Layout::half_bytes, ring, p,
+                                           p.hidden_gradient + image * Slices1,
+                                           p.gated_hidden + image, rows_empty, warpgroup,
+                                           take_turns);
+            store_rows<D>(dx, p.dx_row + static_cast<int64_t>(tile.row_begin) * D, first_row,
+                          tile.num_rows);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const float total = quad_sum(row_pair.dgate[half]);
+                const int row = first_row + lane / 4 + 8 * half;
+                if (lane % 4 == 0 && row < tile.num_rows) p.dgate[tile.row_begin + row] = total;
+            }
+        }
+        if (ring.release) ring.chunk_base += num_chunks;
+    }
+}
+
+#endif  // __CUDA_ARCH_FEAT_SM90_ALL
+
+template <int D, Activation Act>
+__global__ void __launch_bounds__(num_threads, 1)
+    backward_rows_kernel(const __grid_constant__ CUtensorMap map1,
+                         const __grid_constant__ CUtensorMap map2, const RowsParams p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    using Layout = RowsLayout<D>;
+    constexpr int slices1 = Act == Activation::swiglu ? 2 : 1;
+    constexpr bool narrow = !frees_fragments_early<D, slices1>;
+    extern __shared__ unsigned char raw_smem[];
+    __shared__ RowsBarriers<D> bars;
+    unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
+    const uint32_t stages = ptx::smem_addr(smem);
+    init_barriers<D>(bars);
+
+    const TileRange range = tile_range(__ldg(p.rows.num_tiles));
+    const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
+    if (warpgroup == 0) {
+        ptx::lower_registers<narrow ? 56 : 24>();
+        const int warp = threadIdx.x / 32;
+        if (warp > 0)
+            gather_tiles<D>(p, stages, bars, range, warp - 1);
+        else if (threadIdx.x == 0)
+            stream_weights<D, slices1>(p, &map1, &map2, smem + Layout::rows_bytes, bars, range);
+    } else {
+        ptx::raise_registers<narrow ? 224 : 240>();
+        consume_tiles<D, Act, slices1>(p, stages, stages + Layout::rows_bytes, bars, range,
+                                       warpgroup - 1);
+    }
+#endif
+}
+
+template <int D, Activation Act>
+void launch(const RowsArguments& a, const RowsParams& params, cudaStream_t stream) {
+    using Layout = RowsLayout<D>;
+    const auto kernel = backward_rows_kernel<D, Act>;
+    HEADWAY_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Layout::smem_bytes));
+    const int64_t groups = a.shape.num_groups;
+    const CUtensorMap map1 = weight_map(a.weights.w1, groups * a.shape.hidden_rows(), D);
+    const CUtensorMap map2 = weight_map(a.weights.w2, groups * a.shape.hidden, D);
+    const int grid =
+        static_cast<int>(std::min<int64_t>(num_multiprocessors(), a.shape.max_tiles()));
+    kernel<<<grid, num_threads, Layout::smem_bytes, stream>>>(map1, map2, params);
+    check_launch();
+}
+
+template <int D>
+void launch_activation(const RowsArguments& a, const RowsParams& params, cudaStream_t stream) {
+    switch (a.shape.activation) {
+        case Activation::gelu_erf:
+            return launch<D, Activation::gelu_erf>(a, params, stream);
+        case Activation::gelu_tanh:
+            return launch<D, Activation::gelu_tanh>(a, params, stream);
+        case Activation::swiglu:
+            if constexpr (D < 256) return launch<D, Activation::swiglu>(a, params, stream);
+    }
+}
+
+}  // namespace
+
+void backward_rows(const RowsArguments& a, cudaStream_t stream) {
+    const RowsParams params{a.rows,
+                            a.x,
+                            a.dy_token,
+                            a.gradients.dx_row,
+                            a.gradients.dgate,
+                            static_cast<unsigned char*>(a.scratch.hidden_gradient),
+                            static_cast<unsigned char*>(a.scratch.gated_hidden),
+                            a.shape.hidden};
+    if (a.shape.width == 64) launch_activation<64>(a, params, stream);
+    if (a.shape.width == 128) launch_activation<128>(a, params, stream);
+    if (a.shape.width == 256) launch_activation<256>(a, params, stream);
+}
+
+}  // namespace headway::kernels::hopper
