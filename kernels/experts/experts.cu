@@ -7,6 +7,7 @@
 
 #include "kernels/experts/experts_reference.hpp"
 #include "kernels/experts/hopper.hpp"
+#include "kernels/experts/portable.hpp"
 
 namespace headway::kernels {
 namespace {
@@ -56,7 +57,7 @@ bool experts_backward_supported(ExpertImpl impl, const ExpertShape& shape) {
 std::size_t experts_backward_workspace_bytes(ExpertImpl impl, const ExpertShape& shape) {
     if (impl == ExpertImpl::reference) return reference::backward_workspace_bytes(shape);
     return spill_bytes(shape, shape.hidden_rows()) + spill_bytes(shape, shape.hidden) +
-           hopper::backward_weights_workspace_bytes(shape);
+           carve_split_workspace(nullptr, make_split_plan(shape)).bytes;
 }
 
 void experts_forward(ExpertImpl impl, const ExpertShape& shape, const RowGrouping& rows,
@@ -67,6 +68,7 @@ void experts_forward(ExpertImpl impl, const ExpertShape& shape, const RowGroupin
         case ExpertImpl::reference:
             return reference::forward(shape, rows, weights, x, y, stream);
         case ExpertImpl::portable:
+            return portable::forward(shape, rows, weights, x, y, stream);
         case ExpertImpl::hopper:
             return hopper::forward(shape, rows, weights, x, y, stream);
     }
@@ -82,10 +84,16 @@ void experts_backward(ExpertImpl impl, const ExpertShape& shape, const RowGroupi
     char* base = static_cast<char*>(workspace);
     char* gated_hidden = base + spill_bytes(shape, shape.hidden_rows());
     char* rest = gated_hidden + spill_bytes(shape, shape.hidden);
-    const hopper::RowsArguments arguments{
+    const SplitWorkspace split = carve_split_workspace(rest, make_split_plan(shape));
+    const RowsArguments arguments{
         shape, rows, weights, x, dy_token, gradients, {base, gated_hidden}};
-    hopper::backward_rows(arguments, stream);
-    hopper::backward_weights(arguments, rest, stream);
+    if (impl == ExpertImpl::hopper) {
+        hopper::backward_rows(arguments, stream);
+        hopper::backward_weights(arguments, split, stream);
+    } else {
+        portable::backward_rows(arguments, stream);
+        portable::backward_weights(arguments, split, stream);
+    }
 }
 
 }  // namespace headway::kernels

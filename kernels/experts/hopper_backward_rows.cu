@@ -126,8 +126,9 @@ __device__ void gather_tiles(const RowsParams& p, uint32_t stages, RowsBarriers<
                                                  tile.num_rows - half * 64);
             const uint32_t dst = stages + at.slot * Layout::stage_bytes + half * Layout::half_bytes;
             ptx::mbarrier_wait(&bars.rows_empty[at.slot][half], at.phase ^ 1);
-            gather_rows<D>(dst, p.x, tokens, gather_warp);
-            gather_rows<D>(dst + 2 * Layout::half_bytes, p.dy_token, tokens, gather_warp);
+            gather_rows<D, num_gather_warps>(dst, p.x, tokens, gather_warp);
+            gather_rows<D, num_gather_warps>(dst + 2 * Layout::half_bytes, p.dy_token, tokens,
+                                             gather_warp);
             ptx::cp_async_arrive(&bars.rows_full[at.slot][half]);
         }
     }
@@ -169,62 +170,6 @@ struct WeightRings {
     }
 };
 
-// The two rows of a thread: row lane/4 and lane/4 + 8 of its warp's 16.
-struct RowPair {
-    float gate[2];
-    float dgate[2];
-};
-
-// Stores 16 packed values of a thread (row halves interleaved as A fragments) into an image.
-__device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4][4],
-                                            int first_row) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = first_row + lane / 4 + 8 * half;
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int chunk = (4 * h + lane % 4) ^ (row & 7);
-            *reinterpret_cast<uint4*>(image + row * 128 + chunk * 16) = make_uint4(
-                v[2 * h][half], v[2 * h][2 + half], v[2 * h + 1][half], v[2 * h + 1][2 + half]);
-        }
-    }
-}
-
-// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S).
-template <Activation Act, int Slices1>
-__device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][32],
-                                                    const float (&da)[32], RowPair& rows,
-                                                    uint32_t (&dh)[Slices1][4][4],
-                                                    uint32_t (&gated)[4][4]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const int r = i % 2;
-        float value[2];
-        float dfirst[2];
-        float dsecond[2] = {0.0f, 0.0f};
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-            const int n = 2 * i + e;
-            const ValueSlope act = activate_with_slope<Act>(pre[0][n]);
-            const float scaled = da[n] * rows.gate[r];
-            if constexpr (Slices1 == 2) {
-                value[e] = act.value * pre[1][n];
-                dfirst[e] = scaled * pre[1][n] * act.slope;
-                dsecond[e] = scaled * act.value;
-            } else {
-                value[e] = act.value;
-                dfirst[e] = scaled * act.slope;
-            }
-            rows.dgate[r] = fmaf(value[e], da[n], rows.dgate[r]);
-            value[e] *= rows.gate[r];
-        }
-        gated[i / 4][i % 4] = pack_bf16(value[0], value[1]);
-        dh[0][i / 4][i % 4] = pack_bf16(dfirst[0], dfirst[1]);
-        if constexpr (Slices1 == 2) dh[1][i / 4][i % 4] = pack_bf16(dsecond[0], dsecond[1]);
-    }
-}
-
 // Whether the registers cannot hold dx, S, dA and the fragments of dH at once.
 template <int D, int Slices1>
 inline constexpr bool frees_fragments_early = D == 256 || (D == 128 && Slices1 == 2);
@@ -258,10 +203,10 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
         if (last && threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
         uint32_t gated[4][4];
         differentiate_slice<Act, Slices1>(pre, da, row_pair, dh, gated);
-        store_image(gated_images + c * image_bytes, gated, first_row);
+        store_image(gated_images + c * block_bytes, gated, first_row);
 #pragma unroll
         for (int s = 0; s < Slices1; ++s)
-            store_image(dh_images + (s * num_chunks + c) * image_bytes, dh[s], first_row);
+            store_image(dh_images + (s * num_chunks + c) * block_bytes, dh[s], first_row);
         if (last) break;
 
         keep_in_loop(x);
@@ -295,11 +240,6 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
     if (take_turns) pass_turn(warpgroup);
     ptx::wgmma_wait<0>();
     ring.free1(num_chunks - 1);
-}
-
-__device__ __forceinline__ float quad_sum(float v) {
-    v += __shfl_xor_sync(0xffffffff, v, 1);
-    return v + __shfl_xor_sync(0xffffffff, v, 2);
 }
 
 template <int D, Activation Act, int Slices1>
@@ -343,7 +283,7 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
             float dx[D / 2];
             const uint32_t x =
                 stages + stage.slot * Layout::stage_bytes + warpgroup * Layout::half_bytes;
-            const int64_t image = (int64_t{t} * 2 + warpgroup) * num_chunks * image_bytes;
+            const int64_t image = (int64_t{t} * 2 + warpgroup) * num_chunks * block_bytes;
             multiply_tile<D, Act, Slices1>(dx, row_pair, x, x + 2 * Layout::half_bytes, ring, p,
                                            p.hidden_gradient + image * Slices1,
                                            p.gated_hidden + image, rows_empty, warpgroup,

@@ -1,17 +1,12 @@
-// Pieces shared by the three Hopper kernels: tile layouts, the row gather, wgmma loops over a tile
-// and register-to-global stores of an accumulator.
-//
-// Every operand tile in shared memory is a stack of 8 KiB blocks of [64 rows][64 elements], rows of
-// 128 bytes with 128-byte swizzle; wgmma reads a block K-major or MN-major, so one copy of x, dy,
-// W1 and W2 serves all products and nothing is ever transposed in memory.
+// Pieces shared by the three Hopper kernels: rings, wgmma loops over a tile, turns, weight loads.
+// wgmma reads a tile block K-major or MN-major, so one copy of x, dy, W1 and W2 serves all products
+// and nothing is ever transposed in memory.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include "kernels/check.hpp"
-#include "kernels/experts/activation.cuh"
-#include "kernels/experts/experts.hpp"
-#include "kernels/ptx/cp_async.cuh"
+#include "kernels/experts/tiles.cuh"
 #include "kernels/ptx/mbarrier.cuh"
 #include "kernels/ptx/tensor_map.hpp"
 #include "kernels/ptx/tma.cuh"
@@ -19,7 +14,6 @@
 
 namespace headway::kernels::hopper {
 
-inline constexpr uint32_t block_bytes = 8192;
 inline constexpr int num_threads = 384;     // one producer and two consumer warpgroups
 inline constexpr int num_gather_warps = 3;  // producer warps 1..3; warp 0 streams weights
 inline constexpr int gather_arrivals = 32 * num_gather_warps;
@@ -44,47 +38,6 @@ __device__ __forceinline__ TileRange tile_range(int num_tiles) {
     const int64_t n = num_tiles;
     return {static_cast<int>(n * blockIdx.x / gridDim.x),
             static_cast<int>(n * (blockIdx.x + 1) / gridDim.x)};
-}
-
-__device__ __forceinline__ TileDescriptor load_tile(const TileDescriptor* tiles, int idx, int end) {
-    if (idx >= end) return {-1, 0, 0};
-    const int32_t* words = reinterpret_cast<const int32_t*>(tiles + idx);
-    return {__ldg(words), __ldg(words + 1), __ldg(words + 2)};
-}
-
-// The sub-tokens of 64 consecutive pool rows, two a lane; -1 past the end.
-struct TokenPair {
-    int low;
-    int high;
-};
-__device__ __forceinline__ TokenPair load_tokens(const int32_t* row_token, int64_t row_begin,
-                                                 int num_rows) {
-    const int lane = threadIdx.x % 32;
-    TokenPair tokens{-1, -1};
-    if (lane < num_rows) tokens.low = __ldg(row_token + row_begin + lane);
-    if (lane + 32 < num_rows) tokens.high = __ldg(row_token + row_begin + lane + 32);
-    return tokens;
-}
-
-// Gathers this warp's share (every third step) of 64 rows of `source` into D/64 blocks; rows
-// without a token become zeros, which is what keeps padding out of every product.
-template <int D>
-__device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* source,
-                                            TokenPair tokens, int gather_warp) {
-    constexpr int chunks_per_row = D / 8;
-    constexpr int rows_per_step = 32 / chunks_per_row;
-    const int lane = threadIdx.x % 32;
-    const int chunk = lane % chunks_per_row;
-    const uint32_t block = dst + (chunk / 8) * block_bytes;
-#pragma unroll 2
-    for (int step = gather_warp; step < 64 / rows_per_step; step += num_gather_warps) {
-        const int row = step * rows_per_step + lane / chunks_per_row;
-        const int low = __shfl_sync(0xffffffff, tokens.low, row % 32);
-        const int high = __shfl_sync(0xffffffff, tokens.high, row % 32);
-        const int token = row < 32 ? low : high;
-        const __nv_bfloat16* src = source + static_cast<int64_t>(max(token, 0)) * D + chunk * 8;
-        ptx::cp_async_16(block + row * 128 + ((chunk ^ row) & 7) * 16, src, token >= 0);
-    }
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -124,30 +77,6 @@ __device__ __forceinline__ void wait_turn(int warpgroup) {
 }
 __device__ __forceinline__ void pass_turn(int warpgroup) {
     ptx::named_barrier_arrive(2 - warpgroup, 256);
-}
-
-// Writes this warp's 16 rows of a [64, D] accumulator as bf16; neighbouring lanes swap halves so
-// that a quad writes whole 32-byte sectors.
-template <int D>
-__device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloat16* dst,
-                                           int first_row, int num_rows) {
-    const int lane = threadIdx.x % 32;
-    const bool odd = lane % 2 == 1;
-    const int column = odd ? 8 + 2 * (lane % 4 - 1) : 2 * (lane % 4);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = first_row + lane / 4 + 8 * half;
-        __nv_bfloat16* out = dst + static_cast<int64_t>(row) * D + column;
-#pragma unroll
-        for (int i = 0; i < D / 16; ++i) {
-            const uint32_t even_block = pack_bf16(acc[8 * i + 2 * half], acc[8 * i + 2 * half + 1]);
-            const uint32_t odd_block =
-                pack_bf16(acc[8 * i + 4 + 2 * half], acc[8 * i + 5 + 2 * half]);
-            const uint32_t got = __shfl_xor_sync(0xffffffff, odd ? even_block : odd_block, 1);
-            const uint2 pair = odd ? make_uint2(got, odd_block) : make_uint2(even_block, got);
-            if (row < num_rows) *reinterpret_cast<uint2*>(out + 16 * i) = pair;
-        }
-    }
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL

@@ -101,26 +101,10 @@ __device__ void gather_tiles(const ForwardParams& p, uint32_t stages, ForwardBar
             const TokenPair tokens = load_tokens(p.rows.row_token, tile.row_begin + half * 64,
                                                  tile.num_rows - half * 64);
             ptx::mbarrier_wait(&bars.rows_empty[at.slot][half], at.phase ^ 1);
-            gather_rows<D>(stages + (at.slot * 2 + half) * Layout::half_bytes, p.x, tokens,
-                           gather_warp);
+            gather_rows<D, num_gather_warps>(stages + (at.slot * 2 + half) * Layout::half_bytes,
+                                             p.x, tokens, gather_warp);
             ptx::cp_async_arrive(&bars.rows_full[at.slot][half]);
         }
-    }
-}
-
-// act(S) of one 64 x 64 slice as the A fragments of the second product.
-template <Activation Act, bool Gated>
-__device__ __forceinline__ void activate_slice(const float (&pre)[Gated ? 2 : 1][32],
-                                               uint32_t (&hidden)[4][4]) {
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        float low = activate<Act>(pre[0][2 * i]);
-        float high = activate<Act>(pre[0][2 * i + 1]);
-        if constexpr (Gated) {
-            low *= pre[1][2 * i];
-            high *= pre[1][2 * i + 1];
-        }
-        hidden[i / 4][i % 4] = pack_bf16(low, high);
     }
 }
 

@@ -1,0 +1,180 @@
+// What the fast kernels share whatever the instruction set: tile layout in shared memory, the row
+// gather, the activation step on accumulator fragments and the stores of accumulators.
+//
+// Every operand tile in shared memory is a stack of 8 KiB blocks of [64 rows][64 elements], rows of
+// 128 bytes, 16-byte chunk c of row r at chunk c ^ (r & 7). Accumulators of 64 x N are held as
+// mma.sync and wgmma both do: d[4j + 2h + i] is row lane/4 + 8h, column 8j + 2 (lane%4) + i.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/experts/activation.cuh"
+#include "kernels/experts/experts.hpp"
+#include "kernels/ptx/cp_async.cuh"
+
+namespace headway::kernels {
+
+inline constexpr uint32_t block_bytes = 8192;
+
+__device__ __forceinline__ TileDescriptor load_tile(const TileDescriptor* tiles, int idx, int end) {
+    if (idx >= end) return {-1, 0, 0};
+    const int32_t* words = reinterpret_cast<const int32_t*>(tiles + idx);
+    return {__ldg(words), __ldg(words + 1), __ldg(words + 2)};
+}
+
+// The sub-tokens of 64 consecutive pool rows, two a lane; -1 past the end.
+struct TokenPair {
+    int low;
+    int high;
+};
+__device__ __forceinline__ TokenPair load_tokens(const int32_t* row_token, int64_t row_begin,
+                                                 int num_rows) {
+    const int lane = threadIdx.x % 32;
+    TokenPair tokens{-1, -1};
+    if (lane < num_rows) tokens.low = __ldg(row_token + row_begin + lane);
+    if (lane + 32 < num_rows) tokens.high = __ldg(row_token + row_begin + lane + 32);
+    return tokens;
+}
+
+// Gathers this warp's share (every Warps-th step) of 64 rows of `source` into D/64 blocks; rows
+// without a token become zeros, which is what keeps padding out of every product.
+template <int D, int Warps>
+__device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* source,
+                                            TokenPair tokens, int gather_warp) {
+    constexpr int chunks_per_row = D / 8;
+    constexpr int rows_per_step = 32 / chunks_per_row;
+    const int lane = threadIdx.x % 32;
+    const int chunk = lane % chunks_per_row;
+    const uint32_t block = dst + (chunk / 8) * block_bytes;
+#pragma unroll 2
+    for (int step = gather_warp; step < 64 / rows_per_step; step += Warps) {
+        const int row = step * rows_per_step + lane / chunks_per_row;
+        const int low = __shfl_sync(0xffffffff, tokens.low, row % 32);
+        const int high = __shfl_sync(0xffffffff, tokens.high, row % 32);
+        const int token = row < 32 ? low : high;
+        const __nv_bfloat16* src = source + static_cast<int64_t>(max(token, 0)) * D + chunk * 8;
+        ptx::cp_async_16(block + row * 128 + ((chunk ^ row) & 7) * 16, src, token >= 0);
+    }
+}
+
+// act(S) of one 64 x 64 slice as the A fragments of the second product.
+template <Activation Act, bool Gated>
+__device__ __forceinline__ void activate_slice(const float (&pre)[Gated ? 2 : 1][32],
+                                               uint32_t (&hidden)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+        float low = activate<Act>(pre[0][2 * i]);
+        float high = activate<Act>(pre[0][2 * i + 1]);
+        if constexpr (Gated) {
+            low *= pre[1][2 * i];
+            high *= pre[1][2 * i + 1];
+        }
+        hidden[i / 4][i % 4] = pack_bf16(low, high);
+    }
+}
+
+// The two rows of a thread: row lane/4 and lane/4 + 8 of its warp's 16.
+struct RowPair {
+    float gate[2];
+    float dgate[2];
+};
+
+// Stores 16 packed values of a thread (row halves interleaved as A fragments) into an image.
+__device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4][4],
+                                            int first_row) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = first_row + lane / 4 + 8 * half;
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            const int chunk = (4 * h + lane % 4) ^ (row & 7);
+            *reinterpret_cast<uint4*>(image + row * 128 + chunk * 16) = make_uint4(
+                v[2 * h][half], v[2 * h][2 + half], v[2 * h + 1][half], v[2 * h + 1][2 + half]);
+        }
+    }
+}
+
+// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S).
+template <Activation Act, int Slices1>
+__device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][32],
+                                                    const float (&da)[32], RowPair& rows,
+                                                    uint32_t (&dh)[Slices1][4][4],
+                                                    uint32_t (&gated)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+        const int r = i % 2;
+        float value[2];
+        float dfirst[2];
+        float dsecond[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int n = 2 * i + e;
+            const ValueSlope act = activate_with_slope<Act>(pre[0][n]);
+            const float scaled = da[n] * rows.gate[r];
+            if constexpr (Slices1 == 2) {
+                value[e] = act.value * pre[1][n];
+                dfirst[e] = scaled * pre[1][n] * act.slope;
+                dsecond[e] = scaled * act.value;
+            } else {
+                value[e] = act.value;
+                dfirst[e] = scaled * act.slope;
+            }
+            rows.dgate[r] = fmaf(value[e], da[n], rows.dgate[r]);
+            value[e] *= rows.gate[r];
+        }
+        gated[i / 4][i % 4] = pack_bf16(value[0], value[1]);
+        dh[0][i / 4][i % 4] = pack_bf16(dfirst[0], dfirst[1]);
+        if constexpr (Slices1 == 2) dh[1][i / 4][i % 4] = pack_bf16(dsecond[0], dsecond[1]);
+    }
+}
+
+__device__ __forceinline__ float quad_sum(float v) {
+    v += __shfl_xor_sync(0xffffffff, v, 1);
+    return v + __shfl_xor_sync(0xffffffff, v, 2);
+}
+
+// Writes this warp's 16 rows of a [64, D] accumulator as bf16; neighbouring lanes swap halves so
+// that a quad writes whole 32-byte sectors.
+template <int D>
+__device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloat16* dst,
+                                           int first_row, int num_rows) {
+    const int lane = threadIdx.x % 32;
+    const bool odd = lane % 2 == 1;
+    const int column = odd ? 8 + 2 * (lane % 4 - 1) : 2 * (lane % 4);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = first_row + lane / 4 + 8 * half;
+        __nv_bfloat16* out = dst + static_cast<int64_t>(row) * D + column;
+#pragma unroll
+        for (int i = 0; i < D / 16; ++i) {
+            const uint32_t even_block = pack_bf16(acc[8 * i + 2 * half], acc[8 * i + 2 * half + 1]);
+            const uint32_t odd_block =
+                pack_bf16(acc[8 * i + 4 + 2 * half], acc[8 * i + 5 + 2 * half]);
+            const uint32_t got = __shfl_xor_sync(0xffffffff, odd ? even_block : odd_block, 1);
+            const uint2 pair = odd ? make_uint2(got, odd_block) : make_uint2(even_block, got);
+            if (row < num_rows) *reinterpret_cast<uint2*>(out + 16 * i) = pair;
+        }
+    }
+}
+
+// Image position -> hidden unit, the inverse of the rows kernel's store.
+__device__ __forceinline__ int hidden_unit(int position) {
+    return (position & 32) + ((position / 2) % 4) * 8 + ((position / 8) % 4) * 2 + position % 2;
+}
+
+template <int D>
+__device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float* block) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int position = (threadIdx.x / 32 % 4) * 16 + lane / 4 + 8 * half;
+        float* row = block + hidden_unit(position) * D + 2 * (lane % 4);
+#pragma unroll
+        for (int j = 0; j < D / 8; ++j)
+            *reinterpret_cast<float2*>(row + 8 * j) =
+                make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+    }
+}
+
+}  // namespace headway::kernels
