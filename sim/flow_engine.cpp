@@ -40,7 +40,7 @@ FlowEngine::FlowEngine(std::span<const double> capacity, double epsilon)
 std::uint32_t FlowEngine::start(std::span<const std::uint32_t> links, double bytes) {
     restore_batch();
     const auto flow = static_cast<std::uint32_t>(owner_.size());
-    if (num_active_++ == 0) busy_since_ = now_;
+    ++num_active_;
     owner_.push_back(kUnowned);
     mark_.push_back(bytes);
     size_.push_back(bytes);
@@ -56,7 +56,7 @@ std::uint32_t FlowEngine::start(std::span<const std::uint32_t> links, double byt
     return flow;
 }
 
-// Batching window: epsilon times the least time that the flows of now need from the first start.
+// Batching window: epsilon times the least time that the flows of now take, from nothing sent.
 void FlowEngine::update_window() {
     started_ = false;
     if (epsilon_ <= 0.0) return;
@@ -64,7 +64,7 @@ void FlowEngine::update_window() {
     for (const LinkState& link : links_) {
         longest = std::max(longest, link.outstanding / link.capacity);
     }
-    window_ = epsilon_ * (longest + static_cast<double>(now_ - busy_since_));
+    window_ = epsilon_ * longest;
 }
 
 void FlowEngine::solve() {
@@ -244,6 +244,14 @@ void FlowEngine::advance(Picoseconds time, std::vector<Completion>& done) {
 double FlowEngine::rate(std::uint32_t flow) {
     solve();
     return owner_[flow] == kDone ? 0.0 : links_[owner_[flow]].level * kPerSecond;
+}
+
+double FlowEngine::remaining(std::uint32_t flow) {
+    restore_batch();
+    const std::uint32_t owner = owner_[flow];
+    if (owner == kDone) return -1.0;
+    const double left = owner == kUnowned ? mark_[flow] : mark_[flow] - clock(links_[owner]);
+    return std::max(left, 0.0);
 }
 
 double FlowEngine::error_bound_seconds() const {

@@ -36,13 +36,16 @@ class FlowEngine {
     // A flow of `bytes` over distinct `links`, from now() on. Ids count up from 0.
     std::uint32_t start(std::span<const std::uint32_t> links, double bytes);
     Picoseconds next_completion();  // kNever without flows
+    // Goes to `time`, before which nothing completes, without looking.
+    void skip_to(Picoseconds time) { now_ = time; }
     // Goes to `time`; appends what completes until then, in order of (time, flow).
     void advance(Picoseconds time, std::vector<Completion>& done);
 
     std::size_t num_active() const { return num_active_; }
     std::int64_t num_instants() const { return num_instants_; }
     double error_bound_seconds() const;
-    double rate(std::uint32_t flow);  // bytes per second, now
+    double rate(std::uint32_t flow);       // bytes per second, now
+    double remaining(std::uint32_t flow);  // bytes, now; negative when done
 
   private:
     static constexpr std::uint32_t kUnowned = 0xffffffff, kDone = 0xfffffffe;
@@ -89,7 +92,7 @@ class FlowEngine {
 
     LevelFilling filling_;
     double epsilon_ = 0.0;
-    Picoseconds now_ = 0, busy_since_ = 0;
+    Picoseconds now_ = 0;
     std::vector<LinkState> links_;
     std::vector<double> next_time_;     // [link] when its first flow ends, picoseconds
     std::vector<int> round_of_;         // [link] in which it froze, or kNotFrozen
