@@ -1,0 +1,186 @@
+#include "sim/network.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <numeric>
+
+namespace headway::sim {
+
+Network::Network(const Topology& topology, double epsilon, bool record)
+    : topology_(topology), epsilon_(epsilon), record_(record) {
+    const auto links = static_cast<std::size_t>(topology.num_links());
+    set_of_.assign(links, kNoSet);
+    local_.assign(links, 0);
+    parent_.resize(links);
+    std::iota(parent_.begin(), parent_.end(), 0U);
+    in_flight_.assign(links, 0);
+    bytes_.assign(links, 0.0);
+    busy_.assign(links, 0);
+    busy_since_.assign(links, 0);
+    bytes_at_begin_.assign(links, 0.0);
+}
+
+std::uint32_t Network::root(std::uint32_t link) {
+    while (parent_[link] != link) link = parent_[link] = parent_[parent_[link]];
+    return link;
+}
+
+void Network::join(std::uint32_t a, std::uint32_t b) {
+    a = root(a);
+    b = root(b);
+    parent_[std::max(a, b)] = std::min(a, b);
+}
+
+std::vector<std::uint32_t> Network::open(std::span<const Path> paths, Picoseconds now) {
+    std::vector<std::uint32_t> touched;
+    std::vector<bool> seen(set_of_.size(), false);
+    const auto touch = [&](std::uint32_t link) {
+        if (!seen[link]) touched.push_back(link);
+        seen[link] = true;
+    };
+    for (const Path& path : paths) {
+        for (const std::uint32_t l : path.span()) {
+            touch(l);
+            join(path.links[0], l);
+        }
+    }
+    const std::size_t own = touched.size();
+    for (std::size_t k = 0; k < own; ++k) {  // a set that is met is met with all its links
+        const int set = set_of_[touched[k]];
+        if (set == kNoSet) continue;
+        for (const std::uint32_t l : sets_[static_cast<std::size_t>(set)]->links) {
+            touch(l);
+            join(touched[k], l);
+        }
+    }
+    std::ranges::sort(touched);
+    std::vector<std::vector<std::uint32_t>> groups(set_of_.size());
+    std::vector<std::uint32_t> roots;
+    for (const std::uint32_t l : touched) {
+        const std::uint32_t r = root(l);
+        if (groups[r].empty()) roots.push_back(r);
+        groups[r].push_back(l);
+    }
+    for (const std::uint32_t l : touched) parent_[l] = l;
+    for (const std::uint32_t r : roots) {
+        const int set = set_of_[r];
+        const bool same = set != kNoSet && sets_[static_cast<std::size_t>(set)]->links == groups[r];
+        if (!same) make_set(std::move(groups[r]), now);
+        ++sets_[static_cast<std::size_t>(set_of_[r])]->opened;
+    }
+    return roots;
+}
+
+// A new set over `links`, with the messages of the sets that it swallows.
+void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
+    std::vector<double> capacity;
+    std::vector<int> old_sets;
+    for (const std::uint32_t l : links) {
+        capacity.push_back(topology_.capacity()[l]);
+        if (set_of_[l] != kNoSet) old_sets.push_back(set_of_[l]);
+    }
+    std::ranges::sort(old_sets);
+    old_sets.erase(std::unique(old_sets.begin(), old_sets.end()), old_sets.end());
+    auto set = std::make_unique<LinkSet>(LinkSet{
+        .links = std::move(links), .engine = FlowEngine(capacity, epsilon_), .messages = {}});
+    for (std::uint32_t k = 0; k < set->links.size(); ++k) local_[set->links[k]] = k;
+    set->engine.skip_to(now);
+    for (const int index : old_sets) {
+        LinkSet& old = *sets_[static_cast<std::size_t>(index)];
+        old.engine.skip_to(now);
+        for (std::uint32_t flow = 0; flow < old.messages.size(); ++flow) {
+            const double left = old.engine.remaining(flow);
+            if (left >= 0.0) start_in(*set, old.messages[flow].path, left, old.messages[flow].tag);
+        }
+        set->opened += old.opened;
+        set->error_before =
+            std::max(set->error_before, old.error_before + old.engine.error_bound_seconds());
+        num_instants_ += old.engine.num_instants();
+        sets_[static_cast<std::size_t>(index)].reset();
+    }
+    const auto free = std::ranges::find_if(sets_, [](const auto& s) { return s == nullptr; });
+    const auto slot = static_cast<int>(free - sets_.begin());
+    for (const std::uint32_t l : set->links) set_of_[l] = slot;
+    if (free == sets_.end()) {
+        sets_.push_back(std::move(set));
+    } else {
+        *free = std::move(set);
+    }
+}
+
+double Network::close(std::span<const std::uint32_t> sets) {
+    double error = 0.0;
+    for (const std::uint32_t link : sets) {
+        auto& set = sets_[static_cast<std::size_t>(set_of_[link])];
+        error = std::max(error, set->error_before + set->engine.error_bound_seconds());
+        if (--set->opened > 0) continue;
+        assert(set->engine.num_active() == 0);
+        num_instants_ += set->engine.num_instants();
+        for (const std::uint32_t l : set->links) set_of_[l] = kNoSet;
+        set.reset();
+    }
+    return error;
+}
+
+void Network::start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag) {
+    Path inside;
+    for (const std::uint32_t l : path.span()) inside.add(local_[l]);
+    set.engine.start(inside.span(), wire_bytes);
+    set.messages.push_back({path, tag});
+    set.changed = true;
+}
+
+void Network::start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
+                    Picoseconds now) {
+    assert(path.size > 0 && set_of_[path.links[0]] != kNoSet);
+    LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[path.links[0]])];
+    set.engine.skip_to(now);
+    start_in(set, path, wire_bytes, tag);
+    for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
+    ++num_messages_;
+}
+
+void Network::occupy(std::uint32_t link, double bytes, Picoseconds now) {
+    if (in_flight_[link]++ == 0) {
+        busy_since_[link] = now;
+        bytes_at_begin_[link] = bytes_[link];
+    }
+    bytes_[link] += bytes;
+}
+
+void Network::release(std::uint32_t link, Picoseconds time) {
+    if (--in_flight_[link] > 0) return;
+    busy_[link] += time - busy_since_[link];
+    if (record_) {
+        intervals_.push_back({link, busy_since_[link], time, bytes_[link] - bytes_at_begin_[link]});
+    }
+}
+
+Picoseconds Network::next_delivery() {
+    Picoseconds next = kNever;
+    for (const auto& set : sets_) {
+        if (!set) continue;
+        if (set->changed) {
+            set->next = set->engine.next_completion();
+            set->changed = false;
+        }
+        next = std::min(next, set->next);
+    }
+    return next;
+}
+
+void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
+    for (const auto& set : sets_) {
+        if (!set || set->next != time) continue;
+        completions_.clear();
+        set->engine.advance(time, completions_);
+        set->changed = true;
+        for (const Completion& c : completions_) {
+            const Message& message = set->messages[c.flow];
+            out.push_back({message.tag, c.time});
+            for (const std::uint32_t l : message.path.span()) release(l, time);
+        }
+    }
+}
+
+}  // namespace headway::sim

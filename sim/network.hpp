@@ -1,0 +1,90 @@
+// Network: all messages in flight on a Topology. Links that messages (transitively) share form a
+// set with an engine of its own, so that groups which do not meet do not pay for each other. An
+// operation first opens the paths that it will use, then starts messages on them, then closes them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "sim/flow_engine.hpp"
+#include "sim/topology.hpp"
+
+namespace headway::sim {
+
+struct Delivery {
+    std::uint64_t tag = 0;  // as given to start()
+    Picoseconds time = 0;
+};
+
+struct LinkInterval {  // without a pause between messages
+    std::uint32_t link = 0;
+    Picoseconds begin = 0, end = 0;
+    double bytes = 0.0;
+};
+
+class Network {
+  public:
+    // record: keep every busy interval of every link, for traces.
+    Network(const Topology& topology, double epsilon, bool record);
+
+    // One link of each set that the paths fall into: what close() wants back.
+    std::vector<std::uint32_t> open(std::span<const Path> paths, Picoseconds now);
+    // The seconds by which batching may have moved the end of what ran on the sets.
+    double close(std::span<const std::uint32_t> sets);
+
+    // `bytes` are charged to the links' totals, `wire_bytes` (>= bytes) take time on them.
+    void start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
+               Picoseconds now);
+    Picoseconds next_delivery();
+    // All that is due at `time` = next_delivery(). Delivery times may lie before or after `time` by
+    // half a batching window.
+    void deliver(Picoseconds time, std::vector<Delivery>& out);
+
+    std::int64_t num_messages() const { return num_messages_; }
+    std::int64_t num_instants() const { return num_instants_; }
+    const std::vector<double>& bytes_by_link() const { return bytes_; }
+    const std::vector<Picoseconds>& busy_by_link() const { return busy_; }
+    const std::vector<LinkInterval>& intervals() const { return intervals_; }
+
+  private:
+    struct Message {
+        Path path;
+        std::uint64_t tag = 0;
+    };
+    struct LinkSet {
+        std::vector<std::uint32_t> links;  // ascending
+        FlowEngine engine;
+        std::vector<Message> messages;  // [flow of the engine]
+        int opened = 0;                 // operations that use it
+        Picoseconds next = kNever;
+        bool changed = false;  // `next` is out of date
+        double error_before = 0.0;
+    };
+    static constexpr int kNoSet = -1;
+
+    std::uint32_t root(std::uint32_t link);
+    void join(std::uint32_t a, std::uint32_t b);
+    void make_set(std::vector<std::uint32_t> links, Picoseconds now);
+    void start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag);
+    void occupy(std::uint32_t link, double bytes, Picoseconds now);
+    void release(std::uint32_t link, Picoseconds time);
+
+    const Topology& topology_;
+    double epsilon_ = 0.0;
+    bool record_ = false;
+    std::vector<std::unique_ptr<LinkSet>> sets_;  // free slots are null
+    std::vector<int> set_of_;                     // [link]
+    std::vector<std::uint32_t> local_;            // [link] index inside its set
+    std::vector<std::uint32_t> parent_;           // [link] union-find, identity between calls
+    std::vector<int> in_flight_;                  // [link]
+    std::vector<double> bytes_;
+    std::vector<Picoseconds> busy_, busy_since_;
+    std::vector<double> bytes_at_begin_;
+    std::vector<LinkInterval> intervals_;
+    std::vector<Completion> completions_;
+    std::int64_t num_messages_ = 0, num_instants_ = 0;
+};
+
+}  // namespace headway::sim
