@@ -1,0 +1,56 @@
+// Operation: one collective of one group of ranks, spelled out as messages. A rank goes through the
+// stages one after the other; a message starts when sender and receiver are both in its stage and
+// have waited the stage's latency. In a collective stage (ring and tree reductions, the exchange of
+// counts) all messages start together and all ranks leave together.
+//   grouped       one stage, all pairs
+//   pairwise      n - 1 stages; in stage r rank i sends to i + r mod n
+//   hierarchical  stage 1: inside the island, to the rank with the destination's local number;
+//                 stage 2: from there over the fabric
+//   ring          reductions, as one message a hop with all bytes that the hop carries in the end:
+//                 2 S (n-1)/n for an all-reduce, S (n-1)/n for all-gather and reduce-scatter. When
+//                 k members share an island there are k rings of S / k each, so that all NICs work.
+//   tree          two binary trees of S / 2 each, up and down; the leaves of one are inner in the
+//                 other
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "models/vocab/program.hpp"
+#include "sim/flow_engine.hpp"
+#include "sim/topology.hpp"
+
+namespace headway::sim {
+
+struct Message {
+    std::int32_t from = 0, to = 0;  // index of the member
+    double bytes = 0.0;
+    double wire_bytes = 0.0;  // bytes / efficiency: what takes time on the links
+    PathClass path_class = PathClass::self;
+    Path path;
+};
+
+struct Stage {
+    Picoseconds latency = 0;
+    bool collective = false;
+    std::vector<Message> messages;
+};
+
+struct Operation {
+    std::vector<int> members;  // ranks
+    std::vector<Stage> stages;
+};
+
+Picoseconds to_picoseconds(Seconds time);
+
+// `num_ranks` of the world; groups are numbered from 0.
+int num_groups(const ExchangeTask& task, int num_ranks);
+int num_groups(const ReduceTask& task, int num_ranks);
+int group_of(const ExchangeTask& task, int rank);
+int group_of(const ReduceTask& task, int rank);
+
+// Throws InputError when a message needs a dead link.
+Operation expand(const ExchangeTask& task, int group, const Topology& topology);
+Operation expand(const ReduceTask& task, int group, const Topology& topology);
+
+}  // namespace headway::sim

@@ -1,0 +1,55 @@
+// simulate: executes a Program on a Topology. Every rank works through the task list on its
+// streams; compute takes its time (longer while the rank communicates), collectives become messages
+// that share links by max-min fairness with everything else in flight. One thread, integer
+// picoseconds, ties in the order of creation: bitwise reproducible.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/vocab/program.hpp"
+#include "models/vocab/timeline.hpp"
+#include "sim/all_to_all.hpp"
+#include "sim/topology.hpp"
+
+namespace headway::sim {
+
+struct SimulateOptions {
+    // Completions on the same links within this fraction of the time that their traffic needs count
+    // as one; 0: exact.
+    double epsilon = 0.0;
+    bool trace = false;  // keep link use over time and who waited for whom
+    std::function<void(std::size_t done, std::size_t total)> progress;
+};
+
+// The message that a rank's collective ended with: who it waited for.
+struct Arrow {
+    int from = 0, to = 0;  // ranks
+    int task = 0;
+    Seconds begin, end;
+};
+
+struct LinkActivity {
+    int link = 0;  // in SimulationResult::links
+    Seconds begin, end;
+    Bytes bytes;
+};
+
+struct SimulationResult {
+    Timeline timeline;  // names and seed are the caller's to fill in
+    Seconds step;
+    Seconds error_bound;  // of `step`: what batching may have moved, summed over collectives
+    std::vector<Seconds> rank_finish;
+    std::vector<LinkUse> links;  // that carried anything
+    std::vector<LinkActivity> activity;
+    std::vector<Arrow> arrows;
+    std::int64_t messages = 0, instants = 0, events = 0;
+};
+
+// Throws InputError when the program needs a dead link, std::logic_error when it cannot end.
+SimulationResult simulate(const Program& program, const Topology& topology,
+                          const SimulateOptions& options = {});
+
+}  // namespace headway::sim
