@@ -61,6 +61,9 @@ struct Operation {
 
 using Registry = std::vector<Operation>;
 
+/// printf into a string: nvcc cannot compile fmt's checked format strings.
+[[gnu::format(printf, 1, 2)]] std::string text_of(const char* format, ...);
+
 /// Every operation of every folder (generated).
 Registry all_operations();
 

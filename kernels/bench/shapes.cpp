@@ -1,4 +1,6 @@
 #include <charconv>
+#include <cstdarg>
+#include <cstdio>
 #include <map>
 #include <sstream>
 #include <stdexcept>
@@ -6,6 +8,15 @@
 #include "kernels/bench/registry.hpp"
 
 namespace headway::kernels::bench {
+
+std::string text_of(const char* format, ...) {
+    char text[512] = {};
+    std::va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return text;
+}
 
 std::vector<Shape> hp_shapes() {
     return {{"A", 2, 128, 128, 256, 65536, 4},

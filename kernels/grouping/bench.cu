@@ -1,0 +1,91 @@
+#include <cstring>
+#include <memory>
+
+#include "kernels/bench/registry.hpp"
+#include "kernels/bench/routing.hpp"
+#include "kernels/grouping/buffers.hpp"
+
+namespace headway::kernels::bench {
+
+namespace {
+
+struct State {
+    GroupingShape shape;
+    HostRoutingInput routing;
+    DeviceBuffer<int32_t> index;
+    DeviceBuffer<float> gate;
+    GroupingBuffers buffers;
+
+    State(const Shape& s, bool hot)
+        : shape{s.num_heads, s.num_tokens, s.num_experts, s.top_k},
+          routing(random_routing(s, 7, hot)),
+          index(routing.index.size()),
+          gate(routing.gate.size()),
+          buffers(shape) {
+        index.from_host(routing.index);
+        gate.from_host(routing.gate);
+    }
+    void run(cudaStream_t stream) const {
+        count_choices(shape, index.get(), buffers.counts.get(), stream);
+        group_rows(shape, index.get(), gate.get(), buffers.counts.get(), buffers.output(), stream);
+    }
+};
+
+bool same_tiles(const std::vector<TileDescriptor>& expected,
+                const std::vector<TileDescriptor>& got) {
+    for (std::size_t i = 0; i < expected.size(); ++i)
+        if (expected[i].group != got[i].group || expected[i].row_begin != got[i].row_begin ||
+            expected[i].num_rows != got[i].num_rows)
+            return false;
+    return true;
+}
+
+CheckResult check(State& state, cudaStream_t stream) {
+    state.buffers.poison();
+    state.run(stream);
+    HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
+    const HostGrouping expected =
+        group_rows_reference(state.shape, state.routing.index, state.routing.gate);
+    const GroupingBuffers& got = state.buffers;
+    std::string wrong;
+    const auto require = [&](bool equal, const char* what) {
+        if (!equal) wrong += std::string(" ") + what;
+    };
+    require(got.expert_offset.to_host() == expected.expert_offset, "expert_offset");
+    require(got.tile_offset.to_host() == expected.tile_offset, "tile_offset");
+    require(got.row_token.to_host() == expected.row_token, "row_token");
+    require(got.token_row.to_host() == expected.token_row, "token_row");
+    require(got.row_gate.to_host() == expected.row_gate, "row_gate");
+    require(got.num_tiles.to_host()[0] == int(expected.tiles.size()), "num_tiles");
+    require(same_tiles(expected.tiles, got.tiles.to_host()), "tiles");
+    return {.passed = wrong.empty(),
+            .error = 0,
+            .detail = wrong.empty() ? "equals host sort" : "differs:" + wrong};
+}
+
+std::optional<Case> make(const Shape& shape, bool hot) {
+    if (shape.top_k > shape.num_experts) return std::nullopt;
+    const auto state = std::make_shared<State>(shape, hot);
+    Case made;
+    made.check = [state](cudaStream_t stream) { return check(*state, stream); };
+    made.run = [state](cudaStream_t stream) { state->run(stream); };
+    // index and gate in; row_token, row_gate and token_row out.
+    made.cost = {.flops = 0, .bytes = 20.0 * double(shape.num_rows())};
+    made.workspace_bytes = state->buffers.counts.bytes();
+    return made;
+}
+
+}  // namespace
+
+void register_grouping_cases(Registry& registry) {
+    registry.push_back(
+        {"moe", "grouping", "counting", [](const Shape& s) { return make(s, false); }});
+    registry.push_back({.suite = "moe",
+                        .op = "grouping_hot",
+                        .impl = "counting",
+                        .make = [](const Shape& s) { return make(s, true); },
+                        .shapes = small_shapes(),
+                        .timed = false});
+}
+
+}  // namespace headway::kernels::bench

@@ -1,0 +1,193 @@
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "kernels/check.hpp"
+#include "kernels/grouping/grouping.hpp"
+
+namespace headway::kernels {
+
+namespace {
+
+constexpr int threads = tokens_per_count;
+constexpr int words = tokens_per_count / 32;
+
+// chosen[e * words + w], bit b: token w * 32 + b of this block chose expert e. atomicOr of distinct
+// bits gives the same words in any order, so everything derived from them is repeatable.
+__device__ void mark_choices(const GroupingShape& shape, const int32_t* index, unsigned* chosen) {
+    const int token = blockIdx.x * tokens_per_count + threadIdx.x;
+    for (int i = threadIdx.x; i < shape.num_experts * words; i += threads) chosen[i] = 0;
+    __syncthreads();
+    if (token < shape.num_tokens) {
+        const int64_t pair = (int64_t(blockIdx.y) * shape.num_tokens + token) * shape.top_k;
+        for (int j = 0; j < shape.top_k; ++j)
+            atomicOr(&chosen[index[pair + j] * words + threadIdx.x / 32], 1u << (threadIdx.x % 32));
+    }
+    __syncthreads();
+}
+
+__global__ void __launch_bounds__(threads)
+    count_kernel(GroupingShape shape, const int32_t* index, int32_t* counts) {
+    extern __shared__ unsigned chosen[];
+    mark_choices(shape, index, chosen);
+    int32_t* mine = counts + (int64_t(blockIdx.y) * gridDim.x + blockIdx.x) * shape.num_experts;
+    for (int e = threadIdx.x; e < shape.num_experts; e += threads) {
+        int count = 0;
+        for (int w = 0; w < words; ++w) count += __popc(chosen[e * words + w]);
+        mine[e] = count;
+    }
+}
+
+// Exclusive prefix over the token blocks of one (head, 32 experts): thread (lane, part) sums a run
+// of blocks, the parts are scanned, and the run is rewritten. Totals go to expert_offset[group +
+// 1].
+constexpr int prefix_parts = 32;
+
+__global__ void __launch_bounds__(32 * prefix_parts)
+    prefix_kernel(int num_experts, int num_blocks, int32_t* counts, int32_t* expert_offset) {
+    __shared__ int32_t part_sum[prefix_parts][33];
+    const int lane = threadIdx.x % 32, part = threadIdx.x / 32;
+    const int expert = blockIdx.x * 32 + lane;
+    const int run = (num_blocks + prefix_parts - 1) / prefix_parts;
+    const int begin = min(part * run, num_blocks), end = min(begin + run, num_blocks);
+    int32_t* column = counts + int64_t(blockIdx.y) * num_blocks * num_experts + expert;
+    int32_t sum = 0;
+    if (expert < num_experts)
+        for (int b = begin; b < end; ++b) sum += column[int64_t(b) * num_experts];
+    part_sum[part][lane] = sum;
+    __syncthreads();
+    int32_t prefix = 0;
+    for (int p = 0; p < part; ++p) prefix += part_sum[p][lane];
+    if (expert >= num_experts) return;
+    if (part == prefix_parts - 1)
+        expert_offset[blockIdx.y * num_experts + expert + 1] = prefix + sum;
+    for (int b = begin; b < end; ++b) {
+        const int32_t count = column[int64_t(b) * num_experts];
+        column[int64_t(b) * num_experts] = prefix;
+        prefix += count;
+    }
+}
+
+// One block: scans the group sizes in place into expert_offset, and their tile counts into
+// tile_offset.
+constexpr int scan_threads = 1024;
+
+__global__ void __launch_bounds__(scan_threads)
+    scan_groups_kernel(int num_groups, int32_t* expert_offset, int32_t* tile_offset,
+                       int32_t* num_tiles) {
+    __shared__ int2 warp_total[32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int2 carry = {0, 0};
+    if (threadIdx.x == 0) expert_offset[0] = tile_offset[0] = 0;
+    for (int base = 0; base < num_groups; base += scan_threads) {
+        const int group = base + threadIdx.x;
+        const int rows = group < num_groups ? expert_offset[group + 1] : 0;
+        int2 sum = {rows, (rows + expert_tile_rows - 1) / expert_tile_rows};
+        for (int step = 1; step < 32; step *= 2) {
+            const int x = __shfl_up_sync(~0u, sum.x, step), y = __shfl_up_sync(~0u, sum.y, step);
+            if (lane >= step) sum.x += x, sum.y += y;
+        }
+        if (lane == 31) warp_total[warp] = sum;
+        __syncthreads();
+        int2 before = carry, total = carry;
+        for (int w = 0; w < 32; ++w) {
+            if (w < warp) before.x += warp_total[w].x, before.y += warp_total[w].y;
+            total.x += warp_total[w].x, total.y += warp_total[w].y;
+        }
+        if (group < num_groups) {
+            expert_offset[group + 1] = before.x + sum.x;
+            tile_offset[group + 1] = before.y + sum.y;
+        }
+        carry = total;
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) *num_tiles = carry.y;
+}
+
+__device__ void write_tiles(int group, const GroupingOutput& out) {
+    const int row_begin = out.expert_offset[group], row_end = out.expert_offset[group + 1];
+    const int tile_begin = out.tile_offset[group], tile_end = out.tile_offset[group + 1];
+    for (int tile = tile_begin + int(threadIdx.x); tile < tile_end; tile += blockDim.x) {
+        const int begin = row_begin + (tile - tile_begin) * expert_tile_rows;
+        out.tiles[tile] = {group, begin, min(row_end - begin, expert_tile_rows)};
+    }
+}
+
+__global__ void __launch_bounds__(threads)
+    scatter_kernel(GroupingShape shape, const int32_t* index, const float* gate,
+                   const int32_t* prefix, GroupingOutput out) {
+    extern __shared__ unsigned chosen[];
+    // Every block also writes the tiles of a few groups.
+    const int num_blocks = gridDim.x * gridDim.y, block = blockIdx.y * gridDim.x + blockIdx.x;
+    for (int group = block; group < shape.num_groups(); group += num_blocks)
+        write_tiles(group, out);
+
+    mark_choices(shape, index, chosen);
+    const int token = blockIdx.x * tokens_per_count + threadIdx.x;
+    if (token >= shape.num_tokens) return;
+    const int64_t subtoken = int64_t(blockIdx.y) * shape.num_tokens + token;
+    const int word = threadIdx.x / 32;
+    const unsigned below = (1u << (threadIdx.x % 32)) - 1;
+    for (int j = 0; j < shape.top_k; ++j) {
+        const int64_t pair = subtoken * shape.top_k + j;
+        const int expert = index[pair];
+        int rank = __popc(chosen[expert * words + word] & below);
+        for (int w = 0; w < word; ++w) rank += __popc(chosen[expert * words + w]);
+        const int row = out.expert_offset[blockIdx.y * shape.num_experts + expert] +
+                        prefix[int64_t(block) * shape.num_experts + expert] + rank;
+        out.token_row[pair] = row;
+        out.row_token[row] = int32_t(subtoken);
+        out.row_gate[row] = gate[pair];
+    }
+}
+
+std::size_t chosen_bytes(const GroupingShape& shape) {
+    return std::size_t(shape.num_experts) * words * sizeof(unsigned);
+}
+
+template <typename Kernel>
+void allow_shared_memory(Kernel kernel, std::size_t bytes) {
+    if (bytes > 48 * 1024)
+        HEADWAY_CUDA_CHECK(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+}
+
+void require_supported(const GroupingShape& shape) {
+    // NOTE: 8 words of 4 bytes per expert must fit the 163 KB an sm_80 block may have.
+    if (shape.num_experts < 1 || chosen_bytes(shape) > 160 * 1024 || shape.num_heads < 1 ||
+        shape.num_heads > 65535 || shape.top_k < 1 || shape.top_k > shape.num_experts ||
+        shape.num_rows() > std::numeric_limits<int32_t>::max())
+        throw std::invalid_argument(
+            "grouping: needs 1 <= k <= E <= 5120, at most 65535 heads and fewer than 2^31 rows");
+}
+
+}  // namespace
+
+void count_choices(const GroupingShape& shape, const int32_t* index, int32_t* counts,
+                   cudaStream_t stream) {
+    require_supported(shape);
+    if (shape.num_tokens == 0) return;
+    allow_shared_memory(count_kernel, chosen_bytes(shape));
+    const dim3 grid(shape.counts_per_head(), shape.num_heads);
+    count_kernel<<<grid, threads, chosen_bytes(shape), stream>>>(shape, index, counts);
+    check_launch();
+}
+
+void group_rows(const GroupingShape& shape, const int32_t* index, const float* gate,
+                int32_t* counts, const GroupingOutput& out, cudaStream_t stream) {
+    require_supported(shape);
+    const dim3 columns((shape.num_experts + 31) / 32, shape.num_heads);
+    prefix_kernel<<<columns, 32 * prefix_parts, 0, stream>>>(
+        shape.num_experts, shape.counts_per_head(), counts, out.expert_offset);
+    check_launch();
+    scan_groups_kernel<<<1, scan_threads, 0, stream>>>(shape.num_groups(), out.expert_offset,
+                                                       out.tile_offset, out.num_tiles);
+    check_launch();
+    if (shape.num_tokens == 0) return;
+    allow_shared_memory(scatter_kernel, chosen_bytes(shape));
+    const dim3 grid(shape.counts_per_head(), shape.num_heads);
+    scatter_kernel<<<grid, threads, chosen_bytes(shape), stream>>>(shape, index, gate, counts, out);
+    check_launch();
+}
+
+}  // namespace headway::kernels

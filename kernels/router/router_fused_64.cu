@@ -1,0 +1,10 @@
+#include "kernels/router/router_fused.cuh"
+
+namespace headway::kernels::router {
+
+void launch_fused_64(const RouterShape& shape, const RouterInput& input, const RouterOutput& out,
+                     const uint4* pieces, cudaStream_t stream) {
+    launch_fused_width<64>(shape, input, out, pieces, stream);
+}
+
+}  // namespace headway::kernels::router
