@@ -72,6 +72,9 @@ __global__ void __launch_bounds__(threads)
     store(y_token + token * shape.width + column, sum);
 }
 
+// sum_j dlogit_j R[e_j], `batch` choices in flight; with one batch everything is loaded before its
+// first use.
+template <int batch>
 __device__ void add_router_term(float (&sum)[chunk], const CombineShape& shape,
                                 const RouterTerm& router, int64_t token, int column,
                                 const int32_t* row) {
@@ -82,19 +85,72 @@ __device__ void add_router_term(float (&sum)[chunk], const CombineShape& shape,
         router.weights + token / shape.num_tokens * router.num_experts * shape.width + column;
     float mean = 0;
     for (int j = 0; j < k; ++j) mean = fmaf(gate[j], router.dgate_row[row[j]], mean);
-#pragma unroll 4
+    for (int j = 0; j < k; j += batch) {
+        float4 r[batch][2];
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            const int expert = j + b < k ? index[j + b] : 0;
+            const auto* from =
+                reinterpret_cast<const float4*>(weights + int64_t(expert) * shape.width);
+            r[b][0] = __ldg(from), r[b][1] = __ldg(from + 1);
+        }
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            if (j + b >= k) break;
+            const float dlogit = gate[j + b] * (router.dgate_row[row[j + b]] - mean);
+            const float values[chunk] = {r[b][0].x, r[b][0].y, r[b][0].z, r[b][0].w,
+                                         r[b][1].x, r[b][1].y, r[b][1].z, r[b][1].w};
+#pragma unroll
+            for (int i = 0; i < chunk; ++i) sum[i] = fmaf(dlogit, values[i], sum[i]);
+            if (column == 0 && router.dlogit_row != nullptr) router.dlogit_row[row[j + b]] = dlogit;
+        }
+    }
+}
+
+// The same for k known when compiling: all loads are issued before the first use.
+template <int k>
+__device__ void gather_with_router_term(float (&sum)[chunk], const __nv_bfloat16* dx_row,
+                                        const CombineShape& shape, const RouterTerm& router,
+                                        int64_t token, int column, const int32_t* row_of_choice) {
+    int32_t row[k], expert[k];
+    float gate[k], dgate[k], mean = 0;
+    uint4 value[k];
+    float4 r[k][2];
+    const float* weights =
+        router.weights + token / shape.num_tokens * router.num_experts * shape.width + column;
+#pragma unroll
     for (int j = 0; j < k; ++j) {
-        const float dlogit = gate[j] * (router.dgate_row[row[j]] - mean);
-        const auto* r = reinterpret_cast<const float4*>(weights + int64_t(index[j]) * shape.width);
-        const float4 low = __ldg(r), high = __ldg(r + 1);
-        const float values[chunk] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+        row[j] = row_of_choice[j];
+        expert[j] = router.index[token * k + j];
+        gate[j] = router.gate[token * k + j];
+    }
+#pragma unroll
+    for (int j = 0; j < k; ++j) {
+        value[j] = load_streaming(dx_row + int64_t(row[j]) * shape.width + column);
+        dgate[j] = __ldg(router.dgate_row + row[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < k; ++j) {
+        const auto* from =
+            reinterpret_cast<const float4*>(weights + int64_t(expert[j]) * shape.width);
+        r[j][0] = __ldg(from), r[j][1] = __ldg(from + 1);
+    }
+#pragma unroll
+    for (int j = 0; j < k; ++j) mean = fmaf(gate[j], dgate[j], mean);
+#pragma unroll
+    for (int j = 0; j < k; ++j) {
+        const float dlogit = gate[j] * (dgate[j] - mean);
+        const float values[chunk] = {r[j][0].x, r[j][0].y, r[j][0].z, r[j][0].w,
+                                     r[j][1].x, r[j][1].y, r[j][1].z, r[j][1].w};
 #pragma unroll
         for (int i = 0; i < chunk; ++i) sum[i] = fmaf(dlogit, values[i], sum[i]);
+        add_scaled(sum, value[j], 1.0f);
         if (column == 0 && router.dlogit_row != nullptr) router.dlogit_row[row[j]] = dlogit;
     }
 }
 
-template <int batch>
+// `exact`: k is `batch`, and both parts are wanted.
+template <int batch, bool exact>
 __global__ void __launch_bounds__(threads)
     backward_kernel(CombineShape shape, const __nv_bfloat16* __restrict__ dx_row,
                     const int32_t* __restrict__ token_row, RouterTerm router,
@@ -106,9 +162,14 @@ __global__ void __launch_bounds__(threads)
     const int column = int(item % chunks) * chunk;
     const int32_t* row = token_row + token * shape.top_k;
     float sum[chunk] = {};
-    if (dx_row != nullptr)
-        gather_sum<batch, false>(sum, dx_row, shape.width, column, row, nullptr, shape.top_k);
-    if (router.weights != nullptr) add_router_term(sum, shape, router, token, column, row);
+    if constexpr (exact) {
+        gather_with_router_term<batch>(sum, dx_row, shape, router, token, column, row);
+    } else {
+        if (dx_row != nullptr)
+            gather_sum<batch, false>(sum, dx_row, shape.width, column, row, nullptr, shape.top_k);
+        if (router.weights != nullptr)
+            add_router_term<batch>(sum, shape, router, token, column, row);
+    }
     store(dx_token + token * shape.width + column, sum);
 }
 
@@ -140,10 +201,12 @@ void combine_backward(const CombineShape& shape, const __nv_bfloat16* dx_row,
                       cudaStream_t stream) {
     const int grid = grid_size(shape);
     if (grid == 0) return;
-    const auto kernel = shape.top_k == 1   ? backward_kernel<1>
-                        : shape.top_k == 2 ? backward_kernel<2>
-                        : shape.top_k <= 4 ? backward_kernel<4>
-                                           : backward_kernel<8>;
+    const bool exact = dx_row != nullptr && router.weights != nullptr;
+    const auto kernel = exact && shape.top_k == 1   ? backward_kernel<1, true>
+                        : exact && shape.top_k == 2 ? backward_kernel<2, true>
+                        : exact && shape.top_k == 4 ? backward_kernel<4, true>
+                        : exact && shape.top_k == 8 ? backward_kernel<8, true>
+                                                    : backward_kernel<4, false>;
     kernel<<<grid, threads, 0, stream>>>(shape, dx_row, token_row, router, dx_token);
     check_launch();
 }

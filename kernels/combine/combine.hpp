@@ -20,7 +20,9 @@ struct CombineShape {
     int width = 0;       // d_h, a multiple of 8, at most 256
     int top_k = 1;       // at most 32
 
-    [[nodiscard]] constexpr int64_t num_subtokens() const { return int64_t(num_heads) * num_tokens; }
+    [[nodiscard]] constexpr int64_t num_subtokens() const {
+        return int64_t(num_heads) * num_tokens;
+    }
 };
 
 void combine_forward(const CombineShape& shape, const __nv_bfloat16* y, const float* gate,

@@ -25,7 +25,9 @@ struct GroupingShape {
     int num_experts = 1;
     int top_k = 1;
 
-    [[nodiscard]] constexpr int64_t num_subtokens() const { return int64_t(num_heads) * num_tokens; }
+    [[nodiscard]] constexpr int64_t num_subtokens() const {
+        return int64_t(num_heads) * num_tokens;
+    }
     [[nodiscard]] constexpr int64_t num_rows() const { return num_subtokens() * top_k; }
     [[nodiscard]] constexpr int num_groups() const { return num_heads * num_experts; }
     [[nodiscard]] constexpr int counts_per_head() const {
@@ -59,7 +61,7 @@ void count_choices(const GroupingShape& shape, const int32_t* index, int32_t* co
 
 /// `counts` is turned into exclusive prefixes in place. index [S, k] in [0, E), distinct within a
 /// row; gate [S, k]. Asynchronous, capturable, the same bits on every run. Throws
-/// std::invalid_argument on a shape outside int32 row ids or E > 5120.
+/// std::invalid_argument on a shape outside int32 row ids or 56 E + 2560 k > 160 KiB.
 void group_rows(const GroupingShape& shape, const int32_t* index, const float* gate,
                 int32_t* counts, const GroupingOutput& out, cudaStream_t stream);
 

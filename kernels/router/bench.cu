@@ -134,10 +134,22 @@ std::string check_ties(ForwardState& state) {
     first_head.num_heads = 1;
     const HostRouting expected = router_reference(first_head, wide, weights, {});
     const auto index = state.index.to_host();
-    long differences = 0;
-    for (std::size_t i = 0; i < expected.index.size(); ++i)
-        differences += index[i] != expected.index[i];
-    return differences == 0 ? "" : text_of(" ties: %ld choices differ", differences);
+    // Exact ties must go to the lower expert; scores that fp32 cannot tell apart may come in either
+    // order.
+    const auto score = [&](std::size_t token, int expert) {
+        double sum = 0;
+        for (int i = 0; i < d; ++i) sum += double(wide[token * d + i]) * weights[expert * d + i];
+        return sum;
+    };
+    for (std::size_t i = 0; i < expected.index.size(); ++i) {
+        if (index[i] == expected.index[i]) continue;
+        const std::size_t token = i / state.shape.top_k;
+        const double got = score(token, index[i]), best = score(token, expected.index[i]);
+        if (!(got != best && std::abs(got - best) < 1e-6))
+            return text_of(" token %zu chose %d (%.9g), fp64 %d (%.9g)", token, index[i], got,
+                           expected.index[i], best);
+    }
+    return "";
 }
 
 CheckResult check_edges(Forward impl) {

@@ -22,7 +22,9 @@ struct RouterShape {
     int num_experts = 1;
     int top_k = 1;
 
-    [[nodiscard]] constexpr int64_t num_subtokens() const { return int64_t(num_heads) * num_tokens; }
+    [[nodiscard]] constexpr int64_t num_subtokens() const {
+        return int64_t(num_heads) * num_tokens;
+    }
     [[nodiscard]] constexpr GroupingShape grouping() const {
         return {num_heads, num_tokens, num_experts, top_k};
     }
