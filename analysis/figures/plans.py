@@ -66,7 +66,7 @@ def _phase_times(plan: dict, small: float) -> dict[str, float]:
     times: dict[str, float] = {}
     for cost in plan["phases"]:
         times[cost["phase"]] = times.get(cost["phase"], 0.0) + cost["time_s"]
-    shown = {name: time for name, time in times.items() if time >= small}
+    shown = {name: times[name] for name in PHASES if times.get(name, 0.0) >= small}
     rest = sum(times.values()) - sum(shown.values())
     return {**shown, "others": rest} if rest > 0 else shown
 

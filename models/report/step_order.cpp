@@ -1,22 +1,39 @@
 #include "models/report/step_order.hpp"
 
-#include <algorithm>
+#include <array>
 
 namespace headway {
+namespace {
+
+constexpr std::array kForwardOrder = {Phase::embed,           Phase::norm,
+                                      Phase::attention_qkv,   Phase::attention_core,
+                                      Phase::attention_out,   Phase::dense_mlp,
+                                      Phase::latent_down,     Phase::head_project,
+                                      Phase::head_scatter,    Phase::route,
+                                      Phase::shared_expert,   Phase::permute,
+                                      Phase::count_exchange,  Phase::dispatch,
+                                      Phase::regroup,         Phase::expert,
+                                      Phase::ungroup,         Phase::combine,
+                                      Phase::unpermute,       Phase::latent_up,
+                                      Phase::head_gather,     Phase::head_merge,
+                                      Phase::lm_head,         Phase::loss,
+                                      Phase::grad_all_reduce, Phase::expert_grad_all_reduce,
+                                      Phase::optimizer,       Phase::param_all_gather};
+static_assert(static_cast<int>(kForwardOrder.size()) == kNumPhases);
+
+}  // namespace
 
 std::vector<PhaseKey> step_order(const std::vector<PlanPrediction>& plans) {
     std::vector<PhaseKey> order;
-    for (const PlanPrediction& plan : plans) {
-        auto after = order.begin();  // where a new phase goes
-        for (const PhaseCost& cost : plan.phases) {
-            const PhaseKey key{cost.pass, cost.phase};
-            const auto known = std::find(order.begin(), order.end(), key);
-            after = std::next(known == order.end() ? order.insert(after, key) : known);
+    for (const Pass pass : {Pass::forward, Pass::backward, Pass::update}) {
+        for (const Phase phase : kForwardOrder) {
+            for (const PlanPrediction& plan : plans) {
+                if (find_phase(plan, {pass, phase}) == nullptr) continue;
+                order.emplace_back(pass, phase);
+                break;
+            }
         }
     }
-    // Passes follow each other in a step, whatever the plans' own order said.
-    std::stable_sort(order.begin(), order.end(),
-                     [](PhaseKey a, PhaseKey b) { return a.first < b.first; });
     return order;
 }
 

@@ -1,5 +1,6 @@
-// The phases of several plans in one order: each plan's own order is kept, and a phase that only a
-// later plan has follows its predecessor there.
+// The order in which phases are shown: pass by pass, each in the order of a forward pass, where the
+// phases of EP and HP lie as the layers run them. Backward is shown in forward's order too, so that
+// the two can be compared line by line.
 #pragma once
 
 #include <utility>
@@ -11,6 +12,7 @@ namespace headway {
 
 using PhaseKey = std::pair<Pass, Phase>;
 
+// Every phase that any of the plans has, once.
 std::vector<PhaseKey> step_order(const std::vector<PlanPrediction>& plans);
 
 // The cost of a phase in a plan, or null.

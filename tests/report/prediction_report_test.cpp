@@ -55,19 +55,21 @@ TEST(PredictionJson, NamesThatAreNotUtf8DoNotThrow) {
     EXPECT_NO_THROW(Json::parse(prediction_to_json(prediction)));
 }
 
-TEST(StepOrder, KeepsEveryPlansOrderAndPutsPassesInTurn) {
+TEST(StepOrder, ShowsEachPhaseOnceInOrderOfTheLayersAndPassesInTurn) {
     PlanPrediction a, b;
-    a.phases = {{.phase = Phase::route},
+    a.phases = {{.phase = Phase::optimizer, .pass = Pass::update},
                 {.phase = Phase::expert},
-                {.phase = Phase::optimizer, .pass = Pass::update}};
-    b.phases = {{.phase = Phase::head_scatter},
-                {.phase = Phase::route},
+                {.phase = Phase::dispatch},
+                {.phase = Phase::route}};
+    b.phases = {{.phase = Phase::expert, .pass = Pass::backward},
                 {.phase = Phase::head_gather},
-                {.phase = Phase::expert, .pass = Pass::backward}};
+                {.phase = Phase::route},
+                {.phase = Phase::head_scatter}};
     const std::vector<PhaseKey> expected = {
         {Pass::forward, Phase::head_scatter}, {Pass::forward, Phase::route},
-        {Pass::forward, Phase::head_gather},  {Pass::forward, Phase::expert},
-        {Pass::backward, Phase::expert},      {Pass::update, Phase::optimizer}};
+        {Pass::forward, Phase::dispatch},     {Pass::forward, Phase::expert},
+        {Pass::forward, Phase::head_gather},  {Pass::backward, Phase::expert},
+        {Pass::update, Phase::optimizer}};
     EXPECT_EQ(step_order({a, b}), expected);
 }
 
