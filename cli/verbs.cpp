@@ -10,6 +10,7 @@ constexpr auto kVerbs = std::to_array<Verb>({
     // Predict and simulate
     {"Predict and simulate", "predict", "step time, phases, traffic and memory of every plan",
      run_predict},
+    {"Predict and simulate", "explain", "where the time of one phase comes from", run_explain},
 
     // Measure and check
 

@@ -27,6 +27,7 @@ std::span<const Verb> all_verbs();
 
 // Predict and simulate
 int run_predict(Args args);
+int run_explain(Args args);
 
 // Look and draw
 int run_show(Args args);

@@ -57,10 +57,12 @@ std::vector<std::string> plan_heads(std::string first, Plans plans) {
     return head;
 }
 
-bool is_small(Plans plans, PhaseKey key) {
+// In every plan and pass, so that forward and backward show the same phases.
+bool is_small(Plans plans, Phase phase) {
     return std::all_of(plans.begin(), plans.end(), [&](const PlanPrediction& plan) {
-        const PhaseCost* cost = find_phase(plan, key);
-        return cost == nullptr || cost->time < kBriefShare * plan.step;
+        return std::all_of(plan.phases.begin(), plan.phases.end(), [&](const PhaseCost& cost) {
+            return cost.phase != phase || cost.time < kBriefShare * plan.step;
+        });
     });
 }
 
@@ -96,7 +98,7 @@ std::string phases(Plans plans, const std::vector<PhaseKey>& order, Detail detai
         if (all.empty()) continue;
         add_sum(table, std::string(name(pass)), plans, all);
         for (const PhaseKey& key : all) {
-            if (detail == Detail::brief && is_small(plans, key)) {
+            if (detail == Detail::brief && is_small(plans, key.second)) {
                 rest.push_back(key);
                 continue;
             }

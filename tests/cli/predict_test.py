@@ -94,6 +94,23 @@ class Predict(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertIn(f"did you mean '{names[-1]}'?", result.stderr)
 
+    def test_explain_answers_for_every_phase_of_every_plan(self):
+        for plan in json.loads(self.predict("--format", "json"))["plans"]:
+            for cost in plan["phases"]:
+                words = ("--plan", plan["name"], "--phase", cost["phase"], "--pass", cost["pass"])
+                result = headway("explain", SCENARIO, *words)
+                self.assertEqual(result.returncode, 0, f"{words}: {result.stderr}")
+                self.assertGreater(len(result.stdout.splitlines()), 2, words)
+
+    def test_explain_lists_plans_and_phases_for_a_typo(self):
+        result = headway("explain", SCENARIO, "--phase", "dispatch")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("no --plan given; accepted: ", result.stderr)
+        plan = json.loads(self.predict("--format", "json"))["plans"][0]["name"]
+        result = headway("explain", SCENARIO, "--plan", plan, "--phase", "dispach")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("did you mean 'dispatch'?", result.stderr)
+
     def test_show_is_a_fixed_point_that_predicts_the_same(self):
         shown = self.folder / "shown.yaml"
         self.assertEqual(headway("show", SCENARIO, "--out", str(shown)).returncode, 0)

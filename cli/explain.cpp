@@ -1,0 +1,97 @@
+// headway explain: where the time of one phase comes from.
+#include "models/cost/explain.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cli/options.hpp"
+#include "cli/output.hpp"
+#include "cli/scenario_options.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+CommandHelp help() {
+    return {
+        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE [options]",
+        .about =
+            "Shows how the time of one phase came about: bytes, messages and FLOPs, the link or\n"
+            "curve that decides, the point on it, the lower bound and the fraction achieved.",
+        .examples =
+            "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --phase dispatch\n"
+            "  headway explain scenarios/paper_4gpu.yaml --plan hp --phase expert --pass backward",
+        .positional = {"scenario"}};
+}
+
+po::options_description options() {
+    po::options_description options("Options");
+    add_scenario_options(options);
+    options.add_options()("plan", po::value<std::string>()->value_name("NAME"),
+                          "plan of the scenario (may be left out if it has only one)")(
+        "phase", po::value<std::string>()->value_name("PHASE"),
+        "phase as `headway predict --verbose` names it")(
+        "pass", po::value<std::string>()->value_name("PASS"),
+        "forward, backward or update (default: forward, or update for a phase of the step's end)")(
+        "out,o", po::value<std::string>()->value_name("FILE"),
+        "write there instead of to standard output")("help,h", "this text");
+    return options;
+}
+
+template <class Names>
+std::vector<std::string> words(const Names& names) {
+    return {names.begin(), names.end()};
+}
+
+const Plan& plan_named(const Scenario& scenario, const po::variables_map& values) {
+    if (values.count("plan") == 0 && scenario.plans.size() == 1) return scenario.plans.front();
+    std::vector<std::string> names;
+    for (const Plan& plan : scenario.plans) names.push_back(plan.name);
+    if (values.count("plan") == 0) {
+        throw InputError({.where = "headway explain",
+                          .found = "no --plan given",
+                          .accepted = fmt::format("{}", fmt::join(names, ", "))});
+    }
+    const std::string chosen = one_of(values["plan"].as<std::string>(), names, "--plan");
+    return *std::find_if(scenario.plans.begin(), scenario.plans.end(),
+                         [&](const Plan& plan) { return plan.name == chosen; });
+}
+
+Pass pass_of(const po::variables_map& values, Phase phase) {
+    const auto chosen = optional_text(values, "pass");
+    if (chosen) return *pass_from_name(one_of(*chosen, words(kPassNames), "--pass"));
+    return phase >= Phase::grad_all_reduce ? Pass::update : Pass::forward;
+}
+
+std::string text_of(const Explanation& explanation) {
+    std::size_t width = 0;
+    for (const auto& [label, line] : explanation.lines) width = std::max(width, label.size());
+    std::string text;
+    for (const auto& [label, line] : explanation.lines) {
+        text += fmt::format("  {:<{}}  {}\n", label, width, line);
+    }
+    return text;
+}
+
+}  // namespace
+
+int run_explain(Args args) {
+    const auto values = parse_options(args, help(), options());
+    if (!values) return kDone;
+    const Scenario scenario = load_scenario(*values, "explain");
+    const Plan& plan = plan_named(scenario, *values);
+    const std::string word =
+        one_of(required(*values, "phase", "explain"), words(kPhaseNames), "--phase");
+    const Phase phase = *phase_from_name(word);
+    const Pass pass = pass_of(*values, phase);
+    const Explanation explanation = explain(scenario, plan, profile_of(scenario), phase, pass);
+    write_result(fmt::format("{}, plan {}: {} {}\n{}", scenario.name, plan.name, word, name(pass),
+                             text_of(explanation)),
+                 optional_text(*values, "out"));
+    return kDone;
+}
+
+}  // namespace headway::cli
