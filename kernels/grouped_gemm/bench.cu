@@ -136,9 +136,7 @@ constexpr Variant kVariants[] = {
     {"reference", GroupedImpl::reference, GroupedTile::automatic},
     {"cublas", GroupedImpl::cublas, GroupedTile::automatic},
     {"hopper-128x256", GroupedImpl::hopper, GroupedTile::t128x256},
-    {"hopper-128x256-c2", GroupedImpl::hopper, GroupedTile::t128x256_cluster2},
     {"hopper-256x128", GroupedImpl::hopper, GroupedTile::t256x128},
-    {"hopper-256x128-c2", GroupedImpl::hopper, GroupedTile::t256x128_cluster2},
 };
 
 bool supported(const Shape& shape, GroupedImpl impl) {

@@ -31,8 +31,8 @@ struct GroupedShape {
     int num_sms = 0;  // multiprocessors to use; 0: all (fewer leaves room for communication)
 };
 
-// Tile of the Hopper kernel: rows x columns of C per block, and blocks per cluster sharing A.
-enum class GroupedTile { automatic, t128x256, t128x256_cluster2, t256x128, t256x128_cluster2 };
+// Tile of the Hopper kernel: rows x columns of C per block.
+enum class GroupedTile { automatic, t128x256, t256x128 };
 
 /// C = act(A W^T). `pre` (may be null) also receives A W^T before the activation, [rows, n].
 /// With swiglu C has n/2 columns.

@@ -5,14 +5,13 @@
 namespace headway::kernels {
 namespace {
 
-template <int TileM, int TileN, int Cluster, GroupedActivation Act>
+template <int TileM, int TileN, GroupedActivation Act>
 void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
-    using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Cluster, Act>;
+    using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Act>;
     const GroupedShape& s = call.shape;
     HopperParams p{};
     p.a = make_tensor_map(
-        call.dc,
-        {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, TileM / Cluster, 1}});
+        call.dc, {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, TileM, 1}});
     p.b = make_tensor_map(
         call.w, {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, 64, 1}});
     p.c = make_tensor_map(
@@ -28,22 +27,15 @@ void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
 
 template <GroupedActivation Act>
 void dgrad_tile(const GroupedDgrad& call, cudaStream_t stream) {
-    switch (choose_tile(call.tile, call.shape.k)) {
-        case GroupedTile::t128x256:
-            return dgrad<128, 256, 1, Act>(call, stream);
-        case GroupedTile::t128x256_cluster2:
-            return dgrad<128, 256, 2, Act>(call, stream);
-        case GroupedTile::t256x128:
-            return dgrad<256, 128, 1, Act>(call, stream);
-        default:
-            return dgrad<256, 128, 2, Act>(call, stream);
-    }
+    if (choose_tile(call.tile, call.shape.k) == GroupedTile::t128x256)
+        dgrad<128, 256, Act>(call, stream);
+    else
+        dgrad<256, 128, Act>(call, stream);
 }
 
-template <int TileM, int TileN, int Cluster, bool Fp32Out>
+template <int TileM, int TileN, bool Fp32Out>
 void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
-    using C =
-        HopperConfig<GroupedForm::wgrad, TileM, TileN, Cluster, GroupedActivation::none, Fp32Out>;
+    using C = HopperConfig<GroupedForm::wgrad, TileM, TileN, GroupedActivation::none, Fp32Out>;
     const GroupedShape& s = call.shape;
     HopperParams p{};
     p.a = make_tensor_map(
@@ -65,16 +57,10 @@ void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
 
 template <bool Fp32Out>
 void wgrad_tile(const GroupedWgrad& call, cudaStream_t stream) {
-    switch (choose_tile(call.tile, call.shape.k)) {
-        case GroupedTile::t128x256:
-            return wgrad<128, 256, 1, Fp32Out>(call, stream);
-        case GroupedTile::t128x256_cluster2:
-            return wgrad<128, 256, 2, Fp32Out>(call, stream);
-        case GroupedTile::t256x128:
-            return wgrad<256, 128, 1, Fp32Out>(call, stream);
-        default:
-            return wgrad<256, 128, 2, Fp32Out>(call, stream);
-    }
+    if (choose_tile(call.tile, call.shape.k) == GroupedTile::t128x256)
+        wgrad<128, 256, Fp32Out>(call, stream);
+    else
+        wgrad<256, 128, Fp32Out>(call, stream);
 }
 
 }  // namespace

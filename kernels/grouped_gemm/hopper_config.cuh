@@ -23,11 +23,11 @@ struct HopperParams {
     int reduction;  // forward, dgrad: length of the reduction
 };
 
-template <GroupedForm FormV, int TileM, int TileN, int ClusterV,
-          GroupedActivation ActV = GroupedActivation::none, bool Fp32OutV = false>
+template <GroupedForm FormV, int TileM, int TileN, GroupedActivation ActV = GroupedActivation::none,
+          bool Fp32OutV = false>
 struct HopperConfig {
     static constexpr GroupedForm kForm = FormV;
-    static constexpr int kTileM = TileM, kTileN = TileN, kCluster = ClusterV;
+    static constexpr int kTileM = TileM, kTileN = TileN;
     static constexpr GroupedActivation kAct = ActV;
     static constexpr bool kFp32Out = Fp32OutV;
     static constexpr int kTileK = 64;

@@ -5,15 +5,14 @@
 namespace headway::kernels {
 namespace {
 
-template <int TileM, int TileN, int Cluster, GroupedActivation Act>
+template <int TileM, int TileN, GroupedActivation Act>
 void forward(const GroupedForward& call, cudaStream_t stream) {
-    using C = HopperConfig<GroupedForm::forward, TileM, TileN, Cluster, Act>;
+    using C = HopperConfig<GroupedForm::forward, TileM, TileN, Act>;
     const GroupedShape& s = call.shape;
     const uint64_t rows = u64(s.capacity_rows);
     const int out_columns = Act == GroupedActivation::swiglu ? s.n / 2 : s.n;
     HopperParams p{};
-    p.a = make_tensor_map(call.a,
-                          {.rank = 2, .extent = {u64(s.k), rows}, .box = {64, TileM / Cluster, 1}});
+    p.a = make_tensor_map(call.a, {.rank = 2, .extent = {u64(s.k), rows}, .box = {64, TileM, 1}});
     p.b = make_tensor_map(
         call.w,
         {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, TileN, 1}});
@@ -33,16 +32,10 @@ void forward(const GroupedForward& call, cudaStream_t stream) {
 
 template <GroupedActivation Act>
 void forward_tile(const GroupedForward& call, cudaStream_t stream) {
-    switch (choose_tile(call.tile, call.shape.n)) {
-        case GroupedTile::t128x256:
-            return forward<128, 256, 1, Act>(call, stream);
-        case GroupedTile::t128x256_cluster2:
-            return forward<128, 256, 2, Act>(call, stream);
-        case GroupedTile::t256x128:
-            return forward<256, 128, 1, Act>(call, stream);
-        default:
-            return forward<256, 128, 2, Act>(call, stream);
-    }
+    if (choose_tile(call.tile, call.shape.n) == GroupedTile::t128x256)
+        forward<128, 256, Act>(call, stream);
+    else
+        forward<256, 128, Act>(call, stream);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Persistent wgmma kernel of the grouped GEMM. Warpgroup 0 loads tiles by TMA (one thread),
-// warpgroups 1 and 2 multiply; they meet at `full` and `empty` barriers. A cluster of two blocks
-// works on neighbouring column tiles of the same rows: each loads half of A and multicasts it.
-// Loads may read rows of the next expert: forward and dgrad never store them, wgrad clears them in
-// shared memory.
+// warpgroups 1 and 2 multiply; they meet at `full` and `empty` barriers. Loads may read rows of the
+// next expert: forward and dgrad never store them, wgrad clears them in shared memory. NOTE:
+// clusters of two blocks sharing A by multicast were 20-30 % slower on an H200 at every shape
+// tried.
 #pragma once
 
 #include "kernels/grouped_gemm/hopper_epilogue.cuh"
@@ -21,7 +21,7 @@ __device__ __forceinline__ TileWalk make_walk(const HopperParams& p) {
     walk.num_groups = p.num_groups;
     walk.rows_per_tile = wgrad ? 0 : C::kTileM;
     walk.fixed_m_tiles = wgrad ? (p.out_m + C::kTileM - 1) / C::kTileM : 0;
-    walk.num_n_tiles = (p.out_n + C::kTileN * C::kCluster - 1) / (C::kTileN * C::kCluster);
+    walk.num_n_tiles = (p.out_n + C::kTileN - 1) / C::kTileN;
     walk.window = -32;
     return walk;
 }
@@ -47,30 +47,17 @@ struct PipelineSlot {
 // Loads one k block of A and B into a slot; `full` counts the bytes.
 template <class C>
 __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile& tile,
-                                          uint8_t* slot, uint64_t* full, int k_block,
-                                          uint32_t rank) {
+                                          uint8_t* slot, uint64_t* full, int k_block) {
     constexpr int kBoxBytes = 64 * 128;
-    constexpr uint16_t kAll = (1 << C::kCluster) - 1;
     const int k0 = k_block * C::kTileK;
     const int m0 = tile.m_tile * C::kTileM;
-    const int n0 = (tile.n_tile * C::kCluster + static_cast<int>(rank)) * C::kTileN;
-    const auto load_a = [&](uint8_t* dst, int c0, int c1) {
-        if constexpr (C::kCluster == 1)
-            ptx::tma_load_2d(dst, &p.a, full, c0, c1);
-        else
-            ptx::tma_load_2d_multicast(dst, &p.a, full, kAll, c0, c1);
-    };
+    const int n0 = tile.n_tile * C::kTileN;
     if constexpr (C::kAMnMajor) {
-        constexpr int kBoxes = C::kTileM / 64 / C::kCluster;
 #pragma unroll
-        for (int i = 0; i < kBoxes; ++i) {
-            const int box = rank * kBoxes + i;
-            load_a(slot + box * kBoxBytes, m0 + 64 * box, tile.row_begin + k0);
-        }
+        for (int i = 0; i < C::kTileM / 64; ++i)
+            ptx::tma_load_2d(slot + i * kBoxBytes, &p.a, full, m0 + 64 * i, tile.row_begin + k0);
     } else {
-        constexpr int kRows = C::kTileM / C::kCluster;
-        const int first = static_cast<int>(rank) * kRows;
-        load_a(slot + first * 128, k0, tile.row_begin + m0 + first);
+        ptx::tma_load_2d(slot, &p.a, full, k0, tile.row_begin + m0);
     }
     uint8_t* b = slot + C::kABytes;
     if constexpr (C::kForm == GroupedForm::forward) {
@@ -88,18 +75,17 @@ __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile
 
 template <class C>
 __device__ __forceinline__ void produce(const HopperParams& p, uint8_t* smem, uint64_t* full,
-                                        uint64_t* empty, uint32_t rank) {
+                                        uint64_t* empty) {
     TileWalk walk = make_walk<C>(p);
     GroupTile tile;
     PipelineSlot at;
-    const int step = gridDim.x / C::kCluster;
-    for (int t = blockIdx.x / C::kCluster; walk.find(t, tile); t += step) {
+    for (int t = blockIdx.x; walk.find(t, tile); t += gridDim.x) {
         if (threadIdx.x % 32 == 0) {
             const int blocks = num_k_blocks<C>(p, tile);
             for (int kb = 0; kb < blocks; ++kb) {
-                ptx::mbarrier_wait_cluster(&empty[at.stage], at.phase ^ 1);
+                ptx::mbarrier_wait(&empty[at.stage], at.phase ^ 1);
                 ptx::mbarrier_arrive_expect_tx(&full[at.stage], C::kStageBytes);
-                load_slot<C>(p, tile, smem + at.stage * C::kStageBytes, &full[at.stage], kb, rank);
+                load_slot<C>(p, tile, smem + at.stage * C::kStageBytes, &full[at.stage], kb);
                 at.advance<C::kStages>();
             }
         }
@@ -143,14 +129,8 @@ __device__ __forceinline__ void multiply_slot(float (&d)[C::kSubtiles][C::kTileN
     ptx::wgmma_commit();
 }
 
-template <class C>
 __device__ __forceinline__ void free_slot(uint64_t* empty) {
-    const int lane = threadIdx.x % 32;
-    if constexpr (C::kCluster == 1) {
-        if (lane == 0) ptx::mbarrier_arrive(empty);
-    } else {
-        if (lane < C::kCluster) ptx::mbarrier_arrive_remote(empty, lane);
-    }
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty);
 }
 
 // One piece of 64 rows x 64 columns (32 in fp32) at accumulator column 64 * piece.
@@ -230,14 +210,14 @@ __device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::
 template <class C>
 __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTile& tile,
                                            float (&d)[C::kSubtiles][C::kTileN / 2], int consumer,
-                                           uint32_t rank, Staging& staging) {
+                                           Staging& staging) {
 #pragma unroll
     for (int i = 0; i < C::kSubtiles; ++i) {
         const int row = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2) + 64 * i;
         PieceTarget to{};
         to.map = &p.c;
         to.base = p.c_ptr;
-        to.column0 = (tile.n_tile * C::kCluster + static_cast<int>(rank)) * C::kTileN;
+        to.column0 = tile.n_tile * C::kTileN;
         to.num_columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
         if (C::kForm == GroupedForm::wgrad) {
             to.row0 = row;
@@ -254,14 +234,13 @@ __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTil
 
 template <class C>
 __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, uint64_t* full,
-                                        uint64_t* empty, uint32_t rank, int consumer) {
+                                        uint64_t* empty, int consumer) {
     TileWalk walk = make_walk<C>(p);
     GroupTile tile;
     PipelineSlot at;
     Staging staging{smem + C::kStagingOffset + consumer * 2 * C::kStagingBytes, 1 + consumer,
                     static_cast<int>(threadIdx.x) % 128};
-    const int step = gridDim.x / C::kCluster;
-    for (int t = blockIdx.x / C::kCluster; walk.find(t, tile); t += step) {
+    for (int t = blockIdx.x; walk.find(t, tile); t += gridDim.x) {
         float d[C::kSubtiles][C::kTileN / 2];
         const int blocks = num_k_blocks<C>(p, tile);
         if (C::kForm == GroupedForm::wgrad && blocks == 0) {
@@ -280,16 +259,16 @@ __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, ui
             multiply_slot<C>(d, slot, consumer, kb > 0);
             if (kb > 0) {
                 ptx::wgmma_wait<1>();
-                free_slot<C>(&empty[previous]);
+                free_slot(&empty[previous]);
             }
             previous = at.stage;
             at.advance<C::kStages>();
         }
         ptx::wgmma_wait<0>();
-        if (blocks > 0) free_slot<C>(&empty[previous]);
+        if (blocks > 0) free_slot(&empty[previous]);
 #pragma unroll
         for (int i = 0; i < C::kSubtiles; ++i) ptx::wgmma_pin(d[i]);
-        store_tile<C>(p, tile, d, consumer, rank, staging);
+        store_tile<C>(p, tile, d, consumer, staging);
     }
     if (staging.thread == 0) ptx::tma_store_wait_all();
 }
@@ -304,28 +283,22 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     uint8_t* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
     auto* full = reinterpret_cast<uint64_t*>(smem + C::kBarrierOffset);
     auto* empty = full + C::kStages;
-    const uint32_t rank = C::kCluster > 1 ? ptx::cluster_cta_rank() : 0;
     const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < C::kStages; ++i) {
             ptx::mbarrier_init(&full[i], 1);
-            ptx::mbarrier_init(&empty[i], 8 * C::kCluster);  // one arrival of each consumer warp
+            ptx::mbarrier_init(&empty[i], 8);  // one arrival of each consumer warp
         }
         ptx::mbarrier_init_fence();
     }
-    if constexpr (C::kCluster > 1)
-        ptx::cluster_sync();
-    else
-        __syncthreads();
+    __syncthreads();
     if (warp < 4) {
         ptx::lower_registers<40>();
-        if (warp == 0) produce<C>(p, smem, full, empty, rank);
+        if (warp == 0) produce<C>(p, smem, full, empty);
     } else {
         ptx::raise_registers<232>();
-        consume<C>(p, smem, full, empty, rank, warp / 4 - 1);
+        consume<C>(p, smem, full, empty, warp / 4 - 1);
     }
-    // A block must outlive its peer's multicasts into it and arrivals on its barriers.
-    if constexpr (C::kCluster > 1) ptx::cluster_sync();
 #endif
 }
 

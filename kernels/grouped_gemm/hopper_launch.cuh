@@ -1,4 +1,4 @@
-// Host side of one instantiation of the Hopper grouped GEMM: shared-memory opt-in, cluster launch.
+// Host side of one instantiation of the Hopper grouped GEMM: shared-memory opt-in and launch.
 #pragma once
 
 #include <stdexcept>
@@ -34,18 +34,8 @@ void launch_grouped(const HopperParams& params, int num_sms, cudaStream_t stream
     HEADWAY_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                             cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             C::kSharedBytes));
-    cudaLaunchAttribute cluster{};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = C::kCluster;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(sms / C::kCluster * C::kCluster);
-    config.blockDim = dim3(C::kThreads);
-    config.dynamicSmemBytes = C::kSharedBytes;
-    config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    HEADWAY_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, params));
+    kernel<<<static_cast<unsigned>(sms), C::kThreads, C::kSharedBytes, stream>>>(params);
+    check_launch();
 }
 
 }  // namespace headway::kernels

@@ -21,12 +21,11 @@ constexpr int padded_columns(int n, int tile) {
     return (n + tile - 1) / tile * tile;
 }
 
-/// `automatic`: 256 columns per cluster side, unless that pads n more than 128 would.
+/// `automatic`: 256 columns, unless they pad n more than 128 would.
 inline GroupedTile choose_tile(GroupedTile wanted, int n) {
     if (wanted != GroupedTile::automatic) return wanted;
-    if (padded_columns(n, 512) == padded_columns(n, 128)) return GroupedTile::t128x256_cluster2;
-    if (padded_columns(n, 256) == padded_columns(n, 128)) return GroupedTile::t256x128_cluster2;
-    return GroupedTile::t256x128;
+    const bool wide = padded_columns(n, 256) == padded_columns(n, 128);
+    return wide ? GroupedTile::t128x256 : GroupedTile::t256x128;
 }
 
 }  // namespace headway::kernels
