@@ -13,6 +13,7 @@ constexpr auto kVerbs = std::to_array<Verb>({
     {"Predict and simulate", "explain", "where the time of one phase comes from", run_explain},
 
     // Measure and check
+    {"Measure and check", "validate", "predictions against published measurements", run_validate},
 
     // Look and draw
     {"Look and draw", "show", "a scenario or preset with every default written out", run_show},

@@ -29,6 +29,9 @@ std::span<const Verb> all_verbs();
 int run_predict(Args args);
 int run_explain(Args args);
 
+// Measure and check
+int run_validate(Args args);
+
 // Look and draw
 int run_show(Args args);
 int run_list(Args args);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/scenario/fields.hpp"
+#include "models/vocab/anchor.hpp"
 #include "models/vocab/scenario.hpp"
 
 namespace headway {
@@ -10,5 +11,6 @@ void describe(Fields& fields, ModelSpec& model);
 void describe(Fields& fields, Cluster& cluster);
 void describe(Fields& fields, Profile& profile);
 void describe(Fields& fields, Scenario& scenario);
+void describe(Fields& fields, AnchorSet& anchors);
 
 }  // namespace headway

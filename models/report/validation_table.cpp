@@ -1,0 +1,196 @@
+#include "models/report/validation_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "models/report/csv_text.hpp"
+#include "models/report/human.hpp"
+#include "models/report/text_table.hpp"
+
+namespace headway {
+namespace {
+
+std::string_view title(AnchorCategory category) {
+    switch (category) {
+        case AnchorCategory::all_to_all:
+            return "NCCL all-to-all, held-out sizes";
+        case AnchorCategory::all_to_all_repeat:
+            return "NCCL all-to-all, other runs";
+        case AnchorCategory::exchange:
+            return "deduplicated exchanges";
+        case AnchorCategory::layer:
+            return "one MoE layer";
+        case AnchorCategory::step:
+            return "whole training steps";
+        case AnchorCategory::memory:
+            break;
+    }
+    return "peak memory";
+}
+
+std::string value(const AnchorResult& r, double number) {
+    return r.category == AnchorCategory::memory ? human(number * byte) : human(number * second);
+}
+
+std::string quantity(const AnchorResult& r) {
+    return r.quantity.empty() ? human(r.buffer) : r.quantity;
+}
+
+std::string percent(double ratio) {
+    return fmt::format("{:.1f} %", 100.0 * ratio);
+}
+
+std::string tolerance(const AnchorResult& r) {
+    return r.tolerance > 0.0 ? fmt::format("{:.0f} %", 100.0 * r.tolerance) : "-";
+}
+
+std::vector<std::string> cells(const AnchorResult& r) {
+    return {r.name,
+            quantity(r),
+            value(r, r.predicted),
+            value(r, r.published),
+            signed_percent(r.error),
+            tolerance(r),
+            std::string(name(r.verdict))};
+}
+
+const std::vector<std::string> kResultHead = {"anchor", "quantity",  "predicted", "published",
+                                              "error",  "tolerance", "verdict"};
+const std::vector<std::string> kStatisticsHead = {"category", "held out", "fitted", "out",  "bias",
+                                                  "mean",     "median",   "p95",    "worst"};
+
+std::vector<std::string> cells(const AnchorStatistics& s) {
+    if (s.count == 0)
+        return {std::string(title(s.category)),
+                "0",
+                fmt::format("{}", s.fitted),
+                "-",
+                "-",
+                "-",
+                "-",
+                "-",
+                "-"};
+    return {std::string(title(s.category)),
+            fmt::format("{}", s.count),
+            fmt::format("{}", s.fitted),
+            s.judged > 0 ? fmt::format("{} of {}", s.out, s.judged) : "-",
+            signed_percent(s.bias),
+            percent(s.mean),
+            percent(s.median),
+            percent(s.p95),
+            signed_percent(s.worst)};
+}
+
+bool is_table(const AnchorResult& r) {
+    return r.category == AnchorCategory::all_to_all ||
+           r.category == AnchorCategory::all_to_all_repeat;
+}
+
+const std::string kMarkdownIntroduction =
+    "# Validation\n\n"
+    "Written by `headway validate --format markdown --out docs/validation.md`; a test compares it "
+    "with what the\ncode gives. [validation_method.md](validation_method.md) says where the curves "
+    "and anchors come from, what is\nheld out, and what the misses teach.\n\n"
+    "Error: predicted / published - 1. Bias is the mean of signed errors; mean, median, p95 and "
+    "worst are of their\nsize. Fitted: a size that is a point of the profile's curve, kept out of "
+    "the statistics. Listed: no tolerance.\n\n";
+
+// The worst held-out size of each table stands for the table; other results are kept.
+std::vector<AnchorResult> worst_of_tables(const std::vector<AnchorResult>& results) {
+    std::vector<AnchorResult> kept;
+    for (const AnchorResult& r : results) {
+        if (r.verdict == Verdict::fitted) continue;
+        const bool same_table = is_table(r) && !kept.empty() && kept.back().name == r.name;
+        if (!same_table) {
+            kept.push_back(r);
+        } else if (std::abs(r.error) > std::abs(kept.back().error)) {
+            kept.back() = r;
+        }
+    }
+    return kept;
+}
+
+std::string markdown_row(const std::vector<std::string>& row) {
+    return fmt::format("| {} |\n", fmt::join(row, " | "));
+}
+
+// The first column to the left, the others to the right.
+std::string markdown_head(const std::vector<std::string>& head) {
+    std::string line = "|---|";
+    for (std::size_t i = 1; i < head.size(); ++i) line += "---:|";
+    return markdown_row(head) + line + "\n";
+}
+
+std::string markdown_category(const Validation& validation, AnchorCategory category) {
+    std::string text = fmt::format("\n### {}\n\n", title(category)) + markdown_head(kResultHead);
+    std::vector<std::string> sources;
+    for (const AnchorResult& r : validation.results) {
+        if (r.category != category) continue;
+        text += markdown_row(cells(r));
+        std::string source =
+            fmt::format("{}: {}, {}", r.name, r.publication.source, r.publication.date);
+        if (!r.publication.note.empty()) source += "; " + r.publication.note;
+        if (std::find(sources.begin(), sources.end(), source) == sources.end())
+            sources.push_back(source);
+    }
+    text += "\nSources:\n\n";
+    for (const std::string& source : sources) text += "- " + source + ".\n";
+    return text;
+}
+
+}  // namespace
+
+std::string validation_to_table(const Validation& validation, ValidationDetail detail) {
+    const bool brief = detail == ValidationDetail::brief;
+    TextTable table{.head = kResultHead, .rows = {}};
+    const std::vector<AnchorResult> shown =
+        brief ? worst_of_tables(validation.results) : validation.results;
+    for (const AnchorResult& r : shown) table.rows.push_back(cells(r));
+    TextTable summary{.head = kStatisticsHead, .rows = {}};
+    for (const AnchorStatistics& s : validation.statistics) summary.rows.push_back(cells(s));
+    std::string text = table.to_string() + "\n" + summary.to_string();
+    text +=
+        "\nError: predicted / published - 1. Bias is the mean of signed errors; mean, median and "
+        "p95 are of\ntheir size. Fitted: a size that is a point of the profile's curve, kept "
+        "out of the statistics.\n";
+    if (brief)
+        text += "All-to-all tables are shown by their worst held-out size; --verbose shows all.\n";
+    if (!validation.not_expressible.empty()) {
+        text +=
+            fmt::format("{} published measurements are not expressible{}\n",
+                        validation.not_expressible.size(), brief ? "; --verbose lists them." : ":");
+    }
+    if (!brief) {
+        for (const UnexpressedAnchor& u : validation.not_expressible)
+            text += fmt::format("  {}: {}\n", u.name, u.reason);
+    }
+    return text;
+}
+
+std::string validation_to_markdown(const Validation& validation) {
+    std::string text = kMarkdownIntroduction + markdown_head(kStatisticsHead);
+    for (const AnchorStatistics& s : validation.statistics) text += markdown_row(cells(s));
+    for (const AnchorStatistics& s : validation.statistics)
+        text += markdown_category(validation, s.category);
+    text +=
+        "\n### Not expressible\n\n" + markdown_head({"anchor", "published", "reason", "source"});
+    for (const UnexpressedAnchor& u : validation.not_expressible)
+        text += markdown_row({u.name, u.published, u.reason, u.source});
+    return text;
+}
+
+std::string validation_to_csv(const Validation& validation) {
+    std::string text =
+        "category,anchor,quantity,unit,predicted,published,error,tolerance,verdict,source,date\n";
+    for (const AnchorResult& r : validation.results) {
+        text += fmt::format(
+            "{},{},{},{},{},{},{},{},{},{},{}\n", name(r.category), csv_field(r.name), quantity(r),
+            r.category == AnchorCategory::memory ? "byte" : "s", r.predicted, r.published, r.error,
+            r.tolerance, name(r.verdict), csv_field(r.publication.source), r.publication.date);
+    }
+    return text;
+}
+
+}  // namespace headway

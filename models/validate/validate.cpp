@@ -1,0 +1,199 @@
+#include "models/validate/validate.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <utility>
+
+#include "models/cost/predict.hpp"
+#include "models/cost/price.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+AnchorCategory category_of(AnchorQuantity quantity) {
+    switch (quantity) {
+        case AnchorQuantity::moe_forward:
+        case AnchorQuantity::moe_backward:
+            return AnchorCategory::layer;
+        case AnchorQuantity::phase:
+            return AnchorCategory::exchange;
+        case AnchorQuantity::peak_memory:
+            return AnchorCategory::memory;
+        case AnchorQuantity::step:
+            break;
+    }
+    return AnchorCategory::step;
+}
+
+Verdict judge(double error, double tolerance, bool fitted) {
+    if (fitted) return Verdict::fitted;
+    if (tolerance <= 0.0) return Verdict::listed;
+    return std::abs(error) <= tolerance ? Verdict::pass : Verdict::out;
+}
+
+AnchorResult result_of(AnchorCategory category, const std::string& name, double published,
+                       double predicted, double tolerance, const Publication& publication,
+                       bool fitted = false) {
+    const double error = predicted / published - 1.0;
+    return {.category = category,
+            .name = name,
+            .published = published,
+            .predicted = predicted,
+            .error = error,
+            .tolerance = tolerance,
+            .verdict = judge(error, tolerance, fitted),
+            .publication = publication};
+}
+
+bool is_point(const TimeCurve& curve, double bytes) {
+    return std::any_of(curve.bytes.begin(), curve.bytes.end(),
+                       [&](double b) { return std::abs(b / bytes - 1.0) < 1e-6; });
+}
+
+// Priced by the code that prices a plan's exchanges, on a machine whose links are those measured.
+std::vector<AnchorResult> validate_exchange(const ExchangeAnchor& anchor, const Profile& profile) {
+    const Cluster measured{};
+    const PriceBook book(profile, measured);
+    std::vector<AnchorResult> results;
+    for (std::size_t i = 0; i < anchor.bytes.size(); ++i) {
+        const double sent = anchor.bytes[i] * (anchor.num_ranks - 1) / anchor.num_ranks;
+        PathBytes bytes{};
+        bytes[static_cast<std::size_t>(anchor.path)] = sent * byte;
+        const PathTime time = book.path_times(bytes, anchor.num_ranks).front();
+        AnchorResult result = result_of(
+            anchor.repeat ? AnchorCategory::all_to_all_repeat : AnchorCategory::all_to_all,
+            anchor.name, anchor.seconds[i], time.time.in(second), anchor.tolerance,
+            anchor.publication, !anchor.repeat && is_point(*time.curve, sent));
+        result.buffer = anchor.bytes[i] * byte;
+        result.num_warnings = time.extrapolated ? 1 : 0;
+        results.push_back(std::move(result));
+    }
+    return results;
+}
+
+const Plan& plan_of(const Scenario& scenario, const RunAnchor& anchor) {
+    for (const Plan& plan : scenario.plans) {
+        if (plan.name == anchor.plan) return plan;
+    }
+    std::vector<std::string> names;
+    for (const Plan& plan : scenario.plans) names.push_back(plan.name);
+    throw InputError({.where = anchor.scenario.string(),
+                      .found = "no plan '" + anchor.plan + "' for anchor '" + anchor.name + "'",
+                      .hint = did_you_mean(anchor.plan, names)});
+}
+
+// One execution of the phase.
+Seconds phase_time(const PlanPrediction& plan, const RunAnchor& anchor) {
+    for (const PhaseCost& cost : plan.phases) {
+        if (cost.phase == anchor.phase && cost.pass == anchor.pass && cost.count > 0) {
+            return (cost.time + cost.hidden) / cost.count;
+        }
+    }
+    throw InputError(
+        {.where = anchor.scenario.string(),
+         .found = "plan '" + anchor.plan + "' has no phase " + std::string(name(anchor.phase))});
+}
+
+double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
+    switch (anchor.quantity) {
+        case AnchorQuantity::moe_forward:
+            return plan.moe_forward.in(second);
+        case AnchorQuantity::moe_backward:
+            return plan.moe_backward.in(second);
+        case AnchorQuantity::phase:
+            return phase_time(plan, anchor).in(second);
+        case AnchorQuantity::peak_memory:
+            return plan.memory.peak.in(byte);
+        case AnchorQuantity::step:
+            break;
+    }
+    return plan.step.in(second);
+}
+
+AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
+    if (!scenario.profile) {
+        throw InputError({.where = anchor.scenario.string(),
+                          .found = "no profile",
+                          .hint = "a scenario of an anchor names the profile it is judged with"});
+    }
+    const PlanPrediction plan =
+        predict_plan(scenario, plan_of(scenario, anchor), *scenario.profile, {.timeline = false});
+    const bool is_memory = anchor.quantity == AnchorQuantity::peak_memory;
+    AnchorResult result =
+        result_of(category_of(anchor.quantity), anchor.name,
+                  is_memory ? anchor.memory.in(byte) : anchor.time.in(second),
+                  predicted_value(plan, anchor), anchor.tolerance, anchor.publication);
+    result.quantity = anchor.quantity == AnchorQuantity::phase ? std::string(name(anchor.phase))
+                                                               : std::string(name(anchor.quantity));
+    result.num_warnings = static_cast<int>(plan.warnings.size());
+    return result;
+}
+
+AnchorStatistics statistics_of(AnchorCategory category, const std::vector<AnchorResult>& results) {
+    AnchorStatistics s{.category = category};
+    std::vector<double> errors;
+    for (const AnchorResult& r : results) {
+        if (r.category != category) continue;
+        if (r.verdict == Verdict::fitted) {
+            ++s.fitted;
+            continue;
+        }
+        s.judged += r.verdict == Verdict::listed ? 0 : 1;
+        s.out += r.verdict == Verdict::out ? 1 : 0;
+        s.bias += r.error;
+        if (std::abs(r.error) > std::abs(s.worst)) s.worst = r.error;
+        errors.push_back(std::abs(r.error));
+    }
+    s.count = static_cast<int>(errors.size());
+    if (errors.empty()) return s;
+    std::sort(errors.begin(), errors.end());
+    s.bias /= s.count;
+    s.mean = std::accumulate(errors.begin(), errors.end(), 0.0) / s.count;
+    const std::size_t middle = errors.size() / 2;
+    s.median = errors.size() % 2 == 1 ? errors[middle] : (errors[middle - 1] + errors[middle]) / 2;
+    // Nearest rank: the smallest error that at least 95 % of the errors do not exceed.
+    s.p95 = errors[static_cast<std::size_t>(std::ceil(0.95 * s.count)) - 1];
+    return s;
+}
+
+}  // namespace
+
+std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader& load) {
+    std::vector<AnchorResult> results;
+    std::map<std::string, Profile> profiles;
+    for (const ExchangeAnchor& anchor : anchors.exchanges) {
+        if (!profiles.contains(anchor.profile)) {
+            profiles.emplace(anchor.profile, load.profile(anchor.profile));
+        }
+        for (AnchorResult& r : validate_exchange(anchor, profiles.at(anchor.profile))) {
+            results.push_back(std::move(r));
+        }
+    }
+    std::map<std::filesystem::path, Scenario> scenarios;
+    for (const RunAnchor& anchor : anchors.runs) {
+        if (!scenarios.contains(anchor.scenario)) {
+            scenarios.emplace(anchor.scenario, load.scenario(anchor.scenario));
+        }
+        results.push_back(validate_run(anchor, scenarios.at(anchor.scenario)));
+    }
+    return results;
+}
+
+std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results) {
+    std::vector<AnchorStatistics> all;
+    for (int i = 0; i < kNumAnchorCategories; ++i) {
+        const AnchorStatistics s = statistics_of(static_cast<AnchorCategory>(i), results);
+        if (s.count + s.fitted > 0) all.push_back(s);
+    }
+    return all;
+}
+
+bool any_out(const std::vector<AnchorResult>& results) {
+    return std::any_of(results.begin(), results.end(),
+                       [](const AnchorResult& r) { return r.verdict == Verdict::out; });
+}
+
+}  // namespace headway

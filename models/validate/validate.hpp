@@ -1,0 +1,31 @@
+// Validation: predictions against published anchors. The signed error is predicted / published - 1.
+// An all-to-all size that is a point of the profile's own curve is marked as fitted and kept out of
+// the statistics; anchors without a tolerance are listed, not judged.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/vocab/anchor.hpp"
+#include "models/vocab/profile.hpp"
+#include "models/vocab/scenario.hpp"
+
+namespace headway {
+
+// How files become values, so that this library need not know YAML.
+struct AnchorLoader {
+    std::function<Profile(const std::string& preset)> profile;
+    std::function<Scenario(const std::filesystem::path& path)> scenario;
+};
+
+// In the order of the set: exchanges, then runs.
+std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader& load);
+
+// One entry for each category that has results.
+std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results);
+
+// Some anchor with a tolerance is beyond it.
+bool any_out(const std::vector<AnchorResult>& results);
+
+}  // namespace headway
