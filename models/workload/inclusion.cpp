@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 namespace headway {
 namespace {
@@ -53,24 +54,32 @@ Moments combine(double a, const Moments& x, double b, const Moments& y) {
             a * x.third + b * y.third};
 }
 
-// Time at which the expected number of rung clocks is `target`. The count is concave in time, so
-// Newton from the left never overshoots. Returns infinity when fewer clocks exist.
-double ring_time(const std::vector<double>& weights, const std::vector<double>& presence,
-                 double target, double start, double tolerance) {
-    double s = start;
+// Time at which the expected number of rung clocks is `target`, and each clock's chance of silence
+// until then. The count is concave in time, so Newton from the left never overshoots. Infinite when
+// fewer clocks exist.
+struct RingTime {
+    double time = 0.0;
+    std::vector<double> silent;  // exp(-w_e time)
+};
+
+RingTime ring_time(const std::vector<double>& weights, const std::vector<double>& presence,
+                   double target, double start, double tolerance) {
+    RingTime ring{start, std::vector<double>(weights.size())};
     for (int iteration = 0; iteration < 200; ++iteration) {
         double rung = 0.0, rate = 0.0;
         for (std::size_t e = 0; e < weights.size(); ++e) {
-            const double silent = presence[e] * std::exp(-weights[e] * s);
-            rung += presence[e] - silent;
-            rate += silent * weights[e];
+            ring.silent[e] = std::exp(-weights[e] * ring.time);
+            const double left = presence[e] * ring.silent[e];
+            rung += presence[e] - left;
+            rate += left * weights[e];
         }
         const double missing = target - rung;
-        if (missing <= tolerance * std::max(target, 1.0)) return s;
-        if (rate <= 1e-290) return HUGE_VAL;
-        s += missing / rate;
+        if (missing <= tolerance * std::max(target, 1.0)) return ring;
+        if (rate <= 1e-290) break;
+        ring.time += missing / rate;
     }
-    return s;
+    ring.time = HUGE_VAL;
+    return ring;
 }
 
 // Chance that each group is among the chosen ones. [num_groups]
@@ -80,8 +89,8 @@ std::vector<double> group_presence(const std::vector<double>& weights, const Rou
     for (std::size_t e = 0; e < weights.size(); ++e) total[e / per_group] += weights[e];
     if (!is_group_limited(shape)) return std::vector<double>(total.size(), 1.0);
     const std::vector<double> ones(total.size(), 1.0);
-    const double s = ring_time(total, ones, shape.top_groups, 0.0, kExact);
-    for (double& p : total) p = 1.0 - std::exp(-p * s);
+    const RingTime ring = ring_time(total, ones, shape.top_groups, 0.0, kExact);
+    for (std::size_t g = 0; g < total.size(); ++g) total[g] = 1.0 - ring.silent[g];
     return total;
 }
 
@@ -139,65 +148,79 @@ std::vector<double> inclusion_probabilities(const std::vector<double>& popularit
     if (is_uniform(popularity))
         return std::vector<double>(popularity.size(), k / shape.num_experts);
     const std::vector<double> presence = expert_presence(group_presence(popularity, shape), shape);
-    const double s = ring_time(popularity, presence, k, 0.0, kExact);
+    const RingTime ring = ring_time(popularity, presence, k, 0.0, kExact);
     std::vector<double> result(popularity.size());
-    for (std::size_t e = 0; e < result.size(); ++e) {
-        result[e] = presence[e] * (1.0 - std::exp(-popularity[e] * s));
-    }
+    for (std::size_t e = 0; e < result.size(); ++e)
+        result[e] = presence[e] * (1.0 - ring.silent[e]);
     return result;
 }
 
-std::vector<double> hit_probabilities(const std::vector<double>& popularity,
-                                      const RouterShape& shape, int num_parts) {
+RingPoints ring_points(const std::vector<double>& popularity, const RouterShape& shape) {
+    RingPoints points{.popularity = popularity, .is_uniform = is_uniform(popularity)};
+    if (points.is_uniform) return points;
+    points.group = group_presence(popularity, shape);
+    points.presence = expert_presence(points.group, shape);
+    double s = 0.0;
+    for (int j = 0; j < shape.top_k; ++j) {
+        RingTime ring = ring_time(popularity, points.presence, j, s, kNear);
+        s = ring.time;
+        if (!std::isfinite(s)) break;
+        points.silent.push_back(std::move(ring.silent));
+    }
+    return points;
+}
+
+std::vector<double> hit_probabilities(const RingPoints& points, const RouterShape& shape,
+                                      int num_parts) {
     const std::size_t parts = static_cast<std::size_t>(num_parts);
-    if (is_uniform(popularity))
+    if (points.is_uniform)
         return std::vector<double>(parts, uniform_hit_probability(shape, num_parts));
+    const std::vector<double>& popularity = points.popularity;
     const std::size_t num_groups = static_cast<std::size_t>(shape.num_groups);
     const std::size_t per_part = popularity.size() / parts,
                       per_group = popularity.size() / num_groups;
-    const std::vector<double> group = group_presence(popularity, shape);
-    const std::vector<double> presence = expert_presence(group, shape);
     const bool limited = is_group_limited(shape) && per_part <= per_group;
-    std::vector<double> miss(parts, 1.0);
-    double s = 0.0;
-    for (int j = 0; j < shape.top_k; ++j) {
-        s = ring_time(popularity, presence, j, s, kNear);
-        if (!std::isfinite(s)) {
-            std::fill(miss.begin(), miss.end(), 0.0);
-            break;
-        }
+    std::vector<double> own(parts, 0.0), miss(parts, 1.0);
+    for (std::size_t e = 0; e < popularity.size(); ++e) {
+        // Inside a chosen group the group's own experts are present for sure.
+        own[e / per_part] += (limited ? 1.0 : points.presence[e]) * popularity[e];
+    }
+    for (std::size_t j = 0; j < points.silent.size(); ++j) {
         Moments all;
         std::vector<Moments> of_part(parts), of_group(num_groups);
         for (std::size_t e = 0; e < popularity.size(); ++e) {
-            // Inside a chosen group the group's own experts are present for sure.
-            const double silent = std::exp(-popularity[e] * s);
-            of_part[e / per_part].add(limited ? 1.0 : presence[e], popularity[e], silent);
+            const double silent = points.silent[j][e];
+            of_part[e / per_part].add(limited ? 1.0 : points.presence[e], popularity[e], silent);
             if (limited) of_group[e / per_group].add(1.0, popularity[e], silent);
-            all.add(presence[e], popularity[e], silent);
+            all.add(points.presence[e], popularity[e], silent);
         }
         for (std::size_t p = 0; p < parts; ++p) {
             const std::size_t g = p * per_part / per_group;
             Moments complement = all;
             if (limited) {
                 // Given that group g is open, t-1 of the others are.
-                const double scale = (shape.top_groups - 1) / (shape.top_groups - group[g]);
-                complement =
-                    combine(scale, combine(1.0, all, -group[g], of_group[g]), 1.0, of_group[g]);
+                const double scale = (shape.top_groups - 1) / (shape.top_groups - points.group[g]);
+                const Moments others = combine(1.0, all, -points.group[g], of_group[g]);
+                complement = combine(scale, others, 1.0, of_group[g]);
             }
             complement = combine(1.0, complement, -1.0, of_part[p]);
-            double own = 0.0;
-            for (std::size_t e = p * per_part; e < (p + 1) * per_part; ++e) {
-                own += (limited ? 1.0 : presence[e]) * popularity[e];
-            }
-            const double rest = rate_after(complement, j);
-            miss[p] *= rest + own > 0.0 ? rest / (rest + own) : 0.0;
+            const double rest = rate_after(complement, static_cast<double>(j));
+            miss[p] *= rest + own[p] > 0.0 ? rest / (rest + own[p]) : 0.0;
         }
     }
+    // Fewer clocks than choices: every part is reached.
+    if (points.silent.size() < static_cast<std::size_t>(shape.top_k))
+        std::fill(miss.begin(), miss.end(), 0.0);
     for (std::size_t p = 0; p < parts; ++p) {
-        const double open = limited ? group[p * per_part / per_group] : 1.0;
+        const double open = limited ? points.group[p * per_part / per_group] : 1.0;
         miss[p] = open * (1.0 - miss[p]);
     }
     return miss;
+}
+
+std::vector<double> hit_probabilities(const std::vector<double>& popularity,
+                                      const RouterShape& shape, int num_parts) {
+    return hit_probabilities(ring_points(popularity, shape), shape, num_parts);
 }
 
 }  // namespace headway

@@ -23,8 +23,20 @@ namespace headway {
 std::vector<double> inclusion_probabilities(const std::vector<double>& popularity,
                                             const RouterShape& shape);
 
+// The clocks of one popularity at the moments when 0, 1, ..., k-1 of them have rung: computed once,
+// used for every division of the experts into parts.
+struct RingPoints {
+    std::vector<double> popularity;
+    bool is_uniform = true;                   // then the rest is empty
+    std::vector<double> group, presence;      // chance that a group, and so an expert, is open
+    std::vector<std::vector<double>> silent;  // [rings, E]
+};
+RingPoints ring_points(const std::vector<double>& popularity, const RouterShape& shape);
+
 // Probability that a token chooses at least one expert of each of `num_parts` equal runs of
 // consecutive experts. [parts]
+std::vector<double> hit_probabilities(const RingPoints& points, const RouterShape& shape,
+                                      int num_parts);
 std::vector<double> hit_probabilities(const std::vector<double>& popularity,
                                       const RouterShape& shape, int num_parts);
 

@@ -36,13 +36,14 @@ PathCounts peers_by_class(const Cluster& cluster, int group_size) {
 // What reaches each rank: mean per token of rows and of copies, with variances. [rank]
 struct Arrivals {
     std::vector<double> rows, rows_var, copies, copies_var;
+    RingPoints points;  // deduplicated copies only
 };
 
 Arrivals arrivals(const ExpertLayout& layout, const std::vector<double>& popularity, Dedup dedup) {
     const std::size_t n = static_cast<std::size_t>(layout.group_size);
     const std::vector<double> pi = inclusion_probabilities(popularity, layout.router);
     const std::size_t per_rank = pi.size() / n;
-    Arrivals a{std::vector<double>(n, 0.0), std::vector<double>(n), {}, {}};
+    Arrivals a{std::vector<double>(n, 0.0), std::vector<double>(n), {}, {}, {}};
     for (std::size_t e = 0; e < pi.size(); ++e) a.rows[e / per_rank] += pi[e];
     for (std::size_t r = 0; r < n; ++r)
         a.rows_var[r] = rows_variance(a.rows[r] / layout.router.top_k, layout.router);
@@ -50,7 +51,8 @@ Arrivals arrivals(const ExpertLayout& layout, const std::vector<double>& popular
         a.copies = a.rows;
         a.copies_var = a.rows_var;
     } else {
-        a.copies = hit_probabilities(popularity, layout.router, layout.group_size);
+        a.points = ring_points(popularity, layout.router);
+        a.copies = hit_probabilities(a.points, layout.router, layout.group_size);
         a.copies_var.resize(n);
         for (std::size_t r = 0; r < n; ++r) a.copies_var[r] = a.copies[r] * (1.0 - a.copies[r]);
     }
@@ -95,11 +97,11 @@ void add_direct(GroupLoad& load, const Cluster& cluster, const ExpertLayout& lay
 
 // Two stages: a copy per distinct remote island over the NIC, then forwarding inside.
 void add_forwarded(GroupLoad& load, const Cluster& cluster, const ExpertLayout& layout,
-                   const Arrivals& a, const std::vector<double>& popularity, bool noise) {
+                   const Arrivals& a, bool noise) {
     const int island = std::min(cluster.island_size(), layout.group_size),
               islands = layout.group_size / island;
     const double tokens = layout.tokens_per_rank, n = layout.group_size;
-    const std::vector<double> hits = hit_probabilities(popularity, layout.router, islands);
+    const std::vector<double> hits = hit_probabilities(a.points, layout.router, islands);
     std::vector<double> variance(hits.size());
     for (std::size_t i = 0; i < hits.size(); ++i) variance[i] = hits[i] * (1.0 - hits[i]);
     const double mean_hit = std::accumulate(hits.begin(), hits.end(), 0.0) / islands;
@@ -139,7 +141,7 @@ GroupLoad load_of(const Cluster& cluster, const ExpertLayout& layout,
             std::sqrt(group_tokens * a.rows_var[hot]) * sigma_of_max_of_normals(layout.group_size);
     }
     if (layout.dedup == Dedup::node && layout.group_size > 1) {
-        add_forwarded(load, cluster, layout, a, popularity, noise);
+        add_forwarded(load, cluster, layout, a, noise);
     } else {
         add_direct(load, cluster, layout, a, noise);
     }
