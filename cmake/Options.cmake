@@ -31,6 +31,9 @@ if(HEADWAY_SANITIZE)
         $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${HEADWAY_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
     target_link_options(headway_options INTERFACE -fsanitize=${HEADWAY_SANITIZE})
 endif()
+if(HEADWAY_FUZZ)
+    target_compile_options(headway_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
+endif()
 
 # headway_library(name SOURCES... [LINK libs...]): a static library of one folder.
 function(headway_library name)

@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <system_error>
 
 #include "models/scenario/parse_scalar.hpp"
@@ -39,12 +40,15 @@ std::string read_text_file(const std::filesystem::path& path, const std::string&
         throw InputError({where, fmt::format("{} has {} bytes", in_quotes(path.string()), size),
                           fmt::format("at most {} bytes", limit), ""});
     }
+    // Special files claim to be small; never read past the limit.
     std::ifstream stream(path, std::ios::binary);
-    std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
-    if (error || !stream) {
+    std::string text(std::min<std::uintmax_t>(error ? 0 : size + 1, limit + 1), '\0');
+    stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+    if (error || stream.bad() || !stream.eof()) {
         throw InputError({where, fmt::format("cannot read {}", in_quotes(path.string())),
                           "a readable file", ""});
     }
+    text.resize(static_cast<std::size_t>(stream.gcount()));
     return text;
 }
 

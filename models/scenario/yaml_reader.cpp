@@ -34,8 +34,9 @@ std::string YamlReader::path_of(std::string_view key) const {
     return path_ + '.' + std::string(key);
 }
 
-void YamlReader::problem(Position at, std::string found, std::string accepted, std::string hint) {
-    dirty_.push_back(path_);
+void YamlReader::problem(std::string_view key, Position at, std::string found, std::string accepted,
+                         std::string hint) {
+    dirty_.push_back(path_of(key));
     if (problems_.size() > kMaxProblems) return;
     if (problems_.size() == kMaxProblems) {
         problems_.push_back({frame().file->name, "more problems, not shown", "", ""});
@@ -51,7 +52,7 @@ void YamlReader::adopt(const InputError& error) {
 }
 
 void YamlReader::wrong_kind(const YamlNode& node, std::string_view wanted, std::string_view key) {
-    problem(node.at, fmt::format("{} for '{}'", kind_noun(node), key), std::string(wanted));
+    problem(key, node.at, fmt::format("{} for '{}'", kind_noun(node), key), std::string(wanted));
 }
 
 const YamlNode* YamlReader::find(const Key& key, const Rule* rule, std::string_view noun) {
@@ -60,11 +61,10 @@ const YamlNode* YamlReader::find(const Key& key, const Rule* rule, std::string_v
     const int index = f.node->index_of(key.name);
     if (index < 0) {
         if (key.presence == Presence::required && !f.is_overlay) {
-            problem(f.node->at,
+            problem(key.name, f.node->at,
                     fmt::format("missing key '{}'{}", key.name,
                                 path_.empty() ? "" : " in '" + path_ + "'"),
                     rule ? std::string(noun) + accepted_text(*rule) : std::string(noun));
-            dirty_.back() = path_of(key.name);
         }
         return nullptr;
     }
@@ -75,7 +75,7 @@ const YamlNode* YamlReader::find(const Key& key, const Rule* rule, std::string_v
 
 bool YamlReader::is_map(const YamlNode& node) {
     if (node.kind == YamlNode::Kind::map || node.kind == YamlNode::Kind::null) return true;
-    problem(node.at,
+    problem("", node.at,
             fmt::format("{}{}", kind_noun(node),
                         path_.empty() ? " instead of a map" : " for '" + path_ + "'"),
             "a map of keys");
@@ -110,11 +110,10 @@ void YamlReader::report_unknown_keys() {
         if (problems_.size() > kMaxProblems) return;
         std::string near = did_you_mean(key, known);
         if (!near.empty()) near = "did you mean '" + near + "'?";
-        problem(f.node->key_at[i],
+        problem(key, f.node->key_at[i],
                 fmt::format("unknown key {}{}", in_quotes(key),
                             path_.empty() ? "" : " in '" + path_ + "'"),
                 fmt::format("{}", fmt::join(known, ", ")), near);
-        dirty_.back() = path_of(key);
     }
 }
 
@@ -123,14 +122,12 @@ bool YamlReader::scalar(const Key& key, const Rule& rule, ScalarValue& value) {
     if (!node) return false;
     if (node->kind != YamlNode::Kind::scalar) {
         wrong_kind(*node, accepted_text(rule), key.name);
-        dirty_.back() = path_of(key.name);
         return false;
     }
     ParsedScalar parsed = parse_scalar(*node, rule);
     if (!parsed.value) {
-        problem(node->at, fmt::format("{} for '{}'", parsed.found, key.name), accepted_text(rule),
-                std::move(parsed.hint));
-        dirty_.back() = path_of(key.name);
+        problem(key.name, node->at, fmt::format("{} for '{}'", parsed.found, key.name),
+                accepted_text(rule), std::move(parsed.hint));
         return false;
     }
     value = std::move(*parsed.value);
@@ -141,7 +138,7 @@ bool YamlReader::parse_list(const YamlNode& node, const Key& key, const Rule& ru
                             std::vector<double>& values) {
     if (node.kind != YamlNode::Kind::list || node.items.empty()) {
         const bool is_empty = node.kind == YamlNode::Kind::list;
-        problem(node.at,
+        problem(key.name, node.at,
                 fmt::format("{} for '{}'", is_empty ? "an empty list" : kind_noun(node), key.name),
                 "a list, each " + accepted_text(rule));
         return false;
@@ -155,8 +152,8 @@ bool YamlReader::parse_list(const YamlNode& node, const Key& key, const Rule& ru
         }
         ParsedScalar scalar = parse_scalar(item, rule);
         if (!scalar.value) {
-            problem(item.at, fmt::format("{} in '{}'", scalar.found, key.name), accepted_text(rule),
-                    std::move(scalar.hint));
+            problem(key.name, item.at, fmt::format("{} in '{}'", scalar.found, key.name),
+                    accepted_text(rule), std::move(scalar.hint));
             return false;
         }
         parsed.push_back(std::get<double>(*scalar.value));
@@ -229,7 +226,7 @@ std::optional<std::size_t> YamlReader::enter_list(const Key& key, std::size_t) {
     if (!node) return std::nullopt;
     const bool is_list = node->kind == YamlNode::Kind::list;
     if (!is_list || (node->items.empty() && key.presence == Presence::required)) {
-        problem(node->at,
+        problem(key.name, node->at,
                 fmt::format("{} for '{}'", is_list ? "an empty list" : kind_noun(*node), key.name),
                 "a list of maps");
         return std::nullopt;
@@ -264,7 +261,7 @@ void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
     const int num_present = (f.node->index_of(a) >= 0) + (f.node->index_of(b) >= 0);
     if (num_present == 1 || (num_present == 0 && f.is_overlay)) return;
     problem(
-        f.node->at,
+        "", f.node->at,
         fmt::format("{} '{}' and '{}' in '{}'", num_present == 2 ? "both" : "neither", a, b, path_),
         fmt::format("exactly one of: {}, {}", a, b));
 }

@@ -44,7 +44,7 @@ class YamlReader : public Fields {
 
     // Where the key with this path ("plans[1].group_size") stands, or its nearest parent.
     std::string where(std::string_view path) const;
-    // No problem so far at this path or below.
+    // No problem so far at this path, below it, or in a whole map above it.
     bool is_clean(std::string_view path) const;
     // Adds problems of a later check, whose `where` is a path below `prefix`.
     void add_check(const std::string& prefix, const std::vector<InputProblem>& problems);
@@ -98,7 +98,9 @@ class YamlReader : public Fields {
     void report_unknown_keys();
     bool parse_list(const YamlNode& node, const Key& key, const Rule& rule,
                     std::vector<double>& values);
-    void problem(Position at, std::string found, std::string accepted, std::string hint = "");
+    // A problem of `key` in the current map, or of the map itself when `key` is empty.
+    void problem(std::string_view key, Position at, std::string found, std::string accepted,
+                 std::string hint = "");
     void wrong_kind(const YamlNode& node, std::string_view wanted, std::string_view key);
     void adopt(const InputError& error);
     std::string path_of(std::string_view key) const;

@@ -2,7 +2,7 @@
 // deepest preset first, each later layer replacing the keys that it has.
 #include <fmt/format.h>
 
-#include <system_error>
+#include <algorithm>
 
 #include "models/scenario/hugging_face.hpp"
 #include "models/scenario/yaml_reader.hpp"
@@ -154,14 +154,15 @@ std::string YamlReader::where(std::string_view path) const {
 }
 
 bool YamlReader::is_clean(std::string_view path) const {
-    for (const std::string& dirty : dirty_) {
-        if (!std::string_view(dirty).starts_with(path)) continue;
-        if (path.empty() || dirty.size() == path.size() || dirty[path.size()] == '.' ||
-            dirty[path.size()] == '[') {
-            return false;
-        }
-    }
-    return true;
+    // A problem above a path spoils it too: the map may not have been read at all.
+    const auto is_above = [](std::string_view upper, std::string_view lower) {
+        return lower.starts_with(upper) &&
+               (upper.empty() || lower.size() == upper.size() || lower[upper.size()] == '.' ||
+                lower[upper.size()] == '[');
+    };
+    return std::none_of(dirty_.begin(), dirty_.end(), [&](const std::string& dirty) {
+        return is_above(dirty, path) || is_above(path, dirty);
+    });
 }
 
 void YamlReader::add_check(const std::string& prefix, const std::vector<InputProblem>& problems) {

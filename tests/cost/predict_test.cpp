@@ -1,0 +1,237 @@
+// predict on a machine with constant rates, where every phase can be solved by hand; and the laws
+// that no profile may break.
+#include "models/cost/predict.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "models/vocab/error.hpp"
+#include "models/workload/inclusion.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+const PhaseCost& phase(const PlanPrediction& plan, Phase wanted, Pass pass = Pass::forward) {
+    const auto found =
+        std::find_if(plan.phases.begin(), plan.phases.end(),
+                     [&](const PhaseCost& c) { return c.phase == wanted && c.pass == pass; });
+    if (found == plan.phases.end()) throw std::logic_error("phase not in plan");
+    return *found;
+}
+
+PlanPrediction run(const Scenario& s, const Plan& plan) {
+    return predict_plan(s, plan, toy::profile());
+}
+
+// N = 8, T = 4096, k = 4, d = 1024, b = 2: a rank sends T k d b (N-1)/N bytes off-rank, in each of
+// 2 layers.
+TEST(Predict, NaiveDispatchIsTkdbTimesNMinusOneOverN) {
+    const Scenario s = toy::scenario();
+    const PlanPrediction p = run(s, s.plans[0]);
+    const double bytes = 4096.0 * 4 * 1024 * 2 * 7 / 8;
+    EXPECT_DOUBLE_EQ(phase(p, Phase::dispatch).bytes.in(byte), 2 * bytes);
+    EXPECT_NEAR(phase(p, Phase::dispatch).time.in(second), 2 * (1e-6 + bytes / toy::kLink), 1e-12);
+    EXPECT_DOUBLE_EQ(p.traffic.sent_mean.in(byte), 2 * bytes);  // dispatch and combine of one layer
+}
+
+// Experts: T k rows on each rank, 2 GEMMs of 2 d f FLOPs a row; activation reads and writes f b
+// bytes a row.
+TEST(Predict, ExpertsAreTwoGemmsAndAnActivation) {
+    const Scenario s = toy::scenario();
+    const PlanPrediction p = run(s, s.plans[0]);
+    const double rows = 4096.0 * 4, flops = 4 * rows * 1024 * 512, bytes = 2 * rows * 512 * 2;
+    EXPECT_NEAR(phase(p, Phase::expert).time.in(second),
+                2 * (flops / toy::kFlopRate + bytes / toy::kByteRate), 1e-12);
+    EXPECT_NEAR(phase(p, Phase::expert, Pass::backward).flops.in(flop), 2 * 2 * flops, 1.0);
+}
+
+TEST(Predict, DedupFollowsDistinctDestinations) {
+    const Scenario s = toy::scenario();
+    const PlanPrediction p = run(s, toy::ep(Dedup::rank, 8));
+    const double copies = distinct_destinations({64, 4, 1, 1}, 8);
+    EXPECT_NEAR(phase(p, Phase::dispatch).bytes.in(byte), 2 * 4096 * copies * 1024 * 2 * 7 / 8,
+                1.0);
+}
+
+// Two nodes of 4: over the NIC one copy to the other node with probability D_2 / 2; inside, every
+// (token, rank) pair is forwarded by one of N/4 = 2 entry ranks, and those addressed to the entry
+// itself do not move: N - N/4 = 6 sources a rank.
+TEST(Predict, NodeDedupSendsOneCopyPerNodeAndForwards) {
+    const Scenario s = toy::scenario(2, 4);
+    const PlanPrediction p = run(s, toy::ep(Dedup::node, 8));
+    const RouterShape router{64, 4, 1, 1};
+    const double row = 4096.0 * 1024 * 2;
+    const double nic = row * uniform_hit_probability(router, 2),
+                 inside = row * uniform_hit_probability(router, 8) * 6;
+    EXPECT_NEAR(p.traffic.by_path[static_cast<std::size_t>(PathClass::nic)].in(byte), 2 * nic, 1.0);
+    EXPECT_NEAR(p.traffic.by_path[static_cast<std::size_t>(PathClass::nvlink)].in(byte), 2 * inside,
+                1.0);
+    EXPECT_NEAR(phase(p, Phase::dispatch).time.in(second), 2 * (2e-6 + (nic + inside) / toy::kLink),
+                1e-12);
+}
+
+// HP: T H d_h b (N-1)/N each way, for every k, skew and seed.
+TEST(Predict, HeadParallelTrafficIsIndependentOfRouting) {
+    const double bytes = 4096.0 * 1024 * 2 * 7 / 8;
+    for (int k : {1, 2, 8, 32}) {
+        for (double skew : {0.0, 1.0}) {
+            Scenario s = toy::scenario();
+            s.model.moe.top_k = k;
+            s.routing = {.noise = true,
+                         .skew = skew > 0 ? Skew::zipf : Skew::none,
+                         .parameter = skew,
+                         .seed = 5};
+            const PlanPrediction p = run(s, toy::hp(8, s.model, 8));
+            EXPECT_DOUBLE_EQ(phase(p, Phase::head_scatter).bytes.in(byte), 2 * bytes);
+            EXPECT_DOUBLE_EQ(p.traffic.sent_max.in(byte), 2 * bytes);
+            EXPECT_DOUBLE_EQ(p.traffic.imbalance, 1.0);
+        }
+    }
+}
+
+TEST(Predict, HeadTwinHasTheExpertFlopsOfTheEpLayer) {
+    const Scenario s = toy::scenario();
+    const PlanPrediction ep = run(s, s.plans[0]), hp = run(s, toy::hp(8, s.model, 8));
+    EXPECT_DOUBLE_EQ(phase(ep, Phase::expert).flops.in(flop),
+                     phase(hp, Phase::expert).flops.in(flop));
+}
+
+TEST(Predict, NaiveTrafficIsLinearInKAndDedupSaturates) {
+    double last_naive = 0.0, last_dedup = 0.0;
+    for (int k : {1, 2, 4, 8, 16}) {
+        Scenario s = toy::scenario();
+        s.model.moe.top_k = k;
+        const double naive = run(s, s.plans[0]).traffic.sent_mean.in(byte);
+        const double dedup = run(s, toy::ep(Dedup::rank, 8)).traffic.sent_mean.in(byte);
+        EXPECT_DOUBLE_EQ(naive, k * 2 * 4096.0 * 1024 * 2 * 7 / 8);
+        EXPECT_LE(dedup, std::min(naive, 2 * 4096.0 * 1024 * 2 * 7) * (1 + 1e-12));
+        EXPECT_GT(naive, last_naive);
+        EXPECT_GT(dedup, last_dedup);
+        last_naive = naive;
+        last_dedup = dedup;
+    }
+}
+
+TEST(Predict, MoreBandwidthIsNeverSlowerAndMoreSkewNeverFaster) {
+    Scenario s = toy::scenario(2, 4);
+    s.plans = {toy::ep(Dedup::none, 8, "ep")};
+    Seconds last = 1e9 * second;
+    for (double factor : {0.5, 1.0, 2.0, 8.0}) {
+        s.cluster.fabric->nic = factor * toy::kLink * byte / second;
+        const Seconds step = run(s, s.plans[0]).step;
+        EXPECT_LE(step, last);
+        last = step;
+    }
+    double load = 0.0;
+    for (double skew : {0.0, 0.3, 0.6, 0.9, 1.2}) {
+        s.routing = {.noise = true,
+                     .skew = skew > 0 ? Skew::zipf : Skew::none,
+                     .parameter = skew,
+                     .per_layer = false,
+                     .seed = 3};
+        const double imbalance = run(s, s.plans[0]).traffic.imbalance;
+        EXPECT_GT(imbalance, load);
+        load = imbalance;
+    }
+}
+
+// The closed form of the busiest rank against sampled tokens: the stated bias is at most 2 points
+// of load.
+TEST(Predict, ClosedFormAgreesWithSampling) {
+    Scenario s = toy::scenario();
+    for (const Routing& routing :
+         {Routing{.seed = 1},
+          Routing{.skew = Skew::zipf, .parameter = 0.8, .per_layer = false, .seed = 2}}) {
+        s.routing = routing;
+        for (Dedup dedup : {Dedup::none, Dedup::rank}) {
+            const Plan plan = toy::ep(dedup, 8);
+            const PlanPrediction closed = predict_plan(s, plan, toy::profile());
+            const PlanPrediction sampled =
+                predict_plan(s, plan, toy::profile(), {.samples = 24, .threads = 2});
+            EXPECT_NEAR(closed.traffic.imbalance / sampled.traffic.imbalance, 1.0, 0.02);
+            EXPECT_NEAR(closed.step / sampled.step, 1.0, 0.02);
+        }
+    }
+}
+
+TEST(Predict, SamplingIsTheSameOnAnyNumberOfThreads) {
+    Scenario s = toy::scenario();
+    s.routing = {.seed = 9};
+    const Seconds one =
+        predict_plan(s, s.plans[0], toy::profile(), {.samples = 6, .threads = 1}).step;
+    EXPECT_EQ(one, predict_plan(s, s.plans[0], toy::profile(), {.samples = 6, .threads = 4}).step);
+}
+
+// c chunks: T = X + (D + C) / c + max(0, (c-1)/c (D + C) - X), so with X large only the two ends
+// stay exposed.
+TEST(Predict, ChunkedOverlapExposesTheEndsOnly) {
+    Scenario s = toy::scenario();
+    s.model.moe.expert_width = 16384;
+    Plan plan = toy::ep(Dedup::none, 8);
+    const PlanPrediction serial = run(s, plan);
+    plan.overlap_chunks = 4;
+    const PlanPrediction chunked = run(s, plan);
+    const double exchange =
+        (phase(serial, Phase::dispatch).time + phase(serial, Phase::combine).time).in(second)-4e-6;
+    const double exposed =
+        (phase(chunked, Phase::dispatch).time + phase(chunked, Phase::combine).time).in(second);
+    EXPECT_NEAR(exposed, exchange / 4 + 4e-6, 1e-9);
+    EXPECT_LT(chunked.step, serial.step);
+}
+
+TEST(Predict, IntervalComesFromTheResiduals) {
+    const Scenario s = toy::scenario();
+    const PlanPrediction p = run(s, s.plans[0]);
+    const PhaseCost& dispatch = phase(p, Phase::dispatch);
+    const double half = 1.6449 * 0.05 * dispatch.time.in(second);
+    EXPECT_NEAR((dispatch.interval.high - dispatch.time).in(second), half, 1e-9);
+    EXPECT_GT(p.step_interval.high, p.step);
+    // Independent curves: the step's relative spread is below that of its worst curve.
+    EXPECT_LT((p.step_interval.high - p.step) / p.step, 1.6449 * 0.1);
+}
+
+TEST(Predict, InfeasibleIsAResultThatNamesTheItem) {
+    Scenario s = toy::scenario();
+    s.cluster.device.memory = 1.0 * GiB;
+    const PlanPrediction p = run(s, s.plans[0]);
+    EXPECT_FALSE(p.feasible);
+    EXPECT_NE(p.infeasible_because.find("largest item"), std::string::npos);
+    Bytes sum;
+    for (const MemoryItem& item : p.memory.items) sum += item.bytes;
+    EXPECT_DOUBLE_EQ(sum.in(byte), p.memory.peak.in(byte));
+}
+
+TEST(Predict, StrictTurnsExtrapolationIntoAnError) {
+    const Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    profile.kernel(Kernel::grouped_gemm).forward[0].size = {1.0, 16.0};
+    EXPECT_FALSE(predict(s, profile).plans[0].warnings.empty());
+    EXPECT_THROW(predict(s, profile, {.strict = true}), InputError);
+}
+
+TEST(Predict, MissingCurveIsAnErrorThatNamesIt) {
+    Profile profile = toy::profile();
+    profile.kernel(Kernel::router).forward.clear();
+    const Scenario s = toy::scenario();
+    try {
+        predict(s, profile);
+        FAIL() << "no error";
+    } catch (const InputError& e) {
+        EXPECT_NE(std::string(e.what()).find("router"), std::string::npos);
+    }
+}
+
+TEST(Predict, SpeedupIsAgainstTheBaselineEvenWhenItIsNotShown) {
+    Scenario s = toy::scenario();
+    s.plans.push_back(toy::hp(8, s.model, 8));
+    const Prediction all = predict(s, toy::profile()),
+                     one = predict(s, toy::profile(), {.only_plans = {"hp"}});
+    ASSERT_EQ(one.plans.size(), 1u);
+    EXPECT_DOUBLE_EQ(one.plans[0].speedup, all.plans[1].speedup);
+    EXPECT_DOUBLE_EQ(all.plans[0].speedup, 1.0);
+}
+
+}  // namespace
+}  // namespace headway
