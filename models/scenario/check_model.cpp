@@ -34,10 +34,10 @@ void check_groups(const Moe& moe, std::vector<InputProblem>& problems) {
     }
     const int reachable = moe.num_experts / moe.num_expert_groups * moe.top_groups;
     if (moe.top_k > reachable) {
-        problems.push_back({"moe.top_k",
+        problems.push_back({"moe.top_groups",
                             fmt::format("top_k {} exceeds the {} experts of {} groups", moe.top_k,
                                         reachable, moe.top_groups),
-                            fmt::format("1 to {}", reachable), ""});
+                            fmt::format("top_k from 1 to {}, or more top_groups", reachable), ""});
     }
 }
 

@@ -74,7 +74,7 @@ bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& l
 
 void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
                       const std::string& where, std::vector<InputProblem>& problems) {
-    const int num_nodes = plan.group_size / scenario.cluster.gpus_per_node;
+    const int num_nodes = plan.group_size / scenario.cluster.island_size();
     if (num_nodes <= 1) {
         problems.push_back({where, fmt::format("node_limit {} for a group within one node", limit),
                             "no node_limit, or a group_size of several nodes", ""});

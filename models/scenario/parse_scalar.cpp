@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "models/vocab/error.hpp"
@@ -52,10 +53,9 @@ ParsedScalar parse_choice(const std::string& text, const Rule& rule) {
 ParsedScalar parse_whole(const YamlNode& node, const Rule& rule) {
     const std::optional<std::int64_t> value = parse_integer(node.scalar);
     if (!value) {
-        const bool is_number = parse_number(node.scalar).has_value();
-        return rejected(in_quotes(node.scalar) + (is_number
-                                                      ? " is not a whole number of int64 range"
-                                                      : " is not an integer"));
+        const std::optional<double> number = parse_number(node.scalar);
+        if (number && std::abs(*number) >= 9.2e18) return out_of_range(node.scalar);
+        return rejected(in_quotes(node.scalar) + " is not an integer");
     }
     if (node.is_quoted) return rejected(in_quotes(node.scalar) + " is text", "remove the quotes");
     if (!is_in_range(static_cast<double>(*value), rule.range)) return out_of_range(node.scalar);

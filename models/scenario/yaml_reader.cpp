@@ -86,11 +86,11 @@ void YamlReader::push(const YamlNode& node, bool is_overlay, std::string_view pa
     const SourceFile* file = frame().file;
     const std::size_t size = path_.size();
     path_ = path_of(path_part);
-    frames_.push_back({&node, file, is_overlay, size, {}});
+    frames_.push_back({&node, file, is_overlay, size, {}, {}});
 }
 
 void YamlReader::push_layer(const Layer& layer) {
-    frames_.push_back({layer.node, layer.file, layer.is_overlay, path_.size(), {}});
+    frames_.push_back({layer.node, layer.file, layer.is_overlay, path_.size(), {}, {}});
     if (layer.is_overlay) frame().declared.push_back("preset");
 }
 
@@ -103,6 +103,8 @@ void YamlReader::pop() {
 void YamlReader::report_unknown_keys() {
     const Frame& f = frame();
     if (f.node->kind != YamlNode::Kind::map) return;
+    // Which keys there may be depends on a key that could not be read.
+    if (!f.depends_on.empty() && !is_clean(path_of(f.depends_on))) return;
     const std::vector<std::string> known(f.declared.begin(), f.declared.end());
     for (std::size_t i = 0; i < f.node->keys.size(); ++i) {
         const std::string& key = f.node->keys[i];
@@ -244,7 +246,7 @@ bool YamlReader::enter_item(std::size_t index) {
         path_.resize(size);
         return false;
     }
-    frames_.push_back({&item, frame().file, false, size, {}});
+    frames_.push_back({&item, frame().file, false, size, {}, {}});
     return true;
 }
 
@@ -256,14 +258,19 @@ void YamlReader::leave_list() {
     pop();
 }
 
+bool YamlReader::enter_condition(std::string_view when, bool holds) {
+    frame().depends_on = when.substr(0, when.find(':'));
+    return holds;
+}
+
 void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
     const Frame& f = frame();
     const int num_present = (f.node->index_of(a) >= 0) + (f.node->index_of(b) >= 0);
     if (num_present == 1 || (num_present == 0 && f.is_overlay)) return;
-    problem(
-        "", f.node->at,
-        fmt::format("{} '{}' and '{}' in '{}'", num_present == 2 ? "both" : "neither", a, b, path_),
-        fmt::format("exactly one of: {}, {}", a, b));
+    problem("", f.node->at,
+            fmt::format("{} '{}' {} '{}' in '{}'", num_present == 2 ? "both" : "neither", a,
+                        num_present == 2 ? "and" : "nor", b, path_),
+            fmt::format("exactly one of: {}, {}", a, b));
 }
 
 }  // namespace headway

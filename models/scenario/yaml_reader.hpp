@@ -65,6 +65,7 @@ class YamlReader : public Fields {
     void leave_item() override;
     void leave_list() override;
     bool replaces_lists() const override { return true; }
+    bool enter_condition(std::string_view when, bool holds) override;
     int enter_reference(const Key& key, ReferenceKind kind) override;
     void enter_layer(int index) override;
     void leave_layer() override;
@@ -82,6 +83,7 @@ class YamlReader : public Fields {
         bool is_overlay = false;  // keys left out keep the value they have
         std::size_t path_size = 0;
         std::vector<std::string_view> declared;
+        std::string_view depends_on;  // the key that decides which others there are
     };
     struct Place {
         const SourceFile* file = nullptr;

@@ -92,7 +92,8 @@ class TreeBuilder : public YAML::EventHandler {
         }
         if (!stack_.empty() && stack_.back().node.kind == YamlNode::Kind::map &&
             !stack_.back().has_key) {
-            fail(mark, "a list or map as a key", "a word as a key", "");
+            fail(mark, "a list or map as a key, or a bracket that is not closed", "a word as a key",
+                 "");
         }
         Open entry;
         entry.node.kind = kind;
