@@ -323,7 +323,7 @@ def profile(name, root, paper=False):
     experts = "the FlexAttention experts of arXiv 2602.04870" if paper else "torch._grouped_mm experts"
     kernel_note = "" if name == "l40s" else f" HP experts are priced as {experts}."
     title = f"{dev['device']}: public measurements" + ("; HP experts as the authors' FlexAttention kernels" if paper else "")
-    out = [f"# {title}", f"name: {name}_{'paper_kernels' if paper else 'public'}",
+    out = ["# yaml-language-server: $schema=../profile.schema.json", f"# {title}", f"name: {name}_{'paper_kernels' if paper else 'public'}",
            "provenance:",
            f"  device: {dev['device']}",
            "  kind: public",

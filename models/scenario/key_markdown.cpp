@@ -1,0 +1,116 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "models/scenario/accepted_text.hpp"
+#include "models/scenario/key_docs.hpp"
+
+namespace headway {
+namespace {
+
+constexpr std::string_view kIntroduction = R"(# Scenario files
+
+<!-- Generated from the declarations in models/scenario/describe_*.cpp by scenario_markdown(); a test
+compares this file with them. -->
+
+A scenario is one YAML file: a model on a cluster, a batch, how tokens choose experts, and the plans to
+compare. `headway show FILE` prints it fully resolved: presets filled in, every default written out.
+
+- **Unknown and missing keys are errors**, with file, line and column, and all problems of a file are
+  reported at once. A key has a default only where this page says so.
+- **A quantity is text with its unit**: `450 GB/s`, `400 Gbps`, `2 us`, `80 GiB`, `989 TFLOP/s`, `4 %`. `GB` is
+  10^9 bytes, `GiB` is 2^30 bytes, `Gbps` is 10^9 bits per second. Units:
+)";
+
+constexpr std::string_view kReferences =
+    R"(- **`model`, `cluster` and `profile`** are each a map written in place, the path of a file relative to the file that
+  names it, or a preset, whose keys can be replaced one by one:
+
+      cluster: {preset: dgx_h100, nodes: 32, device: {memory: 94 GB}}
+
+  A preset `name` is looked up as `models/name.yaml`, `clusters/name.yaml` or `profiles/name.yaml` in the folder of the
+  scenario, its parent, and the folders of `headway list`. A file of its own may itself begin with `preset:`.
+- **A model may be a Hugging Face `config.json`**: `model: path/to/config.json`, for the model types mixtral, deepseek_v2,
+  deepseek_v3, qwen3_moe, olmoe and gpt_oss. Keys that do not concern shapes are ignored there.
+- **Rank numbers** go node by node: rank = node * gpus_per_node + GPU. Bandwidths are per direction.
+- **Editors**: `scenarios/scenario.schema.json` is generated from the same declarations; put
+  `# yaml-language-server: $schema=PATH` at the head of a file for completion and checks while typing.
+- **Limits**: 16 MiB and 500,000 values a file, 32 levels, 1,048,576 ranks; no anchors, aliases, tags or second documents.
+- `head_parallel` with `num_heads` alone means the twin of the model: heads of width hidden / num_heads, each with the model's
+  E, k and f, so that expert parameters and active expert FLOPs equal those of the EP layer. What was derived is noted in the result.
+- Across keys: `group_size` divides the number of ranks and covers whole nodes or an even part of one; it divides the experts (EP),
+  or divides `num_heads`, or is a multiple of it that spreads the experts of a head evenly (HP).
+)";
+
+std::string type_text(const KeyDoc& key) {
+    switch (key.kind) {
+        case KeyDoc::Kind::numbers:
+            return "list, each " + accepted_text(key.rule);
+        case KeyDoc::Kind::rows:
+            return "list of rows, each entry " + accepted_text(key.rule);
+        case KeyDoc::Kind::table:
+            return "path of a CSV file, each entry " + accepted_text(key.rule);
+        case KeyDoc::Kind::map:
+            return "map";
+        case KeyDoc::Kind::list:
+            return "list of maps";
+        case KeyDoc::Kind::reference:
+            return "map, path or preset";
+        default:
+            return accepted_text(key.rule);
+    }
+}
+
+bool same_keys(const KeyDoc& a, const KeyDoc& b) {
+    return std::equal(a.children.begin(), a.children.end(), b.children.begin(), b.children.end(),
+                      [](const KeyDoc& x, const KeyDoc& y) {
+                          return x.name == y.name && x.meaning == y.meaning;
+                      });
+}
+
+std::string row(const KeyDoc& key) {
+    std::string presence = key.is_required    ? "required"
+                           : key.default_text ? '`' + *key.default_text + '`'
+                                              : "-";
+    std::string meaning = key.meaning;
+    if (!key.when.empty()) meaning = fmt::format("only with `{}`: {}", key.when, meaning);
+    return fmt::format("| `{}` | {} | {} | {} |\n", key.name, type_text(key), presence, meaning);
+}
+
+void add_section(const KeyDoc& doc, const std::string& path, std::string& text) {
+    text += fmt::format("\n## {}\n\n", path.empty() ? "The scenario" : '`' + path + '`');
+    if (!doc.meaning.empty()) text += doc.meaning + ".\n\n";
+    text += "| key | accepts | default | meaning |\n|---|---|---|---|\n";
+    for (const KeyDoc& key : doc.children) text += row(key);
+    for (const KeyDoc::Pair& pair : doc.exactly_one_of) {
+        text += fmt::format("\nExactly one of `{}` and `{}`{}.\n", pair.a, pair.b,
+                            pair.when.empty() ? "" : " with `" + pair.when + '`');
+    }
+    const KeyDoc* previous = nullptr;
+    for (const KeyDoc& key : doc.children) {
+        if (key.children.empty()) continue;
+        const std::string key_path = (path.empty() ? "" : path + '.') + key.name +
+                                     (key.kind == KeyDoc::Kind::list ? "[]" : "");
+        if (previous && same_keys(*previous, key)) {
+            text += fmt::format("\n`{}` has the same keys as `{}`.\n", key_path, previous->name);
+        } else {
+            add_section(key, key_path, text);
+        }
+        previous = &key;
+    }
+}
+
+}  // namespace
+
+std::string scenario_markdown() {
+    std::string text(kIntroduction);
+    for (const UnitClass unit : {UnitClass::bytes, UnitClass::bandwidth, UnitClass::seconds,
+                                 UnitClass::flops, UnitClass::flop_rate, UnitClass::percent}) {
+        text += fmt::format("  - {}: {}\n", unit_class_example(unit), unit_list(unit));
+    }
+    text += kReferences;
+    add_section(record_scenario_keys(), "", text);
+    return text;
+}
+
+}  // namespace headway
