@@ -19,12 +19,6 @@ namespace {
 // Two-sided 90 % of a normal distribution.
 constexpr double kNinetyPercent = 1.6449;
 
-bool layers_differ(const Scenario& scenario) {
-    const Routing& r = scenario.routing;
-    return r.skew == Skew::trace ||
-           (r.per_layer && r.skew != Skew::none && r.skew != Skew::histogram);
-}
-
 // Mean over sampled routings, field by field; the spread of the busiest rank's rows becomes its
 // sigma.
 GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
@@ -52,7 +46,7 @@ GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
 std::vector<GroupLoad> loads_of(const Scenario& scenario, const Plan& plan,
                                 const PredictOptions& options) {
     const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
-    const int distinct = layers_differ(scenario) ? sparse : 1;
+    const int distinct = layers_differ(scenario, plan) ? sparse : 1;
     std::vector<GroupLoad> loads(static_cast<std::size_t>(distinct));
     if (options.samples <= 0) {
         for (int i = 0; i < distinct; ++i)

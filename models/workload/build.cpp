@@ -104,18 +104,20 @@ StepShape step_shape(const Scenario& scenario, const Plan& plan) {
             .element = bytes_per_element(scenario.model.dtype)};
 }
 
-bool layers_alike(const Scenario& scenario) {
-    const Routing& r = scenario.routing;
-    return r.skew == Skew::none || (!r.per_layer && r.skew != Skew::trace) ||
-           r.skew == Skew::histogram;
-}
-
 // Attention differs between layers only when a window applies to some of them.
 int attention_period(const Attention& attention) {
     return attention.window ? attention.window_every : 1;
 }
 
 }  // namespace
+
+bool layers_differ(const Scenario& scenario, const Plan& plan) {
+    const Routing& r = scenario.routing;
+    if (expert_layout(scenario, plan).group_size == 1 || r.skew == Skew::none ||
+        r.skew == Skew::histogram)
+        return false;
+    return r.per_layer || r.skew == Skew::trace;
+}
 
 LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const GroupLoad& load,
                           int layer) {
@@ -125,7 +127,7 @@ LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const Grou
 Workload build_workload(const Scenario& scenario, const Plan& plan) {
     std::vector<GroupLoad> loads;
     const int dense = scenario.model.num_dense_layers;
-    const int distinct = layers_alike(scenario) ? 1 : scenario.model.num_layers - dense;
+    const int distinct = layers_differ(scenario, plan) ? scenario.model.num_layers - dense : 1;
     for (int i = 0; i < distinct; ++i) loads.push_back(expected_load(scenario, plan, dense + i));
     return build_workload(scenario, plan, loads);
 }

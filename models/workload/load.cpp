@@ -127,6 +127,13 @@ void add_forwarded(GroupLoad& load, const Cluster& cluster, const ExpertLayout& 
     load.copies_received = std::max(most, tokens * mean * sources) + tokens * mean * islands;
 }
 
+// Routing that stays on the rank: every rank works on all rows of its own routers, whatever the
+// skew.
+GroupLoad local_load(const ExpertLayout& layout) {
+    const double rows = layout.tokens_per_rank * layout.router.top_k;
+    return {.rows_mean = rows, .rows_max = rows, .copies_sent = rows, .copies_received = rows};
+}
+
 GroupLoad load_of(const Cluster& cluster, const ExpertLayout& layout,
                   const std::vector<double>& popularity, bool noise) {
     GroupLoad load;
@@ -173,6 +180,7 @@ void tally(const TrafficMatrix& copies, const Cluster& cluster, PathCounts& mean
 
 GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer) {
     const ExpertLayout layout = expert_layout(scenario, plan);
+    if (layout.group_size == 1) return local_load(layout);
     const Routing& routing = scenario.routing;
     std::vector<double> popularity =
         expert_popularity(routing, layout.router.num_experts, {.layer = layer});
@@ -191,6 +199,7 @@ GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer) {
 
 GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample) {
     const ExpertLayout layout = expert_layout(scenario, plan);
+    if (layout.group_size == 1) return local_load(layout);
     const int n = layout.group_size;
     std::vector<Assignment> group;
     for (int source = 0; source < n; ++source) {

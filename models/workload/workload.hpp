@@ -116,6 +116,10 @@ GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer);
 // The same counted from sampled tokens; sample = 0, 1, ...
 GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample);
 
+// True when popularity is drawn anew for each layer and moves tokens between ranks, so that layers
+// must be priced one by one.
+bool layers_differ(const Scenario& scenario, const Plan& plan);
+
 // Loads: one for all MoE layers, or one each. Absent: expected_load.
 Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
