@@ -197,7 +197,9 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         explain_stage(out, exchange->mean, exchange->busiest, exchange->group_size,
                       scenario.cluster, book);
         if (exchange->forwarded) {
-            out.line("second stage", "forwarding inside the node");
+            out.line("second stage",
+                     "forwarding inside the node, overlapped with the first: the slower stage plus "
+                     "one latency counts");
             explain_stage(out, exchange->forward_mean, exchange->forward_busiest,
                           exchange->group_size, scenario.cluster, book);
         }

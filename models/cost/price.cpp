@@ -181,28 +181,30 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& bytes, int group_si
 }
 
 Price PriceBook::exchange(const ExchangeWork& work, double weight, double fraction) {
-    Price price;
-    const auto add_stage = [&](const PathBytes& all) {
+    const auto stage = [&](const PathBytes& all) {
         PathBytes bytes = all;
         for (Bytes& b : bytes) b *= fraction;
-        const PathTime* slowest = nullptr;
-        const std::vector<PathTime> times = path_times(bytes, work.group_size);
-        for (const PathTime& t : times) {
+        PathTime slowest;
+        for (const PathTime& t : path_times(bytes, work.group_size)) {
             note(source_of(t.curve), t.bytes, t.extrapolated);
-            if (slowest == nullptr || t.time > slowest->time) slowest = &t;
+            if (t.time > slowest.time) slowest = t;
         }
-        if (slowest == nullptr) return;
-        const double sigma = slowest->curve->residual * slowest->time.in(second);
-        sigma_[static_cast<std::size_t>(source_of(slowest->curve))] += weight * sigma;
-        price.sigma += sigma;
-        if (price.bottleneck == Bottleneck::none || slowest->time > price.time) {
-            price.bottleneck = bottleneck_of(slowest->path);
-        }
-        price.time += slowest->time;
+        return slowest;
     };
-    add_stage(work.busiest);
-    if (work.forwarded) add_stage(work.forward_busiest);
-    return price;
+    PathTime slowest = stage(work.busiest);
+    Seconds fill;
+    if (work.forwarded) {
+        // Forwarding inside the node starts with the first chunk that arrives: the stages overlap
+        // but for one latency.
+        const PathTime inside = stage(work.forward_busiest);
+        fill = min(slowest.floor, inside.floor);
+        if (inside.time > slowest.time) slowest = inside;
+    }
+    if (slowest.curve == nullptr) return {};
+    const Seconds time = slowest.time + fill;
+    const double sigma = slowest.curve->residual * time.in(second);
+    sigma_[static_cast<std::size_t>(source_of(slowest.curve))] += weight * sigma;
+    return {time, sigma, bottleneck_of(slowest.path)};
 }
 
 Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
