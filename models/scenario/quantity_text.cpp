@@ -122,6 +122,28 @@ std::string shifted_text(double value, int ten) {
     return sign + digits.substr(0, exponent + 1) + "." + digits.substr(exponent + 1);
 }
 
+// Digits with at most one point, then perhaps an exponent. from_chars alone would also take "inf",
+// "nan" and more; the length limit keeps hostile digits cheap.
+bool is_decimal(std::string_view text) {
+    if (text.size() > 64) return false;
+    const auto skip_digits = [&text] {
+        const std::size_t count = std::min(text.find_first_not_of("0123456789"), text.size());
+        text.remove_prefix(count);
+        return count;
+    };
+    if (text.starts_with('-')) text.remove_prefix(1);
+    std::size_t num_digits = skip_digits();
+    if (text.starts_with('.')) {
+        text.remove_prefix(1);
+        num_digits += skip_digits();
+    }
+    if (num_digits == 0 || text.empty()) return num_digits > 0;
+    if (text.front() != 'e' && text.front() != 'E') return false;
+    text.remove_prefix(1);
+    if (text.starts_with('+') || text.starts_with('-')) text.remove_prefix(1);
+    return skip_digits() > 0 && text.empty();
+}
+
 }  // namespace
 
 std::span<const Unit> units_of(UnitClass unit_class) {
@@ -179,10 +201,7 @@ std::optional<std::int64_t> parse_integer(std::string_view text) {
 }
 
 std::optional<double> parse_number(std::string_view text, int ten) {
-    // NOTE: from_chars also takes "inf", "nan" and hexadecimal digits after 'p'; only decimal
-    // notation passes, and a length limit keeps hostile digits cheap.
-    if (text.empty() || text.size() > 64) return {};
-    if (text.find_first_not_of("0123456789.eE+-") != std::string_view::npos) return {};
+    if (!is_decimal(text)) return {};
     const std::size_t e = text.find_first_of("eE");
     std::int64_t exponent = 0;
     if (e != std::string_view::npos) {
@@ -207,12 +226,10 @@ ParsedQuantity parse_quantity(std::string_view text, UnitClass unit_class) {
     while (unit_begin < text.size() && text[unit_begin] == ' ') ++unit_begin;
     const std::string_view number = text.substr(0, digits_end);
     const std::string_view unit_name = text.substr(unit_begin);
-    if (unit_name.empty() && parse_number(number)) {
-        return {{}, fmt::format("{} has no unit", in_quotes(text)), ""};
-    }
-    if (!parse_number(number)) {
+    if (!is_decimal(number)) {
         return {{}, fmt::format("{} is not a number with a unit", in_quotes(text)), ""};
     }
+    if (unit_name.empty()) return {{}, fmt::format("{} has no unit", in_quotes(text)), ""};
     const Unit* unit = find_unit(unit_name, unit_class);
     if (!unit) {
         return {{},
@@ -221,7 +238,7 @@ ParsedQuantity parse_quantity(std::string_view text, UnitClass unit_class) {
     }
     const std::optional<double> value = parse_number(number, unit->ten);
     if (!value || !std::isfinite(std::ldexp(*value, unit->two))) {
-        return {{}, fmt::format("{} is too large", in_quotes(text)), ""};
+        return {{}, fmt::format("{} is beyond double precision", in_quotes(text)), ""};
     }
     return {std::ldexp(*value, unit->two), "", ""};
 }
