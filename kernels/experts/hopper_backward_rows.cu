@@ -14,12 +14,12 @@ namespace {
 
 template <int D>
 struct RowsLayout {
-    static constexpr int num_row_stages = D == 64 ? 3 : (D == 128 ? 2 : 1);
+    static constexpr int num_row_slots = D == 64 ? 6 : (D == 128 ? 4 : 2);
     static constexpr int num_slots1 = D == 64 ? 8 : (D == 128 ? 4 : 2);
     static constexpr int num_slots2 = D == 64 ? 8 : (D == 128 ? 2 : 1);
-    static constexpr uint32_t half_bytes = 128 * D;          // 64 rows of x or dy, or a slice
-    static constexpr uint32_t stage_bytes = 4 * half_bytes;  // x halves, then dy halves
-    static constexpr uint32_t rows_bytes = num_row_stages * stage_bytes;
+    static constexpr uint32_t half_bytes = 128 * D;             // 64 rows of x or dy, or a slice
+    static constexpr uint32_t row_slot_bytes = 2 * half_bytes;  // x, then dy
+    static constexpr uint32_t rows_bytes = num_row_slots * row_slot_bytes;
     static constexpr uint32_t slots1_bytes = num_slots1 * half_bytes;
     static constexpr uint32_t slots2_bytes = num_slots2 * half_bytes;
     static constexpr uint32_t smem_bytes = rows_bytes + slots1_bytes + slots2_bytes + 1024 + 512;
@@ -29,8 +29,8 @@ struct RowsLayout {
 template <int D>
 struct RowsBarriers {
     using Layout = RowsLayout<D>;
-    uint64_t rows_full[Layout::num_row_stages][2];
-    uint64_t rows_empty[Layout::num_row_stages][2];
+    uint64_t rows_full[Layout::num_row_slots];
+    uint64_t rows_empty[Layout::num_row_slots];
     uint64_t full1[Layout::num_slots1];
     uint64_t empty1[Layout::num_slots1];
     uint64_t full2[Layout::num_slots2];
@@ -52,9 +52,9 @@ template <int D>
 __device__ void init_barriers(RowsBarriers<D>& bars) {
     using Layout = RowsLayout<D>;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2 * Layout::num_row_stages; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i / 2][i % 2], gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i / 2][i % 2], 4);
+        for (int i = 0; i < Layout::num_row_slots; ++i) {
+            ptx::mbarrier_init(&bars.rows_full[i], gather_arrivals);
+            ptx::mbarrier_init(&bars.rows_empty[i], 4);
         }
         for (int i = 0; i < Layout::num_slots1; ++i) {
             ptx::mbarrier_init(&bars.full1[i], 1);
@@ -82,7 +82,7 @@ __device__ __forceinline__ bool fits_ring(int num_chunks) {
 template <int D, int Slices1>
 __device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
                                const CUtensorMap* map2, unsigned char* slots, RowsBarriers<D>& bars,
-                               TileRange range) {
+                               const TileWalk& walk) {
     using Layout = RowsLayout<D>;
     const int num_chunks = p.hidden / 64;
     const bool resident = fits_ring<D, Slices1>(num_chunks);
@@ -90,8 +90,8 @@ __device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
     uint32_t load2 = 0;
     int group = -1;
 #pragma unroll 1
-    for (int t = range.begin; t < range.end; ++t) {
-        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
+    for (int t = 0; t < walk.count; ++t) {
+        const TileDescriptor tile = walk.load(p.rows.tiles, t);
         if (resident && tile.group == group) continue;
         group = tile.group;
 #pragma unroll 1
@@ -108,28 +108,6 @@ __device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
             ptx::mbarrier_wait(&bars.empty2[at.slot], at.phase ^ 1);
             load_weight_slot<D>(slots + Layout::slots1_bytes + at.slot * Layout::half_bytes, map2,
                                 &bars.full2[at.slot], group * p.hidden + c * 64);
-        }
-    }
-}
-
-template <int D>
-__device__ void gather_tiles(const RowsParams& p, uint32_t stages, RowsBarriers<D>& bars,
-                             TileRange range, int gather_warp) {
-    using Layout = RowsLayout<D>;
-#pragma unroll 1
-    for (int t = range.begin; t < range.end; ++t) {
-        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
-        const auto at = ring_position<Layout::num_row_stages>(t - range.begin);
-#pragma unroll 1
-        for (int half = 0; half < 2; ++half) {
-            const TokenPair tokens = load_tokens(p.rows.row_token, tile.row_begin + half * 64,
-                                                 tile.num_rows - half * 64);
-            const uint32_t dst = stages + at.slot * Layout::stage_bytes + half * Layout::half_bytes;
-            ptx::mbarrier_wait(&bars.rows_empty[at.slot][half], at.phase ^ 1);
-            gather_rows<D, num_gather_warps>(dst, p.x, tokens, gather_warp);
-            gather_rows<D, num_gather_warps>(dst + 2 * Layout::half_bytes, p.dy_token, tokens,
-                                             gather_warp);
-            ptx::cp_async_arrive(&bars.rows_full[at.slot][half]);
         }
     }
 }
@@ -244,7 +222,7 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
 
 template <int D, Activation Act, int Slices1>
 __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slots,
-                              RowsBarriers<D>& bars, TileRange range, int warpgroup) {
+                              RowsBarriers<D>& bars, const TileWalk& walk, int warpgroup) {
     using Layout = RowsLayout<D>;
     const int num_chunks = p.hidden / 64;
     const bool resident = fits_ring<D, Slices1>(num_chunks);
@@ -253,17 +231,17 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
     WeightRings<D, Slices1> ring{bars, slots, 0, false};
     if (warpgroup == 1) pass_turn(1);
 
-    TileDescriptor next = load_tile(p.rows.tiles, range.begin, range.end);
-    for (int t = range.begin; t < range.end; ++t) {
+    TileDescriptor next = walk.load(p.rows.tiles, 0);
+    for (int t = 0; t < walk.count; ++t) {
         const TileDescriptor tile = next;
-        next = load_tile(p.rows.tiles, t + 1, range.end);
+        next = walk.load(p.rows.tiles, t + 1);
         ring.release = !resident || next.group != tile.group;
         const bool take_turns = tile.num_rows > 64;  // else the second half is all padding
-        const auto stage = ring_position<Layout::num_row_stages>(t - range.begin);
-        uint64_t* rows_empty = &bars.rows_empty[stage.slot][warpgroup];
+        const auto at = ring_position<Layout::num_row_slots>(2 * t + warpgroup);
+        uint64_t* rows_empty = &bars.rows_empty[at.slot];
 
         if (warpgroup == 1 && !take_turns) {
-            ptx::mbarrier_wait(&bars.rows_full[stage.slot][warpgroup], stage.phase);
+            ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
             if (lane == 0) ptx::mbarrier_arrive(rows_empty);
             for (int c = 0; c < num_chunks; ++c) {
                 ring.wait(c);
@@ -278,13 +256,12 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
                 if (row < tile.num_rows)
                     row_pair.gate[half] = __ldg(p.rows.row_gate + tile.row_begin + row);
             }
-            ptx::mbarrier_wait(&bars.rows_full[stage.slot][warpgroup], stage.phase);
+            ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
             ptx::fence_proxy_async();
             float dx[D / 2];
-            const uint32_t x =
-                stages + stage.slot * Layout::stage_bytes + warpgroup * Layout::half_bytes;
-            const int64_t image = (int64_t{t} * 2 + warpgroup) * num_chunks * block_bytes;
-            multiply_tile<D, Act, Slices1>(dx, row_pair, x, x + 2 * Layout::half_bytes, ring, p,
+            const uint32_t x = stages + at.slot * Layout::row_slot_bytes;
+            const int64_t image = (int64_t{walk.idx(t)} * 2 + warpgroup) * num_chunks * block_bytes;
+            multiply_tile<D, Act, Slices1>(dx, row_pair, x, x + Layout::half_bytes, ring, p,
                                            p.hidden_gradient + image * Slices1,
                                            p.gated_hidden + image, rows_empty, warpgroup,
                                            take_turns);
@@ -317,18 +294,26 @@ __global__ void __launch_bounds__(num_threads, 1)
     const uint32_t stages = ptx::smem_addr(smem);
     init_barriers<D>(bars);
 
-    const TileRange range = tile_range(__ldg(p.rows.num_tiles));
+    const int num_tiles = __ldg(p.rows.num_tiles);
+    const bool resident = fits_ring<D, slices1>(p.hidden / 64);
+    const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
         ptx::lower_registers<narrow ? 56 : 24>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
-            gather_tiles<D>(p, stages, bars, range, warp - 1);
+            gather_halves<Layout::num_row_slots>(
+                p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
+                [&](uint32_t slot, TokenPair tokens) {
+                    const uint32_t x = stages + slot * Layout::row_slot_bytes;
+                    gather_rows<D, 1>(x, p.x, tokens, 0);
+                    gather_rows<D, 1>(x + Layout::half_bytes, p.dy_token, tokens, 0);
+                });
         else if (threadIdx.x == 0)
-            stream_weights<D, slices1>(p, &map1, &map2, smem + Layout::rows_bytes, bars, range);
+            stream_weights<D, slices1>(p, &map1, &map2, smem + Layout::rows_bytes, bars, walk);
     } else {
         ptx::raise_registers<narrow ? 224 : 240>();
-        consume_tiles<D, Act, slices1>(p, stages, stages + Layout::rows_bytes, bars, range,
+        consume_tiles<D, Act, slices1>(p, stages, stages + Layout::rows_bytes, bars, walk,
                                        warpgroup - 1);
     }
 #endif

@@ -100,27 +100,48 @@ __device__ void stream_images(const WeightsParams& p, uint32_t stages,
     }
 }
 
+// Producer warp's share of the steps, numbered over all of the block's items: every third one. The
+// sub-tokens of its next step, which may belong to the next item, are fetched ahead.
 template <int D, int Blocks>
 __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
                              WeightsBarriers<D, Blocks>& bars, int gather_warp) {
     using Layout = WeightsLayout<D, Blocks>;
     const int num_items = num_work_items<Blocks>(p);
-    uint32_t load = 0;
-    for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
-        const WorkItem item = work_item<Blocks>(p, i);
+    const auto fetch = [&](const WorkItem& item, int k) {
+        return load_tokens(p.row_token, int64_t{item.part.row_begin} + k * 64,
+                           item.part.num_rows - k * 64);
+    };
+    const int stride = static_cast<int>(gridDim.x);
+    int i = static_cast<int>(blockIdx.x);
+    if (i >= num_items) return;
+    WorkItem item = work_item<Blocks>(p, i);
+    int k = gather_warp;  // of this item; past its last step: of a later one
+    uint32_t load = gather_warp;
+    TokenPair tokens = fetch(item, k);
+    while (true) {
+        const bool more = i + stride < num_items;
+        WorkItem next_item = item;
+        if (more) next_item = work_item<Blocks>(p, i + stride);
+        const int num_steps = (item.part.num_rows + 63) / 64;
         const __nv_bfloat16* source = item.second ? p.dy_token : p.x;
-        TokenPair tokens = load_tokens(p.row_token, item.part.row_begin, item.part.num_rows);
-        for (int done = 0; done < item.part.num_rows; done += 64, ++load) {
-            const TokenPair next = load_tokens(p.row_token, item.part.row_begin + done + 64,
-                                               item.part.num_rows - done - 64);
+        const bool any = k < num_steps;
+#pragma unroll 1
+        for (; k < num_steps; k += num_gather_warps, load += num_gather_warps) {
+            const int ahead = k + num_gather_warps;
+            const TokenPair next =
+                ahead < num_steps ? fetch(item, ahead) : fetch(next_item, ahead - num_steps);
             const auto at = ring_position<Layout::num_stages>(load);
             ptx::mbarrier_wait(&bars.empty[at.slot], at.phase ^ 1);
-            gather_rows<D, num_gather_warps>(
-                stages + at.slot * Layout::stage_bytes + Layout::image_stage, source, tokens,
-                gather_warp);
+            gather_rows<D, 1>(stages + at.slot * Layout::stage_bytes + Layout::image_stage, source,
+                              tokens, 0);
             ptx::cp_async_arrive(&bars.full[at.slot]);
             tokens = next;
         }
+        if (!more) return;
+        k -= num_steps;
+        item = next_item;
+        i += stride;
+        if (!any) tokens = fetch(item, k);
     }
 }
 

@@ -16,7 +16,7 @@ namespace headway::kernels::hopper {
 
 inline constexpr int num_threads = 384;     // one producer and two consumer warpgroups
 inline constexpr int num_gather_warps = 3;  // producer warps 1..3; warp 0 streams weights
-inline constexpr int gather_arrivals = 32 * num_gather_warps;
+inline constexpr int gather_arrivals = 32;  // one warp fills a half tile
 inline constexpr int max_smem_bytes = 232448;
 
 // A ring of equal shared-memory slots: load number `n` goes to slot n % size in phase n / size.
@@ -29,15 +29,68 @@ __device__ __forceinline__ RingPosition ring_position(uint32_t n) {
     return {n % Size, (n / Size) & 1};
 }
 
-// Contiguous share of the tiles, so that a block meets each group's weights once.
-struct TileRange {
-    int begin;
-    int end;
+// The tiles of this block: runs of `run` neighbours, dealt to the blocks in turn. Blocks thus work
+// on neighbouring groups at any time, whose weights and sub-tokens stay in the L2 cache.
+struct TileWalk {
+    int run;
+    int first;
+    int stride;
+    int num_tiles;
+    int count;
+
+    __device__ __forceinline__ int idx(int i) const { return first + i / run * stride + i % run; }
+    __device__ __forceinline__ TileDescriptor load(const TileDescriptor* tiles, int i) const {
+        return i < count ? load_tile(tiles, idx(i), num_tiles) : TileDescriptor{-1, 0, 0};
+    }
 };
-__device__ __forceinline__ TileRange tile_range(int num_tiles) {
-    const int64_t n = num_tiles;
-    return {static_cast<int>(n * blockIdx.x / gridDim.x),
-            static_cast<int>(n * (blockIdx.x + 1) / gridDim.x)};
+__device__ __forceinline__ TileWalk tile_walk(int num_tiles, int run) {
+    const int grid = static_cast<int>(gridDim.x);
+    const int first = static_cast<int>(blockIdx.x) * run;
+    const int stride = grid * run;
+    const int rest = num_tiles % stride - first;
+    return {run, first, stride, num_tiles, num_tiles / stride * run + min(max(rest, 0), run)};
+}
+
+// Runs of one tile when the weights stream. When a group's weights stay resident: the length, about
+// a group's tiles, that leaves the busiest block the fewest tiles.
+__device__ __forceinline__ int run_length(int num_tiles, bool resident) {
+    if (!resident) return 1;
+    int best = 1;
+    int best_load = 1 << 30;
+    for (int run = 12; run >= 6; --run) {
+        const int stride = run * static_cast<int>(gridDim.x);
+        const int load = (num_tiles + stride - 1) / stride * run;
+        if (load < best_load) {
+            best = run;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+// Producer warp's share of the half tiles (number h is half h % 2 of this block's tile h / 2):
+// every third one, filled by `fill(slot, tokens)`. Descriptors and sub-tokens are fetched ahead.
+template <int NumSlots, typename Fill>
+__device__ __forceinline__ void gather_halves(const RowGrouping& rows, const TileWalk& walk,
+                                              uint64_t* full, uint64_t* empty, int gather_warp,
+                                              Fill fill) {
+    const auto tokens_of = [&](const TileDescriptor& tile, int h) {
+        return load_tokens(rows.row_token, int64_t{tile.row_begin} + h % 2 * 64,
+                           tile.num_rows - h % 2 * 64);
+    };
+    int h = gather_warp;
+    TokenPair tokens = tokens_of(walk.load(rows.tiles, h / 2), h);
+    TileDescriptor ahead = walk.load(rows.tiles, (h + num_gather_warps) / 2);
+#pragma unroll 1
+    for (; h < 2 * walk.count; h += num_gather_warps) {
+        const TokenPair next = tokens_of(ahead, h + num_gather_warps);
+        ahead = walk.load(rows.tiles, (h + 2 * num_gather_warps) / 2);
+        const auto at = ring_position<NumSlots>(h);
+        ptx::mbarrier_wait(&empty[at.slot], at.phase ^ 1);
+        fill(at.slot, tokens);
+        ptx::cp_async_arrive(&full[at.slot]);
+        tokens = next;
+    }
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

@@ -13,10 +13,10 @@ namespace {
 
 template <int D>
 struct ForwardLayout {
-    static constexpr int num_row_stages = D == 64 ? 6 : (D == 128 ? 3 : 2);
-    static constexpr int num_weight_slots = D == 64 ? 16 : (D == 128 ? 8 : 3);
+    static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
+    static constexpr int num_weight_slots = D == 64 ? 16 : (D == 128 ? 8 : 4);
     static constexpr uint32_t half_bytes = 128 * D;  // 64 rows of x, or 64 hidden units
-    static constexpr uint32_t rows_bytes = num_row_stages * 2 * half_bytes;
+    static constexpr uint32_t rows_bytes = num_row_slots * half_bytes;
     static constexpr uint32_t weights_bytes = num_weight_slots * half_bytes;
     static constexpr uint32_t smem_bytes = rows_bytes + weights_bytes + 1024 + 512;
     static_assert(smem_bytes <= max_smem_bytes);
@@ -24,8 +24,8 @@ struct ForwardLayout {
 
 template <int D>
 struct ForwardBarriers {
-    uint64_t rows_full[ForwardLayout<D>::num_row_stages][2];
-    uint64_t rows_empty[ForwardLayout<D>::num_row_stages][2];
+    uint64_t rows_full[ForwardLayout<D>::num_row_slots];
+    uint64_t rows_empty[ForwardLayout<D>::num_row_slots];
     uint64_t weights_full[ForwardLayout<D>::num_weight_slots];
     uint64_t weights_empty[ForwardLayout<D>::num_weight_slots];
 };
@@ -41,9 +41,9 @@ template <int D>
 __device__ void init_barriers(ForwardBarriers<D>& bars) {
     using Layout = ForwardLayout<D>;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2 * Layout::num_row_stages; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i / 2][i % 2], gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i / 2][i % 2], 4);
+        for (int i = 0; i < Layout::num_row_slots; ++i) {
+            ptx::mbarrier_init(&bars.rows_full[i], gather_arrivals);
+            ptx::mbarrier_init(&bars.rows_empty[i], 4);
         }
         for (int i = 0; i < Layout::num_weight_slots; ++i) {
             ptx::mbarrier_init(&bars.weights_full[i], 1);
@@ -60,7 +60,7 @@ __device__ void init_barriers(ForwardBarriers<D>& bars) {
 template <int D, bool Gated>
 __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
                                const CUtensorMap* map2, unsigned char* slots,
-                               ForwardBarriers<D>& bars, TileRange range) {
+                               ForwardBarriers<D>& bars, const TileWalk& walk) {
     using Layout = ForwardLayout<D>;
     constexpr int slices = Gated ? 3 : 2;
     const int num_chunks = p.hidden / 64;
@@ -68,8 +68,8 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
     uint32_t load = 0;
     int group = -1;
 #pragma unroll 1
-    for (int t = range.begin; t < range.end; ++t) {
-        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
+    for (int t = 0; t < walk.count; ++t) {
+        const TileDescriptor tile = walk.load(p.rows.tiles, t);
         if (resident && tile.group == group) continue;
         group = tile.group;
 #pragma unroll 1
@@ -84,26 +84,6 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
                 load_weight_slot<D>(slots + at.slot * Layout::half_bytes, second ? map2 : map1,
                                     &bars.weights_full[at.slot], row);
             }
-        }
-    }
-}
-
-template <int D>
-__device__ void gather_tiles(const ForwardParams& p, uint32_t stages, ForwardBarriers<D>& bars,
-                             TileRange range, int gather_warp) {
-    using Layout = ForwardLayout<D>;
-#pragma unroll 1
-    for (int t = range.begin; t < range.end; ++t) {
-        const TileDescriptor tile = load_tile(p.rows.tiles, t, range.end);
-        const auto at = ring_position<Layout::num_row_stages>(t - range.begin);
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const TokenPair tokens = load_tokens(p.rows.row_token, tile.row_begin + half * 64,
-                                                 tile.num_rows - half * 64);
-            ptx::mbarrier_wait(&bars.rows_empty[at.slot][half], at.phase ^ 1);
-            gather_rows<D, num_gather_warps>(stages + (at.slot * 2 + half) * Layout::half_bytes,
-                                             p.x, tokens, gather_warp);
-            ptx::cp_async_arrive(&bars.rows_full[at.slot][half]);
         }
     }
 }
@@ -196,26 +176,86 @@ __device__ __forceinline__ void multiply_tile(float (&out)[D / 2], uint32_t rows
     ring.free(num_chunks - 1, Slices - 1);
 }
 
+// Whether registers hold two slices of S and two sets of activation fragments beside the output.
+template <int D, int Slices>
+inline constexpr bool pipelined = D <= 128 && Slices == 2;
+
+// Step c of a tile: starts S(c+1) into `next`, activates `pre` = S(c) while it and O += A(c-1) W2
+// run, and starts O += A(c) W2.
+template <int D, Activation Act, bool Last>
+__device__ __forceinline__ void pipeline_step(float (&out)[D / 2], float (&pre)[1][32],
+                                              float (&next)[1][32], uint32_t (&hidden)[4][4],
+                                              uint32_t rows, const WeightRing<D, 2>& ring, int c) {
+    if constexpr (!Last) {
+        keep_in_loop(rows);
+        ring.wait(c + 1, 0);
+        ptx::wgmma_fence();
+        multiply_rows<D>(next[0], rows, ring.address(c + 1, 0));
+        ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<Last ? 1 : 2>();
+    ring.free(c, 0);
+    if (c >= 2) ring.free(c - 2, 1);
+    activate_slice<Act, false>(pre, hidden);
+    ring.wait(c, 1);
+    ptx::wgmma_fence();
+    multiply_hidden<D>(out, hidden, ring.address(c, 1), c > 0);
+    ptx::wgmma_commit();
+}
+
+// As multiply_tile, with the next slice's S in flight during every activation, so that one
+// warpgroup alone keeps the tensor cores busy.
+template <int D, Activation Act>
+__device__ __forceinline__ void multiply_tile_pipelined(float (&out)[D / 2], uint32_t rows,
+                                                        const WeightRing<D, 2>& ring,
+                                                        int num_chunks, uint64_t* rows_empty) {
+    float even[1][32];
+    float odd[1][32];
+    uint32_t hidden[2][4][4];
+    ring.wait(0, 0);
+    ptx::wgmma_fence();
+    multiply_rows<D>(even[0], rows, ring.address(0, 0));
+    ptx::wgmma_commit();
+
+    int c = 0;
+#pragma unroll 1
+    for (; c + 2 < num_chunks; c += 2) {
+        pipeline_step<D, Act, false>(out, even, odd, hidden[0], rows, ring, c);
+        pipeline_step<D, Act, false>(out, odd, even, hidden[1], rows, ring, c + 1);
+    }
+    if (c + 1 < num_chunks) {
+        pipeline_step<D, Act, false>(out, even, odd, hidden[0], rows, ring, c);
+        pipeline_step<D, Act, true>(out, odd, even, hidden[1], rows, ring, c + 1);
+    } else {
+        pipeline_step<D, Act, true>(out, even, odd, hidden[0], rows, ring, c);
+    }
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
+    ptx::wgmma_wait<0>();
+    if (num_chunks > 1) ring.free(num_chunks - 2, 1);
+    ring.free(num_chunks - 1, 1);
+}
+
 template <int D, Activation Act>
 __device__ void consume_tiles(const ForwardParams& p, uint32_t stages, uint32_t slots,
-                              ForwardBarriers<D>& bars, TileRange range, int warpgroup) {
+                              ForwardBarriers<D>& bars, const TileWalk& walk, int warpgroup) {
     using Layout = ForwardLayout<D>;
     constexpr int slices = Act == Activation::swiglu ? 3 : 2;
     const int num_chunks = p.hidden / 64;
     const bool resident = num_chunks * slices <= Layout::num_weight_slots;
     const int warp = (threadIdx.x / 32) % 4;
     WeightRing<D, slices> ring{bars, slots, 0, false};
-    if (warpgroup == 1) pass_turn(1);
+    if (!pipelined<D, slices> && warpgroup == 1) pass_turn(1);
 
-    TileDescriptor next = load_tile(p.rows.tiles, range.begin, range.end);
-    for (int t = range.begin; t < range.end; ++t) {
+    TileDescriptor next = walk.load(p.rows.tiles, 0);
+    for (int t = 0; t < walk.count; ++t) {
         const TileDescriptor tile = next;
-        next = load_tile(p.rows.tiles, t + 1, range.end);
+        next = walk.load(p.rows.tiles, t + 1);
         ring.release = !resident || next.group != tile.group;
         const bool take_turns = tile.num_rows > 64;  // else the second half is all padding
-        const auto stage = ring_position<Layout::num_row_stages>(t - range.begin);
-        uint64_t* rows_empty = &bars.rows_empty[stage.slot][warpgroup];
-        ptx::mbarrier_wait(&bars.rows_full[stage.slot][warpgroup], stage.phase);
+        const auto at = ring_position<Layout::num_row_slots>(2 * t + warpgroup);
+        const uint32_t rows = stages + at.slot * Layout::half_bytes;
+        uint64_t* rows_empty = &bars.rows_empty[at.slot];
+        ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
         ptx::fence_proxy_async();
 
         if (warpgroup == 1 && !take_turns) {
@@ -223,9 +263,11 @@ __device__ void consume_tiles(const ForwardParams& p, uint32_t stages, uint32_t 
             skip_tile<D, slices>(ring, num_chunks);
         } else {
             float out[D / 2];
-            multiply_tile<D, Act, slices>(
-                out, stages + (stage.slot * 2 + warpgroup) * Layout::half_bytes, ring, num_chunks,
-                rows_empty, warpgroup, take_turns);
+            if constexpr (pipelined<D, slices>)
+                multiply_tile_pipelined<D, Act>(out, rows, ring, num_chunks, rows_empty);
+            else
+                multiply_tile<D, Act, slices>(out, rows, ring, num_chunks, rows_empty, warpgroup,
+                                              take_turns);
             store_rows<D>(out, p.y + static_cast<int64_t>(tile.row_begin) * D,
                           warpgroup * 64 + warp * 16, tile.num_rows);
         }
@@ -248,19 +290,25 @@ __global__ void __launch_bounds__(num_threads, 1)
     const uint32_t stages = ptx::smem_addr(smem);
     init_barriers<D>(bars);
 
-    const TileRange range = tile_range(__ldg(p.rows.num_tiles));
+    constexpr bool gated = Act == Activation::swiglu;
+    const int num_tiles = __ldg(p.rows.num_tiles);
+    const bool resident = p.hidden / 64 * (gated ? 3 : 2) <= Layout::num_weight_slots;
+    const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
         ptx::lower_registers<narrow ? 56 : 24>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
-            gather_tiles<D>(p, stages, bars, range, warp - 1);
+            gather_halves<Layout::num_row_slots>(
+                p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
+                [&](uint32_t slot, TokenPair tokens) {
+                    gather_rows<D, 1>(stages + slot * Layout::half_bytes, p.x, tokens, 0);
+                });
         else if (threadIdx.x == 0)
-            stream_weights<D, Act == Activation::swiglu>(p, &map1, &map2, smem + Layout::rows_bytes,
-                                                         bars, range);
+            stream_weights<D, gated>(p, &map1, &map2, smem + Layout::rows_bytes, bars, walk);
     } else {
         ptx::raise_registers<narrow ? 224 : 240>();
-        consume_tiles<D, Act>(p, stages, stages + Layout::rows_bytes, bars, range, warpgroup - 1);
+        consume_tiles<D, Act>(p, stages, stages + Layout::rows_bytes, bars, walk, warpgroup - 1);
     }
 #endif
 }

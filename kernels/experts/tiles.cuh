@@ -46,7 +46,7 @@ __device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* s
     const int lane = threadIdx.x % 32;
     const int chunk = lane % chunks_per_row;
     const uint32_t block = dst + (chunk / 8) * block_bytes;
-#pragma unroll 2
+#pragma unroll 4
     for (int step = gather_warp; step < 64 / rows_per_step; step += Warps) {
         const int row = step * rows_per_step + lane / chunks_per_row;
         const int low = __shfl_sync(0xffffffff, tokens.low, row % 32);
