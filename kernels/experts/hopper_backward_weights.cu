@@ -20,7 +20,8 @@ struct WeightsLayout {
     static constexpr uint32_t image_stage = strip_blocks * block_bytes;
     static constexpr uint32_t rows_stage = 128 * D;
     static constexpr uint32_t stage_bytes = image_stage + rows_stage;
-    static constexpr int num_stages = 200 * 1024 / stage_bytes < 8 ? 200 * 1024 / stage_bytes : 8;
+    static constexpr int num_stages =
+        slots_for_gather(std::min(9, static_cast<int>(220 * 1024 / stage_bytes)));
     static constexpr uint32_t smem_bytes = num_stages * stage_bytes + 1024;
     static_assert(smem_bytes + 512 <= max_smem_bytes);
 };
@@ -100,7 +101,7 @@ __device__ void stream_images(const WeightsParams& p, uint32_t stages,
     }
 }
 
-// Producer warp's share of the steps, numbered over all of the block's items: every third one. The
+// Producer warp's share of the steps, numbered over all of the block's items: dealt in turn. The
 // sub-tokens of its next step, which may belong to the next item, are fetched ahead.
 template <int D, int Blocks>
 __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
@@ -113,7 +114,8 @@ __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
     };
     const int stride = static_cast<int>(gridDim.x);
     int i = static_cast<int>(blockIdx.x);
-    if (i >= num_items) return;
+    constexpr int num_warps = num_gather_warps(Layout::num_stages);
+    if (i >= num_items || gather_warp >= num_warps) return;
     WorkItem item = work_item<Blocks>(p, i);
     int k = gather_warp;  // of this item; past its last step: of a later one
     uint32_t load = gather_warp;
@@ -126,8 +128,8 @@ __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
         const __nv_bfloat16* source = item.second ? p.dy_token : p.x;
         const bool any = k < num_steps;
 #pragma unroll 1
-        for (; k < num_steps; k += num_gather_warps, load += num_gather_warps) {
-            const int ahead = k + num_gather_warps;
+        for (; k < num_steps; k += num_warps, load += num_warps) {
+            const int ahead = k + num_warps;
             const TokenPair next =
                 ahead < num_steps ? fetch(item, ahead) : fetch(next_item, ahead - num_steps);
             const auto at = ring_position<Layout::num_stages>(load);

@@ -15,9 +15,18 @@
 namespace headway::kernels::hopper {
 
 inline constexpr int num_threads = 384;     // one producer and two consumer warpgroups
-inline constexpr int num_gather_warps = 3;  // producer warps 1..3; warp 0 streams weights
-inline constexpr int gather_arrivals = 32;  // one warp fills a half tile
+inline constexpr int gather_arrivals = 32;  // one warp fills a slot of gathered rows
 inline constexpr int max_smem_bytes = 232448;
+
+// Producer warps 1..3 gather rows (warp 0 streams weights or images), dealing the loads of a ring
+// in turn. NOTE: a parity wait cannot tell a phase from the one two before it, so a warp must meet
+// the same slots again and again: the number of warps divides the number of slots.
+constexpr int num_gather_warps(int num_slots) {
+    return num_slots % 3 == 0 ? 3 : 2 - num_slots % 2;
+}
+constexpr int slots_for_gather(int num_slots) {
+    return num_gather_warps(num_slots) > 1 ? num_slots : num_slots - 1;
+}
 
 // A ring of equal shared-memory slots: load number `n` goes to slot n % size in phase n / size.
 struct RingPosition {
@@ -78,13 +87,15 @@ __device__ __forceinline__ void gather_halves(const RowGrouping& rows, const Til
         return load_tokens(rows.row_token, int64_t{tile.row_begin} + h % 2 * 64,
                            tile.num_rows - h % 2 * 64);
     };
+    constexpr int step = num_gather_warps(NumSlots);
+    if (gather_warp >= step) return;
     int h = gather_warp;
     TokenPair tokens = tokens_of(walk.load(rows.tiles, h / 2), h);
-    TileDescriptor ahead = walk.load(rows.tiles, (h + num_gather_warps) / 2);
+    TileDescriptor ahead = walk.load(rows.tiles, (h + step) / 2);
 #pragma unroll 1
-    for (; h < 2 * walk.count; h += num_gather_warps) {
-        const TokenPair next = tokens_of(ahead, h + num_gather_warps);
-        ahead = walk.load(rows.tiles, (h + 2 * num_gather_warps) / 2);
+    for (; h < 2 * walk.count; h += step) {
+        const TokenPair next = tokens_of(ahead, h + step);
+        ahead = walk.load(rows.tiles, (h + 2 * step) / 2);
         const auto at = ring_position<NumSlots>(h);
         ptx::mbarrier_wait(&empty[at.slot], at.phase ^ 1);
         fill(at.slot, tokens);

@@ -216,6 +216,8 @@ __device__ __forceinline__ void multiply_tile_pipelined(float (&out)[D / 2], uin
     ptx::wgmma_fence();
     multiply_rows<D>(even[0], rows, ring.address(0, 0));
     ptx::wgmma_commit();
+    ptx::wgmma_commit();  // an empty group in the place of O += A(-1) W2, for the counts of the
+                          // waits
 
     int c = 0;
 #pragma unroll 1
