@@ -1,0 +1,232 @@
+#include "models/fit/kernel_bench.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#include "models/vocab/error.hpp"
+#include "models/vocab/phase.hpp"
+
+namespace headway {
+namespace {
+
+std::vector<std::string> split(const std::string& line) {
+    std::vector<std::string> cells;
+    std::stringstream in(line);
+    for (std::string cell; std::getline(in, cell, ',');) cells.push_back(cell);
+    return cells;
+}
+
+double number(const std::string& text, const std::string& column, const std::string& where) {
+    double value = 0.0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+        throw InputError({.where = where,
+                          .found = fmt::format("'{}' in column {}", text, column),
+                          .accepted = "a finite number"});
+    }
+    return value;
+}
+
+// What an operation of the benchmark measures: kernel kind, pass, and where a shape lies on the
+// kernel's axes.
+struct Point {
+    Kernel kernel = Kernel::streaming;
+    Pass pass = Pass::forward;
+    double size = 0, width = 1, work = 0;  // FLOPs or bytes as the model counts them
+};
+
+std::optional<Point> point_of(const BenchRow& r) {
+    const double rows_per_expert = r.num_tokens * r.top_k / r.num_experts,
+                 rows = r.num_heads * r.num_tokens * r.top_k;
+    const double expert = 4.0 * rows * r.head_dim * r.expert_dim,
+                 router = 2.0 * r.num_heads * r.num_tokens * r.head_dim * r.num_experts;
+    const double sub_tokens = r.num_heads * r.num_tokens;
+    if (r.op == "experts_forward")
+        return Point{Kernel::fused_expert, Pass::forward, rows_per_expert, r.head_dim, expert};
+    if (r.op == "experts_backward")
+        return Point{Kernel::fused_expert, Pass::backward, rows_per_expert, r.head_dim,
+                     2.0 * expert};
+    if (r.op == "ep_gemms_forward")
+        return Point{Kernel::grouped_gemm, Pass::forward, rows_per_expert, r.expert_dim, r.flops};
+    if (r.op == "ep_gemms_backward")
+        return Point{Kernel::grouped_gemm, Pass::backward, rows_per_expert, r.expert_dim, r.flops};
+    if (r.op == "router_forward")
+        return Point{Kernel::router, Pass::forward, sub_tokens, r.head_dim, router};
+    if (r.op == "router_backward")
+        return Point{Kernel::router, Pass::backward, sub_tokens, r.head_dim, 2.0 * router};
+    if (r.op == "combine_forward" || r.op == "ep_permute_forward" ||
+        r.op == "ep_unpermute_forward") {
+        return Point{Kernel::gather, Pass::forward, r.bytes, 1.0, r.bytes};
+    }
+    if (r.op == "adamw") return Point{Kernel::optimizer, Pass::forward, r.bytes, 1.0, r.bytes};
+    return std::nullopt;
+}
+
+struct Sample {
+    double size, width, rate;
+};
+// By kernel and pass, then by implementation.
+using Samples = std::map<std::pair<int, int>, std::map<std::string, std::vector<Sample>>>;
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    const std::size_t n = values.size();
+    return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+// Rate at `size` from one width's cells: linear in the logarithm between measured sizes, held
+// beyond them.
+double rate_at(const std::map<double, double>& cells, double size) {
+    const auto above = cells.lower_bound(size);
+    if (above == cells.end()) return cells.rbegin()->second;
+    if (above->first == size || above == cells.begin()) return above->second;
+    const auto below = std::prev(above);
+    const double weight = std::log(size / below->first) / std::log(above->first / below->first);
+    return below->second + weight * (above->second - below->second);
+}
+
+RateCurve fit_rates(const std::vector<Sample>& samples) {
+    std::map<double, std::map<double, std::vector<double>>> cells;  // width -> size -> rates
+    std::set<double> sizes;
+    for (const Sample& s : samples) {
+        cells[s.width][s.size].push_back(s.rate);
+        sizes.insert(s.size);
+    }
+    RateCurve curve{.size = {sizes.begin(), sizes.end()}};
+    double squares = 0.0;
+    int scattered = 0;
+    for (const auto& [width, by_size] : cells) {
+        curve.width.push_back(width);
+        std::map<double, double> medians;
+        for (const auto& [size, rates] : by_size) {
+            medians[size] = median(rates);
+            for (double r : rates) {
+                if (rates.size() < 2) break;
+                squares += std::pow(r / medians[size] - 1.0, 2);
+                ++scattered;
+            }
+        }
+        for (double size : curve.size) curve.rate.push_back(rate_at(medians, size));
+    }
+    // A curve that no shape was measured twice on still interpolates: its error is not zero.
+    constexpr double kLeast = 0.03;
+    curve.residual = std::max(kLeast, scattered > 0 ? std::sqrt(squares / scattered) : 0.0);
+    return curve;
+}
+
+double total_time(const std::vector<Sample>& samples) {
+    double sum = 0.0;
+    for (const Sample& s : samples) sum += 1.0 / s.rate;
+    return sum / static_cast<double>(samples.size());
+}
+
+}  // namespace
+
+std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file) {
+    std::ifstream in(file);
+    if (!in)
+        throw InputError({.where = file.string(),
+                          .found = "cannot be opened",
+                          .accepted = "a CSV written by headway-bench --csv"});
+    std::string line;
+    std::getline(in, line);
+    const std::vector<std::string> header = split(line);
+    std::map<std::string, std::size_t> column;
+    for (std::size_t i = 0; i < header.size(); ++i) column[header[i]] = i;
+    for (const char* needed : {"op", "impl", "num_heads", "head_dim", "num_experts", "expert_dim",
+                               "num_tokens", "top_k", "l2", "median_us", "flops", "bytes", "check",
+                               "device", "driver", "cuda", "date", "sm_mhz"}) {
+        if (!column.contains(needed)) {
+            throw InputError({.where = file.string() + ":1",
+                              .found = fmt::format("no column '{}'", needed),
+                              .accepted = "the header that headway-bench --csv writes"});
+        }
+    }
+    std::vector<BenchRow> rows;
+    for (int number_of_line = 2; std::getline(in, line); ++number_of_line) {
+        if (line.empty()) continue;
+        const std::string where = fmt::format("{}:{}", file.string(), number_of_line);
+        const std::vector<std::string> cells = split(line);
+        if (cells.size() != header.size()) {
+            throw InputError({.where = where,
+                              .found = fmt::format("{} cells", cells.size()),
+                              .accepted = fmt::format("{} as in the header", header.size()),
+                              .hint = "is the file cut off?"});
+        }
+        const auto text = [&](const char* name) { return cells[column[name]]; };
+        const auto value = [&](const char* name) { return number(text(name), name, where); };
+        if (text("check") != "ok" || text("l2") != "cold" || text("median_us").empty()) continue;
+        BenchRow row{.op = text("op"),
+                     .implementation = text("impl"),
+                     .num_heads = value("num_heads"),
+                     .head_dim = value("head_dim"),
+                     .num_experts = value("num_experts"),
+                     .expert_dim = value("expert_dim"),
+                     .num_tokens = value("num_tokens"),
+                     .top_k = value("top_k"),
+                     .median_us = value("median_us"),
+                     .flops = value("flops"),
+                     .bytes = value("bytes"),
+                     .device = text("device"),
+                     .driver = text("driver"),
+                     .cuda = text("cuda"),
+                     .date = text("date"),
+                     .clock_mhz = text("sm_mhz")};
+        if (row.median_us > 0.0) rows.push_back(std::move(row));
+    }
+    if (rows.empty())
+        throw InputError({.where = file.string(), .found = "no timed case that passed its check"});
+    return rows;
+}
+
+Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows,
+                              const std::string& name, const std::string& command) {
+    Samples samples;
+    for (const BenchRow& row : rows) {
+        if (const std::optional<Point> p = point_of(row)) {
+            samples[{static_cast<int>(p->kernel), static_cast<int>(p->pass)}][row.implementation]
+                .push_back({p->size, p->width, p->work / (row.median_us * 1e-6)});
+        }
+    }
+    Profile profile = base;
+    profile.name = name;
+    std::string measured;
+    for (const auto& [key, by_implementation] : samples) {
+        const auto best = std::min_element(by_implementation.begin(), by_implementation.end(),
+                                           [](const auto& a, const auto& b) {
+                                               return total_time(a.second) < total_time(b.second);
+                                           });
+        RateCurve curve = fit_rates(best->second);
+        curve.source = fmt::format("headway-bench, implementation {}, {} shapes, cold L2, {}",
+                                   best->first, best->second.size(), rows.front().date);
+        KernelCurves& curves = profile.kernel(static_cast<Kernel>(key.first));
+        (static_cast<Pass>(key.second) == Pass::forward ? curves.forward
+                                                        : curves.backward) = {curve};
+        measured += fmt::format("{}{} {}", measured.empty() ? "" : ", ",
+                                kKernelNames[static_cast<std::size_t>(key.first)],
+                                kPassNames[static_cast<std::size_t>(key.second)]);
+    }
+    profile.provenance = {
+        .device = rows.front().device,
+        .kind = "measured",
+        .date = rows.front().date,
+        .command = command,
+        .driver = rows.front().driver,
+        .cuda = rows.front().cuda,
+        .nccl = base.provenance.nccl,
+        .clocks = fmt::format("SM {} MHz while measuring", rows.front().clock_mhz),
+        .note = fmt::format("Measured: {}. Everything else, communication above all, is {}'s.",
+                            measured, base.name)};
+    return profile;
+}
+
+}  // namespace headway

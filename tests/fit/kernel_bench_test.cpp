@@ -1,0 +1,75 @@
+// From benchmark rows to curves: rates are work over time, cells hold medians, scatter becomes the
+// residual.
+#include "models/fit/kernel_bench.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+BenchRow experts(double rows_per_expert, double width, double inner, double rate) {
+    BenchRow r{.op = "experts_forward",
+               .implementation = "fast",
+               .num_heads = 1,
+               .head_dim = width,
+               .num_experts = 4,
+               .expert_dim = inner,
+               .num_tokens = rows_per_expert * 2,
+               .top_k = 2,
+               .device = "toy",
+               .date = "today"};
+    r.median_us = 4.0 * r.num_tokens * 2 * width * inner / rate * 1e6;  // t = 4 P d f / rate
+    return r;
+}
+
+TEST(KernelBench, RateIsUsefulFlopsOverTimeOnTheGrid) {
+    const Profile p = with_measured_kernels(
+        {},
+        {experts(256, 64, 128, 1e14), experts(1024, 64, 128, 3e14), experts(256, 128, 256, 2e14)},
+        "p", "c");
+    const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
+    EXPECT_EQ(curve.size, (std::vector<double>{256, 1024}));
+    EXPECT_EQ(curve.width, (std::vector<double>{64, 128}));
+    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
+    EXPECT_NEAR(curve.at(512, 64).value, 2e14, 1e6);    // halfway in the logarithm
+    EXPECT_NEAR(curve.at(1024, 128).value, 2e14, 1e6);  // not measured at this width: held
+    EXPECT_NE(p.provenance.note.find("fused_expert forward"), std::string::npos);
+}
+
+TEST(KernelBench, ScatterInACellIsTheResidual) {
+    const Profile p = with_measured_kernels(
+        {},
+        {experts(256, 64, 128, 0.9e14), experts(256, 64, 256, 1e14), experts(256, 64, 512, 1.1e14)},
+        "p", "c");
+    const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
+    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
+    EXPECT_NEAR(curve.residual, 0.1 * std::sqrt(2.0 / 3.0), 1e-9);
+}
+
+TEST(KernelBench, TheFastestImplementationIsTaken) {
+    BenchRow slow = experts(256, 64, 128, 0.5e14);
+    slow.implementation = "slow";
+    const Profile p = with_measured_kernels({}, {slow, experts(256, 64, 128, 1e14)}, "p", "c");
+    EXPECT_NEAR(p.kernel(Kernel::fused_expert).forward.at(0).at(256, 64).value, 1e14, 1e6);
+}
+
+TEST(KernelBench, ACutFileIsRefusedWithItsLine) {
+    const std::string file = testing::TempDir() + "/cut.csv";
+    std::ofstream(file) << "op,impl,num_heads,head_dim,num_experts,expert_dim,num_tokens,top_k,l2,"
+                           "median_us,flops,bytes,check,device,driver,cuda,date,sm_mhz\n"
+                           "router_forward,fused,2,128,128,256,65536,4,cold,97.";
+    try {
+        read_kernel_bench(file);
+        FAIL() << "no error";
+    } catch (const InputError& e) {
+        EXPECT_NE(std::string(e.what()).find("cut.csv:2"), std::string::npos);
+    }
+}
+
+}  // namespace
+}  // namespace headway
