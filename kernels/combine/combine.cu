@@ -107,49 +107,52 @@ __device__ void add_router_term(float (&sum)[chunk], const CombineShape& shape,
     }
 }
 
-// The same for k known when compiling: all loads are issued before the first use.
+// Both parts for k known when compiling, and at most as many choices as threads of a sub-token:
+// thread j of the sub-token's width / 8 holds choice j, so ids and gates are read once, and all
+// gathers are in flight together.
 template <int k>
 __device__ void gather_with_router_term(float (&sum)[chunk], const __nv_bfloat16* dx_row,
                                         const CombineShape& shape, const RouterTerm& router,
-                                        int64_t token, int column, const int32_t* row_of_choice) {
-    int32_t row[k], expert[k];
-    float gate[k], dgate[k], mean = 0;
-    uint4 value[k];
-    float4 r[k][2];
+                                        int64_t token, int column, const int32_t* token_row) {
+    const int group = shape.width / chunk, lane = column / chunk;
     const float* weights =
         router.weights + token / shape.num_tokens * router.num_experts * shape.width + column;
-#pragma unroll
-    for (int j = 0; j < k; ++j) {
-        row[j] = row_of_choice[j];
-        expert[j] = router.index[token * k + j];
-        gate[j] = router.gate[token * k + j];
+    int32_t row = 0, expert = 0;
+    float gate = 0, dgate = 0;
+    if (lane < k) {
+        row = token_row[token * k + lane];
+        expert = router.index[token * k + lane];
+        gate = router.gate[token * k + lane];
+        dgate = __ldg(router.dgate_row + row);
     }
+    uint4 value[k];
+    float4 r[k][2];
+#pragma unroll
+    for (int j = 0; j < k; ++j)
+        value[j] = load_streaming(dx_row + int64_t(__shfl_sync(~0u, row, j, group)) * shape.width +
+                                  column);
 #pragma unroll
     for (int j = 0; j < k; ++j) {
-        value[j] = load_streaming(dx_row + int64_t(row[j]) * shape.width + column);
-        dgate[j] = __ldg(router.dgate_row + row[j]);
-    }
-#pragma unroll
-    for (int j = 0; j < k; ++j) {
-        const auto* from =
-            reinterpret_cast<const float4*>(weights + int64_t(expert[j]) * shape.width);
+        const auto* from = reinterpret_cast<const float4*>(
+            weights + int64_t(__shfl_sync(~0u, expert, j, group)) * shape.width);
         r[j][0] = __ldg(from), r[j][1] = __ldg(from + 1);
     }
-#pragma unroll
-    for (int j = 0; j < k; ++j) mean = fmaf(gate[j], dgate[j], mean);
+    float mean = gate * dgate;
+    for (int step = group / 2; step > 0; step /= 2) mean += __shfl_xor_sync(~0u, mean, step, group);
+    const float dlogit = gate * (dgate - mean);
+    if (lane < k && router.dlogit_row != nullptr) router.dlogit_row[row] = dlogit;
 #pragma unroll
     for (int j = 0; j < k; ++j) {
-        const float dlogit = gate[j] * (dgate[j] - mean);
+        const float scale = __shfl_sync(~0u, dlogit, j, group);
         const float values[chunk] = {r[j][0].x, r[j][0].y, r[j][0].z, r[j][0].w,
                                      r[j][1].x, r[j][1].y, r[j][1].z, r[j][1].w};
 #pragma unroll
-        for (int i = 0; i < chunk; ++i) sum[i] = fmaf(dlogit, values[i], sum[i]);
+        for (int i = 0; i < chunk; ++i) sum[i] = fmaf(scale, values[i], sum[i]);
         add_scaled(sum, value[j], 1.0f);
-        if (column == 0 && router.dlogit_row != nullptr) router.dlogit_row[row[j]] = dlogit;
     }
 }
 
-// `exact`: k is `batch`, and both parts are wanted.
+// `exact`: k is `batch`, both parts are wanted, and width / 8 is a power of two in [k, 32].
 template <int batch, bool exact>
 __global__ void __launch_bounds__(threads)
     backward_kernel(CombineShape shape, const __nv_bfloat16* __restrict__ dx_row,
@@ -157,14 +160,16 @@ __global__ void __launch_bounds__(threads)
                     __nv_bfloat16* __restrict__ dx_token) {
     const int chunks = shape.width / chunk;
     const int64_t item = int64_t(blockIdx.x) * threads + threadIdx.x;
-    const int64_t token = item / chunks;
-    if (token >= shape.num_subtokens()) return;
+    const bool live = item / chunks < shape.num_subtokens();
+    if (!exact && !live) return;
+    // Threads beyond the end repeat the last sub-token: every lane must reach the shuffles.
+    const int64_t token = live ? item / chunks : shape.num_subtokens() - 1;
     const int column = int(item % chunks) * chunk;
-    const int32_t* row = token_row + token * shape.top_k;
     float sum[chunk] = {};
     if constexpr (exact) {
-        gather_with_router_term<batch>(sum, dx_row, shape, router, token, column, row);
+        gather_with_router_term<batch>(sum, dx_row, shape, router, token, column, token_row);
     } else {
+        const int32_t* row = token_row + token * shape.top_k;
         if (dx_row != nullptr)
             gather_sum<batch, false>(sum, dx_row, shape.width, column, row, nullptr, shape.top_k);
         if (router.weights != nullptr)
@@ -201,7 +206,9 @@ void combine_backward(const CombineShape& shape, const __nv_bfloat16* dx_row,
                       cudaStream_t stream) {
     const int grid = grid_size(shape);
     if (grid == 0) return;
-    const bool exact = dx_row != nullptr && router.weights != nullptr;
+    const int lanes = shape.width / chunk;
+    const bool exact = dx_row != nullptr && router.weights != nullptr &&
+                       (lanes & (lanes - 1)) == 0 && lanes >= shape.top_k;
     const auto kernel = exact && shape.top_k == 1   ? backward_kernel<1, true>
                         : exact && shape.top_k == 2 ? backward_kernel<2, true>
                         : exact && shape.top_k == 4 ? backward_kernel<4, true>

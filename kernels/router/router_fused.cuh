@@ -45,7 +45,14 @@ struct TopList {
 #pragma unroll
         for (int i = 0; i < K; ++i) key[i] = empty_key, expert[i] = INT32_MAX;
     }
-    /// Experts must come in ascending order: an equal key then stays behind.
+    static __device__ void exchange(int32_t& key_a, int& expert_a, int32_t& key_b, int& expert_b) {
+        const bool swap = goes_before(key_b, expert_b, key_a, expert_a);
+        const int32_t better_key = swap ? key_b : key_a, worse_key = swap ? key_a : key_b;
+        const int better = swap ? expert_b : expert_a, worse = swap ? expert_a : expert_b;
+        key_a = better_key, expert_a = better, key_b = worse_key, expert_b = worse;
+    }
+    /// One at a time, for short lists. Experts must come in ascending order: an equal key then
+    /// stays behind.
     __device__ void insert(int32_t new_key, int new_expert) {
 #pragma unroll
         for (int i = K - 1; i > 0; --i) {
@@ -55,6 +62,18 @@ struct TopList {
         }
         expert[0] = new_key > key[0] ? new_expert : expert[0];
         key[0] = max(key[0], new_key);
+    }
+    /// Four at once, in any order: sorted, the better of each with the tail of the list (which
+    /// leaves the K best as a bitonic sequence), sorted again. Fewer operations than four
+    /// insertions from K = 4 on.
+    __device__ void insert4(int32_t (&new_key)[4], int (&new_expert)[4]) {
+        constexpr int pairs[5][2] = {{0, 1}, {2, 3}, {0, 2}, {1, 3}, {1, 2}};
+#pragma unroll
+        for (const auto& [i, j] : pairs)
+            exchange(new_key[i], new_expert[i], new_key[j], new_expert[j]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) keep_better(K - 4 + i, new_key[3 - i], new_expert[3 - i]);
+        sort_bitonic();
     }
     /// Both lanes of a pair get the K best of their two lists: the best of list against reversed
     /// list is bitonic.
@@ -67,20 +86,23 @@ struct TopList {
             other[i] = __shfl_xor_sync(~0u, expert[K - 1 - i], lane_mask);
         }
 #pragma unroll
-        for (int i = 0; i < K; ++i)
-            if (goes_before(other_key[i], other[i], key[i], expert[i]))
-                key[i] = other_key[i], expert[i] = other[i];
+        for (int i = 0; i < K; ++i) keep_better(i, other_key[i], other[i]);
+        sort_bitonic();
+    }
+
+  private:
+    __device__ void keep_better(int i, int32_t new_key, int new_expert) {
+        const bool better = goes_before(new_key, new_expert, key[i], expert[i]);
+        key[i] = better ? new_key : key[i];
+        expert[i] = better ? new_expert : expert[i];
+    }
+    __device__ void sort_bitonic() {
 #pragma unroll
         for (int stride = K / 2; stride > 0; stride /= 2)
 #pragma unroll
             for (int i = 0; i < K; ++i)
-                if ((i & stride) == 0 &&
-                    goes_before(key[i + stride], expert[i + stride], key[i], expert[i])) {
-                    const int32_t k = key[i];
-                    const int e = expert[i];
-                    key[i] = key[i + stride], expert[i] = expert[i + stride];
-                    key[i + stride] = k, expert[i + stride] = e;
-                }
+                if ((i & stride) == 0)
+                    exchange(key[i], expert[i], key[i + stride], expert[i + stride]);
     }
 };
 
@@ -137,6 +159,35 @@ __device__ void write_row(const TopList<K>& list, int k, int64_t pair, const flo
         out.gate[pair + j] = logit[j] / sum;
         atomicAdd(&histogram[list.expert[j]], 1);
     }
+}
+
+/// Each row's four new scores, of experts first, first + 1, first + 8 and first + 9.
+template <int K, int row_tiles>
+__device__ void offer(TopList<K> (&lists)[row_tiles][2], const float (&z)[row_tiles][2][4],
+                      int first, const float* bias, int num_experts) {
+    const int experts[4] = {first, first + 1, first + 8, first + 9};
+    float b[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) b[i] = bias[experts[i]];
+#pragma unroll
+    for (int m = 0; m < row_tiles; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            int32_t key[4];
+            int expert[4];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                expert[i] = experts[i];
+                key[i] = score_key(z[m][i / 2][2 * half + i % 2] + b[i]);
+                if (experts[i] >= num_experts) key[i] = empty_key;
+            }
+            if constexpr (K >= 4) {
+                lists[m][half].insert4(key, expert);
+            } else {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) lists[m][half].insert(key[i], expert[i]);
+            }
+        }
 }
 
 template <int width, int K, int row_tiles>
@@ -211,21 +262,8 @@ __global__ void __launch_bounds__(fused_threads, (fused_blocks_per_sm<width, K, 
                                          half == 0 ? b[n].x : b[n].z, half == 0 ? b[n].y : b[n].w);
                             }
                 }
-#pragma unroll
-            for (int n = 0; n < 2; ++n)
-#pragma unroll
-                for (int column = 0; column < 2; ++column) {
-                    const int e =
-                        chunk * experts_per_chunk + pair * 16 + n * 8 + lane % 4 * 2 + column;
-                    const float b = bias[e];
-#pragma unroll
-                    for (int m = 0; m < row_tiles; ++m)
-#pragma unroll
-                        for (int half = 0; half < 2; ++half) {
-                            const int32_t key = score_key(z[m][n][2 * half + column] + b);
-                            lists[m][half].insert(e < shape.num_experts ? key : empty_key, e);
-                        }
-                }
+            const int first = chunk * experts_per_chunk + pair * 16 + lane % 4 * 2;
+            offer<K, row_tiles>(lists, z, first, bias, shape.num_experts);
         }
         if (chunk != num_chunks - 1) continue;
 #pragma unroll
@@ -265,10 +303,9 @@ void launch_fused(const RouterShape& shape, const RouterInput& input, const Rout
 template <int width>
 void launch_fused_width(const RouterShape& shape, const RouterInput& input, const RouterOutput& out,
                         const uint4* pieces, cudaStream_t stream) {
-    constexpr int wide_8 = width == 256 ? 1 : 2;
     const auto launch = shape.top_k <= 2    ? launch_fused<width, 2, 2>
                         : shape.top_k <= 4  ? launch_fused<width, 4, 2>
-                        : shape.top_k <= 8  ? launch_fused<width, 8, wide_8>
+                        : shape.top_k <= 8  ? launch_fused<width, 8, 1>
                         : shape.top_k <= 16 ? launch_fused<width, 16, 1>
                                             : launch_fused<width, 32, 1>;
     launch(shape, input, out, pieces, stream);
