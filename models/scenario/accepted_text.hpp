@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "models/scenario/fields.hpp"
+#include "models/scenario/rule.hpp"
 
 namespace headway {
 

@@ -172,56 +172,6 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
     return problems;
 }
 
-namespace {
-
-// Popularity of each expert: as many weights as experts, and at least k that are not zero.
-void check_weights(const Scenario& scenario, const std::vector<double>& weights,
-                   const std::string& where, const std::string& row,
-                   std::vector<InputProblem>& problems) {
-    const auto wanted = static_cast<std::size_t>(scenario.model.moe.num_experts);
-    if (weights.size() != wanted) {
-        problems.push_back({where, fmt::format("{} values{}", weights.size(), row),
-                            fmt::format("{}, one per expert", wanted), ""});
-        return;
-    }
-    const auto positive =
-        std::count_if(weights.begin(), weights.end(), [](double w) { return w > 0; });
-    if (positive < scenario.model.moe.top_k) {
-        problems.push_back(
-            {where, fmt::format("{} values above 0{}", positive, row),
-             fmt::format("at least top_k = {}, since every token takes as many experts",
-                         scenario.model.moe.top_k),
-             ""});
-    }
-}
-
-}  // namespace
-
-std::vector<InputProblem> check_routing(const Scenario& scenario) {
-    std::vector<InputProblem> problems;
-    const Routing& routing = scenario.routing;
-    const bool is_given = routing.skew == Skew::histogram || routing.skew == Skew::trace;
-    if (routing.skew == Skew::power_law && routing.parameter == 1.0) {
-        problems.push_back({"routing.skew.exponent", "a power law with exponent 1",
-                            "any other exponent above 0, such as 1.01", ""});
-    }
-    if (routing.skew == Skew::histogram && routing.weights.size() != 1) {
-        problems.push_back({"routing.skew",
-                            fmt::format("a histogram of {} rows", routing.weights.size()),
-                            "one row of weights", "kind: trace takes a row per layer"});
-        return problems;
-    }
-    if (routing.skew == Skew::trace && routing.weights.empty()) {
-        problems.push_back({"routing.skew", "a trace without rows", "a row per layer", ""});
-    }
-    for (std::size_t i = 0; is_given && i < routing.weights.size() && problems.size() < 10; ++i) {
-        const bool is_trace = routing.skew == Skew::trace;
-        check_weights(scenario, routing.weights[i], "routing.skew",
-                      is_trace ? fmt::format(" in row {}", i + 1) : "", problems);
-    }
-    return problems;
-}
-
 std::vector<InputProblem> check_scenario(const Scenario& scenario) {
     std::vector<InputProblem> all;
     const auto add = [&all](const std::string& prefix, std::vector<InputProblem> problems) {

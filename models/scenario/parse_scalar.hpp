@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "models/scenario/fields.hpp"
+#include "models/scenario/rule.hpp"
 #include "models/scenario/yaml_tree.hpp"
 
 namespace headway {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "models/scenario/fields.hpp"
 #include "models/scenario/read_scenario.hpp"
+#include "models/scenario/rule.hpp"
 #include "models/scenario/yaml_tree.hpp"
 #include "models/vocab/error.hpp"
 
