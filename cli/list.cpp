@@ -20,11 +20,13 @@ namespace fs = std::filesystem;
 
 const std::vector<std::string> kKinds = {"models", "clusters", "profiles", "scenarios"};
 
-// The first comment line of a file, which by custom says what the file is.
+// The first comment line of a file that is not for editors; by custom it says what the file is.
 std::string summary_of(const fs::path& file) {
     std::ifstream stream(file);
     std::string line;
-    if (!std::getline(stream, line) || !line.starts_with("#")) return "";
+    do {
+        if (!std::getline(stream, line) || !line.starts_with("#")) return "";
+    } while (line.find("yaml-language-server") != std::string::npos);
     line.erase(0, line.find_first_not_of("# "));
     return line.size() <= 72 ? line : line.substr(0, 69) + "...";
 }

@@ -61,14 +61,23 @@ def _handles(names, looks) -> list[Patch]:
     ]
 
 
-def _phase_times(plan: dict, small: float) -> dict[str, float]:
-    """Seconds by phase, passes together, in order of the step, the small ones as "others"."""
+def _phase_times(plan: dict) -> dict[str, float]:
+    """Seconds by phase, passes together."""
     times: dict[str, float] = {}
     for cost in plan["phases"]:
         times[cost["phase"]] = times.get(cost["phase"], 0.0) + cost["time_s"]
-    shown = {name: times[name] for name in PHASES if times.get(name, 0.0) >= small}
-    rest = sum(times.values()) - sum(shown.values())
-    return {**shown, "others": rest} if rest > 0 else shown
+    return times
+
+
+def _phase_bars(plans: list[dict], small: float) -> list[dict[str, float]]:
+    """The bars in order of the step; phases that are small in every plan are "others"."""
+    bars = [_phase_times(plan) for plan in plans]
+    shown = [name for name in PHASES if any(bar.get(name, 0.0) >= small for bar in bars)]
+    return [
+        {name: bar[name] for name in shown if name in bar}
+        | {"others": sum(time for name, time in bar.items() if name not in shown)}
+        for bar in bars
+    ]
 
 
 def phases(results, title: str | None):
@@ -81,8 +90,8 @@ def phases(results, title: str | None):
     factor, unit = time_unit(longest)
     figure, axes = _axes(len(plans))
     used: list[str] = []
-    for row, plan in enumerate(plans):
-        parts = _phase_times(plan, SMALL * longest)
+    bars = _phase_bars(plans, SMALL * longest)
+    for row, (plan, parts) in enumerate(zip(plans, bars, strict=True)):
         used += [name for name in parts if name not in used]
         _stack(axes, row, {name: factor * time for name, time in parts.items()}, PHASES)
         step = factor * plan["step_time_s"]

@@ -20,6 +20,7 @@ using Plans = std::span<const PlanPrediction>;
 constexpr std::size_t kNameWidth = 13;   // of a plan above its column
 constexpr std::size_t kLabelWidth = 36;  // of memory items
 constexpr double kBriefShare = 0.01;     // phases below this share of every step are summed up
+constexpr double kBriefTraffic = 0.001;  // communication is what plans differ in: shown sooner
 
 std::string clipped(const std::string& name, std::size_t width) {
     return name.size() <= width ? name : name.substr(0, width - 1) + "~";
@@ -59,9 +60,10 @@ std::vector<std::string> plan_heads(std::string first, Plans plans) {
 
 // In every plan and pass, so that forward and backward show the same phases.
 bool is_small(Plans plans, Phase phase) {
+    const double share = is_communication(phase) ? kBriefTraffic : kBriefShare;
     return std::all_of(plans.begin(), plans.end(), [&](const PlanPrediction& plan) {
         return std::all_of(plan.phases.begin(), plan.phases.end(), [&](const PhaseCost& cost) {
-            return cost.phase != phase || cost.time < kBriefShare * plan.step;
+            return cost.phase != phase || cost.time < share * plan.step;
         });
     });
 }
@@ -106,7 +108,7 @@ std::string phases(Plans plans, const std::vector<PhaseKey>& order, Detail detai
             for (const auto& plan : plans) row.push_back(phase_cell(plan, key, detail));
             table.rows.push_back(std::move(row));
         }
-        if (!rest.empty()) add_sum(table, "  others, each < 1 %", plans, rest);
+        if (!rest.empty()) add_sum(table, "  others", plans, rest);
     }
     return table.to_string();
 }

@@ -1,6 +1,7 @@
 """The JSON Schema agrees with the reader: shipped files validate, and broken scenarios whose fault is
 one of structure, type, unit or range (first comment "[structure]") do not. Needs jsonschema and PyYAML;
 exits 77 (skipped) without them."""
+
 import json
 import pathlib
 import re
@@ -21,12 +22,14 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers
-            if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool",
-                             re.compile("^(true|false)$"), list("tf"))
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
 
 
 def load(path):
@@ -43,7 +46,8 @@ def validators():
         # The part schemas refer to scenario.schema.json; here the reference is resolved in place.
         text = (folder / f"{part}.schema.json").read_text().replace("scenario.schema.json#", "#")
         result[part] = jsonschema.Draft7Validator(
-            {**json.loads(text), "definitions": schema["definitions"]})
+            {**json.loads(text), "definitions": schema["definitions"]}
+        )
     return result
 
 
@@ -53,13 +57,18 @@ def main():
     shipped = [("scenario", path) for path in sorted((ROOT / "scenarios").glob("*.yaml"))]
     shipped.append(("scenario", ROOT / "tests" / "scenario" / "every_key.yaml"))
     for part in ("model", "cluster", "profile"):
-        shipped += [(part, path) for path in sorted((ROOT / "scenarios" / f"{part}s").glob("*.yaml"))]
+        shipped += [
+            (part, path) for path in sorted((ROOT / "scenarios" / f"{part}s").glob("*.yaml"))
+        ]
     for kind, path in shipped:
         if ROOT / "scenarios" in path.parents and not path.read_text().startswith(
-                "# yaml-language-server: $schema="):
+            "# yaml-language-server: $schema="
+        ):
             failures.append(f"{path.name} does not begin with the line that names its schema")
         for error in checks[kind].iter_errors(load(path)):
-            failures.append(f"{path.name} does not validate: {error.json_path}: {error.message[:200]}")
+            failures.append(
+                f"{path.name} does not validate: {error.json_path}: {error.message[:200]}"
+            )
     num_broken = 0
     for path in sorted((ROOT / "tests" / "scenario" / "broken").glob("*.yaml")):
         if not path.read_text().startswith("# [structure]"):
