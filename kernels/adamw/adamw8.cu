@@ -1,5 +1,7 @@
-// 8-bit states: one warp owns a block of 256 parameters, 8 consecutive ones per lane. 18 bytes per
-// parameter with fp32 gradients.
+// 8-bit states: one warp owns a block of 256 parameters; a lane holds two quads, so that every
+// access of a warp is contiguous. 18 bytes per parameter with fp32 gradients. The codes cost two
+// square roots, a logarithm, an exponential and a reciprocal per parameter: the hardware
+// approximations (2^-22) are far finer than the codes.
 #include <stdexcept>
 
 #include "kernels/adamw/adamw_math.cuh"
@@ -9,28 +11,41 @@ namespace headway::kernels {
 namespace {
 
 using bf16 = __nv_bfloat16;
-constexpr int kThreads = 256, kPerLane = 8;
+constexpr int kThreads = 256;
 constexpr float kOctaveSteps = 255.0f / 24.0f;
+constexpr float kSmallest = 1e-30f;  // maxima below this count as zero
 
-__device__ __forceinline__ float decode_m(std::int8_t code, float max) {
-    const float c = float(code) * (1.0f / 127.0f);
-    return c * fabsf(c) * max;
+__device__ __forceinline__ float fast_sqrt(float x) {
+    float y;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
-__device__ __forceinline__ std::int8_t encode_m(float m, float max) {
-    if (!(max > 0.0f)) return 0;
-    const float c = rintf(127.0f * sqrtf(fminf(fabsf(m) / max, 1.0f)));
-    return static_cast<std::int8_t>(m < 0.0f ? -c : c);
+// What turns values into codes for one block of parameters.
+struct Encoder {
+    float m_scale, v_shift;
+    __device__ __forceinline__ std::int8_t m(float x) const {
+        const float c = fminf(rintf(fast_sqrt(fabsf(x) * m_scale)), 127.0f);
+        return static_cast<std::int8_t>(x < 0.0f ? -c : c);
+    }
+    __device__ __forceinline__ std::uint8_t v(float x) const {
+        const float q = fminf(fmaxf(rintf(fmaf(kOctaveSteps, __log2f(x), v_shift)), 1.0f), 255.0f);
+        return static_cast<std::uint8_t>(x > 0.0f ? q : 0.0f);
+    }
+};
+
+__device__ __forceinline__ Encoder make_encoder(float m_max, float v_max) {
+    return {m_max > kSmallest ? __fdividef(127.0f * 127.0f, m_max) : 0.0f,
+            255.0f - kOctaveSteps * __log2f(fmaxf(v_max, kSmallest))};
+}
+
+__device__ __forceinline__ float decode_m(std::int8_t code, float scale) {
+    const float c = float(code);
+    return c * fabsf(c) * scale;  // scale = max / 127^2
 }
 
 __device__ __forceinline__ float decode_v(std::uint8_t code, float max) {
     return code == 0 ? 0.0f : max * exp2f((float(code) - 255.0f) * (1.0f / kOctaveSteps));
-}
-
-__device__ __forceinline__ std::uint8_t encode_v(float v, float max) {
-    if (!(v > 0.0f)) return 0;
-    const float q = rintf(fmaf(kOctaveSteps, log2f(v / max), 255.0f));
-    return static_cast<std::uint8_t>(fminf(fmaxf(q, 1.0f), 255.0f));
 }
 
 __device__ __forceinline__ float warp_max(float x) {
@@ -40,48 +55,31 @@ __device__ __forceinline__ float warp_max(float x) {
 }
 
 template <typename T>
-union Eight {
-    T v[kPerLane];
-    uint4 words[(sizeof(T) * kPerLane + 15) / 16];
-    uint2 word;
+struct alignas(4 * sizeof(T)) Quad {
+    T v[4];
 };
 
-// Eight consecutive elements, element by element in the last, partial group.
+// Four consecutive elements, one by one where the array ends.
 template <typename T>
-__device__ __forceinline__ Eight<T> load(const T* x, std::int64_t first, std::int64_t count) {
-    Eight<T> out{};
-    if (first + kPerLane <= count) {
-        if constexpr (sizeof(T) == 1) {
-            out.word = *reinterpret_cast<const uint2*>(x + first);
-        } else {
+__device__ __forceinline__ Quad<T> load(const T* x, std::int64_t first, std::int64_t count) {
+    if (first + 4 <= count) return *reinterpret_cast<const Quad<T>*>(x + first);
+    Quad<T> out{};
 #pragma unroll
-            for (int i = 0; i < int(sizeof(T)) / 2; ++i)
-                out.words[i] = reinterpret_cast<const uint4*>(x + first)[i];
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < kPerLane; ++i)
-            if (first + i < count) out.v[i] = x[first + i];
-    }
+    for (int i = 0; i < 4; ++i)
+        if (first + i < count) out.v[i] = x[first + i];
     return out;
 }
 
 template <typename T>
 __device__ __forceinline__ void store(T* x, std::int64_t first, std::int64_t count,
-                                      const Eight<T>& in) {
-    if (first + kPerLane <= count) {
-        if constexpr (sizeof(T) == 1) {
-            *reinterpret_cast<uint2*>(x + first) = in.word;
-        } else {
-#pragma unroll
-            for (int i = 0; i < int(sizeof(T)) / 2; ++i)
-                reinterpret_cast<uint4*>(x + first)[i] = in.words[i];
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < kPerLane; ++i)
-            if (first + i < count) x[first + i] = in.v[i];
+                                      const Quad<T>& in) {
+    if (first + 4 <= count) {
+        *reinterpret_cast<Quad<T>*>(x + first) = in;
+        return;
     }
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (first + i < count) x[first + i] = in.v[i];
 }
 
 template <typename Gradient>
@@ -89,37 +87,50 @@ __global__ void __launch_bounds__(kThreads)
     step_kernel(AdamWFactors f, AdamW8State s, const Gradient* gradient) {
     const std::int64_t block = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / 32;
     if (block * adamw_block >= s.num_parameters) return;
-    const std::int64_t first = block * adamw_block + threadIdx.x % 32 * kPerLane,
-                       n = s.num_parameters;
-    const auto g = load(gradient, first, n);
-    auto p = load(s.parameter, first, n);
-    auto m = load(s.m, first, n);
-    auto v = load(s.v, first, n);
-    const float m_max = s.m_max[block], v_max = s.v_max[block];
-    AdamWElement x[kPerLane];
+    const std::int64_t n = s.num_parameters;
+    const std::int64_t first[2] = {block * adamw_block + threadIdx.x % 32 * 4,
+                                   block * adamw_block + 128 + threadIdx.x % 32 * 4};
+    Quad<Gradient> g[2];
+    Quad<float> p[2];
+    Quad<std::int8_t> m[2];
+    Quad<std::uint8_t> v[2];
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        g[h] = load(gradient, first[h], n);
+        p[h] = load(s.parameter, first[h], n);
+        m[h] = load(s.m, first[h], n);
+        v[h] = load(s.v, first[h], n);
+    }
+    const float m_scale = s.m_max[block] * (1.0f / (127.0f * 127.0f)), v_max = s.v_max[block];
+    AdamWElement x[2][4];
     float new_m_max = 0.0f, new_v_max = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-        x[i] = {p.v[i], decode_m(m.v[i], m_max), decode_v(v.v[i], v_max)};
-        adamw_update(f, float(g.v[i]), x[i]);
-        p.v[i] = x[i].p;
-        if (first + i >= n) continue;
-        new_m_max = fmaxf(new_m_max, fabsf(x[i].m));
-        new_v_max = fmaxf(new_v_max, x[i].v);
-    }
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            x[h][i] = {p[h].v[i], decode_m(m[h].v[i], m_scale), decode_v(v[h].v[i], v_max)};
+            adamw_update(f, float(g[h].v[i]), x[h][i]);  // beyond the end: all zeros
+            p[h].v[i] = x[h][i].p;
+            new_m_max = fmaxf(new_m_max, fabsf(x[h][i].m));
+            new_v_max = fmaxf(new_v_max, x[h][i].v);
+        }
     new_m_max = warp_max(new_m_max);
     new_v_max = warp_max(new_v_max);
-    Eight<bf16> rounded{};
+    const Encoder encode = make_encoder(new_m_max, new_v_max);
 #pragma unroll
-    for (int i = 0; i < kPerLane; ++i) {
-        m.v[i] = encode_m(x[i].m, new_m_max);
-        v.v[i] = encode_v(x[i].v, new_v_max);
-        rounded.v[i] = __float2bfloat16(x[i].p);
+    for (int h = 0; h < 2; ++h) {
+        Quad<bf16> rounded;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            m[h].v[i] = encode.m(x[h][i].m);
+            v[h].v[i] = encode.v(x[h][i].v);
+            rounded.v[i] = __float2bfloat16(x[h][i].p);
+        }
+        store(s.parameter, first[h], n, p[h]);
+        store(s.m, first[h], n, m[h]);
+        store(s.v, first[h], n, v[h]);
+        if (s.parameter_bf16 != nullptr) store(s.parameter_bf16, first[h], n, rounded);
     }
-    store(s.parameter, first, n, p);
-    store(s.m, first, n, m);
-    store(s.v, first, n, v);
-    if (s.parameter_bf16 != nullptr) store(s.parameter_bf16, first, n, rounded);
     if (threadIdx.x % 32 == 0) {
         s.m_max[block] = new_m_max;
         s.v_max[block] = new_v_max;

@@ -38,7 +38,9 @@ __device__ __forceinline__ void adamw_update(const AdamWFactors& f, float gradie
     const float g = gradient * f.grad_scale;
     x.m = fmaf(f.beta1, x.m, f.one_minus_beta1 * g);
     x.v = fmaf(f.beta2, x.v, f.one_minus_beta2 * g * g);
-    const float denominator = fmaf(sqrtf(x.v), f.v_correction, f.epsilon);
+    float root;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x.v));
+    const float denominator = fmaf(root, f.v_correction, f.epsilon);
     x.p = fmaf(f.decay, x.p, -f.rate * __fdividef(x.m, denominator));
 }
 

@@ -16,9 +16,11 @@ void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
         call.w, {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, 64, 1}});
     p.c = make_tensor_map(
         call.da, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
+    if (call.pre != nullptr)
+        p.pre = make_tensor_map(
+            call.pre, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
     p.offsets = s.offsets;
     p.c_ptr = call.da;
-    p.pre_in = call.pre;
     p.num_groups = s.num_groups;
     p.out_n = s.k;
     p.reduction = s.n;

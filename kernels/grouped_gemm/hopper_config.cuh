@@ -12,11 +12,11 @@ namespace headway::kernels {
 enum class GroupedForm { forward, dgrad, wgrad };
 
 struct HopperParams {
-    CUtensorMap a, b, c, pre;
+    CUtensorMap a, b, c;
+    CUtensorMap pre;  // written by forward when pre_out is set, read by dgrad with an activation
     const int* offsets;
     void* c_ptr;
-    __nv_bfloat16* pre_out;       // forward: may be null
-    const __nv_bfloat16* pre_in;  // dgrad with an activation
+    __nv_bfloat16* pre_out;  // forward: may be null
     int num_groups;
     int out_m;      // wgrad: rows of dW
     int out_n;      // columns of the product
@@ -43,7 +43,7 @@ struct HopperConfig {
     static constexpr int kStages = kBudget / kStageBytes;
     static constexpr int kStagingOffset = kStages * kStageBytes;
     static constexpr int kBarrierOffset = kStagingOffset + kNumStaging * kStagingBytes;
-    static constexpr int kSharedBytes = kBarrierOffset + 16 * kStages + 1024;  // + alignment
+    static constexpr int kSharedBytes = kBarrierOffset + 16 * kStages + 32 + 1024;  // + alignment
     static constexpr int kThreads = 384;  // producer warpgroup, two consumer warpgroups
     static_assert(kStages >= 3 && kStages <= 16);
 };

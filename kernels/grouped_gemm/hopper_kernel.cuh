@@ -5,8 +5,7 @@
 // tried.
 #pragma once
 
-#include "kernels/grouped_gemm/hopper_epilogue.cuh"
-#include "kernels/grouped_gemm/tile_walk.cuh"
+#include "kernels/grouped_gemm/hopper_store.cuh"
 #include "kernels/ptx/wgmma.cuh"
 
 namespace headway::kernels {
@@ -133,115 +132,19 @@ __device__ __forceinline__ void free_slot(uint64_t* empty) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty);
 }
 
-// One piece of 64 rows x 64 columns (32 in fp32) at accumulator column 64 * piece.
-template <class C>
-__device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::kTileN / 2],
-                                           PieceTarget to, Staging& staging) {
-    constexpr int kStagingBytes = C::kStagingBytes;
-    const int n0 = to.column0;
-    const int lane = staging.thread % 32, warp = staging.thread / 32;
-    if constexpr (C::kFp32Out) {
-#pragma unroll
-        for (int piece = 0; piece < C::kTileN / 32; ++piece) {
-            to.column0 = n0 + 32 * piece;
-            if (to.column0 >= p.out_n) break;
-            uint8_t* buffer = staging.acquire(kStagingBytes);
-            stage_fp32(buffer, staging.thread, d, 4 * piece);
-            release_piece<4>(staging, buffer, to);
-        }
-        return;
-    }
-    constexpr bool kGated = C::kAct == GroupedActivation::swiglu;
-#pragma unroll
-    for (int piece = 0; piece < C::kTileN / 64; ++piece) {
-        if (n0 + 64 * piece >= p.out_n) break;
-        float* v = d + 32 * piece;
-        uint32_t words[16];
-        if (C::kForm == GroupedForm::forward && C::kAct != GroupedActivation::none &&
-            p.pre_out != nullptr) {
-#pragma unroll
-            for (int i = 0; i < 16; ++i) words[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
-            PieceTarget pre = to;
-            pre.map = &p.pre;
-            pre.base = p.pre_out;
-            pre.column0 = n0 + 64 * piece;
-            pre.num_columns = p.out_n;
-            uint8_t* buffer = staging.acquire(kStagingBytes);
-            stage_bf16(buffer, staging.thread, words);
-            release_piece<2>(staging, buffer, pre);
-        }
-        if constexpr (kGated) {
-            // Blocks of 8 columns alternate gate, up: two pieces of accumulators make one of
-            // output.
-            if (piece % 2 == 1) continue;
-#pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                const int at = 8 * (i / 2) + 2 * (i % 2);
-                words[i] =
-                    pack_bf16(silu_fast(v[at]) * v[at + 4], silu_fast(v[at + 1]) * v[at + 5]);
-            }
-            to.column0 = (n0 + 64 * piece) / 2;
-        } else if constexpr (C::kForm == GroupedForm::dgrad && C::kAct != GroupedActivation::none) {
-            const auto* pre = p.pre_in + static_cast<int64_t>(to.row0) * p.out_n + n0 + 64 * piece;
-#pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                const int row = 16 * warp + 8 * (i % 2) + lane / 4,
-                          column = 8 * (i / 2) + 2 * (lane % 4);
-                float2 x = make_float2(0.0f, 0.0f);
-                if (row < to.num_valid && n0 + 64 * piece + column < p.out_n)
-                    x = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(
-                        pre + static_cast<int64_t>(row) * p.out_n + column));
-                words[i] = pack_bf16(v[2 * i] * activation_slope<C::kAct>(x.x),
-                                     v[2 * i + 1] * activation_slope<C::kAct>(x.y));
-            }
-            to.column0 = n0 + 64 * piece;
-        } else {
-#pragma unroll
-            for (int i = 0; i < 16; ++i)
-                words[i] = pack_bf16(activate<C::kAct>(v[2 * i]), activate<C::kAct>(v[2 * i + 1]));
-            to.column0 = n0 + 64 * piece;
-        }
-        uint8_t* buffer = staging.acquire(kStagingBytes);
-        stage_bf16(buffer, staging.thread, words);
-        release_piece<2>(staging, buffer, to);
-    }
-}
-
-template <class C>
-__device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTile& tile,
-                                           float (&d)[C::kSubtiles][C::kTileN / 2], int consumer,
-                                           Staging& staging) {
-#pragma unroll
-    for (int i = 0; i < C::kSubtiles; ++i) {
-        const int row = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2) + 64 * i;
-        PieceTarget to{};
-        to.map = &p.c;
-        to.base = p.c_ptr;
-        to.column0 = tile.n_tile * C::kTileN;
-        to.num_columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
-        if (C::kForm == GroupedForm::wgrad) {
-            to.row0 = row;
-            to.num_valid = p.out_m - row;
-            to.group = tile.group;
-        } else {
-            to.row0 = tile.row_begin + row;
-            to.num_valid = tile.num_rows - row;
-            to.group = -1;
-        }
-        if (to.num_valid > 0) store_rows<C>(p, d[i], to, staging);
-    }
-}
-
 template <class C>
 __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, uint64_t* full,
                                         uint64_t* empty, int consumer) {
+    constexpr bool kSlope = C::kForm == GroupedForm::dgrad && C::kAct != GroupedActivation::none;
     TileWalk walk = make_walk<C>(p);
     GroupTile tile;
     PipelineSlot at;
     Staging staging{smem + C::kStagingOffset + consumer * 2 * C::kStagingBytes, 1 + consumer,
                     static_cast<int>(threadIdx.x) % 128};
+    SlopePieces<C> pieces{empty + C::kStages + 2 * consumer};
     for (int t = blockIdx.x; walk.find(t, tile); t += gridDim.x) {
         float d[C::kSubtiles][C::kTileN / 2];
+        if constexpr (kSlope) pieces.begin(p, tile, consumer, staging);
         const int blocks = num_k_blocks<C>(p, tile);
         if (C::kForm == GroupedForm::wgrad && blocks == 0) {
 #pragma unroll
@@ -268,7 +171,10 @@ __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, ui
         if (blocks > 0) free_slot(&empty[previous]);
 #pragma unroll
         for (int i = 0; i < C::kSubtiles; ++i) ptx::wgmma_pin(d[i]);
-        store_tile<C>(p, tile, d, consumer, staging);
+        if constexpr (kSlope)
+            store_tile_with_slope<C>(p, tile, d, staging, pieces);
+        else
+            store_tile<C>(p, tile, d, consumer, staging);
     }
     if (staging.thread == 0) ptx::tma_store_wait_all();
 }
@@ -289,6 +195,7 @@ __global__ void __launch_bounds__(C::kThreads, 1)
             ptx::mbarrier_init(&full[i], 1);
             ptx::mbarrier_init(&empty[i], 8);  // one arrival of each consumer warp
         }
+        for (int i = 0; i < 4; ++i) ptx::mbarrier_init(&empty[C::kStages + i], 1);  // SlopePieces
         ptx::mbarrier_init_fence();
     }
     __syncthreads();
