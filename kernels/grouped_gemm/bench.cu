@@ -52,6 +52,43 @@ Case forward_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
             .capturable = impl != GroupedImpl::cublas};
 }
 
+// Fused activations of the forward, pre-activation stored too, against the naive kernel.
+Case activation_case(const Shape& shape, GroupedActivation activation) {
+    auto p = std::make_shared<Problem>(shape);
+    auto pre = std::make_shared<DeviceBuffer<bf16>>(p->rows() * p->f);
+    const bool gated = activation == GroupedActivation::swiglu;
+    const auto call = [p, activation](bf16* c, bf16* pre_out) {
+        return GroupedForward{.shape = p->shape(p->f, p->d),
+                              .a = p->x.get(),
+                              .w = p->w1.get(),
+                              .c = c,
+                              .pre = pre_out,
+                              .activation = activation};
+    };
+    auto run = [p, pre, call](cudaStream_t stream) {
+        grouped_forward_hopper(call(p->act.get(), pre->get()), stream);
+    };
+    auto check = [p, pre, call, run, gated](cudaStream_t stream) -> CheckResult {
+        const std::size_t count = std::size_t(p->num_rows) * (gated ? p->f / 2 : p->f);
+        DeviceBuffer<bf16> expected(p->act.size()), expected_pre(pre->size());
+        grouped_forward_reference(call(expected.get(), expected_pre.get()), stream);
+        p->act.poison(stream);
+        pre->poison(stream);
+        run(stream);
+        HEADWAY_CUDA_CHECK(cudaStreamSynchronize(stream));
+        const double error = relative_l2(p->act.get(), expected.get(), count);
+        const double pre_error =
+            relative_l2(pre->get(), expected_pre.get(), std::size_t(p->num_rows) * p->f);
+        const bool ok = error <= 4e-3 && pre_error <= 4e-3 && repeatable(p->act, run, stream);
+        return {ok, error, "vs naive fp32; pre " + std::to_string(pre_error)};
+    };
+    const double rows = double(p->num_rows), out = gated ? 1.5 : 2.0;
+    return {
+        .check = check,
+        .run = run,
+        .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + out * p->f) + double(p->w1.size()))}};
+}
+
 Case dgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
     auto p = std::make_shared<Problem>(shape);
     fill_normal(p->act.get(), p->act.size(), 1.0f, 21);
@@ -166,6 +203,13 @@ void register_grouped_gemm_cases(Registry& registry) {
         add("grouped_wgrad_bf16", v,
             [v](const Shape& s) { return wgrad_case(s, v.impl, v.tile, false); });
     }
+    const Variant automatic{"hopper", GroupedImpl::hopper, GroupedTile::automatic};
+    add("grouped_gelu_erf", automatic,
+        [](const Shape& s) { return activation_case(s, GroupedActivation::gelu_erf); });
+    add("grouped_gelu_tanh", automatic,
+        [](const Shape& s) { return activation_case(s, GroupedActivation::gelu_tanh); });
+    add("grouped_swiglu", automatic,
+        [](const Shape& s) { return activation_case(s, GroupedActivation::swiglu); });
     register_ep_experts_cases(registry);
 }
 

@@ -4,7 +4,10 @@
 //   forward  C[r,:]  = act(A[r,:] W[g]^T)      A [rows,k], W [groups,n,k], C [rows,n]
 //   dgrad    dA[r,:] = dC[r,:] W[g]            optionally multiplied by act'(pre)
 //   wgrad    dW[g]   = dC_g^T A_g              zeros for an empty group
-// Every implementation is bitwise repeatable: one block computes one output tile in a fixed order.
+// Head-major operands: with a head width w, a matrix [rows, columns] is stored as [columns /
+// w][rows][w], so that the projections into and out of heads need no transpose (w a multiple of 64;
+// Hopper kernel only). Every implementation is bitwise repeatable: one block computes one output
+// tile in a fixed order.
 #pragma once
 
 #include <cublasLt.h>
@@ -27,7 +30,9 @@ struct GroupedShape {
     int n = 0;                       // rows of one W[g]; a multiple of 8 (16 for swiglu)
     int k = 0;                       // columns of one W[g]; a multiple of 8
     std::int64_t capacity_rows = 0;  // rows allocated in A and C; at least offsets[num_groups]
-    const int* offsets = nullptr;    // device, num_groups + 1, non-decreasing, first one 0
+    // Device, num_groups + 1, non-decreasing, first one 0. Null (Hopper only): one group of all
+    // rows.
+    const int* offsets = nullptr;
     int num_sms = 0;  // multiprocessors to use; 0: all (fewer leaves room for communication)
 };
 
@@ -44,6 +49,7 @@ struct GroupedForward {
     __nv_bfloat16* pre = nullptr;
     GroupedActivation activation = GroupedActivation::none;
     GroupedTile tile = GroupedTile::automatic;
+    int a_head_width = 0, c_head_width = 0;  // 0: row-major
 };
 
 /// dA = (dC W) * act'(pre). `pre` [rows, k] only when activation is a gelu.
@@ -55,6 +61,7 @@ struct GroupedDgrad {
     const __nv_bfloat16* pre = nullptr;
     GroupedActivation activation = GroupedActivation::none;
     GroupedTile tile = GroupedTile::automatic;
+    int dc_head_width = 0, da_head_width = 0;
 };
 
 /// dW[g] = dC_g^T A_g, into exactly one of dw_bf16 and dw_fp32.
@@ -65,6 +72,7 @@ struct GroupedWgrad {
     __nv_bfloat16* dw_bf16 = nullptr;
     float* dw_fp32 = nullptr;
     GroupedTile tile = GroupedTile::automatic;
+    int dc_head_width = 0, a_head_width = 0;
 };
 
 /// One thread per output element, fp32 accumulation in index order: the device-side oracle.

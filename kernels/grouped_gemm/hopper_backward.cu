@@ -9,19 +9,14 @@ template <int TileM, int TileN, GroupedActivation Act>
 void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Act>;
     const GroupedShape& s = call.shape;
-    HopperParams p{};
-    p.a = make_tensor_map(
-        call.dc, {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, TileM, 1}});
-    p.b = make_tensor_map(
-        call.w, {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, 64, 1}});
-    p.c = make_tensor_map(
-        call.da, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
-    if (call.pre != nullptr)
-        p.pre = make_tensor_map(
-            call.pre, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
-    p.offsets = s.offsets;
+    HopperParams p = params_of(s);
+    p.a = matrix_map(call.dc, s.n, s.capacity_rows, call.dc_head_width, TileM);
+    p.b = weight_map(call.w, s, 64, 64, 2);
+    p.c = matrix_map(call.da, s.k, s.capacity_rows, call.da_head_width, 64);
+    if (call.pre != nullptr) p.pre = matrix_map(call.pre, s.k, s.capacity_rows, 0, 64);
+    p.a_width = plane_width(call.dc_head_width);
+    p.c_width = plane_width(call.da_head_width);
     p.c_ptr = call.da;
-    p.num_groups = s.num_groups;
     p.out_n = s.k;
     p.reduction = s.n;
     launch_grouped<C>(p, s.num_sms, stream);
@@ -39,19 +34,14 @@ template <int TileM, int TileN, bool Fp32Out>
 void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::wgrad, TileM, TileN, GroupedActivation::none, Fp32Out>;
     const GroupedShape& s = call.shape;
-    HopperParams p{};
-    p.a = make_tensor_map(
-        call.dc, {.rank = 2, .extent = {u64(s.n), u64(s.capacity_rows)}, .box = {64, 64, 1}});
-    p.b = make_tensor_map(
-        call.a, {.rank = 2, .extent = {u64(s.k), u64(s.capacity_rows)}, .box = {64, 64, 1}});
     void* out = Fp32Out ? static_cast<void*>(call.dw_fp32) : static_cast<void*>(call.dw_bf16);
-    p.c = make_tensor_map(out, {.rank = 3,
-                                .extent = {u64(s.k), u64(s.n), u64(s.num_groups)},
-                                .box = {Fp32Out ? 32u : 64u, 64, 1},
-                                .element_bytes = Fp32Out ? 4 : 2});
-    p.offsets = s.offsets;
+    HopperParams p = params_of(s);
+    p.a = matrix_map(call.dc, s.n, s.capacity_rows, call.dc_head_width, 64);
+    p.b = matrix_map(call.a, s.k, s.capacity_rows, call.a_head_width, 64);
+    p.c = weight_map(out, s, Fp32Out ? 32 : 64, 64, Fp32Out ? 4 : 2);
+    p.a_width = plane_width(call.dc_head_width);
+    p.b_width = plane_width(call.a_head_width);
     p.c_ptr = out;
-    p.num_groups = s.num_groups;
     p.out_m = s.n;
     p.out_n = s.k;
     launch_grouped<C>(p, s.num_sms, stream);
@@ -72,6 +62,8 @@ void grouped_dgrad_hopper(const GroupedDgrad& call, cudaStream_t stream) {
     if (call.shape.capacity_rows == 0) return;
     if (call.activation != GroupedActivation::none && call.pre == nullptr)
         throw std::invalid_argument("grouped dgrad: an activation needs its pre-activation");
+    if (call.activation != GroupedActivation::none && call.da_head_width > 0)
+        throw std::invalid_argument("grouped dgrad: no activation into a head-major output");
     switch (call.activation) {
         case GroupedActivation::none:
             return dgrad_tile<GroupedActivation::none>(call, stream);

@@ -11,6 +11,8 @@ namespace headway::kernels {
 
 enum class GroupedForm { forward, dgrad, wgrad };
 
+inline constexpr int row_major_width = 1 << 30;
+
 struct HopperParams {
     CUtensorMap a, b, c;
     CUtensorMap pre;  // written by forward when pre_out is set, read by dgrad with an activation
@@ -21,6 +23,9 @@ struct HopperParams {
     int out_m;      // wgrad: rows of dW
     int out_n;      // columns of the product
     int reduction;  // forward, dgrad: length of the reduction
+    int rows;       // allocated in A and C
+    int a_width, b_width,
+        c_width;  // columns of one head-major plane; beyond any column when row-major
 };
 
 template <GroupedForm FormV, int TileM, int TileN, GroupedActivation ActV = GroupedActivation::none,

@@ -29,13 +29,16 @@ struct Staging {
     }
 };
 
-// Where a 64-row piece goes: rows row0 .. row0 + num_valid - 1 of a row-major matrix.
+// Where a 64-row piece goes: rows row0 .. row0 + num_valid - 1. `plane` is the group (dW) or the
+// head (head-major C); column0 counts within the plane. Rows beyond num_valid belong to another
+// expert unless the map itself ends there (`clipped`).
 struct PieceTarget {
     const CUtensorMap* map;
     void* base;
     int row0, num_valid;
     int column0, num_columns;
-    int group;  // >= 0: the map is 3D and rows count within the group
+    int plane, plane_rows;
+    bool clipped;
 };
 
 template <int ElementBytes>
@@ -44,13 +47,8 @@ __device__ __forceinline__ void release_piece(const Staging& staging, const uint
     constexpr int kPerChunk = 16 / ElementBytes;
     ptx::fence_proxy_async();
     ptx::named_barrier_sync(staging.barrier_id, 128);
-    if (to.num_valid >= 64 || to.group >= 0) {
-        if (staging.thread == 0) {
-            if (to.group >= 0)
-                ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.group);
-            else
-                ptx::tma_store_2d(to.map, buffer, to.column0, to.row0);
-        }
+    if (to.num_valid >= 64 || to.clipped) {
+        if (staging.thread == 0) ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.plane);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -59,9 +57,9 @@ __device__ __forceinline__ void release_piece(const Staging& staging, const uint
             if (row < to.num_valid && column < to.num_columns) {
                 const auto value = *reinterpret_cast<const uint4*>(buffer + row * 128 +
                                                                    ((chunk ^ (row & 7)) << 4));
-                auto* line =
-                    static_cast<uint8_t*>(to.base) +
-                    (static_cast<int64_t>(to.row0 + row) * to.num_columns + column) * ElementBytes;
+                const int64_t line_idx = int64_t{to.plane} * to.plane_rows + to.row0 + row;
+                auto* line = static_cast<uint8_t*>(to.base) +
+                             (line_idx * to.num_columns + column) * ElementBytes;
                 *reinterpret_cast<uint4*>(line) = value;
             }
         }

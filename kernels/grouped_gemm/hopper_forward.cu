@@ -9,22 +9,16 @@ template <int TileM, int TileN, GroupedActivation Act>
 void forward(const GroupedForward& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::forward, TileM, TileN, Act>;
     const GroupedShape& s = call.shape;
-    const uint64_t rows = u64(s.capacity_rows);
     const int out_columns = Act == GroupedActivation::swiglu ? s.n / 2 : s.n;
-    HopperParams p{};
-    p.a = make_tensor_map(call.a, {.rank = 2, .extent = {u64(s.k), rows}, .box = {64, TileM, 1}});
-    p.b = make_tensor_map(
-        call.w,
-        {.rank = 3, .extent = {u64(s.k), u64(s.n), u64(s.num_groups)}, .box = {64, TileN, 1}});
-    p.c = make_tensor_map(call.c,
-                          {.rank = 2, .extent = {u64(out_columns), rows}, .box = {64, 64, 1}});
-    if (call.pre != nullptr)
-        p.pre =
-            make_tensor_map(call.pre, {.rank = 2, .extent = {u64(s.n), rows}, .box = {64, 64, 1}});
-    p.offsets = s.offsets;
+    HopperParams p = params_of(s);
+    p.a = matrix_map(call.a, s.k, s.capacity_rows, call.a_head_width, TileM);
+    p.b = weight_map(call.w, s, 64, TileN, 2);
+    p.c = matrix_map(call.c, out_columns, s.capacity_rows, call.c_head_width, 64);
+    if (call.pre != nullptr) p.pre = matrix_map(call.pre, s.n, s.capacity_rows, 0, 64);
+    p.a_width = plane_width(call.a_head_width);
+    p.c_width = plane_width(call.c_head_width);
     p.c_ptr = call.c;
     p.pre_out = call.pre;
-    p.num_groups = s.num_groups;
     p.out_n = s.n;
     p.reduction = s.k;
     launch_grouped<C>(p, s.num_sms, stream);
@@ -43,6 +37,8 @@ void forward_tile(const GroupedForward& call, cudaStream_t stream) {
 void grouped_forward_hopper(const GroupedForward& call, cudaStream_t stream) {
     check_grouped_shape(call.shape);
     if (call.shape.capacity_rows == 0) return;
+    if (call.activation != GroupedActivation::none && call.c_head_width > 0)
+        throw std::invalid_argument("grouped forward: no activation into a head-major output");
     switch (call.activation) {
         case GroupedActivation::none:
             return forward_tile<GroupedActivation::none>(call, stream);

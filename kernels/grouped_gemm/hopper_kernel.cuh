@@ -17,6 +17,7 @@ __device__ __forceinline__ TileWalk make_walk(const HopperParams& p) {
     const bool wgrad = C::kForm == GroupedForm::wgrad;
     TileWalk walk{};
     walk.offsets = p.offsets;
+    walk.single_rows = p.rows;
     walk.num_groups = p.num_groups;
     walk.rows_per_tile = wgrad ? 0 : C::kTileM;
     walk.fixed_m_tiles = wgrad ? (p.out_m + C::kTileM - 1) / C::kTileM : 0;
@@ -43,6 +44,13 @@ struct PipelineSlot {
     }
 };
 
+// A box whose first column is `column` of a matrix kept in planes of `width` columns.
+__device__ __forceinline__ void load_columns(uint8_t* dst, const CUtensorMap* map, uint64_t* full,
+                                             int column, int width, int row) {
+    const int plane = column / width;
+    ptx::tma_load_3d(dst, map, full, column - plane * width, row, plane);
+}
+
 // Loads one k block of A and B into a slot; `full` counts the bytes.
 template <class C>
 __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile& tile,
@@ -54,9 +62,10 @@ __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile
     if constexpr (C::kAMnMajor) {
 #pragma unroll
         for (int i = 0; i < C::kTileM / 64; ++i)
-            ptx::tma_load_2d(slot + i * kBoxBytes, &p.a, full, m0 + 64 * i, tile.row_begin + k0);
+            load_columns(slot + i * kBoxBytes, &p.a, full, m0 + 64 * i, p.a_width,
+                         tile.row_begin + k0);
     } else {
-        ptx::tma_load_2d(slot, &p.a, full, k0, tile.row_begin + m0);
+        load_columns(slot, &p.a, full, k0, p.a_width, tile.row_begin + m0);
     }
     uint8_t* b = slot + C::kABytes;
     if constexpr (C::kForm == GroupedForm::forward) {
@@ -67,7 +76,8 @@ __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile
             if constexpr (C::kForm == GroupedForm::dgrad)
                 ptx::tma_load_3d(b + i * kBoxBytes, &p.b, full, n0 + 64 * i, k0, tile.group);
             else
-                ptx::tma_load_2d(b + i * kBoxBytes, &p.b, full, n0 + 64 * i, tile.row_begin + k0);
+                load_columns(b + i * kBoxBytes, &p.b, full, n0 + 64 * i, p.b_width,
+                             tile.row_begin + k0);
         }
     }
 }
@@ -200,10 +210,10 @@ __global__ void __launch_bounds__(C::kThreads, 1)
     }
     __syncthreads();
     if (warp < 4) {
-        ptx::lower_registers<40>();
+        ptx::lower_registers<56>();
         if (warp == 0) produce<C>(p, smem, full, empty);
     } else {
-        ptx::raise_registers<232>();
+        ptx::raise_registers<224>();
         consume<C>(p, smem, full, empty, warp / 4 - 1);
     }
 #endif

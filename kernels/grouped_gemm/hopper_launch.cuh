@@ -26,6 +26,40 @@ inline int num_hopper_sms() {
     return sms;
 }
 
+// [rows, columns], row-major or in planes of head_width columns; boxes of 64 columns and box_rows
+// rows.
+inline CUtensorMap matrix_map(const __nv_bfloat16* base, int columns, std::int64_t rows,
+                              int head_width, uint32_t box_rows) {
+    if (head_width > 0 && (head_width % 64 != 0 || columns % head_width != 0))
+        throw std::invalid_argument("head width must be a multiple of 64 and divide the columns");
+    const int width = head_width > 0 ? head_width : columns;
+    return make_tensor_map(base, {.rank = 3,
+                                  .extent = {u64(width), u64(rows), u64(columns / width)},
+                                  .box = {64, box_rows, 1}});
+}
+
+// W or dW, [groups, rows, columns].
+inline CUtensorMap weight_map(const void* base, const GroupedShape& s, uint32_t box_columns,
+                              uint32_t box_rows, int element_bytes) {
+    return make_tensor_map(base, {.rank = 3,
+                                  .extent = {u64(s.k), u64(s.n), u64(s.num_groups)},
+                                  .box = {box_columns, box_rows, 1},
+                                  .element_bytes = element_bytes});
+}
+
+inline int plane_width(int head_width) {
+    return head_width > 0 ? head_width : row_major_width;
+}
+
+inline HopperParams params_of(const GroupedShape& s) {
+    HopperParams p{};
+    p.offsets = s.offsets;
+    p.num_groups = s.num_groups;
+    p.rows = static_cast<int>(s.capacity_rows);
+    p.a_width = p.b_width = p.c_width = row_major_width;
+    return p;
+}
+
 template <class C>
 void launch_grouped(const HopperParams& params, int num_sms, cudaStream_t stream) {
     const int available = num_hopper_sms();

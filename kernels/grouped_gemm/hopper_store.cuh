@@ -9,43 +9,56 @@ namespace headway::kernels {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-// One piece of 64 rows x 64 columns (32 in fp32) at accumulator column 64 * piece.
+// Rows `row` .. row + 63 of the tile's group, 64 columns from `column` of C (or dW).
 template <class C>
-__device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::kTileN / 2],
-                                           PieceTarget to, Staging& staging) {
-    constexpr int kStagingBytes = C::kStagingBytes;
-    const int n0 = to.column0;
-    if constexpr (C::kFp32Out) {
-#pragma unroll
-        for (int piece = 0; piece < C::kTileN / 32; ++piece) {
-            to.column0 = n0 + 32 * piece;
-            if (to.column0 >= p.out_n) break;
-            uint8_t* buffer = staging.acquire(kStagingBytes);
-            stage_fp32(buffer, staging.thread, d, 4 * piece);
-            release_piece<4>(staging, buffer, to);
-        }
-        return;
+__device__ __forceinline__ PieceTarget piece_target(const HopperParams& p, const GroupTile& tile,
+                                                    int row, int column) {
+    constexpr bool kWgrad = C::kForm == GroupedForm::wgrad;
+    const int columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
+    PieceTarget to{};
+    to.map = &p.c;
+    to.base = p.c_ptr;
+    to.row0 = kWgrad ? row : tile.row_begin + row;
+    to.num_valid = kWgrad ? p.out_m - row : tile.num_rows - row;
+    if constexpr (kWgrad) to.plane = tile.group;
+    to.column0 = column;
+    to.num_columns = columns;
+    if constexpr (!kWgrad && C::kAct == GroupedActivation::none) {  // the forms with head-major C
+        to.plane = column / p.c_width;
+        to.column0 = column - to.plane * p.c_width;
+        to.num_columns = min(columns, p.c_width);
     }
-    constexpr bool kGated = C::kAct == GroupedActivation::swiglu;
+    to.plane_rows = p.rows;
+    to.clipped = kWgrad;
+    return to;
+}
+
+// Rows `row` .. row + 63 of the group, all the tile's columns.
+template <class C>
+__device__ __forceinline__ void store_rows(const HopperParams& p, const GroupTile& tile, int row,
+                                           float (&d)[C::kTileN / 2], Staging& staging) {
+    const int n0 = tile.n_tile * C::kTileN;
+    const auto leave = [&](const uint32_t(&words)[16], const PieceTarget& to) {
+        uint8_t* buffer = staging.acquire(C::kStagingBytes);
+        stage_bf16(buffer, staging.thread, words);
+        release_piece<2>(staging, buffer, to);
+    };
 #pragma unroll
     for (int piece = 0; piece < C::kTileN / 64; ++piece) {
-        if (n0 + 64 * piece >= p.out_n) break;
+        const int column = n0 + 64 * piece;
+        if (column >= p.out_n) break;
         float* v = d + 32 * piece;
         uint32_t words[16];
-        if (C::kForm == GroupedForm::forward && C::kAct != GroupedActivation::none &&
-            p.pre_out != nullptr) {
+        if (C::kAct != GroupedActivation::none && p.pre_out != nullptr) {
 #pragma unroll
             for (int i = 0; i < 16; ++i) words[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
-            PieceTarget pre = to;
+            PieceTarget pre = piece_target<C>(p, tile, row, column);
             pre.map = &p.pre;
             pre.base = p.pre_out;
-            pre.column0 = n0 + 64 * piece;
             pre.num_columns = p.out_n;
-            uint8_t* buffer = staging.acquire(kStagingBytes);
-            stage_bf16(buffer, staging.thread, words);
-            release_piece<2>(staging, buffer, pre);
+            leave(words, pre);
         }
-        if constexpr (kGated) {
+        if constexpr (C::kAct == GroupedActivation::swiglu) {
             // Blocks of 8 columns alternate gate, up: two pieces of accumulators make one of
             // output.
             if (piece % 2 == 1) continue;
@@ -55,44 +68,43 @@ __device__ __forceinline__ void store_rows(const HopperParams& p, float (&d)[C::
                 words[i] =
                     pack_bf16(silu_fast(v[at]) * v[at + 4], silu_fast(v[at + 1]) * v[at + 5]);
             }
-            to.column0 = (n0 + 64 * piece) / 2;
+            leave(words, piece_target<C>(p, tile, row, column / 2));
         } else {
 #pragma unroll
             for (int i = 0; i < 16; ++i)
                 words[i] = pack_bf16(activate<C::kAct>(v[2 * i]), activate<C::kAct>(v[2 * i + 1]));
-            to.column0 = n0 + 64 * piece;
+            leave(words, piece_target<C>(p, tile, row, column));
         }
-        uint8_t* buffer = staging.acquire(kStagingBytes);
-        stage_bf16(buffer, staging.thread, words);
-        release_piece<2>(staging, buffer, to);
     }
 }
 
-// Rows `row` .. row + 63 of the tile's group, 64 columns from `column`.
 template <class C>
-__device__ __forceinline__ PieceTarget piece_target(const HopperParams& p, const GroupTile& tile,
-                                                    int row, int column) {
-    const bool wgrad = C::kForm == GroupedForm::wgrad;
-    PieceTarget to{};
-    to.map = &p.c;
-    to.base = p.c_ptr;
-    to.row0 = wgrad ? row : tile.row_begin + row;
-    to.num_valid = wgrad ? p.out_m - row : tile.num_rows - row;
-    to.column0 = column;
-    to.num_columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
-    to.group = wgrad ? tile.group : -1;
-    return to;
+__device__ __forceinline__ void store_rows_fp32(const HopperParams& p, const GroupTile& tile,
+                                                int row, float (&d)[C::kTileN / 2],
+                                                Staging& staging) {
+#pragma unroll
+    for (int piece = 0; piece < C::kTileN / 32; ++piece) {
+        const int column = tile.n_tile * C::kTileN + 32 * piece;
+        if (column >= p.out_n) break;
+        uint8_t* buffer = staging.acquire(C::kStagingBytes);
+        stage_fp32(buffer, staging.thread, d, 4 * piece);
+        release_piece<4>(staging, buffer, piece_target<C>(p, tile, row, column));
+    }
 }
 
 template <class C>
 __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTile& tile,
                                            float (&d)[C::kSubtiles][C::kTileN / 2], int consumer,
                                            Staging& staging) {
+    const int end = C::kForm == GroupedForm::wgrad ? p.out_m : tile.num_rows;
 #pragma unroll
     for (int i = 0; i < C::kSubtiles; ++i) {
         const int row = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2) + 64 * i;
-        const PieceTarget to = piece_target<C>(p, tile, row, tile.n_tile * C::kTileN);
-        if (to.num_valid > 0) store_rows<C>(p, d[i], to, staging);
+        if (row >= end) continue;
+        if constexpr (C::kFp32Out)
+            store_rows_fp32<C>(p, tile, row, d[i], staging);
+        else
+            store_rows<C>(p, tile, row, d[i], staging);
     }
 }
 
@@ -122,8 +134,8 @@ struct SlopePieces {
                                             const Staging& staging, int q) const {
         const int line = q / per_row, buffer = q % 2;
         ptx::mbarrier_arrive_expect_tx(&ready[buffer], C::kStagingBytes);
-        ptx::tma_load_2d(staging.buffers + buffer * C::kStagingBytes, &p.pre, &ready[buffer],
-                         column0 + 64 * (q - line * per_row), tile.row_begin + row0 + 64 * line);
+        ptx::tma_load_3d(staging.buffers + buffer * C::kStagingBytes, &p.pre, &ready[buffer],
+                         column0 + 64 * (q - line * per_row), tile.row_begin + row0 + 64 * line, 0);
     }
 };
 

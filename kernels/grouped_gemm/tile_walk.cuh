@@ -13,7 +13,8 @@ struct GroupTile {
 };
 
 struct TileWalk {
-    const int* offsets;
+    const int* offsets;  // null: one group of single_rows rows
+    int single_rows;
     int num_groups;
     int rows_per_tile;  // 0: every group has fixed_m_tiles, whatever its rows
     int fixed_m_tiles;
@@ -24,8 +25,11 @@ struct TileWalk {
     __device__ __forceinline__ void load_window() {
         const int lane = threadIdx.x % 32;
         const int group = window + lane;
-        lane_begin = group < num_groups ? offsets[group] : 0;
-        lane_rows = group < num_groups ? offsets[group + 1] - lane_begin : 0;
+        lane_begin = lane_rows = 0;
+        if (group < num_groups) {
+            lane_begin = offsets == nullptr ? 0 : offsets[group];
+            lane_rows = offsets == nullptr ? single_rows : offsets[group + 1] - lane_begin;
+        }
         const int m_tiles =
             rows_per_tile > 0 ? (lane_rows + rows_per_tile - 1) / rows_per_tile : fixed_m_tiles;
         lane_last = group < num_groups ? m_tiles * num_n_tiles : 0;
