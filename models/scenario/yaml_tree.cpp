@@ -15,6 +15,26 @@
 namespace headway {
 namespace {
 
+constexpr std::size_t kMaxDuplicates = 100;
+
+// What most likely caused a message of the parser.
+std::string syntax_hint(const std::string& message) {
+    if (message == YAML::ErrorMsg::EOF_IN_SCALAR) return "a quote is not closed";
+    if (message == YAML::ErrorMsg::END_OF_SEQ_FLOW || message == YAML::ErrorMsg::END_OF_MAP_FLOW) {
+        return "a bracket is not closed";
+    }
+    if (message == YAML::ErrorMsg::MAP_VALUE) {
+        return "text that holds ': ' needs quotes; indent with spaces, not tabs";
+    }
+    return "";
+}
+
+// NOTE: yaml-cpp 0.7 takes a quote that is still open at a final line break for closed.
+std::string without_trailing_blanks(std::string_view text) {
+    const std::size_t last = text.find_last_not_of(" \t\r\n");
+    return std::string(text.substr(0, last == std::string_view::npos ? 0 : last + 1));
+}
+
 Position to_position(const YAML::Mark& mark) {
     return {std::max(mark.line, 0) + 1, std::max(mark.column, 0) + 1};
 }
@@ -131,6 +151,7 @@ class TreeBuilder : public YAML::EventHandler {
         map.has_key = true;
         map.is_duplicate = !map.seen.insert(key.scalar).second;
         if (map.is_duplicate) {
+            if (problems_.size() >= kMaxDuplicates) return;
             problems_.push_back({to_string(file_, key.at), "duplicate key " + in_quotes(key.scalar),
                                  "each key once", ""});
             return;
@@ -168,7 +189,7 @@ YamlNode parse_yaml(std::string_view text, const std::string& file,
         throw InputError({file, "a NUL byte", "YAML text in UTF-8", ""});
     }
     try {
-        std::istringstream stream{std::string(text)};
+        std::istringstream stream(without_trailing_blanks(text));
         YAML::Parser parser(stream);
         TreeBuilder builder(file, problems, limits);
         parser.HandleNextDocument(builder);
@@ -179,7 +200,8 @@ YamlNode parse_yaml(std::string_view text, const std::string& file,
         return root;
     } catch (const YAML::Exception& error) {
         throw InputError({to_string(file, to_position(error.mark)),
-                          fmt::format("not valid YAML ({})", error.msg), "", ""});
+                          fmt::format("not valid YAML ({})", error.msg), "",
+                          syntax_hint(error.msg)});
     }
 }
 

@@ -55,6 +55,12 @@ TEST(Limits, ProblemsAreCountedOut) {
     EXPECT_LT(message.size(), 100'000u);
 }
 
+TEST(Limits, DuplicatesAreCountedOut) {
+    std::string text;
+    for (int i = 0; i < 10'000; ++i) text += "a: 1\n";
+    EXPECT_LT(refusal(text).size(), 20'000u);
+}
+
 TEST(Limits, NulBytes) {
     EXPECT_TRUE(contains(refusal(std::string("model: a\0b", 10)), "NUL"));
 }
