@@ -15,9 +15,9 @@ namespace {
 std::string_view title(AnchorCategory category) {
     switch (category) {
         case AnchorCategory::all_to_all:
-            return "NCCL all-to-all, held-out sizes";
+            return "all-to-all, held-out sizes";
         case AnchorCategory::all_to_all_repeat:
-            return "NCCL all-to-all, other runs";
+            return "all-to-all, other runs";
         case AnchorCategory::exchange:
             return "deduplicated exchanges";
         case AnchorCategory::layer:
@@ -56,8 +56,8 @@ std::vector<std::string> cells(const AnchorResult& r) {
             std::string(name(r.verdict))};
 }
 
-const std::vector<std::string> kResultHead = {"anchor", "quantity",  "predicted", "published",
-                                              "error",  "tolerance", "verdict"};
+const std::vector<std::string> kResultHead = {"anchor", "quantity", "predicted", "published",
+                                              "error",  "limit",    "verdict"};
 const std::vector<std::string> kStatisticsHead = {"category", "held out", "fitted", "out",  "bias",
                                                   "mean",     "median",   "p95",    "worst"};
 
