@@ -28,6 +28,22 @@ void check_weights(const Scenario& scenario, const std::vector<double>& weights,
     }
 }
 
+// Given weights are of the model's experts; a router with another number of them has no weights.
+void check_heads(const Scenario& scenario, std::vector<InputProblem>& problems) {
+    for (std::size_t i = 0; i < scenario.plans.size(); ++i) {
+        const auto* hp = std::get_if<HeadParallel>(&scenario.plans[i].layer);
+        if (!hp || hp->num_experts == 0 || hp->num_experts == scenario.model.moe.num_experts) {
+            continue;
+        }
+        problems.push_back({fmt::format("plans[{}].head_parallel.num_experts", i),
+                            fmt::format("{} experts a head with weights for {}", hp->num_experts,
+                                        scenario.model.moe.num_experts),
+                            fmt::format("num_experts {}, or a skew without weights",
+                                        scenario.model.moe.num_experts),
+                            ""});
+    }
+}
+
 }  // namespace
 
 std::vector<InputProblem> check_routing(const Scenario& scenario) {
@@ -47,6 +63,7 @@ std::vector<InputProblem> check_routing(const Scenario& scenario) {
     if (routing.skew == Skew::trace && routing.weights.empty()) {
         problems.push_back({"routing.skew", "a trace without rows", "a row per layer", ""});
     }
+    if (is_given) check_heads(scenario, problems);
     for (std::size_t i = 0; is_given && i < routing.weights.size() && problems.size() < 10; ++i) {
         const bool is_trace = routing.skew == Skew::trace;
         check_weights(scenario, routing.weights[i], "routing.skew",
