@@ -55,10 +55,12 @@ std::optional<Point> point_of(const BenchRow& r) {
     if (r.op == "experts_backward")
         return Point{Kernel::fused_expert, Pass::backward, rows_per_expert, r.head_dim,
                      2.0 * expert};
-    if (r.op == "ep_gemms_forward")
+    if (r.op == "grouped_forward")
         return Point{Kernel::grouped_gemm, Pass::forward, rows_per_expert, r.expert_dim, r.flops};
-    if (r.op == "ep_gemms_backward")
+    // Backward is a dgrad and a wgrad of the same FLOPs: their rates share a cell.
+    if (r.op == "grouped_dgrad" || r.op == "grouped_wgrad_fp32") {
         return Point{Kernel::grouped_gemm, Pass::backward, rows_per_expert, r.expert_dim, r.flops};
+    }
     if (r.op == "router_forward")
         return Point{Kernel::router, Pass::forward, sub_tokens, r.head_dim, router};
     if (r.op == "router_backward")
@@ -67,7 +69,8 @@ std::optional<Point> point_of(const BenchRow& r) {
         r.op == "ep_unpermute_forward") {
         return Point{Kernel::gather, Pass::forward, r.bytes, 1.0, r.bytes};
     }
-    if (r.op == "adamw") return Point{Kernel::optimizer, Pass::forward, r.bytes, 1.0, r.bytes};
+    if (r.op == "adamw_fp32_grad")
+        return Point{Kernel::optimizer, Pass::forward, r.bytes, 1.0, r.bytes};
     return std::nullopt;
 }
 
