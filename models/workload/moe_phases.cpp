@@ -117,6 +117,12 @@ void add_regroup(const StepShape& s, Phase phase, Pass pass, const Rows& rows,
         compute_phase(phase, pass, {move(Kernel::gather, read_write * copy_bytes(s))}));
 }
 
+// Sorting the (token, choice) pairs by expert: 4-byte ids and gates read and written, in three
+// small kernels.
+KernelWork group_choices(double choices) {
+    return move(Kernel::gather, 20.0 * choices, 3);
+}
+
 PhaseWork permute_phase(const StepShape& s, Phase phase, Pass pass, double tokens, double copies) {
     // A copy is read and written once; the sum over a token's copies reads them and writes the
     // token, and for the gates' gradient reads the saved copies again.
@@ -124,7 +130,10 @@ PhaseWork permute_phase(const StepShape& s, Phase phase, Pass pass, double token
     if (phase == Phase::unpermute)
         bytes = pass == Pass::forward ? copies + tokens : 3.0 * copies + tokens;
     if (phase == Phase::permute && pass == Pass::backward) bytes = copies + tokens;
-    return compute_phase(phase, pass, {move(Kernel::gather, bytes * copy_bytes(s))});
+    const KernelWork rows = move(Kernel::gather, bytes * copy_bytes(s));
+    if (phase != Phase::permute || pass == Pass::backward)
+        return compute_phase(phase, pass, {rows});
+    return compute_phase(phase, pass, {group_choices(tokens * s.layout.router.top_k), rows});
 }
 
 PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const GroupLoad& load) {
@@ -168,12 +177,6 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
     const double width = double{1} * hp.num_heads * hp.head_width;
     return compute_phase(
         phase, pass, {gemm(s.tokens, width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)});
-}
-
-// Group the (sub-token, choice) pairs: read and write 4-byte ids and gates, a few times over. The
-// fused kernel gathers the sub-tokens itself, so no copy is made when they stay on the rank.
-PhaseWork hp_permute(Pass pass, double rows) {
-    return compute_phase(Phase::permute, pass, {move(Kernel::gather, 20.0 * rows, 3)});
 }
 
 }  // namespace
@@ -267,7 +270,9 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
         add_regroup(s, Phase::regroup, pass, rows, p);
     } else {
-        p.push_back(hp_permute(pass, rows.expert));
+        // The fused kernel gathers the sub-tokens itself, so no copy is made when they stay on the
+        // rank.
+        p.push_back(compute_phase(Phase::permute, pass, {group_choices(rows.expert)}));
     }
     p.push_back(experts(s, pass, rows.expert, Kernel::fused_expert));
     if (split) {
