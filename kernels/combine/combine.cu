@@ -85,6 +85,7 @@ __device__ void add_router_term(float (&sum)[chunk], const CombineShape& shape,
         router.weights + token / shape.num_tokens * router.num_experts * shape.width + column;
     float mean = 0;
     for (int j = 0; j < k; ++j) mean = fmaf(gate[j], router.dgate_row[row[j]], mean);
+    if (column == 0 && router.mean_dgate != nullptr) router.mean_dgate[token] = mean;
     for (int j = 0; j < k; j += batch) {
         float4 r[batch][2];
 #pragma unroll
@@ -102,7 +103,6 @@ __device__ void add_router_term(float (&sum)[chunk], const CombineShape& shape,
                                          r[b][1].x, r[b][1].y, r[b][1].z, r[b][1].w};
 #pragma unroll
             for (int i = 0; i < chunk; ++i) sum[i] = fmaf(dlogit, values[i], sum[i]);
-            if (column == 0 && router.dlogit_row != nullptr) router.dlogit_row[row[j + b]] = dlogit;
         }
     }
 }
@@ -125,30 +125,38 @@ __device__ void gather_with_router_term(float (&sum)[chunk], const __nv_bfloat16
         gate = router.gate[token * k + lane];
         dgate = __ldg(router.dgate_row + row);
     }
-    uint4 value[k];
-    float4 r[k][2];
+    float dlogit = 0;
+    constexpr int batch = k < 4 ? k : 4;
 #pragma unroll
-    for (int j = 0; j < k; ++j)
-        value[j] = load_streaming(dx_row + int64_t(__shfl_sync(~0u, row, j, group)) * shape.width +
-                                  column);
+    for (int first = 0; first < k; first += batch) {
+        uint4 value[batch];
+        float4 r[batch][2];
 #pragma unroll
-    for (int j = 0; j < k; ++j) {
-        const auto* from = reinterpret_cast<const float4*>(
-            weights + int64_t(__shfl_sync(~0u, expert, j, group)) * shape.width);
-        r[j][0] = __ldg(from), r[j][1] = __ldg(from + 1);
-    }
-    float mean = gate * dgate;
-    for (int step = group / 2; step > 0; step /= 2) mean += __shfl_xor_sync(~0u, mean, step, group);
-    const float dlogit = gate * (dgate - mean);
-    if (lane < k && router.dlogit_row != nullptr) router.dlogit_row[row] = dlogit;
+        for (int j = 0; j < batch; ++j)
+            value[j] = load_streaming(
+                dx_row + int64_t(__shfl_sync(~0u, row, first + j, group)) * shape.width + column);
 #pragma unroll
-    for (int j = 0; j < k; ++j) {
-        const float scale = __shfl_sync(~0u, dlogit, j, group);
-        const float values[chunk] = {r[j][0].x, r[j][0].y, r[j][0].z, r[j][0].w,
-                                     r[j][1].x, r[j][1].y, r[j][1].z, r[j][1].w};
+        for (int j = 0; j < batch; ++j) {
+            const auto* from = reinterpret_cast<const float4*>(
+                weights + int64_t(__shfl_sync(~0u, expert, first + j, group)) * shape.width);
+            r[j][0] = __ldg(from), r[j][1] = __ldg(from + 1);
+        }
+        if (first == 0) {  // with the first gathers already in flight
+            float mean = gate * dgate;
+            for (int step = group / 2; step > 0; step /= 2)
+                mean += __shfl_xor_sync(~0u, mean, step, group);
+            dlogit = gate * (dgate - mean);
+            if (lane == 0 && router.mean_dgate != nullptr) router.mean_dgate[token] = mean;
+        }
 #pragma unroll
-        for (int i = 0; i < chunk; ++i) sum[i] = fmaf(scale, values[i], sum[i]);
-        add_scaled(sum, value[j], 1.0f);
+        for (int j = 0; j < batch; ++j) {
+            const float scale = __shfl_sync(~0u, dlogit, first + j, group);
+            const float values[chunk] = {r[j][0].x, r[j][0].y, r[j][0].z, r[j][0].w,
+                                         r[j][1].x, r[j][1].y, r[j][1].z, r[j][1].w};
+#pragma unroll
+            for (int i = 0; i < chunk; ++i) sum[i] = fmaf(scale, values[i], sum[i]);
+            add_scaled(sum, value[j], 1.0f);
+        }
     }
 }
 

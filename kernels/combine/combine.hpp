@@ -35,7 +35,7 @@ struct RouterTerm {
     const int32_t* index = nullptr;    // [S, k]
     const float* gate = nullptr;       // [S, k]
     const float* dgate_row = nullptr;  // [P], by row
-    float* dlogit_row = nullptr;       // [P], written for the gradient of R; may be null
+    float* mean_dgate = nullptr;  // [S], written: mean[s] above, for the gradient of R; may be null
 };
 
 /// `dx_row` null leaves the experts' part out (the router's gradient alone).

@@ -56,7 +56,7 @@ ForwardScratch cut_forward(const HpLayerImpl& impl, const HpLayerShape& shape, A
 struct BackwardScratch {
     __nv_bfloat16* dx_row;
     float* dgate_row;
-    float* dlogit_row;
+    float* mean_dgate;
     std::byte* experts;  // the expert kernels', then the router gradient's
 };
 
@@ -66,7 +66,7 @@ BackwardScratch cut_backward(const HpLayerImpl& impl, const HpLayerShape& shape,
         std::max(experts_backward_workspace_bytes(impl.experts, shape.experts()),
                  router_weight_gradient_workspace_bytes(shape.router()));
     return {arena.take<__nv_bfloat16>(rows.num_rows() * shape.width),
-            arena.take<float>(rows.num_rows()), arena.take<float>(rows.num_rows()),
+            arena.take<float>(rows.num_rows()), arena.take<float>(rows.num_subtokens()),
             arena.take<std::byte>(int64_t(shared))};
 }
 
@@ -120,11 +120,12 @@ void hp_layer_backward(const HpLayerImpl& impl, const HpLayerShape& shape,
                      x, dy, {scratch.dx_row, scratch.dgate_row, gradients.dw1, gradients.dw2},
                      scratch.experts, stream);
     const RouterTerm router{parameters.router, shape.num_experts, routing.index,
-                            routing.gate,      scratch.dgate_row, scratch.dlogit_row};
+                            routing.gate,      scratch.dgate_row, scratch.mean_dgate};
     combine_backward(combine_shape(shape), scratch.dx_row, routing.rows.token_row, router,
                      gradients.dx, stream);
-    router_weight_gradient(shape.router(), {x, scratch.dlogit_row, routing.rows, gradients.drouter},
-                           scratch.experts, stream);
+    router_weight_gradient(
+        shape.router(), {x, scratch.dgate_row, scratch.mean_dgate, routing.rows, gradients.drouter},
+        scratch.experts, stream);
 }
 
 }  // namespace headway::kernels

@@ -221,7 +221,7 @@ __global__ void dx_check_kernel(RouterShape shape, RouterTerm router, const int3
 struct BackwardState {
     RouterShape shape;
     DeviceBuffer<bf16> x, dx;
-    DeviceBuffer<float> weights, gate, dgate_row, dlogit_row, dweights, dweights_again;
+    DeviceBuffer<float> weights, gate, dgate_row, mean_dgate, dweights, dweights_again;
     DeviceBuffer<int32_t> index;
     DeviceBuffer<unsigned char> workspace;
     GroupingBuffers rows;
@@ -233,7 +233,7 @@ struct BackwardState {
           weights(random_normal<float>(std::size_t(s.num_groups()) * s.head_dim, 0.1f, 32)),
           gate(std::size_t(s.num_rows())),
           dgate_row(random_normal<float>(std::size_t(s.num_rows()), 1.0f, 33)),
-          dlogit_row(std::size_t(s.num_rows())),
+          mean_dgate(std::size_t(s.num_subtokens())),
           dweights(weights.size()),
           dweights_again(weights.size()),
           index(std::size_t(s.num_rows())),
@@ -248,19 +248,20 @@ struct BackwardState {
     }
     [[nodiscard]] RouterTerm term() const {
         return {weights.get(), shape.num_experts, index.get(),
-                gate.get(),    dgate_row.get(),   dlogit_row.get()};
+                gate.get(),    dgate_row.get(),   mean_dgate.get()};
     }
     void run(float* dr, cudaStream_t stream) const {
         combine_backward({shape.num_heads, shape.num_tokens, shape.width, shape.top_k}, nullptr,
                          rows.token_row.get(), term(), dx.get(), stream);
-        router_weight_gradient(shape, {x.get(), dlogit_row.get(), rows.output(), dr},
+        router_weight_gradient(shape,
+                               {x.get(), dgate_row.get(), mean_dgate.get(), rows.output(), dr},
                                workspace.get(), stream);
     }
 };
 
 CheckResult check_backward(BackwardState& state, cudaStream_t stream) {
     state.dx.poison();
-    state.dlogit_row.poison();
+    state.mean_dgate.poison();
     state.dweights.poison();
     state.run(state.dweights.get(), stream);
     state.run(state.dweights_again.get(), stream);

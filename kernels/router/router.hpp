@@ -56,12 +56,13 @@ struct RouterOutput {
 void router_forward(RouterImpl impl, const RouterShape& shape, const RouterInput& input,
                     const RouterOutput& output, void* workspace, cudaStream_t stream);
 
-/// dR[g] = sum over the rows p of group g, in ascending order by tiles, of dlogit_row[p]
+/// dR[g] = sum over the rows p of group g, in ascending order by tiles, of dlogit[p]
 /// x[row_token[p]]. (dlogit and the term of dx are combine_backward's.) Groups without rows are
 /// written as zeros.
 struct RouterWeightGradient {
     const __nv_bfloat16* x = nullptr;
-    const float* dlogit_row = nullptr;  // [P]
+    const float* dgate_row = nullptr;   // [P]
+    const float* mean_dgate = nullptr;  // [S]
     GroupingOutput rows;                // of group_rows
     float* dweights = nullptr;          // [H, E, d]
 };

@@ -20,10 +20,12 @@ __global__ void __launch_bounds__(threads)
     const int tile_idx = blockIdx.x;
     if (tile_idx >= *gradient.rows.num_tiles) return;
     const TileDescriptor tile = gradient.rows.tiles[tile_idx];
-    if (threadIdx.x < expert_tile_rows) {
-        const bool live = int(threadIdx.x) < tile.num_rows;
-        token[threadIdx.x] = live ? gradient.rows.row_token[tile.row_begin + threadIdx.x] : 0;
-        dlogit[threadIdx.x] = live ? gradient.dlogit_row[tile.row_begin + threadIdx.x] : 0.0f;
+    if (int(threadIdx.x) < tile.num_rows) {
+        const int row = tile.row_begin + threadIdx.x;
+        const int32_t source = gradient.rows.row_token[row];
+        token[threadIdx.x] = source;
+        dlogit[threadIdx.x] =
+            gradient.rows.row_gate[row] * (gradient.dgate_row[row] - gradient.mean_dgate[source]);
     }
     __syncthreads();
     const int chunks = width / chunk, lanes = threads / chunks;
