@@ -1,8 +1,9 @@
 """Builds scenarios/profiles/*_public.yaml from public measurement tables.
 
-usage: python3 scripts/public_profiles.py SYSTEMS_DIR SIMUMAX_DIR OUT_DIR   (needs pandas and pyarrow)
+usage: python3 scripts/public_profiles.py SYSTEMS_DIR SIMUMAX_DIR OUT_DIR [KERNELS_CSV]   (needs pandas and pyarrow)
 SYSTEMS_DIR: systems/ of github.com/ai-dynamo/aiconfigurator (Apache-2.0) at commit 095f58a.
 SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae5: operators timed inside training software.
+KERNELS_CSV: docs/kernels_h200.csv, headway-bench's measurements of headway's own kernels; writes h200_headway_kernels.yaml.
 """
 import json
 import re
@@ -317,7 +318,7 @@ def router(dev, name, gemm, paper):
 
 def byte_curves(dev, name):
     measured = name in ("b200", "gb200")
-    size = [MIB * s for s in (0.25, 1, 4, 16, 64, 256, 4096)]
+    size = [MIB * s for s in (0.25, 1, 4, 16, 64, 256, 65536)]
     def curve(fraction, ramp, residual, source):
         return Curve(size, [1], [[s / (s / (fraction * dev["bw"]) + ramp) for s in size]], residual, source, size_text=nbytes, rate_text=byte_rate)
     copy = "device copy on H200 reads+writes 4.29 TB/s, 89 % of datasheet (" + OWN + ")"
@@ -355,7 +356,7 @@ def nccl_curve(dev, name, root, op, collective, ranks, path):
     half = d[d.nccl_dtype == "half"]
     factor = {"all_to_all": 1.0, "all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}[collective] * (ranks - 1) / ranks
     us_by_mib = dict(zip(half.bytes / MIB, half.us))
-    sizes = fitted_sizes(us_by_mib) if collective == "all_to_all" else POWERS_OF_FOUR
+    sizes = fitted_sizes(us_by_mib) if collective == "all_to_all" else POWERS_OF_FOUR + [512]
     picked = half[half.bytes.isin([s * MIB for s in sizes])]
     times = np.maximum.accumulate(picked.us.to_numpy())
     xs = picked.bytes.to_numpy()
@@ -379,7 +380,7 @@ def network_line(collective, path, nic, sizes, times, residual, source):
 def network_curves(dev):
     """all_to_all: per NIC. Reductions: two whole nodes, whose eight NICs one ring or tree uses together."""
     nic, wire = dev["nic"], dev["nic"] * 0.92
-    lines = [network_line("all_to_all", "nic", nic, [64 * 1024, 1024 * MIB], [35e-6 + s / wire for s in (64 * 1024, 1024 * MIB)], 25,
+    lines = [network_line("all_to_all", "nic", nic, [64 * 1024, 65536 * MIB], [35e-6 + s / wire for s in (64 * 1024, 65536 * MIB)], 25,
                           f"derived: {num(wire / 1e9)} GB/s per NIC, bytes that leave the node; nccl-tests issues 267, 290: 46-49 of 50 GB/s; "
                           "DeepEP on 2-8 H100 nodes 33-46 GB/s by the same count; floor: DeepEP notify 30-60 us")]
     if nic == 50e9:
@@ -389,15 +390,78 @@ def network_curves(dev):
         start = 35e-6
     else:
         start = 46e-6
-        sizes = [64 * 1024, 1024 * MIB]
+        sizes = [64 * 1024, 65536 * MIB]
         lines.append(network_line("all_reduce", "nic", nic, sizes, [start + s / (8 * wire) for s in sizes], 30, f"derived: eight NICs at {num(wire / 1e9)} GB/s used together (ring over whole nodes)"))
-    sizes = [64 * 1024, 1024 * MIB]
+    sizes = [64 * 1024, 65536 * MIB]
     for collective in ("all_gather", "reduce_scatter"):
         lines.append(network_line(collective, "nic", nic, sizes, [35e-6 + s / (8 * wire) for s in sizes], 30, f"derived: eight NICs at {num(wire / 1e9)} GB/s used together (ring over whole nodes)"))
     return lines
 
 
-def profile(name, root, simumax, paper=False):
+def bench_points(path, op, impl):
+    """Rows of headway-bench's CSV: cold median of the fastest matching implementation for each shape."""
+    d = pd.read_csv(path, comment="#")
+    d = d[(d.op == op) & d.impl.str.startswith(impl) & (d.l2 == "cold") & (pd.to_numeric(d.median_us, errors="coerce") > 0)]
+    numbers = ["num_heads", "head_dim", "num_experts", "expert_dim", "num_tokens", "top_k", "median_us", "flops", "bytes"]
+    d = d.assign(**{c: pd.to_numeric(d[c]) for c in numbers}).sort_values("median_us").drop_duplicates("shape")
+    rows = d.num_tokens * d.top_k / d.num_experts
+    return d.assign(rows_per_expert=rows, seconds=d.median_us * 1e-6)
+
+
+def own_kernels(csv, public):
+    """Curves of headway's kernels on one H200; the public curves lend the dependence on rows and what was not measured."""
+    here = "headway's own kernels on one H200 (docs/kernels_h200.csv, headway-bench, cold L2)"
+    forward, backward = bench_points(csv, "experts_forward", "hopper"), bench_points(csv, "experts_backward", "hopper")
+    size = [128, 512, 1024, 2048, 8192]
+    fused = []
+    for d, factor in ((forward, 1.0), (backward, 2.0)):
+        useful = factor * 4.0 * d.num_heads * d.num_tokens * d.top_k * d.head_dim * d.expert_dim / d.seconds
+        inf = (useful * (d.rows_per_expert + 64) / d.rows_per_expert).groupby(d.head_dim).mean()
+        fused.append(Curve(size, list(inf.index), [[r * m / (m + 64) for m in size] for r in inf], 0.08,
+                           f"{here}; useful FLOPs, 1024 and 2048 rows; dependence on rows derived (tiles of 128 rows)" if factor == 1 else "as forward; useful FLOPs are twice the forward's, what is recomputed does not count"))
+    up, dgrad, wgrad = (bench_points(csv, op, "hopper") for op in ("grouped_forward", "grouped_dgrad", "grouped_wgrad_fp32"))
+    shape = public["grouped_gemm"][0]
+    grid, grouped = [64, 256, 1024, 4096], []
+    for rate in ([up.flops / up.seconds], [dgrad.set_index("shape").flops / dgrad.set_index("shape").seconds, wgrad.set_index("shape").flops / wgrad.set_index("shape").seconds]):
+        if len(rate) == 1:
+            rate = [rate[0].set_axis(up["shape"])]
+        mean = len(rate) / sum(1.0 / r for r in rate)
+        order = up.sort_values("expert_dim")
+        rows = []
+        for _, p in order.iterrows():
+            at = lambda m: interpolate(shape.size, shape.width, shape.rows, np.array([float(m)]), np.array([float(p.expert_dim)]))[0]
+            rows.append(rising([mean[p["shape"]] * min(1.0, at(m) / at(p.rows_per_expert)) for m in grid]))
+        width = [int(w) for w in order.expert_dim]
+        for w, row in zip(shape.width, shape.rows):  # widths that were not measured: the public curve
+            if w < min(order.expert_dim) or w > max(order.expert_dim):
+                width.append(w)
+                rows.append([float(np.interp(np.log(m), np.log(shape.size), row)) for m in grid])
+        rows = [row for _, row in sorted(zip(width, rows))]
+        text = f"{here}: grouped GEMM, widths 512 to 1408 at 2048 or 4096 rows; dependence on rows and other widths as h200_public" if len(rate) == 1 else "as forward; input and weight gradients (fp32 accumulation)"
+        grouped.append(Curve(grid, sorted(width), rows, 0.1, text))
+    def routed(op, factor, fallback):
+        d = bench_points(csv, op, "fused" if factor == 1 else "expert_rows")
+        tokens = d.num_heads * d.num_tokens
+        rate = (factor * 2.0 * tokens * d.head_dim * d.num_experts / d.seconds).groupby(d.head_dim).mean()
+        ramp = 5e-6 * factor
+        rows = [[1.0 / (1.0 / r + ramp / (factor * 2.0 * n * w * 128)) for n in fallback.size] for w, r in rate.items()]
+        wide = [(w, row) for w, row in zip(fallback.width, fallback.rows) if w > max(rate.index)]
+        return Curve(fallback.size, [int(w) for w in rate.index] + [w for w, _ in wide], rows + [row for _, row in wide], 0.15,
+                     f"{here} at d_h 64, 128, 256; wider: as h200_public" if factor == 1 else "as forward; per 2 x forward FLOPs")
+    combine, adamw = bench_points(csv, "combine_forward", "gather"), bench_points(csv, "adamw_fp32_grad", "fused")
+    copy = float(pd.read_csv(csv, comment="#").copy_gbs.median()) * 1e9
+    bytes_at = [MIB * m for m in (0.25, 1, 4, 16, 64, 256, 65536)]
+    def moved(d, ramp, text):
+        top = (d.bytes / (d.seconds - ramp)).median() if d is not None else copy
+        return Curve(bytes_at, [1], [[b / (b / top + ramp) for b in bytes_at]], 0.1, text, size_text=nbytes, rate_text=byte_rate)
+    return {"grouped_gemm": tuple(grouped), "fused_expert": tuple(fused),
+            "router": (routed("router_forward", 1, public["router"][0]), routed("router_backward", 2, public["router"][1])),
+            "gather": (moved(combine, 4e-6, f"{here}: combine; 4 us ramp assumed"), None),
+            "streaming": (moved(None, 3e-6, f"{here}: device copy {num(copy / 1e9)} GB/s; 3 us ramp assumed"), None),
+            "optimizer": (moved(adamw, 3e-6, f"{here}: AdamW with fp32 states; 3 us ramp assumed"), None)}
+
+
+def profile(name, root, simumax, paper=False, own=None):
     dev = DEVICES[name]
     gemm = dense_gemm(name, dev, root, simumax)
     att, att_back = attention(dev, root)
@@ -407,17 +471,22 @@ def profile(name, root, simumax, paper=False):
         kernels["fused_expert"] = fused_expert(dev, name, paper)
     for kind, curve in byte_curves(dev, name).items():
         kernels[kind] = (curve, None)
-    experts = "the FlexAttention experts of arXiv 2602.04870" if paper else "torch._grouped_mm experts"
+    if own:
+        kernels.update(own_kernels(own, kernels))
+    experts = "headway's own fused kernels" if own else "the FlexAttention experts of arXiv 2602.04870" if paper else "torch._grouped_mm experts"
     kernel_note = "" if name == "l40s" else f" HP experts are priced as {experts}."
-    title = f"{dev['device']}: public measurements" + ("; HP experts as the authors' FlexAttention kernels" if paper else "")
-    out = ["# yaml-language-server: $schema=../profile.schema.json", f"# {title}", f"name: {name}_{'paper_kernels' if paper else 'public'}",
+    own_note = " and headway's own kernels on one H200" if own else ""
+    suffix = "headway_kernels" if own else ("paper_kernels" if paper else "public")
+    title = f"{dev['device']}: public measurements" + {"public": "", "paper_kernels": "; HP experts as the authors' FlexAttention kernels",
+                                                       "headway_kernels": "; experts, routers and row moves as headway's own kernels"}[suffix]
+    out = ["# yaml-language-server: $schema=../profile.schema.json", f"# {title}", f"name: {name}_{suffix}",
            "provenance:",
            f"  device: {dev['device']}",
            "  kind: public",
            "  date: 2026-11-23",
            f"  nccl: \"{dev['nccl']}\"",
-           "  command: scripts/public_profiles.py SYSTEMS_DIR SIMUMAX_DIR OUT_DIR",
-           f"  note: \"Built from cited public measurements, not measured on your machine.{kernel_note} Calibrate before you rely on it.\"",
+           "  command: scripts/public_profiles.py SYSTEMS_DIR SIMUMAX_DIR OUT_DIR" + (" KERNELS_CSV" if own else ""),
+           f"  note: \"Built from cited public measurements{own_note}, not measured on your machine.{kernel_note} Calibrate before you rely on it.\"",
            "kernels:"]
     for kind in ("dense_gemm", "grouped_gemm", "fused_expert", "attention", "router", "gather", "streaming", "optimizer"):
         if kind not in kernels:
@@ -450,6 +519,7 @@ def profile(name, root, simumax, paper=False):
 
 def main():
     root, simumax, target = sys.argv[1:4]
+    own = sys.argv[4] if len(sys.argv) > 4 else None
     for name in DEVICES:
         text = profile(name, root, simumax)
         with open(f"{target}/{name}_public.yaml", "w") as f:
@@ -458,6 +528,9 @@ def main():
     text = profile("h200", root, simumax, paper=True)
     with open(f"{target}/h200_paper_kernels.yaml", "w") as f:
         f.write(text)
+    if own:
+        with open(f"{target}/h200_headway_kernels.yaml", "w") as f:
+            f.write(profile("h200", root, simumax, own=own))
 
 
 if __name__ == "__main__":
