@@ -42,7 +42,7 @@ class RankFailure : public std::runtime_error {
     std::optional<CallSite> site;  // the phase that the rank was in; none: before its first
     std::string cause;
 };
-inline constexpr int kRankFailureExit = 3;
+inline constexpr int kRankFailureExit = 4;  // 3 is an internal error
 
 class Communicator {
   public:

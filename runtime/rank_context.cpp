@@ -5,6 +5,7 @@ namespace headway::runtime {
 PhaseScope::PhaseScope(RankContext& context, CallSite site, Communicator* peers)
     : context_(context), sample_{.site = site} {
     context.communicator.enter(site);
+    if (context.on_enter) context.on_enter(site);
     if (context.samples == nullptr) return;
     sample_.begin = context.now();
     if (peers != nullptr) peers->barrier();

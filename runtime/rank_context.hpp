@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <vector>
 
 #include "runtime/communicator.hpp"
@@ -19,6 +20,7 @@ struct RankContext {
     Communicator& communicator;
     std::vector<PhaseSample>* samples = nullptr;  // null: not timed
     std::chrono::steady_clock::time_point origin = std::chrono::steady_clock::now();
+    std::function<void(CallSite)> on_enter;  // fault injection; may throw
 
     double now() const {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - origin).count();

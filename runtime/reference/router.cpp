@@ -77,15 +77,15 @@ Routed<S> route(const RoutingRule& rule, std::span<const RouterWeights<S>> route
             const std::span<std::int32_t> chosen(routed.expert.data() + slot, k);
             const std::span<S> gates(routed.gate.data() + slot, k);
             for (const S logit : row) routed.num_non_finite += !std::isfinite(logit);
-            if (!forced.empty()) {
-                std::copy_n(forced[b].begin() + t * rule.top_k, k, chosen.begin());
-            } else if (router.bias.empty()) {
+            if (router.bias.empty()) {
                 select_top_k<S>(row, chosen);
             } else {
                 scores.assign(row.begin(), row.end());
                 for (std::size_t e = 0; e < num_experts; ++e) scores[e] += router.bias[e];
                 select_top_k<S>(scores, chosen);
             }
+            // The router has done its work, for whoever times it; now the choice is replaced.
+            if (!forced.empty()) std::copy_n(forced[b].begin() + t * rule.top_k, k, chosen.begin());
             for (std::size_t j = 0; j < k; ++j) gates[j] = row[static_cast<std::size_t>(chosen[j])];
             softmax(gates);
         }

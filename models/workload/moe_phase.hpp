@@ -1,0 +1,12 @@
+// Which phases belong to the MoE layer itself: what the runtime executes and `verify` compares.
+#pragma once
+
+#include "models/vocab/phase.hpp"
+
+namespace headway {
+
+constexpr bool is_moe_phase(Phase phase) {
+    return phase >= Phase::route && phase <= Phase::head_merge;
+}
+
+}  // namespace headway

@@ -1,0 +1,99 @@
+#include "runtime/layer_setup.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <variant>
+
+#include "models/vocab/error.hpp"
+#include "models/workload/layout.hpp"
+
+namespace headway::runtime {
+
+namespace {
+
+void check_expert_parallel(const Plan& plan, const ExpertParallel& ep, int num_experts) {
+    if (ep.dedup == Dedup::node) {
+        throw InputError({.where = "plan " + plan.name,
+                          .found = "dedup: node is not implemented by the CPU runtime",
+                          .accepted = "none, rank"});
+    }
+    if (num_experts % plan.group_size == 0) return;
+    std::vector<int> valid;
+    for (int n = 1; n <= num_experts; ++n) {
+        if (num_experts % n == 0) valid.push_back(n);
+    }
+    throw InputError({.where = "plan " + plan.name,
+                      .found = fmt::format("{} experts do not spread evenly over {} ranks",
+                                           num_experts, plan.group_size),
+                      .accepted = fmt::format("{} ranks", fmt::join(valid, ", "))});
+}
+
+}  // namespace
+
+LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
+    const Moe& moe = scenario.model.moe;
+    const ExpertLayout layout = expert_layout(scenario, plan);
+    LayerSetup setup{.head_parallel = plan.is_head_parallel(), .num_ranks = plan.group_size};
+    setup.router = layout.router;
+    setup.dims = {.hidden = scenario.model.hidden,
+                  .expert_width = layout.expert_width,
+                  .shared_width = moe.num_shared_experts * moe.shared_expert_width,
+                  .aux_free_bias = moe.aux_free_bias};
+    const SparseShape sparse{.num_experts = layout.router.num_experts,
+                             .activation = moe.activation,
+                             .dedup = layout.dedup,
+                             .fused = setup.head_parallel};
+    const RoutingRule rule{.top_k = layout.router.top_k, .capacity_factor = layout.capacity_factor};
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        setup.num_routers = hp->num_heads;
+        setup.hp = {.num_heads = hp->num_heads,
+                    .head_width = hp->head_width,
+                    .tokens = std::vector<std::int64_t>(static_cast<std::size_t>(plan.group_size),
+                                                        scenario.batch.tokens_per_rank()),
+                    .sparse = sparse,
+                    .routing = rule};
+        check_ranks(setup.hp);
+        return setup;
+    }
+    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    check_expert_parallel(plan, ep, layout.router.num_experts);
+    setup.dims.latent_width = ep.latent_width.value_or(0);
+    setup.ep = {.sparse = sparse, .routing = rule};
+    return setup;
+}
+
+Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens) {
+    Scenario result = scenario;
+    if (tokens > 0) {
+        result.batch.sequence_length = static_cast<int>(tokens);
+        result.batch.sequences_per_rank = 1;
+    }
+    result.batch.num_micro_batches = 1;
+    if (num_ranks > 0) {
+        Cluster& cluster = result.cluster;
+        cluster.num_nodes = 1;
+        cluster.gpus_per_node = num_ranks;
+        cluster.fabric.reset();
+        if (cluster.nvlink) cluster.nvlink->domain = num_ranks;
+        for (Plan& plan : result.plans) plan.group_size = num_ranks;
+    }
+    return result;
+}
+
+std::vector<std::vector<Assignment>> layer_routing(const Scenario& scenario,
+                                                   const LayerSetup& setup, int layer) {
+    std::vector<std::vector<Assignment>> routing;
+    for (int head = 0; head < setup.num_routers; ++head) {
+        auto& by_source = routing.emplace_back();
+        for (int source = 0; source < setup.num_ranks; ++source) {
+            by_source.push_back(
+                sample_assignment(scenario.routing, setup.router,
+                                  {.layer = layer, .head = head, .source_rank = source},
+                                  scenario.batch.tokens_per_rank()));
+        }
+    }
+    return routing;
+}
+
+}  // namespace headway::runtime

@@ -1,0 +1,277 @@
+#include "runtime/measure.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "models/workload/moe_phase.hpp"
+#include "models/workload/workload.hpp"
+#include "runtime/host.hpp"
+#include "runtime/layer_setup.hpp"
+#include "runtime/rank_context.hpp"
+
+namespace headway::runtime {
+
+double quantile(std::vector<double>& values, double q) {
+    std::sort(values.begin(), values.end());
+    const double place = q * static_cast<double>(values.size() - 1);
+    const auto low = static_cast<std::size_t>(place);
+    const std::size_t high = std::min(low + 1, values.size() - 1);
+    return values[low] + (values[high] - values[low]) * (place - static_cast<double>(low));
+}
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What one rank recorded: samples of each timed layer execution, in order.
+struct LayerSamples {
+    int layer = 0;
+    std::vector<PhaseSample> phases;
+};
+
+// Everything the ranks of a run touch; they share it, so that a rank that is left behind never
+// outlives it.
+struct Run {
+    Scenario scenario;
+    LayerSetup setup;
+    MeasureOptions options;
+    std::vector<std::vector<std::vector<Assignment>>> routing;  // [layer][router][source]
+    std::vector<std::vector<LayerSamples>> samples;             // [rank][repeat * layers]
+    Clock::time_point origin = Clock::now();
+
+    int first_layer() const { return scenario.model.num_dense_layers; }
+};
+
+void obey(const InjectedFault& fault, int rank, CallSite site) {
+    if (rank != fault.rank || site.phase != fault.phase) return;
+    if (fault.kind == InjectedFault::Kind::throws) throw std::runtime_error("injected fault");
+    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+// Calls run_layer(layer) between barriers, warm-ups first, and keeps the samples of the others.
+template <class RunLayer>
+void repeat(Run& run, RankContext& context, RunLayer&& run_layer) {
+    const int rank = context.communicator.rank();
+    const int total = run.options.num_warmups + run.options.num_repeats;
+    for (int i = 0; i < total; ++i) {
+        for (int l = 0; l < run.options.num_layers; ++l) {
+            std::vector<PhaseSample> phases;
+            context.samples = &phases;
+            run_layer(l);
+            if (i < run.options.num_warmups) continue;
+            run.samples[static_cast<std::size_t>(rank)].push_back(
+                {run.first_layer() + l, std::move(phases)});
+        }
+        if (rank == 0 && run.options.progress) run.options.progress(i + 1, total);
+    }
+}
+
+template <class S>
+void run_ep_rank(Run& run, RankContext& context) {
+    Communicator& comm = context.communicator;
+    const int rank = comm.rank();
+    const EpShape& shape = run.setup.ep;
+    const auto weights = make_ep_weights<S>(run.setup.dims, shape, comm.size(), rank, 1);
+    auto gradients = zeros_like(weights);
+    const auto tokens = run.scenario.batch.tokens_per_rank();
+    const auto x = make_tokens<S>(tokens, run.setup.dims.hidden, rank, 1);
+    const auto dout = make_tokens<S>(tokens, run.setup.dims.hidden, rank, 2);
+    repeat(run, context, [&](int layer) {
+        const auto& forced =
+            run.routing[static_cast<std::size_t>(layer)][0][static_cast<std::size_t>(rank)].expert;
+        EpState<S> state;
+        comm.barrier();
+        ep_forward<S>(context, shape, weights, x, state, forced);
+        comm.barrier();
+        if (run.options.backward)
+            ep_backward<S>(context, shape, weights, x, state, dout, gradients);
+    });
+}
+
+template <class S>
+void run_hp_rank(Run& run, RankContext& context) {
+    Communicator& comm = context.communicator;
+    const int rank = comm.rank();
+    const HpShape& shape = run.setup.hp;
+    std::unique_ptr<Communicator> peers;
+    if (shape.sharers() > 1) peers = comm.split(rank / shape.sharers());
+    const auto weights = make_hp_weights<S>(run.setup.dims, shape, rank, 1);
+    auto gradients = zeros_like(weights);
+    const auto tokens = run.scenario.batch.tokens_per_rank();
+    const auto x = make_tokens<S>(tokens, run.setup.dims.hidden, rank, 1);
+    const auto dout = make_tokens<S>(tokens, run.setup.dims.hidden, rank, 2);
+    repeat(run, context, [&](int layer) {
+        std::vector<std::span<const std::int32_t>> forced;
+        for (const HeadBlock& block : head_blocks(shape, rank)) {
+            const auto head = static_cast<std::size_t>(shape.first_head(rank) + block.rows.head);
+            forced.push_back(run.routing[static_cast<std::size_t>(layer)][head]
+                                        [static_cast<std::size_t>(block.source)]
+                                            .expert);
+        }
+        HpState<S> state;
+        comm.barrier();
+        hp_forward<S>(context, peers.get(), shape, weights, x, state, forced);
+        comm.barrier();
+        if (run.options.backward)
+            hp_backward<S>(context, peers.get(), shape, weights, x, state, dout, gradients);
+    });
+}
+
+void run_rank(Run& run, Communicator& comm) {
+    RankContext context{.communicator = comm, .origin = run.origin};
+    if (run.options.fault) {
+        context.on_enter = [fault = *run.options.fault, rank = comm.rank()](CallSite site) {
+            obey(fault, rank, site);
+        };
+    }
+    const bool doubles = run.scenario.model.dtype == Dtype::fp64;
+    if (run.setup.head_parallel) {
+        doubles ? run_hp_rank<double>(run, context) : run_hp_rank<float>(run, context);
+    } else {
+        doubles ? run_ep_rank<double>(run, context) : run_ep_rank<float>(run, context);
+    }
+}
+
+// One span for every (layer, phase, pass) of a rank, in order of first execution.
+std::vector<Span> spans_of(const std::vector<LayerSamples>& samples, int rank) {
+    struct Series {
+        int layer;
+        CallSite site;
+        std::vector<double> begins, durations;
+    };
+    std::vector<Series> all;
+    for (const LayerSamples& execution : samples) {
+        const double start = execution.phases.empty() ? 0.0 : execution.phases.front().begin;
+        for (const PhaseSample& sample : execution.phases) {
+            auto it = std::find_if(all.begin(), all.end(), [&](const Series& s) {
+                return s.layer == execution.layer && s.site == sample.site;
+            });
+            if (it == all.end()) it = all.insert(all.end(), {execution.layer, sample.site, {}, {}});
+            it->begins.push_back(sample.begin - start);
+            it->durations.push_back(sample.duration);
+        }
+    }
+    std::vector<Span> spans;
+    for (Series& s : all) {
+        spans.push_back({.rank = rank,
+                         .layer = s.layer,
+                         .pass = s.site.pass,
+                         .phase = s.site.phase,
+                         .begin = quantile(s.begins, 0.5) * second,
+                         .duration = quantile(s.durations, 0.5) * second,
+                         .low = quantile(s.durations, 0.1) * second,
+                         .high = quantile(s.durations, 0.9) * second,
+                         .samples = static_cast<int>(s.durations.size())});
+    }
+    return spans;
+}
+
+std::vector<ArrivalSkew> skews_of(const std::vector<std::vector<LayerSamples>>& by_rank) {
+    std::map<std::pair<int, CallSite>, std::vector<double>> skews;
+    for (std::size_t i = 0; i < by_rank.front().size(); ++i) {
+        const LayerSamples& first = by_rank.front()[i];
+        for (std::size_t p = 0; p < first.phases.size(); ++p) {
+            if (!is_communication(first.phases[p].site.phase)) continue;
+            double earliest = first.phases[p].begin, latest = earliest;
+            for (const auto& samples : by_rank) {
+                earliest = std::min(earliest, samples[i].phases[p].begin);
+                latest = std::max(latest, samples[i].phases[p].begin);
+            }
+            skews[{first.layer, first.phases[p].site}].push_back(latest - earliest);
+        }
+    }
+    std::vector<ArrivalSkew> result;
+    for (auto& [key, values] : skews)
+        result.push_back({key.first, key.second, quantile(values, 0.5) * second});
+    return result;
+}
+
+// Layers lie one after the other in the timeline, as far apart as the slowest rank needs.
+void lay_out(std::vector<Span>& spans) {
+    std::map<int, Seconds> length;
+    for (const Span& s : spans) length[s.layer] = max(length[s.layer], s.begin + s.duration);
+    Seconds start;
+    std::map<int, Seconds> starts;
+    for (const auto& [layer, time] : length) {
+        starts[layer] = start;
+        start += time;
+    }
+    for (Span& s : spans) s.begin += starts[s.layer];
+}
+
+}  // namespace
+
+Measurement measure_plan(const Scenario& scenario, const Plan& plan,
+                         const MeasureOptions& options) {
+    auto run = std::make_shared<Run>();
+    run->scenario = scenario;
+    run->setup = layer_setup(scenario, plan);
+    run->options = options;
+    run->samples.resize(static_cast<std::size_t>(plan.group_size));
+    for (int l = 0; l < options.num_layers; ++l)
+        run->routing.push_back(layer_routing(scenario, run->setup, run->first_layer() + l));
+    const auto ledgers = run_on_threads(
+        plan.group_size, [run](Communicator& comm) { run_rank(*run, comm); }, options.threads);
+
+    Measurement result;
+    result.timeline = {.source = Source::measured,
+                       .scenario = scenario.name,
+                       .plan = plan.name,
+                       .profile = cpu_name(),
+                       .seed = scenario.routing.seed};
+    const std::int64_t passes =
+        std::int64_t{options.num_layers} * (options.num_warmups + options.num_repeats);
+    result.traffic = gather_traffic(ledgers);
+    for (auto& [site, matrix] : result.traffic) {
+        for (std::int64_t& bytes : matrix.bytes) bytes /= passes;
+    }
+    for (int rank = 0; rank < plan.group_size; ++rank) {
+        for (Span span : spans_of(run->samples[static_cast<std::size_t>(rank)], rank)) {
+            const auto traffic = result.traffic.find({span.phase, span.pass});
+            if (traffic != result.traffic.end())
+                span.bytes = static_cast<double>(traffic->second.sent(rank)) * byte;
+            result.timeline.spans.push_back(span);
+        }
+    }
+    lay_out(result.timeline.spans);
+    result.skews = skews_of(run->samples);
+    return result;
+}
+
+RunEstimate estimate_run(const Scenario& scenario, const Plan& plan,
+                         const MeasureOptions& options) {
+    const LayerSetup setup = layer_setup(scenario, plan);  // rejects ranks that do not fit
+    const double tokens = static_cast<double>(scenario.batch.tokens_per_rank());
+    const double n = plan.group_size, element = scenario.model.dtype == Dtype::fp64 ? 8.0 : 4.0;
+    const int layer = scenario.model.num_dense_layers;
+    const LayerWork work =
+        build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
+    double flops = 0.0;
+    for (const PhaseWork& phase : work.forward) {
+        const auto* compute = std::get_if<ComputeWork>(&phase.work);
+        if (compute == nullptr || !is_moe_phase(phase.phase)) continue;
+        for (int i = 0; i < compute->num_kernels; ++i)
+            flops += n * compute->kernels[static_cast<std::size_t>(i)].flops.in(flop);
+    }
+    const double passes = options.num_layers * (options.num_warmups + options.num_repeats);
+    const double cores = std::min(n, static_cast<double>(num_cores()));
+    const double backward = options.backward ? 3.0 : 1.0;
+    const double width = setup.head_parallel           ? setup.hp.head_width
+                         : setup.dims.latent_width > 0 ? setup.dims.latent_width
+                                                       : setup.dims.hidden;
+    const double matrices = matrices_per_expert(scenario.model.moe.activation);
+    const double weights =
+        matrices * setup.num_routers * setup.router.num_experts * width * setup.dims.expert_width;
+    // Copies of rows at both ends and through the experts, and the experts' pre-activations.
+    const double rows = tokens * n * setup.num_routers * setup.router.top_k;
+    const double activations =
+        rows * (6.0 * width + 3.0 * setup.dims.expert_width) + 8.0 * tokens * n * setup.dims.hidden;
+    return {.time = passes * backward * flops / (4e9 * cores) * second,
+            .memory = (2.0 * weights + activations) * element * byte};
+}
+
+}  // namespace headway::runtime

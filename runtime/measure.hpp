@@ -1,0 +1,63 @@
+// measure: runs the MoE layers of a plan on thread ranks and times every phase on every rank. Each
+// repeat runs forward and backward of every layer between barriers; communication starts when all
+// its ranks have arrived. A phase's duration is the median over repeats, with p10 and p90; its
+// begin is the arrival, so that the arrival skew can be read from it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/vocab/scenario.hpp"
+#include "models/vocab/timeline.hpp"
+#include "models/vocab/traffic_matrix.hpp"
+#include "runtime/thread_communicator.hpp"
+
+namespace headway::runtime {
+
+// For tests of the fault handling: `rank` throws, or sleeps, when it enters `phase`.
+struct InjectedFault {
+    enum class Kind { throws, stalls };
+    Kind kind = Kind::throws;
+    int rank = 0;
+    Phase phase = Phase::expert;
+};
+
+struct MeasureOptions {
+    int num_layers = 1;
+    int num_warmups = 2;
+    int num_repeats = 9;
+    bool backward = true;
+    ThreadRunOptions threads;
+    std::function<void(int done, int total)> progress;  // called by rank 0 after each repeat
+    std::optional<InjectedFault> fault;
+};
+
+struct ArrivalSkew {
+    int layer = 0;
+    CallSite site;
+    Seconds skew;  // last arrival - first arrival, median over repeats
+};
+
+struct Measurement {
+    Timeline timeline;  // profile names the device that was measured
+    std::vector<ArrivalSkew> skews;
+    std::map<CallSite, TrafficMatrix> traffic;  // of one pass through one layer, on average
+};
+
+// `scenario` as scenario_to_run gives it. fp64 models run in fp64, all others in fp32.
+Measurement measure_plan(const Scenario& scenario, const Plan& plan, const MeasureOptions& options);
+
+// What a run would need. Time assumes 4 GFLOP/s a core: a slow core, so a pessimist's number.
+struct RunEstimate {
+    Seconds time;
+    Bytes memory;
+};
+RunEstimate estimate_run(const Scenario& scenario, const Plan& plan, const MeasureOptions& options);
+
+// Linear interpolation between order statistics. Sorts.
+double quantile(std::vector<double>& values, double q);
+
+}  // namespace headway::runtime

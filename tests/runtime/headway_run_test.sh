@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The command itself: a good run leaves a whole file, a failing rank or bad input leaves none.
+# usage: headway_run_test.sh HEADWAY_RUN SCENARIO
+set -uo pipefail
+run=$1 scenario=$2
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+out=$dir/measured.csv
+small=(--tokens 32 --warmup 0 --repeats 1 --plan ep_naive -o "$out")
+
+expect() {  # EXIT_CODE MESSAGE ARGS...: no file may be left, not even a hidden part of one
+    local code=$1 message=$2; shift 2
+    text=$("$run" "$scenario" "$@" 2>&1); got=$?
+    [ "$got" = "$code" ] || { echo "exit code $got, expected $code: $text"; exit 1; }
+    grep -qF -- "$message" <<<"$text" || { echo "no '$message' in: $text"; exit 1; }
+    [ -z "$(ls -A "$dir")" ] || { echo "left behind: $(ls -A "$dir")"; exit 1; }
+}
+
+expect 4 "rank 1 failed in phase expert (forward): injected fault" "${small[@]}" --inject-fault throw:1:expert
+expect 4 "rank 0 failed in phase dispatch (forward): stalled" "${small[@]}" --deadline 0.3 --inject-fault stall:0:dispatch
+expect 2 "accepted: 1, 2, 4, 8, 16 ranks" "${small[@]}" --ranks 3
+expect 2 "too large for this CPU" --repeats 1 --plan ep_naive -o "$out" --tokens 1000000000
+expect 2 "--inject-fault" "${small[@]}" --inject-fault burn
+expect 2 "did you mean" --plan ep_naiv -o "$out"
+expect 2 "no out"
+
+"$run" "$scenario" "${small[@]}" >/dev/null || exit 1
+grep -q '^measured,ep_naive,1,0,0,backward,expert,' "$out" || { echo "no backward expert span"; exit 1; }

@@ -1,0 +1,133 @@
+#include "runtime/measure.hpp"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "models/vocab/error.hpp"
+#include "models/workload/moe_phase.hpp"
+#include "models/workload/workload.hpp"
+#include "runtime/host.hpp"
+#include "runtime/layer_setup.hpp"
+
+namespace headway::runtime {
+namespace {
+
+Scenario small(Plan plan) {
+    Scenario s{.name = "small"};
+    s.model = {.hidden = 16,
+               .num_layers = 3,
+               .num_dense_layers = 1,
+               .moe = {.num_experts = 8,
+                       .top_k = 2,
+                       .expert_width = 8,
+                       .num_shared_experts = 1,
+                       .shared_expert_width = 8},
+               .dtype = Dtype::fp32};
+    s.model.attention = {.num_heads = 2, .num_kv_heads = 2, .head_width = 8};
+    s.cluster = {.name = "box", .num_nodes = 1, .gpus_per_node = plan.group_size};
+    s.cluster.pcie = Pcie{.bandwidth = GB / second};
+    s.batch = {.sequence_length = 12};
+    plan.name = "p";
+    s.plans = {plan};
+    return s;
+}
+
+std::vector<Plan> plans() {
+    const HeadParallel heads{
+        .num_heads = 2, .head_width = 8, .num_experts = 8, .top_k = 2, .expert_width = 8};
+    return {{.layer = ExpertParallel{}, .group_size = 1},
+            {.layer = ExpertParallel{}, .group_size = 2},
+            {.layer = ExpertParallel{.dedup = Dedup::rank}, .group_size = 4},
+            {.layer = ExpertParallel{.latent_width = 8}, .group_size = 8},
+            {.layer = heads, .group_size = 1},
+            {.layer = heads, .group_size = 2},
+            {.layer = heads, .group_size = 4}};
+}
+
+std::set<CallSite> phases_of(const std::vector<PhaseWork>& work) {
+    std::set<CallSite> sites;
+    for (const PhaseWork& phase : work) {
+        if (is_moe_phase(phase.phase)) sites.insert({phase.phase, phase.pass});
+    }
+    return sites;
+}
+
+// The phases that run are those that the Workload prices, so that verify can join them. The one
+// exception: the gates' gradient that rank-dedup sends back has no price of its own.
+TEST(Measure, RunsThePhasesOfTheWorkload) {
+    for (const Plan& plan : plans()) {
+        const Scenario s = small(plan);
+        const LayerWork work = build_moe_layer(s, s.plans[0], expected_load(s, s.plans[0], 1), 1);
+        std::set<CallSite> expected = phases_of(work.forward);
+        expected.merge(phases_of(work.backward));
+        const Measurement m = measure_plan(s, s.plans[0], {.num_warmups = 0, .num_repeats = 1});
+        std::set<CallSite> run;
+        for (const Span& span : m.timeline.spans) run.insert({span.phase, span.pass});
+        run.erase({Phase::count_exchange, Pass::backward});
+        EXPECT_EQ(run, expected) << plan.group_size << (plan.is_head_parallel() ? " hp" : " ep");
+    }
+}
+
+// One span for every rank, layer and phase, with the number of repeats, the median between p10 and
+// p90, and begin times that do not run backwards on a rank.
+TEST(Measure, GivesASpanForEveryRankLayerAndPhase) {
+    const Scenario s = small(plans()[1]);
+    const Measurement m =
+        measure_plan(s, s.plans[0], {.num_layers = 2, .num_warmups = 1, .num_repeats = 3});
+    std::map<std::pair<int, int>, int> spans;
+    std::map<int, Seconds> clock;
+    for (const Span& span : m.timeline.spans) {
+        ++spans[{span.rank, span.layer}];
+        EXPECT_EQ(span.samples, 3);
+        EXPECT_LE(span.low, span.duration);
+        EXPECT_LE(span.duration, span.high);
+        EXPECT_GE(span.begin, clock[span.rank]);
+        clock[span.rank] = span.begin;
+    }
+    ASSERT_EQ(spans.size(), 4U);  // 2 ranks, layers 1 and 2
+    for (const auto& [key, count] : spans) EXPECT_EQ(count, 19);
+    EXPECT_EQ(m.timeline.source, Source::measured);
+    EXPECT_EQ(m.timeline.profile, cpu_name());
+}
+
+TEST(Measure, RefusesWhatItCannotRunWithTheValidChoices) {
+    Scenario s = small({.layer = ExpertParallel{}, .group_size = 3});
+    try {
+        measure_plan(s, s.plans[0], {});
+        FAIL();
+    } catch (const InputError& error) {
+        EXPECT_NE(std::string(error.what()).find("accepted: 1, 2, 4, 8 ranks"), std::string::npos);
+    }
+    s.plans[0] = {.name = "p", .layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 2};
+    EXPECT_THROW(measure_plan(s, s.plans[0], {}), InputError);
+}
+
+// A failing rank ends the whole measurement, named with the phase.
+TEST(Measure, AnInjectedFaultIsNamed) {
+    const Scenario s = small(plans()[1]);
+    for (const auto kind : {InjectedFault::Kind::throws, InjectedFault::Kind::stalls}) {
+        MeasureOptions options{.num_repeats = 1};
+        options.threads = {.deadline = std::chrono::milliseconds(300),
+                           .grace = std::chrono::milliseconds(100)};
+        options.fault = {kind, 1, Phase::combine};
+        try {
+            measure_plan(s, s.plans[0], options);
+            FAIL();
+        } catch (const RankFailure& failure) {
+            EXPECT_EQ(failure.rank, 1);
+            EXPECT_EQ(failure.site, (CallSite{Phase::combine, Pass::forward}));
+        }
+    }
+}
+
+// q between order statistics: of {1, 2, 4, 8}, q = 0.5 is 3, q = 0.1 is 1 + 0.3 (2 - 1).
+TEST(Measure, QuantileInterpolates) {
+    std::vector<double> values = {8, 1, 4, 2};
+    EXPECT_DOUBLE_EQ(quantile(values, 0.5), 3.0);
+    EXPECT_DOUBLE_EQ(quantile(values, 0.1), 1.3);
+    EXPECT_DOUBLE_EQ(quantile(values, 1.0), 8.0);
+}
+
+}  // namespace
+}  // namespace headway::runtime
