@@ -1,0 +1,128 @@
+#include "models/fit/curve_fit.hpp"
+
+#include <Eigen/Dense>
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <utility>
+
+#include "models/fit/statistics.hpp"
+
+namespace headway {
+namespace {
+
+constexpr double kSamePoint = 1.1;   // sizes within 10 % are one point of a curve
+constexpr double kSameWidth = 1.01;  // widths within 1 % are one width
+constexpr double kLineIsAsGood = 1.2;
+
+struct Pool {
+    double x = 0.0, y = 0.0, weight = 0.0;
+};
+
+// Sorted by x; every pool spans at most the factor `span`, x is its geometric mean, y its median.
+std::vector<Pool> pools_of(std::vector<std::pair<double, double>> points, double span) {
+    std::sort(points.begin(), points.end());
+    std::vector<Pool> pools;
+    for (std::size_t begin = 0, end = 0; begin < points.size(); begin = end) {
+        double log_sum = 0.0;
+        std::vector<double> values;
+        for (; end < points.size() && points[end].first <= span * points[begin].first; ++end) {
+            log_sum += std::log(points[end].first);
+            values.push_back(points[end].second);
+        }
+        const double count = static_cast<double>(values.size());
+        pools.push_back({std::exp(log_sum / count), median(values), count});
+    }
+    return pools;
+}
+
+double relative_spread(const std::vector<double>& ratios) {
+    if (ratios.size() < 2) return 0.0;
+    double square = 0.0;
+    for (const double r : ratios) square += (r - 1.0) * (r - 1.0);
+    return std::sqrt(square / static_cast<double>(ratios.size()));
+}
+
+double residual_of(const TimeCurve& curve, const std::vector<TimeSample>& samples) {
+    std::vector<double> ratios;
+    for (const TimeSample& s : samples) ratios.push_back(s.seconds / curve.at(s.bytes).value);
+    return relative_spread(ratios);
+}
+
+double interpolate(const std::vector<Pool>& pools, double x) {
+    if (x <= pools.front().x) return pools.front().y;
+    for (std::size_t i = 1; i < pools.size(); ++i) {
+        if (x > pools[i].x) continue;
+        const double w = std::log(x / pools[i - 1].x) / std::log(pools[i].x / pools[i - 1].x);
+        return pools[i - 1].y + w * (pools[i].y - pools[i - 1].y);
+    }
+    return pools.back().y;
+}
+
+}  // namespace
+
+Line fit_line(const std::vector<TimeSample>& samples) {
+    const auto rows = static_cast<Eigen::Index>(samples.size());
+    Eigen::MatrixX2d m(rows, 2);
+    for (Eigen::Index i = 0; i < rows; ++i) {
+        const TimeSample& s = samples[static_cast<std::size_t>(i)];
+        m.row(i) << 1.0 / s.seconds, s.bytes / s.seconds;
+    }
+    const Eigen::VectorXd one = Eigen::VectorXd::Ones(rows);
+    const Eigen::Vector2d both = m.colPivHouseholderQr().solve(one);
+    if (both[0] >= 0.0 && both[1] >= 0.0) return {both[0], both[1]};
+    // On the edge of the quadrant one coefficient alone is fitted.
+    if (both[0] < 0.0) return {0.0, m.col(1).dot(one) / m.col(1).squaredNorm()};
+    return {m.col(0).dot(one) / m.col(0).squaredNorm(), 0.0};
+}
+
+TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
+    if (samples.empty()) throw std::logic_error("a curve needs samples");
+    std::vector<std::pair<double, double>> points;
+    for (const TimeSample& s : samples) points.emplace_back(s.bytes, s.seconds);
+    const std::vector<Pool> pools = pools_of(std::move(points), kSamePoint);
+    std::vector<double> times, weights;
+    curve.bytes.clear();
+    for (const Pool& p : pools) {
+        curve.bytes.push_back(p.x);
+        times.push_back(p.y);
+        weights.push_back(p.weight / (p.y * p.y));  // relative errors count alike
+    }
+    curve.seconds = isotonic(times, weights);
+    curve.residual = residual_of(curve, samples);
+    if (pools.size() < 3) return curve;
+    const Line line = fit_line(samples);
+    TimeCurve straight = curve;
+    straight.bytes = {curve.bytes.front(), curve.bytes.back()};
+    straight.seconds = {line.a + line.b * straight.bytes[0], line.a + line.b * straight.bytes[1]};
+    straight.residual = residual_of(straight, samples);
+    return straight.residual <= kLineIsAsGood * curve.residual ? straight : curve;
+}
+
+RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {
+    if (samples.empty()) throw std::logic_error("a curve needs samples");
+    std::sort(samples.begin(), samples.end(),
+              [](const RateSample& a, const RateSample& b) { return a.width < b.width; });
+    RateCurve curve{.source = std::move(source)};
+    std::vector<std::vector<Pool>> by_width;
+    std::vector<std::pair<double, double>> sizes;
+    for (std::size_t begin = 0, end = 0; begin < samples.size(); begin = end) {
+        std::vector<std::pair<double, double>> points;
+        for (; end < samples.size() && samples[end].width <= kSameWidth * samples[begin].width;
+             ++end)
+            points.emplace_back(samples[end].size, samples[end].rate);
+        curve.width.push_back(samples[begin].width);
+        by_width.push_back(pools_of(std::move(points), kSamePoint));
+        for (const Pool& p : by_width.back()) sizes.emplace_back(p.x, p.y);
+    }
+    for (const Pool& p : pools_of(std::move(sizes), kSamePoint)) curve.size.push_back(p.x);
+    for (const auto& pools : by_width) {
+        for (const double size : curve.size) curve.rate.push_back(interpolate(pools, size));
+    }
+    std::vector<double> ratios;
+    for (const RateSample& s : samples) ratios.push_back(s.rate / curve.at(s.size, s.width).value);
+    curve.residual = relative_spread(ratios);
+    return curve;
+}
+
+}  // namespace headway

@@ -1,0 +1,40 @@
+// Curves from samples.
+//   Time by bytes: samples are pooled where their sizes are within 10 %, each pool gives its median,
+//   and isotonic regression makes the medians non-decreasing. A line t = a + b x, fitted with
+//   relative weights, replaces the points when it describes them as well: two points instead of
+//   many, and no noise to interpolate.
+//   Rate by size and width: the same pools for every width; the rate between pools is interpolated.
+// The residual of a curve is the relative standard deviation of its samples against it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/vocab/profile.hpp"
+
+namespace headway {
+
+struct TimeSample {
+    double bytes = 0.0;
+    double seconds = 0.0;
+};
+
+struct RateSample {
+    double size = 0.0;
+    double width = 1.0;
+    double rate = 0.0;
+};
+
+struct Line {
+    double a = 0.0, b = 0.0;  // t = a + b x, both >= 0
+};
+// Least squares of the relative error (a + b x) / t - 1.
+Line fit_line(const std::vector<TimeSample>& samples);
+
+// `curve` names collective, path, ranks, link and source; points and residual are filled in.
+TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
+
+// Widths further apart than 1 % are different widths.
+RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source);
+
+}  // namespace headway

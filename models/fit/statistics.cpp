@@ -1,0 +1,54 @@
+#include "models/fit/statistics.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <random>
+
+namespace headway {
+
+double median(std::vector<double> values) {
+    assert(!values.empty());
+    const std::size_t middle = values.size() / 2;
+    std::sort(values.begin(), values.end());
+    return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+MedianInterval bootstrap_median(const std::vector<double>& values, double level, int resamples,
+                                std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::vector<double> medians, draw(values.size());
+    for (int i = 0; i < resamples; ++i) {
+        for (double& v : draw) v = values[random() % values.size()];
+        medians.push_back(median(draw));
+    }
+    std::sort(medians.begin(), medians.end());
+    const auto at = [&](double q) {
+        return medians[static_cast<std::size_t>(q * static_cast<double>(medians.size() - 1))];
+    };
+    return {at((1.0 - level) / 2.0), at((1.0 + level) / 2.0)};
+}
+
+std::vector<double> isotonic(const std::vector<double>& values,
+                             const std::vector<double>& weights) {
+    struct Pool {
+        double mean, weight;
+        std::size_t count;
+    };
+    std::vector<Pool> pools;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        pools.push_back({values[i], weights[i], 1});
+        while (pools.size() > 1 && pools[pools.size() - 2].mean > pools.back().mean) {
+            const Pool last = pools.back();
+            pools.pop_back();
+            Pool& p = pools.back();
+            p.mean = (p.mean * p.weight + last.mean * last.weight) / (p.weight + last.weight);
+            p.weight += last.weight;
+            p.count += last.count;
+        }
+    }
+    std::vector<double> result;
+    for (const Pool& p : pools) result.insert(result.end(), p.count, p.mean);
+    return result;
+}
+
+}  // namespace headway

@@ -1,0 +1,22 @@
+// Robust statistics of repeated measurements: median, and the percentile bootstrap of its confidence
+// interval (Efron 1979), seeded so that the same samples give the same interval.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace headway {
+
+double median(std::vector<double> values);  // of at least one value
+
+struct MedianInterval {
+    double low = 0.0, high = 0.0;
+};
+// Two-sided `level` interval of the median by resampling with replacement.
+MedianInterval bootstrap_median(const std::vector<double>& values, double level = 0.95,
+                                int resamples = 400, std::uint64_t seed = 1);
+
+// Non-decreasing sequence nearest to `values` in weighted least squares: pool adjacent violators.
+std::vector<double> isotonic(const std::vector<double>& values, const std::vector<double>& weights);
+
+}  // namespace headway
