@@ -240,7 +240,8 @@ __global__ void __launch_bounds__(fused_threads, (fused_blocks_per_sm<width, K, 
         __syncthreads();
         start_copy(step + fused_stages - 1);
         const uint4* stage = stages + step % fused_stages * chunk_vectors<width> + lane;
-#pragma unroll 1
+// Two pairs at d <= 128: the products of one beside the sorting of the other.
+#pragma unroll(width == 256 ? 1 : 2)
         for (int pair = 0; pair < experts_per_chunk / 16; ++pair) {
             float z[row_tiles][2][4] = {};
 #pragma unroll
@@ -298,13 +299,14 @@ void launch_fused(const RouterShape& shape, const RouterInput& input, const Rout
     check_launch();
 }
 
-/// Lists are padded to a power of two; long lists and wide x leave registers for 16 rows a warp
-/// only.
+/// Lists are padded to a power of two. 16 rows a warp leave room for two blocks per SM; at d = 256
+/// the registers hold one block either way, and 32 rows a warp halve the reads of R.
 template <int width>
 void launch_fused_width(const RouterShape& shape, const RouterInput& input, const RouterOutput& out,
                         const uint4* pieces, cudaStream_t stream) {
-    const auto launch = shape.top_k <= 2    ? launch_fused<width, 2, 2>
-                        : shape.top_k <= 4  ? launch_fused<width, 4, 2>
+    constexpr int row_tiles = width == 256 ? 2 : 1;
+    const auto launch = shape.top_k <= 2    ? launch_fused<width, 2, row_tiles>
+                        : shape.top_k <= 4  ? launch_fused<width, 4, row_tiles>
                         : shape.top_k <= 8  ? launch_fused<width, 8, 1>
                         : shape.top_k <= 16 ? launch_fused<width, 16, 1>
                                             : launch_fused<width, 32, 1>;
