@@ -132,10 +132,12 @@ struct WeightRings {
     __device__ __forceinline__ uint32_t w2(int chunk) const {
         return slots + Layout::slots1_bytes + at2(chunk).slot * Layout::half_bytes;
     }
-    __device__ __forceinline__ void wait(int chunk) const {
+    __device__ __forceinline__ void wait1(int chunk) const {
 #pragma unroll
         for (int s = 0; s < Slices1; ++s)
             ptx::mbarrier_wait(&bars.full1[at1(chunk, s).slot], at1(chunk, s).phase);
+    }
+    __device__ __forceinline__ void wait2(int chunk) const {
         ptx::mbarrier_wait(&bars.full2[at2(chunk).slot], at2(chunk).phase);
     }
     __device__ __forceinline__ void free1(int chunk) const {
@@ -164,7 +166,8 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
     float da[32];
     uint32_t dh[Slices1][4][4];
 
-    ring.wait(0);
+    ring.wait1(0);
+    ring.wait2(0);
     if (take_turns) wait_turn(warpgroup);
     ptx::wgmma_fence();
 #pragma unroll
@@ -189,7 +192,7 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
 
         keep_in_loop(x);
         keep_in_loop(dy);
-        ring.wait(c + 1);
+        ring.wait1(c + 1);
         if (take_turns) wait_turn(warpgroup);
         ptx::wgmma_fence();
 #pragma unroll
@@ -202,6 +205,9 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
         }
 #pragma unroll
         for (int s = 0; s < Slices1; ++s) multiply_rows<D>(pre[s], x, ring.w1(c + 1, s));
+        ptx::wgmma_commit();
+        ring.wait2(c + 1);
+        ptx::wgmma_fence();
         multiply_rows<D>(da, dy, ring.w2(c + 1));
         ptx::wgmma_commit();
         if (take_turns) pass_turn(warpgroup);
@@ -244,7 +250,8 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
             ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
             if (lane == 0) ptx::mbarrier_arrive(rows_empty);
             for (int c = 0; c < num_chunks; ++c) {
-                ring.wait(c);
+                ring.wait1(c);
+                ring.wait2(c);
                 ring.free1(c);
                 ring.free2(c);
             }
@@ -304,7 +311,7 @@ __global__ void __launch_bounds__(num_threads, 1)
         if (warp > 0)
             gather_halves<Layout::num_row_slots>(
                 p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
-                [&](uint32_t slot, TokenPair tokens) {
+                [&](uint32_t slot, RowTokens tokens) {
                     const uint32_t x = stages + slot * Layout::row_slot_bytes;
                     gather_rows<D, 1>(x, p.x, tokens, 0);
                     gather_rows<D, 1>(x + Layout::half_bytes, p.dy_token, tokens, 0);

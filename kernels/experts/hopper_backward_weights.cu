@@ -119,7 +119,7 @@ __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
     WorkItem item = work_item<Blocks>(p, i);
     int k = gather_warp;  // of this item; past its last step: of a later one
     uint32_t load = gather_warp;
-    TokenPair tokens = fetch(item, k);
+    RowTokens tokens = fetch(item, k);
     while (true) {
         const bool more = i + stride < num_items;
         WorkItem next_item = item;
@@ -130,7 +130,7 @@ __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
 #pragma unroll 1
         for (; k < num_steps; k += num_warps, load += num_warps) {
             const int ahead = k + num_warps;
-            const TokenPair next =
+            const RowTokens next =
                 ahead < num_steps ? fetch(item, ahead) : fetch(next_item, ahead - num_steps);
             const auto at = ring_position<Layout::num_stages>(load);
             ptx::mbarrier_wait(&bars.empty[at.slot], at.phase ^ 1);

@@ -90,11 +90,11 @@ __device__ __forceinline__ void gather_halves(const RowGrouping& rows, const Til
     constexpr int step = num_gather_warps(NumSlots);
     if (gather_warp >= step) return;
     int h = gather_warp;
-    TokenPair tokens = tokens_of(walk.load(rows.tiles, h / 2), h);
+    RowTokens tokens = tokens_of(walk.load(rows.tiles, h / 2), h);
     TileDescriptor ahead = walk.load(rows.tiles, (h + step) / 2);
 #pragma unroll 1
     for (; h < 2 * walk.count; h += step) {
-        const TokenPair next = tokens_of(ahead, h + step);
+        const RowTokens next = tokens_of(ahead, h + step);
         ahead = walk.load(rows.tiles, (h + 2 * step) / 2);
         const auto at = ring_position<NumSlots>(h);
         ptx::mbarrier_wait(&empty[at.slot], at.phase ^ 1);

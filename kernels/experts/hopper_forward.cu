@@ -303,7 +303,7 @@ __global__ void __launch_bounds__(num_threads, 1)
         if (warp > 0)
             gather_halves<Layout::num_row_slots>(
                 p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
-                [&](uint32_t slot, TokenPair tokens) {
+                [&](uint32_t slot, RowTokens tokens) {
                     gather_rows<D, 1>(stages + slot * Layout::half_bytes, p.x, tokens, 0);
                 });
         else if (threadIdx.x == 0)

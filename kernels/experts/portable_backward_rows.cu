@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
 
     const HalfTile tile = half_tile(p.rows);
     if (tile.num_rows <= 0) return;
-    const TokenPair tokens = load_tokens(p.rows.row_token, tile.row_begin, tile.num_rows);
+    const RowTokens tokens = load_tokens(p.rows.row_token, tile.row_begin, tile.num_rows);
     gather_rows<D, num_warps>(x, p.x, tokens, warp);
     gather_rows<D, num_warps>(dy, p.dy_token, tokens, warp);
     RowPair row_pair{};

@@ -22,38 +22,52 @@ __device__ __forceinline__ TileDescriptor load_tile(const TileDescriptor* tiles,
     return {__ldg(words), __ldg(words + 1), __ldg(words + 2)};
 }
 
-// The sub-tokens of 64 consecutive pool rows, two a lane; -1 past the end.
-struct TokenPair {
-    int low;
-    int high;
+// The sub-tokens of up to 64 consecutive pool rows, two a lane.
+struct RowTokens {
+    int low = 0;
+    int high = 0;
+    int count = 0;  // rows there are; may be negative or past 64
 };
-__device__ __forceinline__ TokenPair load_tokens(const int32_t* row_token, int64_t row_begin,
+__device__ __forceinline__ RowTokens load_tokens(const int32_t* row_token, int64_t row_begin,
                                                  int num_rows) {
     const int lane = threadIdx.x % 32;
-    TokenPair tokens{-1, -1};
+    RowTokens tokens{0, 0, num_rows};
     if (lane < num_rows) tokens.low = __ldg(row_token + row_begin + lane);
     if (lane + 32 < num_rows) tokens.high = __ldg(row_token + row_begin + lane + 32);
     return tokens;
 }
 
-// Gathers this warp's share (every Warps-th step) of 64 rows of `source` into D/64 blocks; rows
-// without a token become zeros, which is what keeps padding out of every product.
+// Gathers one warp's share of 64 rows of `source` (rows 64 / Warps * warp and on) into D/64 blocks;
+// rows past the end become zeros, which is what keeps padding out of every product. Few
+// instructions a row, four in flight: one warp's issue rate bounds a gather.
 template <int D, int Warps>
 __device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* source,
-                                            TokenPair tokens, int gather_warp) {
+                                            const RowTokens& tokens, int warp) {
     constexpr int chunks_per_row = D / 8;
     constexpr int rows_per_step = 32 / chunks_per_row;
+    constexpr int num_steps = 64 / Warps / rows_per_step;
+    constexpr int batch = num_steps < 4 ? num_steps : 4;
     const int lane = threadIdx.x % 32;
     const int chunk = lane % chunks_per_row;
-    const uint32_t block = dst + (chunk / 8) * block_bytes;
-#pragma unroll 4
-    for (int step = gather_warp; step < 64 / rows_per_step; step += Warps) {
-        const int row = step * rows_per_step + lane / chunks_per_row;
-        const int low = __shfl_sync(0xffffffff, tokens.low, row % 32);
-        const int high = __shfl_sync(0xffffffff, tokens.high, row % 32);
-        const int token = row < 32 ? low : high;
-        const __nv_bfloat16* src = source + static_cast<int64_t>(max(token, 0)) * D + chunk * 8;
-        ptx::cp_async_16(block + row * 128 + ((chunk ^ row) & 7) * 16, src, token >= 0);
+    const int first_row = warp * (64 / Warps) + lane / chunks_per_row;
+    uint32_t addr = dst + (chunk / 8) * block_bytes + first_row * 128 +
+                    ((chunk ^ (lane / chunks_per_row)) & 7) * 16;
+    const char* base = reinterpret_cast<const char*>(source + chunk * 8);
+    asm volatile("" : "+l"(base));  // else every row's address is built anew from `source`
+#pragma unroll 1
+    for (int s = 0; s < num_steps; s += batch) {
+        const int row = first_row + s * rows_per_step;
+        const int held = row < 32 ? tokens.low : tokens.high;
+        uint32_t token[batch];
+#pragma unroll
+        for (int i = 0; i < batch; ++i)
+            token[i] = __shfl_sync(0xffffffff, held, row + i * rows_per_step);
+#pragma unroll
+        for (int i = 0; i < batch; ++i)
+            ptx::cp_async_16((addr ^ ((i * rows_per_step) & 7) * 16) + i * rows_per_step * 128,
+                             base + static_cast<uint64_t>(token[i]) * (2 * D),
+                             row + i * rows_per_step < tokens.count);
+        addr += batch * rows_per_step * 128;
     }
 }
 
