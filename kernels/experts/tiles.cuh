@@ -58,13 +58,14 @@ __device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* s
     for (int s = 0; s < num_steps; s += batch) {
         const int row = first_row + s * rows_per_step;
         const int held = row < 32 ? tokens.low : tokens.high;
+        const uint32_t swizzled = addr ^ ((s * rows_per_step) & 7) * 16;
         uint32_t token[batch];
 #pragma unroll
         for (int i = 0; i < batch; ++i)
             token[i] = __shfl_sync(0xffffffff, held, row + i * rows_per_step);
 #pragma unroll
         for (int i = 0; i < batch; ++i)
-            ptx::cp_async_16((addr ^ ((i * rows_per_step) & 7) * 16) + i * rows_per_step * 128,
+            ptx::cp_async_16((swizzled ^ ((i * rows_per_step) & 7) * 16) + i * rows_per_step * 128,
                              base + static_cast<uint64_t>(token[i]) * (2 * D),
                              row + i * rows_per_step < tokens.count);
         addr += batch * rows_per_step * 128;
