@@ -1,0 +1,127 @@
+"""Builds scenarios/profiles/*_public.yaml from public measurement tables.
+
+usage: python3 scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR [KERNELS_CSV]   (needs pandas and pyarrow)
+SYSTEMS_DIR: systems/ of github.com/ai-dynamo/aiconfigurator (Apache-2.0) at commit 095f58a.
+SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae5: operators timed inside training software.
+KERNELS_CSV: docs/kernels_h200.csv, headway-bench's measurements of headway's own kernels; writes h200_headway_kernels.yaml.
+"""
+
+import sys
+
+from devices import AIC, DEVICES, SIMUMAX
+from gemm import dense_gemm, grouped_gemm
+from network import nccl_curve, nccl_rows, network_curves
+from operators import attention, byte_curves, fused_expert, router
+from own_kernels import own_kernels
+
+
+def profile(name, root, simumax, paper=False, own=None):
+    dev = DEVICES[name]
+    gemm = dense_gemm(name, dev, root, simumax)
+    att, att_back = attention(dev, root)
+    kernels = {
+        "dense_gemm": (gemm, None),
+        "grouped_gemm": grouped_gemm(name, dev, root, simumax),
+        "attention": (att, att_back),
+        "router": router(dev, name, gemm, paper),
+    }
+    if name not in ("l40s",):
+        kernels["fused_expert"] = fused_expert(dev, name, paper)
+    for kind, curve in byte_curves(dev, name).items():
+        kernels[kind] = (curve, None)
+    if own:
+        kernels.update(own_kernels(own, kernels))
+    experts = (
+        "headway's own fused kernels"
+        if own
+        else "the FlexAttention experts of arXiv 2602.04870"
+        if paper
+        else "torch._grouped_mm experts"
+    )
+    kernel_note = "" if name == "l40s" else f" HP experts are priced as {experts}."
+    own_note = " and headway's own kernels on one H200" if own else ""
+    suffix = "headway_kernels" if own else ("paper_kernels" if paper else "public")
+    title = (
+        f"{dev['device']}: public measurements"
+        + {
+            "public": "",
+            "paper_kernels": "; HP experts as the authors' FlexAttention kernels",
+            "headway_kernels": "; experts, routers and row moves as headway's own kernels",
+        }[suffix]
+    )
+    out = [
+        "# yaml-language-server: $schema=../profile.schema.json",
+        f"# {title}",
+        f"name: {name}_{suffix}",
+        "provenance:",
+        f"  device: {dev['device']}",
+        "  kind: public",
+        "  date: 2026-11-23",
+        f'  nccl: "{dev["nccl"]}"',
+        "  command: scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR"
+        + (" KERNELS_CSV" if own else ""),
+        f'  note: "Built from cited public measurements{own_note}, not measured on your machine.{kernel_note} Calibrate before you rely on it."',
+        "kernels:",
+    ]
+    for kind in (
+        "dense_gemm",
+        "grouped_gemm",
+        "fused_expert",
+        "attention",
+        "router",
+        "gather",
+        "streaming",
+        "optimizer",
+    ):
+        if kind not in kernels:
+            continue
+        out.append(f"  {kind}:")
+        for direction, curve in zip(("forward", "backward"), kernels[kind]):
+            if curve is not None:
+                out.append(f"    {direction}:")
+                out += curve.lines(6)
+    path = "pcie" if name == "l40s" else "nvlink"
+    out.append("communication:")
+    for ranks in dev["ranks"]:
+        out.append(nccl_curve(dev, name, root, "alltoall", "all_to_all", ranks, path))
+    for op in ("all_reduce", "all_gather", "reduce_scatter"):
+        out.append(nccl_curve(dev, name, root, op, op, dev["ranks"][-1], path))
+    if dev["nic"]:
+        out += network_curves(dev)
+    floor = nccl_rows(dev, root, "alltoall", dev["ranks"][-1])
+    floor_us = float(floor[floor.bytes <= 4096].us.median())
+    slowdown = dev["sms"] / (dev["sms"] - 20)
+    out.append("overheads:")
+    # DeepEP's notify is a count exchange with the host's wait: mean of T = 1024 and 4096, 2 nodes, 24 SMs.
+    sync_us = (52.2 + 56.1) / 2 - floor_us
+    launch_us = (3.0 * 30.0) ** 0.5
+    out += [
+        f"  launch: {launch_us:.2g} us",
+        f"  host_sync: {sync_us:.2g} us",
+        f"  count_exchange: {floor_us:.3g} us",
+        f"  overlap_slowdown: {slowdown:.3f}",
+        "  residual: 60 %",
+        f'  source: "count_exchange: median nccl-tests alltoall of 4 KiB and less, {dev["ranks"][-1]} GPUs ({AIC}); host_sync: DeepEP notify on 2 H100 nodes (54 us, ibid. comm/sglang/0.5.6.post2) '
+        f'less that; launch: geometric mean of 3 us an operator under CUDA graphs ({AIC}) and 30 us in training software ({SIMUMAX}); overlap_slowdown: {dev["sms"]} SMs of which DeepEP takes 20"',
+    ]
+    return "\n".join(out) + "\n"
+
+
+def main():
+    root, simumax, target = sys.argv[1:4]
+    own = sys.argv[4] if len(sys.argv) > 4 else None
+    for name in DEVICES:
+        text = profile(name, root, simumax)
+        with open(f"{target}/{name}_public.yaml", "w") as f:
+            f.write(text)
+        print(name, len(text))
+    text = profile("h200", root, simumax, paper=True)
+    with open(f"{target}/h200_paper_kernels.yaml", "w") as f:
+        f.write(text)
+    if own:
+        with open(f"{target}/h200_headway_kernels.yaml", "w") as f:
+            f.write(profile("h200", root, simumax, own=own))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""dense_gemm and grouped_gemm: shape from burst tables, level from training software."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from curve import Curve, interpolate, num, relative_spread, rising, time_monotone
+from devices import (
+    AIC,
+    DEVICES,
+    GROUPED_BACKWARD_RATIO,
+    SIMUMAX,
+    SUSTAINED_DENSE,
+    SUSTAINED_GROUPED,
+)
+
+
+def simumax_operators(path, kind):
+    """Rows of an operator table: shape numbers by letter, layout or stage, and FLOP/s."""
+    table = json.loads(Path(path).read_text())["accelerator"]["op"][kind]
+    rows = []
+    for key, efficiency in table["accurate_efficient_factor"].items():
+        fields = dict(re.findall(r"(\w+)=(\w+)", key))
+        rows.append(
+            {
+                **{k.upper(): int(v) for k, v in fields.items() if k.lower() in "mnk" or k == "ng"},
+                "what": fields.get("layout", fields.get("stage")),
+                "rate": efficiency * table["tflops"] * 1e12,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def simumax_dense(path):
+    d = simumax_operators(path, "matmul")
+    d["flops"] = 2.0 * d.M * d.N * d.K
+    return d[d[["M", "N", "K"]].min(axis=1) >= 512]
+
+
+def gemm_grid(d, size, width, cap):
+    """Median rate by (FLOPs, smallest dimension); cells that no GEMM can have take the narrower row or the last rate."""
+    rows = []
+    for w in width:
+        row = []
+        for s, limit in zip(size, cap):
+            cell = (
+                (d.narrow > w * 0.99) & (d.narrow < w * 1.01) & (abs(np.log2(d.flops / s)) <= 1.0)
+            )
+            row.append(min(d.rate[cell].median(), limit) if cell.sum() >= 5 else np.nan)
+        for j in range(len(row)):
+            if np.isnan(row[j]):
+                row[j] = rows[-1][j] if rows and j < 4 else row[j - 1]
+        rows.append(time_monotone(size, row))
+    return rows
+
+
+def flops_text(s):
+    return f"{s / 1e9:.4g} GFLOP" if s < 1e12 else f"{s / 1e12:.4g} TFLOP"
+
+
+def dense_gemm(name, dev, root, simumax):
+    version, kernel = dev["gemm"]
+    d = pd.read_parquet(f"{root}/data/{dev['dir']}/gemm/{version}/gemm_perf.parquet")
+    d = d[(d.gemm_dtype == "bfloat16") & ((d.kernel_source == kernel) if kernel else True)]
+    d = d.assign(flops=2.0 * d.m * d.n * d.k, narrow=d[["m", "n", "k"]].min(axis=1))
+    d = d.assign(rate=d.flops / (d.latency * 1e-3))
+    size = [2.0**28, 2.0**30, 2.0**32, 2.0**34, 2.0**36, 2.0**38, 2.0**40, 2.0**42]
+    width = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    top = SUSTAINED_DENSE.get(name, dev["mamf"] or dev["peak"])
+    cap, how = [top] * len(size), f"; capped at {num(top / 1e12)} TFLOP/s ({dev['sustained']})"
+    if name in ("b200", "gb200"):
+        ops = simumax_dense(f"{simumax}/b200_bf16_ceperm.json")
+        scale = dev["mamf"] / DEVICES["b200"]["mamf"]
+
+        def sustained(s, layouts):
+            near = ops[(abs(np.log2(ops.flops / s)) <= 1.0) & ops.what.isin(layouts)]
+            return near.rate.median() * scale if len(near) >= 5 else np.inf
+
+        cap = [sustained(s, ["TN", "NN"]) for s in size]
+        how = f"; capped by size at the median of {SIMUMAX}, B200, in training software" + (
+            "" if name == "b200" else " times 1822/1745 (MAMF)"
+        )
+    rows = gemm_grid(d, size, width, cap)
+    inside = d[(d.flops >= size[0]) & (d.flops <= size[-1]) & (d.narrow >= 32)]
+    fit = interpolate(
+        size, width, rows, inside.flops.to_numpy(), inside.narrow.to_numpy().astype(float)
+    )
+    src = f"{AIC} gemm/{version} bf16, median by (FLOPs, smallest dimension) of {len(inside)} shapes{how}"
+    forward = Curve(
+        size, width, rows, relative_spread(inside.rate.to_numpy() / fit), src, size_text=flops_text
+    )
+    return forward
+
+
+def fused_moe_rates(dev, root):
+    """Grouped-GEMM rates by rows and width, derived from fused-MoE times."""
+    version, distribution = dev["moe"]
+    d = pd.read_parquet(f"{root}/data/{dev['dir']}/moe/{version}/moe_perf.parquet")
+    d = d[(d.moe_dtype == "bfloat16") & (d.distribution == distribution)].copy()
+    if distribution != "balanced":
+        d = d[d.moe_ep_size == 1]
+    local = d.num_experts / d.moe_ep_size
+    pairs = d.num_tokens * d.topk / d.moe_ep_size
+    f = d.inter_size / d.moe_tp_size
+    gates = np.where(d.kernel_source.str.contains("nongated"), 2, 3)
+    flops = 2.0 * gates * pairs * d.hidden_size * f
+    other = 2.0 * (
+        pairs * d.hidden_size * 2
+        + pairs * f * gates
+        + pairs * d.hidden_size
+        + d.num_tokens * d.hidden_size
+    )
+    seconds = d.latency * 1e-3 - other / (0.8 * dev["bw"])
+    d = d.assign(
+        rows=d.num_tokens * d.topk / d.num_experts,
+        f=f,
+        rate=flops / seconds,
+        keep=seconds > 0.4e-3 * d.latency,
+        local=local,
+    )
+    return d[d.keep & (d.local >= 2) & (d.local <= 256) & (d.hidden_size >= 2048)]
+
+
+def simumax_grouped(path, width, stages):
+    """Rate of the two GEMMs of a gated expert of this width, by rows; the two matrices weigh 2 : 1 in FLOPs."""
+    d = simumax_operators(path, "group_matmul")
+    up = d[2 * width == d.N].pivot_table(index="M", columns="what", values="rate")
+    down = d[width == d.K].pivot_table(index="M", columns="what", values="rate")
+    time = sum(2.0 / up[s] + 1.0 / down[s] for s in stages)
+    return 3.0 * len(stages) / time
+
+
+def training_ratio(path, table, stages, size):
+    """What training software achieves over the fused-MoE rates, by rows, at the width that both have."""
+    measured = simumax_grouped(path, 1536, stages)
+    rows = np.clip(size, measured.index.min(), measured.index.max())
+    here = np.interp(np.log(rows), np.log(measured.index), measured.to_numpy())
+    return here / np.interp(np.log(rows), np.log(size), table)
+
+
+def grouped_gemm(name, dev, root, simumax):
+    d = fused_moe_rates(dev, root)
+    size = [16, 64, 256, 512, 1024, 4096]
+    bands = [
+        (128, 128, 128, 0),
+        (256, 256, 256, 0),
+        (512, 512, 512, 0),
+        (768, 704, 768, 1),
+        (1536, 1536, 1856, 1),
+        (2048, 2048, 3072, 1),
+        (14336, 14336, 16384, 1),
+    ]
+    top = SUSTAINED_GROUPED.get(name, dev["mamf"] or dev["peak"])
+    width, rows = [], []
+    for w, low, high, native in bands:
+        cells = [
+            d[
+                (d.f >= low)
+                & (d.f <= high)
+                & (abs(np.log2(d.rows / s)) <= 0.5)
+                & ((d.moe_tp_size == 1) if native else True)
+            ]
+            for s in size
+        ]
+        row = [cell.rate.quantile(0.75) if len(cell) >= 4 else np.nan for cell in cells]
+        if np.isnan(row).sum() >= 3:
+            continue
+        row = rising(row)  # beyond the measured rows of this width: the last rate is held
+        width.append(w)
+        rows.append(row)
+    src = (
+        f"derived from {AIC} moe/{dev['moe'][0]} bf16: fused-MoE time less permute, activation and finalize bytes at 80 % of datasheet bandwidth, "
+        "upper quartile by (rows, width); mostly held beyond 1024 rows"
+    )
+    back_rows, back_src = None, ""
+    table_file = {
+        "b200": "b200_bf16_ceperm.json",
+        "gb200": "b200_bf16_ceperm.json",
+        "a100": "a100_pcie.json",
+    }.get(name)
+    if table_file:
+        path, reference = (
+            f"{simumax}/{table_file}",
+            rows[width.index(1536)] if 1536 in width else rows[0],
+        )
+        if name == "gb200":
+            reference = [r * DEVICES["b200"]["mamf"] / dev["mamf"] for r in reference]
+        forward = training_ratio(path, reference, ["fwd"], size)
+        backward = training_ratio(path, reference, ["bwd_grad_act", "bwd_grad_w"], size)
+        machine = {"a100": "A100 PCIe"}.get(name, "B200")
+        limit = max(simumax_grouped(path, 1536, ["fwd"])) * (
+            dev["mamf"] / DEVICES["b200"]["mamf"] if name == "gb200" else 1
+        )
+        back_rows = [rising([min(r * q, limit) for r, q in zip(row, backward)]) for row in rows]
+        rows = [rising([min(r * q, limit) for r, q in zip(row, forward)]) for row in rows]
+        src += f"; by rows scaled to {SIMUMAX}, {machine}, width 1536 (training software), at most {num(limit / 1e12)} TFLOP/s"
+        back_src = "as forward, scaled to its input and weight gradients"
+        inside = None
+    else:
+        rows = [time_monotone(size, [min(r, top) for r in row]) for row in rows]
+        inside = d[
+            (d.rows >= size[0])
+            & (d.rows <= size[-1])
+            & (d.f >= width[0])
+            & (d.f <= width[-1])
+            & (d.moe_tp_size == 1)
+        ]
+        src += f"; capped at {num(top / 1e12)} TFLOP/s" + (
+            " (TransformerEngine PR 2045, GroupedLinear on H100)"
+            if name in SUSTAINED_GROUPED
+            else ""
+        )
+        if name in SUSTAINED_GROUPED:
+            back_rows = [[r * GROUPED_BACKWARD_RATIO for r in row] for row in rows]
+            back_src = f"as forward, times {GROUPED_BACKWARD_RATIO}: TransformerEngine on H100, SonicMoE figure 14 (arXiv 2512.14080)"
+    residual = (
+        0.3
+        if inside is None
+        else relative_spread(
+            inside.rate.to_numpy()
+            / interpolate(size, width, rows, inside.rows.to_numpy(), inside.f.to_numpy())
+        )
+    )
+    back = Curve(size, width, back_rows, residual, back_src) if back_rows else None
+    return Curve(size, width, rows, residual, src), back
