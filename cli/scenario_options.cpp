@@ -1,5 +1,8 @@
 #include "cli/scenario_options.hpp"
 
+#include <fmt/format.h>
+
+#include <cstdio>
 #include <filesystem>
 #include <system_error>
 
@@ -8,6 +11,22 @@
 namespace headway::cli {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// On standard error, so that it is seen whatever format and file the result goes to.
+void warn_of_other_device(const Scenario& scenario) {
+    if (!scenario.profile) return;
+    const std::string& measured = scenario.profile->provenance.device;
+    const std::string& described = scenario.cluster.device.name;
+    if (measured == described) return;
+    std::fputs(fmt::format("headway: warning: profile {} was measured on {}, the cluster has {}\n",
+                           scenario.profile->name, measured, described)
+                   .c_str(),
+               stderr);
+}
+
+}  // namespace
 
 void add_scenario_options(po::options_description& options) {
     options.add_options()("scenario", po::value<std::string>()->value_name("FILE"),
@@ -47,6 +66,7 @@ Scenario load_scenario(const po::variables_map& values, std::string_view verb) {
     Scenario scenario = read_scenario(required(values, "scenario", verb), options);
     const auto profile = optional_text(values, "profile");
     if (profile) scenario.profile = load_profile(*profile, options);
+    warn_of_other_device(scenario);
     return scenario;
 }
 

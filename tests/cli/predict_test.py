@@ -94,8 +94,9 @@ class Predict(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertIn(f"did you mean '{names[-1]}'?", result.stderr)
 
-    def test_explain_answers_for_every_phase_of_every_plan(self):
-        for plan in json.loads(self.predict("--format", "json"))["plans"]:
+    def test_explain_answers_for_every_phase(self):
+        plans = json.loads(self.predict("--format", "json"))["plans"]
+        for plan in (plans[0], plans[-1]):
             for cost in plan["phases"]:
                 words = ("--plan", plan["name"], "--phase", cost["phase"], "--pass", cost["pass"])
                 result = headway("explain", SCENARIO, *words)
@@ -110,6 +111,12 @@ class Predict(unittest.TestCase):
         result = headway("explain", SCENARIO, "--plan", plan, "--phase", "dispach")
         self.assertEqual(result.returncode, 2)
         self.assertIn("did you mean 'dispatch'?", result.stderr)
+
+    def test_a_profile_of_another_device_is_warned_about(self):
+        self.assertEqual(headway("predict", SCENARIO).stderr, "")
+        result = headway("predict", SCENARIO, "--profile", "a100_public")
+        self.assertEqual(result.returncode, 0)
+        self.assertRegex(result.stderr, r"\Aheadway: warning: profile .*A100.*H100.*\n\Z")
 
     def test_show_is_a_fixed_point_that_predicts_the_same(self):
         shown = self.folder / "shown.yaml"
