@@ -91,7 +91,12 @@ class IncludeRules(unittest.TestCase):
             own = folder_of(self.relative(file))
             for number, quoted, header in includes(file):
                 other = folder_of(header) if quoted else None
-                if other is not None and own is not None and other != own and other not in MAY_INCLUDE[own]:
+                if (
+                    other is not None
+                    and own is not None
+                    and other != own
+                    and other not in MAY_INCLUDE[own]
+                ):
                     broken.append(f"{self.relative(file)}:{number}: {own} includes {header}")
         self.assertEqual(broken, [])
 

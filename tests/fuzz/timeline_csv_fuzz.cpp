@@ -1,5 +1,5 @@
-// libFuzzer target of the Timeline CSV reader. Any bytes either read or throw InputError; what reads
-// can be written, and writing what that reads gives the same bytes again.
+// libFuzzer target of the Timeline CSV reader. Any bytes either read or throw InputError; what
+// reads can be written, and writing what that reads gives the same bytes again.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -7,7 +7,8 @@
 namespace headway {
 namespace {
 
-// T(b) through (b0, t0), (b1, t1), (b2, t2): a line per segment, the floor below, the last slope above.
+// T(b) through (b0, t0), (b1, t1), (b2, t2): a line per segment, the floor below, the last slope
+// above.
 TEST(TimeCurve, IsPiecewiseLinearWithFloorAndLastSlope) {
     const TimeCurve curve{.bytes = {100, 200, 400}, .seconds = {1.0, 1.5, 3.5}};
     EXPECT_DOUBLE_EQ(curve.at(100).value, 1.0);

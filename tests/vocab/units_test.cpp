@@ -17,7 +17,9 @@ static_assert(!std::is_constructible_v<Seconds, double>);
 static_assert(!std::is_constructible_v<Seconds, Bytes>);
 
 template <class A, class B>
-concept Addable = requires(A a, B b) { a + b; };
+concept Addable = requires(A a, B b) {
+    a + b;
+};
 static_assert(Addable<Bytes, Bytes>);
 static_assert(!Addable<Bytes, Seconds>);
 

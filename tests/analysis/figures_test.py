@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Figures of Timeline CSVs and predictions: drawn when the results fit, refused with a message else.
+
+usage: figures_test.py PLOT_SCRIPT   (exit code 77: skipped, no matplotlib here)
+"""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+PLOT = ""
+PYTHON = ""  # one that has matplotlib
+HEAD = """\
+# headway timeline 1
+# scenario: two phases
+# profile: by hand
+# version: 0
+# seed: 0
+source,plan,rank,layer,micro_batch,pass,phase,count,begin_s,duration_s,low_s,high_s,bytes,flops,samples,bottleneck
+"""
+
+
+def timeline(*rows: str) -> str:
+    return HEAD + "".join(row + "\n" for row in rows) + f"# end: {len(rows)} rows\n"
+
+
+# Predicted 2 ms and 3 ms, measured on two ranks; the slower ones take 2.5 ms and 3 ms.
+BOTH = timeline(
+    "predicted,ep,-1,0,0,forward,dispatch,4,0,0.002,0.0018,0.0022,1e6,0,0,nvlink",
+    "predicted,ep,-1,0,0,forward,expert,4,0,0.003,0.0027,0.0033,0,1e9,0,flops",
+    "measured,ep,0,0,0,forward,dispatch,1,0,0.0015,0.0014,0.0016,1e6,0,9,",
+    "measured,ep,1,0,0,forward,dispatch,1,0,0.0025,0.0024,0.0026,1e6,0,9,",
+    "measured,ep,0,0,0,forward,expert,1,0,0.003,0.0029,0.0031,0,1e9,9,",
+    "measured,ep,1,0,0,forward,expert,1,0,0.001,0.0009,0.0011,0,1e9,9,",
+)
+
+
+class Figures(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def plot(self, text: str, *words: str, out: str = "figure.svg"):
+        path = self.folder / "result"
+        path.write_text(text)
+        command = [PYTHON, PLOT, str(path), "-o", str(self.folder / out), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def expect_refused(self, result, *fragments: str):
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertRegex(result.stderr, r"\Aheadway: error: ")
+        for fragment in fragments:
+            self.assertIn(fragment, result.stderr)
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["result"])
+
+    def test_compare_shows_the_signed_error_of_the_slowest_rank(self):
+        result = self.plot(BOTH)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        drawn = (self.folder / "figure.svg").read_text()
+        for text in ("dispatch forward", "-20.0 %", "expert forward", "+0.0 %", "measured"):
+            self.assertIn(text, drawn)
+
+    def test_the_same_result_gives_the_same_bytes(self):
+        for out in ("a.svg", "b.svg"):
+            self.assertEqual(self.plot(BOTH, out=out).returncode, 0)
+        self.assertEqual((self.folder / "a.svg").read_bytes(), (self.folder / "b.svg").read_bytes())
+
+    def test_one_timeline_is_drawn_by_phase(self):
+        only = timeline("predicted,hp,-1,0,0,forward,expert,4,0,0.003,0.0027,0.0033,0,1e9,0,flops")
+        self.assertEqual(self.plot(only, out="figure.png").returncode, 0)
+
+    def test_a_cut_file_is_refused(self):
+        self.expect_refused(self.plot(BOTH.rpartition("# end")[0]), "end mark")
+        lines = BOTH.splitlines(keepends=True)
+        self.expect_refused(self.plot("".join(lines[:7] + lines[8:])), "number of rows")
+
+    def test_other_files_are_refused(self):
+        self.expect_refused(self.plot("plan,time\n"), "neither a Timeline CSV")
+        self.expect_refused(self.plot("[1, 2]"), "a JSON object was expected")
+
+    def test_a_figure_that_does_not_fit_the_result_is_refused(self):
+        self.expect_refused(self.plot(BOTH, "--figure", "memory"), "figure 'memory'")
+        self.expect_refused(self.plot(BOTH, "--figure", "nonsense"), "accepted: phases")
+        self.expect_refused(self.plot(BOTH, out="figure.gif"), "accepted: .png, .svg")
+
+
+def has_matplotlib(python: str) -> bool:
+    command = [python, "-c", "import matplotlib"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    PLOT = sys.argv.pop(1)
+    PYTHON = next(filter(has_matplotlib, (sys.executable, "/usr/bin/python3")), "")
+    if not PYTHON:
+        sys.exit(77)
+    unittest.main()
