@@ -3,7 +3,7 @@
 usage: python3 scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR [KERNELS_CSV]   (needs pandas and pyarrow)
 SYSTEMS_DIR: systems/ of github.com/ai-dynamo/aiconfigurator (Apache-2.0) at commit 095f58a.
 SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae5: operators timed inside training software.
-KERNELS_CSV: docs/kernels_h200.csv, headway-bench's measurements of headway's own kernels; writes h200_headway_kernels.yaml.
+KERNELS_CSV: headway-bench's measurements of headway's own kernels; writes h200_headway_kernels.yaml.
 """
 
 import sys

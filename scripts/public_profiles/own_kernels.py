@@ -36,7 +36,7 @@ def bench_points(path, op, impl):
 
 def own_kernels(csv, public):
     """Curves of headway's kernels on one H200; the public curves lend the dependence on rows and what was not measured."""
-    here = "headway's own kernels on one H200 (docs/kernels_h200.csv, headway-bench, cold L2)"
+    here = "headway's own kernels on one H200 (headway-bench, cold L2)"
     forward, backward = (
         bench_points(csv, "experts_forward", "hopper"),
         bench_points(csv, "experts_backward", "hopper"),
@@ -137,10 +137,13 @@ def own_kernels(csv, public):
             ),
         )
 
-    combine, adamw = (
-        bench_points(csv, "combine_forward", "gather"),
-        bench_points(csv, "adamw_fp32_grad", "fused"),
+    movers = (
+        ("combine_forward", "gather"),
+        ("ep_permute", "vectorised"),
+        ("ep_unpermute", "vectorised"),
     )
+    moves = pd.concat([bench_points(csv, op, impl) for op, impl in movers])
+    adamw = bench_points(csv, "adamw_fp32_grad", "fused")
     copy = float(pd.read_csv(csv, comment="#").copy_gbs.median()) * 1e9
     bytes_at = [MIB * m for m in (0.25, 1, 4, 16, 64, 256, 65536)]
 
@@ -163,7 +166,10 @@ def own_kernels(csv, public):
             routed("router_forward", 1, public["router"][0]),
             routed("router_backward", 2, public["router"][1]),
         ),
-        "gather": (moved(combine, 4e-6, f"{here}: combine; 4 us ramp assumed"), None),
+        "gather": (
+            moved(moves, 4e-6, f"{here}: combine, permute, unpermute; 4 us ramp assumed"),
+            None,
+        ),
         "streaming": (
             moved(None, 3e-6, f"{here}: device copy {num(copy / 1e9)} GB/s; 3 us ramp assumed"),
             None,
