@@ -44,27 +44,32 @@ std::uint32_t FlowEngine::start(std::span<const std::uint32_t> links, double byt
     owner_.push_back(kUnowned);
     mark_.push_back(bytes);
     size_.push_back(bytes);
+    born_.push_back(now_);
     path_links_.insert(path_links_.end(), links.begin(), links.end());
     path_begin_.push_back(static_cast<std::uint32_t>(path_links_.size()));
     filling_.add_flow(links);
     for (const std::uint32_t l : links) {
         links_[l].crossing.push_back(flow);
         links_[l].outstanding += bytes;
+        longest_ = std::max(longest_, links_[l].outstanding / links_[l].capacity);
     }
     dirty_round_ = 0;
     started_ = true;
     return flow;
 }
 
-// Batching window: epsilon times the least time that the flows of now take, from nothing sent.
 void FlowEngine::update_window() {
     started_ = false;
     if (epsilon_ <= 0.0) return;
-    double longest = 0.0;
+    longest_ = 0.0;
     for (const LinkState& link : links_) {
-        longest = std::max(longest, link.outstanding / link.capacity);
+        longest_ = std::max(longest_, link.outstanding / link.capacity);
     }
-    window_ = epsilon_ * longest;
+    window_ = epsilon_ * longest_;
+}
+
+Picoseconds FlowEngine::window() const {
+    return static_cast<Picoseconds>(std::llround(epsilon_ * longest_));
 }
 
 void FlowEngine::solve() {
@@ -121,7 +126,12 @@ void FlowEngine::move_flow(std::uint32_t flow, std::uint32_t to) {
     double left = mark_[flow];
     std::int32_t* new_row = filling_.row(to);
     if (from == kUnowned) {
-        for (const std::uint32_t l : path(flow)) ++new_row[l];
+        const double waited = filling_.level() * static_cast<double>(now_ - born_[flow]);
+        left -= waited;
+        for (const std::uint32_t l : path(flow)) {
+            ++new_row[l];
+            links_[l].misplaced += waited;
+        }
     } else {
         left -= clock(links_[from]);
         std::int32_t* old_row = filling_.row(from);

@@ -5,9 +5,11 @@
 //      when the clock reaches its mark. A change of rates touches links, not flows.
 //   2. When a flow with bottleneck l ends, the links that filled up before l keep their level: the
 //      filling is rewound to the round of l and goes on from there (level_filling.hpp).
-// With epsilon > 0, completions closer together than epsilon times the duration of the whole are
-// handled as one instant; every flow still ends at its own projected time, and error_bound() says
-// how far the finish may be off.
+// With epsilon > 0, completions closer together than a window, epsilon times the time that the
+// traffic needs on its busiest link, are handled as one instant. Every flow still ends at its own
+// projected time, and error_bound() says how far the finish may be off. Rates are solved when they
+// are asked for: a caller may also gather starts for up to a window; they are made good for the
+// wait.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +38,7 @@ class FlowEngine {
     // A flow of `bytes` over distinct `links`, from now() on. Ids count up from 0.
     std::uint32_t start(std::span<const std::uint32_t> links, double bytes);
     Picoseconds next_completion();  // kNever without flows
+    Picoseconds window() const;     // 0 when exact
     // Goes to `time`, before which nothing completes, without looking.
     void skip_to(Picoseconds time) { now_ = time; }
     // Goes to `time`; appends what completes until then, in order of (time, flow).
@@ -44,6 +47,10 @@ class FlowEngine {
     std::size_t num_active() const { return num_active_; }
     std::int64_t num_instants() const { return num_instants_; }
     double error_bound_seconds() const;
+    // Seconds of the link by which batching has moved bytes so far.
+    double misplaced_seconds(std::uint32_t link) const {
+        return links_[link].misplaced / links_[link].capacity * 1e-12;
+    }
     double rate(std::uint32_t flow);       // bytes per second, now
     double remaining(std::uint32_t flow);  // bytes, now; negative when done
 
@@ -102,9 +109,11 @@ class FlowEngine {
     std::vector<std::uint32_t> owner_;  // [flow] its bottleneck
     std::vector<double> mark_;          // [flow]; bytes while it has no owner
     std::vector<double> size_;          // [flow] bytes
+    std::vector<Picoseconds> born_;     // [flow] when it was started
     std::vector<std::uint32_t> path_begin_{0}, path_links_;
     std::vector<Pending> batch_;  // what completes next, taken out of the heaps
     double batch_time_ = 0.0;
+    double longest_ = 0.0;  // picoseconds that the outstanding bytes need on their busiest link
     double window_ = 0.0;
     std::size_t num_active_ = 0;
     std::int64_t num_instants_ = 0;

@@ -14,7 +14,7 @@
 namespace headway::sim {
 namespace {
 
-constexpr int kSaveEvery = 8;
+constexpr int kSaveEvery = 16;
 constexpr int kWidth = 8;
 constexpr double kNone = 1e300;  // candidate level of a link without unfrozen flows
 

@@ -14,10 +14,12 @@ Network::Network(const Topology& topology, double epsilon, bool record)
     parent_.resize(links);
     std::iota(parent_.begin(), parent_.end(), 0U);
     in_flight_.assign(links, 0);
+    misplaced_.assign(links, 0.0);
     bytes_.assign(links, 0.0);
     busy_.assign(links, 0);
     busy_since_.assign(links, 0);
     bytes_at_begin_.assign(links, 0.0);
+    seen_.assign(links, 0);
 }
 
 std::uint32_t Network::root(std::uint32_t link) {
@@ -31,31 +33,50 @@ void Network::join(std::uint32_t a, std::uint32_t b) {
     parent_[std::max(a, b)] = std::min(a, b);
 }
 
-std::vector<std::uint32_t> Network::open(std::span<const Path> paths, Picoseconds now) {
-    std::vector<std::uint32_t> touched;
-    std::vector<bool> seen(set_of_.size(), false);
-    const auto touch = [&](std::uint32_t link) {
-        if (!seen[link]) touched.push_back(link);
-        seen[link] = true;
-    };
+// The links of the paths, each joined to the others of its paths.
+std::vector<std::uint32_t> Network::own_links(std::span<const Path> paths) {
+    std::vector<std::uint32_t> links;
     for (const Path& path : paths) {
         for (const std::uint32_t l : path.span()) {
-            touch(l);
-            join(path.links[0], l);
+            if (!seen_[l]) links.push_back(l);
+            seen_[l] = 1;
+            join(l, path.links[0]);
         }
     }
-    const std::size_t own = touched.size();
-    for (std::size_t k = 0; k < own; ++k) {  // a set that is met is met with all its links
-        const int set = set_of_[touched[k]];
-        if (set == kNoSet) continue;
-        for (const std::uint32_t l : sets_[static_cast<std::size_t>(set)]->links) {
-            touch(l);
-            join(touched[k], l);
-        }
+    for (const std::uint32_t l : links) seen_[l] = 0;
+    return links;
+}
+
+// Adds all links of the sets that own one of `links`.
+void Network::join_met_sets(std::vector<std::uint32_t>& links) {
+    std::vector<int> met;
+    for (const std::uint32_t l : links) {
+        if (set_of_[l] != kNoSet) met.push_back(set_of_[l]);
     }
-    std::ranges::sort(touched);
+    std::ranges::sort(met);
+    met.erase(std::unique(met.begin(), met.end()), met.end());
+    for (const int set : met) {
+        const std::vector<std::uint32_t>& all = sets_[static_cast<std::size_t>(set)]->links;
+        for (const std::uint32_t l : all) join(l, all[0]);
+        links.insert(links.end(), all.begin(), all.end());
+    }
+    std::ranges::sort(links);
+    links.erase(std::unique(links.begin(), links.end()), links.end());
+}
+
+double Network::misplaced(std::uint32_t link) const {
+    if (set_of_[link] == kNoSet) return misplaced_[link];
+    const LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[link])];
+    return misplaced_[link] + set.engine.misplaced_seconds(local_[link]);
+}
+
+Network::Opened Network::open(std::span<const Path> paths, Picoseconds now) {
+    Opened opened;
+    std::vector<std::uint32_t> touched = own_links(paths);
+    for (const std::uint32_t l : touched) opened.links.emplace_back(l, misplaced(l));
+    join_met_sets(touched);
     std::vector<std::vector<std::uint32_t>> groups(set_of_.size());
-    std::vector<std::uint32_t> roots;
+    std::vector<std::uint32_t>& roots = opened.sets;
     for (const std::uint32_t l : touched) {
         const std::uint32_t r = root(l);
         if (groups[r].empty()) roots.push_back(r);
@@ -64,11 +85,12 @@ std::vector<std::uint32_t> Network::open(std::span<const Path> paths, Picosecond
     for (const std::uint32_t l : touched) parent_[l] = l;
     for (const std::uint32_t r : roots) {
         const int set = set_of_[r];
-        const bool same = set != kNoSet && sets_[static_cast<std::size_t>(set)]->links == groups[r];
+        const bool same =
+            set != kNoSet && sets_[static_cast<std::size_t>(set)]->links.size() == groups[r].size();
         if (!same) make_set(std::move(groups[r]), now);
         ++sets_[static_cast<std::size_t>(set_of_[r])]->opened;
     }
-    return roots;
+    return opened;
 }
 
 // A new set over `links`, with the messages of the sets that it swallows.
@@ -83,19 +105,18 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
     old_sets.erase(std::unique(old_sets.begin(), old_sets.end()), old_sets.end());
     auto set = std::make_unique<LinkSet>(LinkSet{
         .links = std::move(links), .engine = FlowEngine(capacity, epsilon_), .messages = {}});
+    for (const int index : old_sets) retire(*sets_[static_cast<std::size_t>(index)]);
     for (std::uint32_t k = 0; k < set->links.size(); ++k) local_[set->links[k]] = k;
     set->engine.skip_to(now);
     for (const int index : old_sets) {
         LinkSet& old = *sets_[static_cast<std::size_t>(index)];
         old.engine.skip_to(now);
+        (void)old.engine.next_completion();  // gives gathered starts their rates
         for (std::uint32_t flow = 0; flow < old.messages.size(); ++flow) {
             const double left = old.engine.remaining(flow);
             if (left >= 0.0) start_in(*set, old.messages[flow].path, left, old.messages[flow].tag);
         }
         set->opened += old.opened;
-        set->error_before =
-            std::max(set->error_before, old.error_before + old.engine.error_bound_seconds());
-        num_instants_ += old.engine.num_instants();
         sets_[static_cast<std::size_t>(index)].reset();
     }
     const auto free = std::ranges::find_if(sets_, [](const auto& s) { return s == nullptr; });
@@ -108,18 +129,27 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
     }
 }
 
-double Network::close(std::span<const std::uint32_t> sets) {
+void Network::retire(LinkSet& set) {
+    for (const std::uint32_t l : set.links) misplaced_[l] = misplaced(l);
+    num_instants_ += set.engine.num_instants();
+}
+
+double Network::close(const Opened& opened) {
     double error = 0.0;
-    for (const std::uint32_t link : sets) {
+    for (const auto& [link, before] : opened.links) {
+        error = std::max(error, misplaced(link) - before);
+    }
+    Picoseconds window = 0;
+    for (const std::uint32_t link : opened.sets) {
         auto& set = sets_[static_cast<std::size_t>(set_of_[link])];
-        error = std::max(error, set->error_before + set->engine.error_bound_seconds());
+        window = std::max(window, set->engine.window());
         if (--set->opened > 0) continue;
         assert(set->engine.num_active() == 0);
-        num_instants_ += set->engine.num_instants();
+        retire(*set);
         for (const std::uint32_t l : set->links) set_of_[l] = kNoSet;
         set.reset();
     }
-    return error;
+    return error + 0.5e-12 * static_cast<double>(window);
 }
 
 void Network::start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag) {
@@ -127,7 +157,8 @@ void Network::start_in(LinkSet& set, const Path& path, double wire_bytes, std::u
     for (const std::uint32_t l : path.span()) inside.add(local_[l]);
     set.engine.start(inside.span(), wire_bytes);
     set.messages.push_back({path, tag});
-    set.changed = true;
+    if (epsilon_ <= 0.0) set.changed = true;
+    set.next = std::min(set.next, set.engine.now() + set.engine.window());
 }
 
 void Network::start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
@@ -173,6 +204,7 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
     for (const auto& set : sets_) {
         if (!set || set->next != time) continue;
         completions_.clear();
+        set->engine.skip_to(time);
         set->engine.advance(time, completions_);
         set->changed = true;
         for (const Completion& c : completions_) {

@@ -29,10 +29,15 @@ class Network {
     // record: keep every busy interval of every link, for traces.
     Network(const Topology& topology, double epsilon, bool record);
 
-    // One link of each set that the paths fall into: what close() wants back.
-    std::vector<std::uint32_t> open(std::span<const Path> paths, Picoseconds now);
-    // The seconds by which batching may have moved the end of what ran on the sets.
-    double close(std::span<const std::uint32_t> sets);
+    // What an operation holds open: one link of each set that its paths fall into, and all its
+    // links with what batching had moved on them before.
+    struct Opened {
+        std::vector<std::uint32_t> sets;
+        std::vector<std::pair<std::uint32_t, double>> links;
+    };
+    Opened open(std::span<const Path> paths, Picoseconds now);
+    // The seconds by which batching may have moved the end of what ran on the links meanwhile.
+    double close(const Opened& opened);
 
     // `bytes` are charged to the links' totals, `wire_bytes` (>= bytes) take time on them.
     void start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
@@ -58,15 +63,18 @@ class Network {
         FlowEngine engine;
         std::vector<Message> messages;  // [flow of the engine]
         int opened = 0;                 // operations that use it
-        Picoseconds next = kNever;
-        bool changed = false;  // `next` is out of date
-        double error_before = 0.0;
+        Picoseconds next = kNever;      // delivery, or the end of gathering starts
+        bool changed = false;           // `next` is out of date
     };
     static constexpr int kNoSet = -1;
 
     std::uint32_t root(std::uint32_t link);
     void join(std::uint32_t a, std::uint32_t b);
+    double misplaced(std::uint32_t link) const;
+    void retire(LinkSet& set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
+    std::vector<std::uint32_t> own_links(std::span<const Path> paths);
+    void join_met_sets(std::vector<std::uint32_t>& links);
     void start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag);
     void occupy(std::uint32_t link, double bytes, Picoseconds now);
     void release(std::uint32_t link, Picoseconds time);
@@ -79,11 +87,13 @@ class Network {
     std::vector<std::uint32_t> local_;            // [link] index inside its set
     std::vector<std::uint32_t> parent_;           // [link] union-find, identity between calls
     std::vector<int> in_flight_;                  // [link]
+    std::vector<double> misplaced_;               // [link] seconds, by engines that are gone
     std::vector<double> bytes_;
     std::vector<Picoseconds> busy_, busy_since_;
     std::vector<double> bytes_at_begin_;
     std::vector<LinkInterval> intervals_;
     std::vector<Completion> completions_;
+    std::vector<std::uint8_t> seen_;  // [link] scratch of open()
     std::int64_t num_messages_ = 0, num_instants_ = 0;
 };
 

@@ -46,8 +46,7 @@ struct RunningOperation {
     };
     Operation operation;
     std::vector<StageState> stages;
-    std::vector<std::uint32_t> sets;  // opened in the network
-    bool opened = false;
+    std::optional<Network::Opened> opened;  // in the network
     int members_done = 0;
     int task = 0, group = 0;
 };
@@ -288,8 +287,7 @@ class Simulation {
         for (const Stage& stage : run.operation.stages) {
             for (const Message& m : stage.messages) paths.push_back(m.path);
         }
-        run.sets = network_.open(paths, now_);
-        run.opened = true;
+        run.opened = network_.open(paths, now_);
     }
 
     void arm(int r, int task, int stage_index) {
@@ -388,7 +386,7 @@ class Simulation {
         if (++run.members_done < static_cast<int>(run.operation.members.size())) return;
         if (run.opened) {
             double& error = error_of_task_[static_cast<std::size_t>(task)];
-            error = std::max(error, network_.close(run.sets));
+            error = std::max(error, network_.close(*run.opened));
         }
         operations_[static_cast<std::size_t>(task)][static_cast<std::size_t>(run.group)].reset();
     }
