@@ -11,6 +11,12 @@ constexpr auto kVerbs = std::to_array<Verb>({
     {"Predict and simulate", "predict", "step time, phases, traffic and memory of every plan",
      run_predict},
     {"Predict and simulate", "explain", "where the time of one phase comes from", run_explain},
+    {"Predict and simulate", "simulate", "the step rank by rank on the cluster's links",
+     run_simulate},
+    {"Predict and simulate", "alltoall", "one uneven all-to-all, given as a matrix of bytes",
+     run_alltoall},
+    {"Predict and simulate", "matrix", "the bytes of an exchange, to replay with nccl-tests",
+     run_matrix},
 
     // Measure and check
     {"Measure and check", "validate", "predictions against published measurements", run_validate},

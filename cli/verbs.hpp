@@ -28,6 +28,9 @@ std::span<const Verb> all_verbs();
 // Predict and simulate
 int run_predict(Args args);
 int run_explain(Args args);
+int run_simulate(Args args);
+int run_alltoall(Args args);
+int run_matrix(Args args);
 
 // Measure and check
 int run_validate(Args args);

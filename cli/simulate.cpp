@@ -1,0 +1,325 @@
+// headway simulate: a scenario in; the step executed rank by rank on the cluster's links out.
+#include "sim/simulate.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/options.hpp"
+#include "cli/output.hpp"
+#include "cli/resources.hpp"
+#include "cli/scenario_options.hpp"
+#include "models/cost/predict.hpp"
+#include "models/cost/program.hpp"
+#include "models/report/atomic_file.hpp"
+#include "models/report/human.hpp"
+#include "models/report/text_table.hpp"
+#include "models/report/timeline_csv.hpp"
+#include "models/report/trace.hpp"
+#include "models/report/version.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kDefaultEpsilon = 1e-2;
+
+CommandHelp help() {
+    return {.usage = "simulate SCENARIO.yaml [options]",
+            .about =
+                "Executes one training step of every plan, rank by rank, on the links of the\n"
+                "cluster: stragglers under skewed routing, contention on shared links, overlap,\n"
+                "slow links and ranks. Writes the same phases as predict. Exit code 2 if traffic\n"
+                "needs a dead link.",
+            .examples =
+                "  headway simulate scenarios/paper_4gpu.yaml\n"
+                "  headway simulate scenarios/paper_4gpu.yaml --plan hp --trace step.json\n"
+                "  headway simulate scenarios/paper_4gpu.yaml --format csv --out simulated.csv",
+            .positional = {"scenario"}};
+}
+
+po::options_description options() {
+    po::options_description options("Options");
+    add_scenario_options(options);
+    const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
+    options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
+                          "only this plan (may be repeated)")(
+        "format", text("FORMAT")->default_value("table"),
+        "table, json or csv (docs/results_format.md)")("out,o", text("FILE"),
+                                                       "write there instead of to standard output")(
+        "trace", text("FILE"), "also write a trace for ui.perfetto.dev")(
+        "trace-with", po::value<std::vector<std::string>>()->value_name("FILE"),
+        "put the timelines of this CSV (predicted, measured) into the trace too")(
+        "epsilon", po::value<double>()->default_value(kDefaultEpsilon)->value_name("E"),
+        "messages on the same links that end within E of the time their traffic needs count as\n"
+        "ending together; 0: exact. The error this may make is reported")(
+        "layers", po::value<int>()->default_value(0)->value_name("N"),
+        "only the first N layers; 0: all")("micro-batches",
+                                           po::value<int>()->default_value(0)->value_name("N"),
+                                           "only N micro-batches of the step; 0: all")(
+        "sample", po::value<int>()->default_value(0)->value_name("N"), "which draw of the routing")(
+        "help,h", "this text");
+    return options;
+}
+
+struct PlanRun {
+    std::string name;
+    sim::SimulationResult result;
+    Seconds predicted;
+    bool whole_step = true;
+    double cpu_s = 0.0;
+};
+
+struct PhaseRow {
+    Phase phase = Phase::embed;
+    Pass pass = Pass::forward;
+    int count = 0;
+    Seconds mean, longest;  // a rank's total: mean over ranks, and of the rank with the most
+    Bytes bytes;            // sent or moved by the rank with the most
+};
+
+std::vector<PhaseRow> phase_rows(const sim::SimulationResult& result) {
+    struct Total {
+        Seconds time;
+        Bytes bytes;
+        int count = 0;
+    };
+    std::map<std::pair<Pass, Phase>, std::map<int, Total>> totals;
+    for (const Span& s : result.timeline.spans) {
+        Total& t = totals[{s.pass, s.phase}][s.rank];
+        t.time += s.duration;
+        t.bytes += s.bytes;
+        ++t.count;
+    }
+    std::vector<PhaseRow> rows;
+    for (const auto& [key, by_rank] : totals) {
+        PhaseRow row{
+            .phase = key.second, .pass = key.first, .count = by_rank.begin()->second.count};
+        for (const auto& [rank, t] : by_rank) {
+            row.mean += t.time / static_cast<double>(result.rank_finish.size());
+            row.longest = max(row.longest, t.time);
+            row.bytes = max(row.bytes, t.bytes);
+        }
+        rows.push_back(row);
+    }
+    return rows;
+}
+
+// Links by their use, the busiest first.
+std::vector<sim::LinkUse> busiest_links(const sim::SimulationResult& result) {
+    std::vector<sim::LinkUse> links = result.links;
+    std::ranges::stable_sort(links, [](const sim::LinkUse& a, const sim::LinkUse& b) {
+        return a.bytes / a.capacity > b.bytes / b.capacity;
+    });
+    return links;
+}
+
+std::string plan_table(const PlanRun& run) {
+    const sim::SimulationResult& r = run.result;
+    const auto [first, last] = std::ranges::minmax_element(r.rank_finish);
+    std::string text = fmt::format("plan {}: {} a step", run.name, human(r.step));
+    if (r.error_bound > Seconds{})
+        text += fmt::format(" (batching: within {})", human(r.error_bound));
+    if (run.whole_step) {
+        text += fmt::format(", predicted {} ({})", human(run.predicted),
+                            signed_percent(r.step / run.predicted - 1.0));
+    }
+    text += fmt::format("\n  ranks finish between {} (rank {}) and {} (rank {}); {} messages\n\n",
+                        human(*first), first - r.rank_finish.begin(), human(*last),
+                        last - r.rank_finish.begin(), grouped(static_cast<double>(r.messages)));
+    TextTable phases{.head = {"phase", "pass", "times", "mean rank", "longest rank", "of the step"},
+                     .rows = {}};
+    for (const PhaseRow& row : phase_rows(r)) {
+        phases.rows.push_back({std::string(name(row.phase)), std::string(name(row.pass)),
+                               std::to_string(row.count), human(row.mean), human(row.longest),
+                               fmt::format("{:.1f} %", 100.0 * (row.mean / r.step))});
+    }
+    text += phases.to_string();
+    TextTable links{.head = {"link", "bytes", "busy", "of its capacity, while busy", "in the step"},
+                    .rows = {}};
+    for (const sim::LinkUse& l : busiest_links(r)) {
+        if (links.rows.size() == 6) break;
+        const Seconds needed = l.bytes / l.capacity;
+        links.rows.push_back({l.name, human(l.bytes), human(l.busy),
+                              fmt::format("{:.1f} %", 100.0 * (needed / l.busy)),
+                              fmt::format("{:.1f} %", 100.0 * (needed / r.step))});
+    }
+    return links.rows.empty() ? text : text + "\n" + links.to_string();
+}
+
+Json plan_json(const PlanRun& run) {
+    const sim::SimulationResult& r = run.result;
+    Json phases = Json::array(), links = Json::array(), finish = Json::array();
+    for (const PhaseRow& row : phase_rows(r)) {
+        phases.push_back({{"phase", name(row.phase)},
+                          {"pass", name(row.pass)},
+                          {"count", row.count},
+                          {"time_mean_s", row.mean.in(second)},
+                          {"time_max_s", row.longest.in(second)},
+                          {"bytes_per_rank_max", row.bytes.in(byte)}});
+    }
+    for (const sim::LinkUse& l : r.links) {
+        links.push_back({{"name", l.name},
+                         {"bytes_per_s", l.capacity.in(byte / second)},
+                         {"bytes", l.bytes.in(byte)},
+                         {"busy_s", l.busy.in(second)}});
+    }
+    for (const Seconds t : r.rank_finish) finish.push_back(t.in(second));
+    Json json = {{"name", run.name},
+                 {"step_time_s", r.step.in(second)},
+                 {"error_bound_s", r.error_bound.in(second)}};
+    if (run.whole_step) json["predicted_step_time_s"] = run.predicted.in(second);
+    json.update({{"phases", phases},
+                 {"rank_finish_s", finish},
+                 {"links", links},
+                 {"messages", r.messages},
+                 {"instants", r.instants},
+                 {"events", r.events},
+                 {"cpu_s", run.cpu_s}});
+    return json;
+}
+
+std::string formatted(const Scenario& scenario, const std::vector<PlanRun>& runs,
+                      const std::string& format) {
+    if (format == "csv") {
+        std::vector<Timeline> timelines;
+        for (const PlanRun& run : runs) timelines.push_back(run.result.timeline);
+        return timelines_to_csv(timelines);
+    }
+    if (format == "json") {
+        Json plans = Json::array();
+        for (const PlanRun& run : runs) plans.push_back(plan_json(run));
+        return Json{{"scenario", scenario.name},
+                    {"profile", scenario.profile->name},
+                    {"version", version()},
+                    {"seed", scenario.routing.seed},
+                    {"source", "simulated"},
+                    {"plans", plans},
+                    {"peak_rss_bytes", peak_rss_bytes()}}
+                   .dump(2) +
+               "\n";
+    }
+    std::string text =
+        fmt::format("scenario {} on {} ({} ranks), profile {}\n", scenario.name,
+                    scenario.cluster.name, scenario.cluster.num_ranks(), scenario.profile->name);
+    for (const PlanRun& run : runs) text += "\n" + plan_table(run);
+    return text;
+}
+
+TraceSource trace_source(const PlanRun& run) {
+    const sim::SimulationResult& r = run.result;
+    TraceSource source{.name = run.name + " simulated", .timeline = &r.timeline};
+    for (const sim::Arrow& a : r.arrows) {
+        source.arrows.push_back({.from = a.from, .to = a.to, .begin = a.begin, .end = a.end});
+    }
+    for (const sim::LinkActivity& a : r.activity) {
+        source.counters.push_back({.name = r.links[static_cast<std::size_t>(a.link)].name,
+                                   .begin = a.begin,
+                                   .end = a.end,
+                                   .bytes = a.bytes});
+    }
+    return source;
+}
+
+void write_trace_file(const std::string& file, const std::vector<PlanRun>& runs,
+                      const po::variables_map& values) {
+    std::vector<Timeline> others;
+    if (values.count("trace-with") > 0) {
+        for (const auto& name : values["trace-with"].as<std::vector<std::string>>()) {
+            for (Timeline& t : read_timelines(std::filesystem::path(name))) {
+                others.push_back(std::move(t));
+            }
+        }
+    }
+    std::vector<TraceSource> sources;
+    for (const PlanRun& run : runs) sources.push_back(trace_source(run));
+    for (const Timeline& t : others) {
+        const auto source = static_cast<std::size_t>(t.source);
+        sources.push_back({.name = t.plan + " " + std::string(kSourceNames[source]),
+                           .timeline = &t,
+                           .arrows = {},
+                           .counters = {}});
+    }
+    AtomicFile out(file);
+    write_trace(out.stream(), sources);
+    out.commit();
+}
+
+PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology& topology,
+                 const ProgramOptions& program_options, double epsilon, bool trace) {
+    const double before = cpu_seconds();
+    const Program program = build_program(scenario, plan, profile_of(scenario), program_options);
+    Progress progress("simulate " + plan.name);
+    PlanRun run{.name = plan.name, .result = {}};
+    run.result = sim::simulate(
+        program, topology,
+        {.epsilon = epsilon, .trace = trace, .progress = [&](std::size_t done, std::size_t total) {
+             progress.update(done, total);
+         }});
+    run.cpu_s = cpu_seconds() - before;
+    Timeline& timeline = run.result.timeline;
+    timeline.scenario = scenario.name;
+    timeline.plan = plan.name;
+    timeline.profile = scenario.profile->name;
+    timeline.version = version();
+    timeline.seed = scenario.routing.seed;
+    return run;
+}
+
+double checked_epsilon(const po::variables_map& values) {
+    const double epsilon = values["epsilon"].as<double>();
+    if (epsilon >= 0.0 && epsilon <= 1.0) return epsilon;
+    throw InputError(InputProblem{.where = "--epsilon",
+                                  .found = fmt::format("{}", epsilon),
+                                  .accepted = "a number from 0 (exact) to 1",
+                                  .hint = ""});
+}
+
+}  // namespace
+
+int run_simulate(Args args) {
+    const auto values = parse_options(args, help(), options());
+    if (!values) return kDone;
+    const std::string format =
+        one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");
+    Scenario scenario = load_scenario(*values, "simulate");
+    const ProgramOptions program_options{.sample = whole_number(*values, "sample", 0, 1'000'000),
+                                         .num_layers = whole_number(*values, "layers", 0, 100'000)};
+    const int micro_batches = whole_number(*values, "micro-batches", 0, 1'000'000);
+    const auto trace = optional_text(*values, "trace");
+    const double epsilon = checked_epsilon(*values);
+    std::vector<std::string> names, wanted;
+    for (const Plan& plan : scenario.plans) names.push_back(plan.name);
+    if (values->count("plan") > 0) wanted = (*values)["plan"].as<std::vector<std::string>>();
+    for (const std::string& plan : wanted) one_of(plan, names, "--plan");
+    const bool whole_step = program_options.num_layers == 0;
+    if (micro_batches > 0) {
+        scenario.batch.num_micro_batches =
+            std::min(micro_batches, scenario.batch.num_micro_batches);
+    }
+    Prediction prediction;
+    if (whole_step) prediction = predict(scenario, profile_of(scenario), {.only_plans = wanted});
+    const sim::Topology topology(scenario.cluster, scenario.routing.seed);
+    std::vector<PlanRun> runs;
+    for (const Plan& plan : scenario.plans) {
+        if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
+        PlanRun run =
+            run_plan(scenario, plan, topology, program_options, epsilon, trace.has_value());
+        run.whole_step = whole_step;
+        for (const PlanPrediction& p : prediction.plans) {
+            if (p.name == plan.name) run.predicted = p.step;
+        }
+        runs.push_back(std::move(run));
+    }
+    if (trace) write_trace_file(*trace, runs, *values);
+    write_result(formatted(scenario, runs, format), optional_text(*values, "out"));
+    return kDone;
+}
+
+}  // namespace headway::cli

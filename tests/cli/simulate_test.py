@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""headway simulate, alltoall and matrix on a shipped scenario.
+
+usage: simulate_test.py HEADWAY SCENARIO.yaml
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HEADWAY = ""
+SCENARIO = ""
+
+
+def headway(*words):
+    return subprocess.run(
+        [HEADWAY, *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+class Simulate(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def run_well(self, *words) -> str:
+        result = headway(*words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def expect_bad_input(self, *words, fragment):
+        result = headway(*words)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn(fragment, result.stderr)
+
+    def test_json_has_phases_links_and_ranks(self):
+        result = json.loads(self.run_well("simulate", SCENARIO, "--format", "json"))
+        plan = result["plans"][0]
+        self.assertEqual(len(plan["rank_finish_s"]), 4)
+        self.assertAlmostEqual(max(plan["rank_finish_s"]), plan["step_time_s"], delta=1e-12)
+        self.assertIn("dispatch", [p["phase"] for p in plan["phases"]])
+        for link in plan["links"]:
+            self.assertLessEqual(link["bytes"] / link["bytes_per_s"], link["busy_s"] * 1.001)
+
+    def test_exact_and_batched_agree_within_the_bound(self):
+        def step(epsilon):
+            words = ("--plan", "ep_naive", "--format", "json", "--epsilon", epsilon)
+            return json.loads(self.run_well("simulate", SCENARIO, *words))["plans"][0]
+
+        exact, rough = step("0"), step("0.05")
+        self.assertEqual(exact["error_bound_s"], 0)
+        gap = abs(exact["step_time_s"] - rough["step_time_s"])
+        self.assertLessEqual(gap, rough["error_bound_s"])
+
+    def test_csv_is_a_timeline_and_runs_are_equal(self):
+        first = self.run_well("simulate", SCENARIO, "--plan", "hp", "--format", "csv")
+        self.assertIn("simulated", first)
+        self.assertEqual(
+            first, self.run_well("simulate", SCENARIO, "--plan", "hp", "--format", "csv")
+        )
+
+    def test_trace_is_json_and_takes_other_timelines(self):
+        trace, predicted = self.folder / "trace.json", self.folder / "predicted.csv"
+        self.run_well("predict", SCENARIO, "--plan", "hp", "--format", "csv", "--out", predicted)
+        self.run_well(
+            "simulate", SCENARIO, "--plan", "hp", "--trace", trace, "--trace-with", predicted
+        )
+        events = json.loads(trace.read_text())["traceEvents"]
+        kinds = {event["ph"] for event in events}
+        self.assertEqual(kinds, {"M", "X", "s", "f", "C"})
+        names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+        self.assertIn("hp simulated: rank 3", names)
+        self.assertIn("hp predicted: busiest rank", names)
+
+    def test_matrix_replays_in_alltoall(self):
+        csv, nccl = self.folder / "m.csv", self.folder / "m.txt"
+        self.run_well("matrix", SCENARIO, "--plan", "ep_naive", "--out", csv)
+        self.run_well(
+            "matrix", SCENARIO, "--plan", "ep_naive", "--format", "nccl-tests", "--out", nccl
+        )
+        cluster = self.folder / "c.yaml"
+        cluster.write_text(self.cluster_text())
+        answers = []
+        for matrix in (csv, nccl):
+            text = self.run_well(
+                "alltoall", "--matrix", matrix, "--cluster", cluster, "--format", "json"
+            )
+            answer = json.loads(text)
+            for key in ("cpu_s", "peak_rss_bytes"):
+                self.assertGreater(answer.pop(key), 0)
+            answers.append(answer)
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual(answers[0]["flows"], 12)
+        self.assertGreaterEqual(
+            answers[0]["completion_s"] * (1 + 1e-9) + 1e-12, answers[0]["lower_bound_s"]
+        )
+        self.assertEqual(answers[0]["error_bound_s"], 0)
+
+    def test_hp_is_uniform(self):
+        rows = self.run_well("matrix", SCENARIO, "--plan", "hp").split()
+        self.assertEqual(len({cell for row in rows for cell in row.split(",")}), 1)
+
+    def cluster_text(self, extra=""):
+        return f"preset: dgx_h100\nnodes: 1\ngpus_per_node: 4\nnvlink: {{domain: 4}}\n{extra}"
+
+    def test_bad_input(self):
+        matrix = self.folder / "m.csv"
+        matrix.write_text("0,1\n2,x\n")
+        cluster = self.folder / "c.yaml"
+        cluster.write_text(self.cluster_text())
+        words = ("alltoall", "--matrix", matrix, "--cluster", cluster)
+        self.expect_bad_input(*words, fragment="m.csv:2:3: 'x'")
+        matrix.write_text("0,1\n2,0\n")
+        self.expect_bad_input(*words, fragment="a matrix of 2 ranks; accepted: 4 ranks")
+        self.expect_bad_input(*words, "--epsilon", "2", fragment="--epsilon")
+        self.expect_bad_input("matrix", SCENARIO, fragment="--plan")
+        self.expect_bad_input(
+            "matrix", SCENARIO, "--plan", "hp", "--phase", "dispatch", fragment="no such exchange"
+        )
+        self.expect_bad_input("simulate", SCENARIO, "--epsilon", "-1", fragment="--epsilon")
+
+    def test_a_dead_link_is_an_error_that_names_it(self):
+        matrix, cluster = self.folder / "m.csv", self.folder / "c.yaml"
+        matrix.write_text("0,1,1,1\n1,0,1,1\n1,1,0,1\n1,1,1,0\n")
+        cluster.write_text(
+            self.cluster_text("link_overrides: [{link: nvlink_down:2, bandwidth_factor: 0}]\n")
+        )
+        self.expect_bad_input(
+            "alltoall",
+            "--matrix",
+            matrix,
+            "--cluster",
+            cluster,
+            fragment="rank 0 cannot reach rank 2: link nvlink_down:2 is dead",
+        )
+
+
+if __name__ == "__main__":
+    HEADWAY, SCENARIO = sys.argv[1], sys.argv[2]
+    unittest.main(argv=sys.argv[:1])
