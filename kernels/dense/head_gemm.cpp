@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "kernels/check.hpp"
-#include "kernels/grouped_gemm/grouped_gemm.hpp"
+#include "kernels/dense/sum_parts.hpp"
 
 namespace headway::kernels {
 namespace {
@@ -13,6 +13,18 @@ constexpr std::size_t kWorkspaceLimit = std::size_t{32} << 20;
 
 GroupedShape one_group(const HeadShape& s, int n, int k) {
     return {.num_groups = 1, .n = n, .k = k, .capacity_rows = s.num_tokens, .num_sms = s.num_sms};
+}
+
+// Parts of the tokens that fill the multiprocessors with 128 x 256 tiles of dW.
+int parts_for(const HeadShape& s) {
+    int device = 0, sms = s.num_sms;
+    HEADWAY_CUDA_CHECK(cudaGetDevice(&device));
+    if (sms == 0)
+        HEADWAY_CUDA_CHECK(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+    const int a = s.columns(), b = s.model_dim;
+    const int tiles =
+        std::min((a + 127) / 128 * ((b + 255) / 256), (b + 127) / 128 * ((a + 255) / 256));
+    return std::clamp(sms / tiles, 1, 16);
 }
 
 }  // namespace
@@ -24,7 +36,10 @@ HeadGemms::HeadGemms(HeadImpl impl, cublasLtHandle_t handle, const HeadShape& s)
     if (impl == HeadImpl::hopper && s.head_dim % 64 != 0)
         throw std::invalid_argument(
             "head GEMMs: hopper needs a head width that is a multiple of 64");
-    if (impl == HeadImpl::library) plans_.emplace(make_plans(handle, s));
+    if (impl == HeadImpl::library)
+        plans_.emplace(make_plans(handle, s));
+    else
+        wgrad_parts_ = parts_for(s);
 }
 
 HeadGemms::Plans HeadGemms::make_plans(cublasLtHandle_t handle, const HeadShape& s) {
@@ -77,7 +92,10 @@ std::size_t HeadGemms::rows_bytes() const {
 }
 
 std::size_t HeadGemms::workspace_bytes() const {
-    if (!plans_) return 0;
+    if (!plans_) {
+        const std::size_t dw = std::size_t(shape_.columns()) * shape_.model_dim * sizeof(float);
+        return wgrad_parts_ > 1 ? wgrad_parts_ * dw : 0;
+    }
     const Plans& p = *plans_;
     const std::size_t gemm =
         std::max({p.project.workspace_bytes(), p.project_dgrad.workspace_bytes(),
@@ -102,6 +120,16 @@ const __nv_bfloat16* HeadGemms::to_rows(const bf16* heads, void* workspace,
                               heads + std::size_t(h) * shape_.num_tokens * shape_.head_dim, line,
                               line, shape_.num_tokens, cudaMemcpyDeviceToDevice, stream));
     return rows;
+}
+
+void HeadGemms::wgrad_hopper(GroupedWgrad call, float* dw, void* workspace,
+                             cudaStream_t stream) const {
+    call.shape.num_groups = wgrad_parts_;
+    call.dw_fp32 = wgrad_parts_ > 1 ? static_cast<float*>(workspace) : dw;
+    grouped_wgrad_hopper(call, stream);
+    const std::int64_t count = std::int64_t{shape_.columns()} * shape_.model_dim;
+    if (wgrad_parts_ > 1)
+        sum_parts(static_cast<const float*>(workspace), wgrad_parts_, count, dw, stream);
 }
 
 void HeadGemms::project(const bf16* x, const bf16* w, bf16* y_heads, void* workspace,
@@ -132,12 +160,11 @@ void HeadGemms::project_wgrad(const bf16* dy_heads, const bf16* x, float* dw, vo
                               cudaStream_t stream) const {
     if (plans_)
         return plans_->project_wgrad.run(dy_heads, x, dw, gemm_workspace(workspace), stream);
-    grouped_wgrad_hopper({.shape = one_group(shape_, shape_.columns(), shape_.model_dim),
-                          .dc = dy_heads,
-                          .a = x,
-                          .dw_fp32 = dw,
-                          .dc_head_width = shape_.head_dim},
-                         stream);
+    wgrad_hopper({.shape = one_group(shape_, shape_.columns(), shape_.model_dim),
+                  .dc = dy_heads,
+                  .a = x,
+                  .dc_head_width = shape_.head_dim},
+                 dw, workspace, stream);
 }
 
 void HeadGemms::merge(const bf16* o_heads, const bf16* w, bf16* y, void* workspace,
@@ -167,12 +194,11 @@ void HeadGemms::merge_dgrad(const bf16* dy, const bf16* w, bf16* do_heads, void*
 void HeadGemms::merge_wgrad(const bf16* dy, const bf16* o_heads, float* dw, void* workspace,
                             cudaStream_t stream) const {
     if (plans_) return plans_->merge_wgrad.run(dy, o_heads, dw, gemm_workspace(workspace), stream);
-    grouped_wgrad_hopper({.shape = one_group(shape_, shape_.model_dim, shape_.columns()),
-                          .dc = dy,
-                          .a = o_heads,
-                          .dw_fp32 = dw,
-                          .a_head_width = shape_.head_dim},
-                         stream);
+    wgrad_hopper({.shape = one_group(shape_, shape_.model_dim, shape_.columns()),
+                  .dc = dy,
+                  .a = o_heads,
+                  .a_head_width = shape_.head_dim},
+                 dw, workspace, stream);
 }
 
 }  // namespace headway::kernels

@@ -3,14 +3,16 @@
 //   head_project  Y[h,t,:] = Wp[h] x[t]          Wp [H d_h, d], x [T, d]
 //   head_merge    y[t] = Wm concat_h O[h,t,:]     Wm [d, H d_h]
 // and their gradients. 2 T d H d_h FLOPs each. Implementations: `library`, cuBLASLt (strided
-// batches write head- major rows directly; reading them needs a copy to row-major first, so two of
+// batches write head-major rows directly; reading them needs a copy to row-major first, so two of
 // the six calls take a workspace), and `hopper`, the wgmma kernel of grouped_gemm through
-// three-dimensional tensor maps (no copy, d_h a multiple of 64).
+// three-dimensional tensor maps (no copy, d_h a multiple of 64). A weight gradient with fewer tiles
+// than multiprocessors splits the tokens and sums the parts in order.
 #pragma once
 
 #include <optional>
 
 #include "kernels/dense/dense_gemm.hpp"
+#include "kernels/grouped_gemm/grouped_gemm.hpp"
 
 namespace headway::kernels {
 
@@ -49,11 +51,13 @@ class HeadGemms {
     };
     static Plans make_plans(cublasLtHandle_t handle, const HeadShape& s);
     [[nodiscard]] std::size_t rows_bytes() const;
+    void wgrad_hopper(GroupedWgrad call, float* dw, void* workspace, cudaStream_t stream) const;
     const bf16* to_rows(const bf16* heads, void* workspace, cudaStream_t stream) const;
     [[nodiscard]] void* gemm_workspace(void* workspace) const;
 
     HeadShape shape_;
     std::optional<Plans> plans_;  // library only
+    int wgrad_parts_ = 1;         // hopper only
 };
 
 }  // namespace headway::kernels

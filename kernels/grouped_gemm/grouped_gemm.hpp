@@ -30,8 +30,8 @@ struct GroupedShape {
     int n = 0;                       // rows of one W[g]; a multiple of 8 (16 for swiglu)
     int k = 0;                       // columns of one W[g]; a multiple of 8
     std::int64_t capacity_rows = 0;  // rows allocated in A and C; at least offsets[num_groups]
-    // Device, num_groups + 1, non-decreasing, first one 0. Null (Hopper only): one group of all
-    // rows.
+    // Device, num_groups + 1, non-decreasing, first one 0. Null (Hopper only): equal slices of all
+    // rows, multiples of 64 (the last ones may be shorter or empty).
     const int* offsets = nullptr;
     int num_sms = 0;  // multiprocessors to use; 0: all (fewer leaves room for communication)
 };

@@ -17,7 +17,8 @@ __device__ __forceinline__ TileWalk make_walk(const HopperParams& p) {
     const bool wgrad = C::kForm == GroupedForm::wgrad;
     TileWalk walk{};
     walk.offsets = p.offsets;
-    walk.single_rows = p.rows;
+    walk.num_rows = p.rows;
+    walk.slice_rows = p.slice_rows;
     walk.num_groups = p.num_groups;
     walk.rows_per_tile = wgrad ? 0 : C::kTileM;
     walk.fixed_m_tiles = wgrad ? (p.out_m + C::kTileM - 1) / C::kTileM : 0;

@@ -56,6 +56,7 @@ inline HopperParams params_of(const GroupedShape& s) {
     p.offsets = s.offsets;
     p.num_groups = s.num_groups;
     p.rows = static_cast<int>(s.capacity_rows);
+    p.slice_rows = (p.rows + s.num_groups * 64 - 1) / (s.num_groups * 64) * 64;
     p.a_width = p.b_width = p.c_width = row_major_width;
     return p;
 }

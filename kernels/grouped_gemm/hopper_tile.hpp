@@ -8,10 +8,8 @@
 namespace headway::kernels {
 
 inline void check_grouped_shape(const GroupedShape& s) {
-    const bool offsets_missing = s.offsets == nullptr && s.num_groups != 1;
-    if (s.num_groups <= 0 || s.n <= 0 || s.k <= 0 || s.capacity_rows < 0 || offsets_missing)
-        throw std::invalid_argument(
-            "grouped GEMM: groups, n, k must be positive, and several groups need offsets");
+    if (s.num_groups <= 0 || s.n <= 0 || s.k <= 0 || s.capacity_rows < 0)
+        throw std::invalid_argument("grouped GEMM: groups, n and k must be positive");
     if (s.n % 8 != 0 || s.k % 8 != 0)
         throw std::invalid_argument("grouped GEMM: n and k must be multiples of 8 (16-byte rows)");
     if (s.capacity_rows > 0x7FFFFFFF - 256)

@@ -13,8 +13,8 @@ struct GroupTile {
 };
 
 struct TileWalk {
-    const int* offsets;  // null: one group of single_rows rows
-    int single_rows;
+    const int* offsets;  // null: equal slices of slice_rows of all num_rows
+    int num_rows, slice_rows;
     int num_groups;
     int rows_per_tile;  // 0: every group has fixed_m_tiles, whatever its rows
     int fixed_m_tiles;
@@ -27,8 +27,9 @@ struct TileWalk {
         const int group = window + lane;
         lane_begin = lane_rows = 0;
         if (group < num_groups) {
-            lane_begin = offsets == nullptr ? 0 : offsets[group];
-            lane_rows = offsets == nullptr ? single_rows : offsets[group + 1] - lane_begin;
+            lane_begin = offsets == nullptr ? min(group * slice_rows, num_rows) : offsets[group];
+            lane_rows = offsets == nullptr ? min(slice_rows, num_rows - lane_begin)
+                                           : offsets[group + 1] - lane_begin;
         }
         const int m_tiles =
             rows_per_tile > 0 ? (lane_rows + rows_per_tile - 1) / rows_per_tile : fixed_m_tiles;

@@ -1,4 +1,4 @@
-// Shared-memory barriers (mbarrier), named barriers, cluster helpers and register reallocation: the
+// Shared-memory barriers (mbarrier), named barriers and register reallocation: the
 // few PTX instructions that CUDA C++ has no function for. Source: PTX ISA 9.0, "Parallel
 // Synchronization and Communication Instructions". A parity wait returns once the phase of that
 // parity has completed, so a fresh barrier passes a wait on parity 1.
@@ -26,18 +26,6 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* bar) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(smem_addr(bar)) : "memory");
 }
 
-// Arrives on the barrier at the same shared-memory offset of block `cta_rank` of this cluster.
-__device__ __forceinline__ void mbarrier_arrive_remote(uint64_t* bar, uint32_t cta_rank) {
-    asm volatile(
-        "{\n"
-        ".reg .b32 remote;\n"
-        "mapa.shared::cluster.u32 remote, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
-        "}\n" ::"r"(smem_addr(bar)),
-        "r"(cta_rank)
-        : "memory");
-}
-
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint64_t* bar, uint32_t num_bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(smem_addr(bar)),
                  "r"(num_bytes)
@@ -50,21 +38,6 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* bar, uint32_t parity) {
         ".reg .pred done;\n"
         "WAIT_LOOP:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra WAIT_DONE;\n"
-        "bra WAIT_LOOP;\n"
-        "WAIT_DONE:\n"
-        "}\n" ::"r"(smem_addr(bar)),
-        "r"(parity)
-        : "memory");
-}
-
-// As mbarrier_wait, ordered after arrivals made by other blocks of the cluster.
-__device__ __forceinline__ void mbarrier_wait_cluster(uint64_t* bar, uint32_t parity) {
-    asm volatile(
-        "{\n"
-        ".reg .pred done;\n"
-        "WAIT_LOOP:\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
         "@done bra WAIT_DONE;\n"
         "bra WAIT_LOOP;\n"
         "WAIT_DONE:\n"
@@ -86,17 +59,6 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int num_threads) {
 // engine.
 __device__ __forceinline__ void fence_proxy_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-__device__ __forceinline__ uint32_t cluster_cta_rank() {
-    uint32_t rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
