@@ -3,7 +3,6 @@
 
 #include "kernels/bench/device.hpp"
 #include "kernels/bench/registry.hpp"
-#include "kernels/hp_layer/bench_experts.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
 
 namespace headway::kernels::bench {
@@ -206,7 +205,6 @@ void register_hp_layer_cases(Registry& registry) {
     add("hp_layer_forward", "portable", ExpertImpl::portable, false);
     add("hp_layer_step", "hopper", ExpertImpl::hopper, true);
     add("hp_layer_step", "portable", ExpertImpl::portable, true);
-    register_expert_cases(registry);
 }
 
 }  // namespace headway::kernels::bench
