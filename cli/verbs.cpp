@@ -19,6 +19,9 @@ constexpr auto kVerbs = std::to_array<Verb>({
      run_matrix},
 
     // Measure and check
+    {"Measure and check", "calibrate", "measure this machine, or import logs, into a profile",
+     run_calibrate},
+    {"Measure and check", "verify", "a prediction against a real run, phase by phase", run_verify},
     {"Measure and check", "validate", "predictions against published measurements", run_validate},
 
     // Look and draw

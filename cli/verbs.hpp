@@ -33,6 +33,8 @@ int run_alltoall(Args args);
 int run_matrix(Args args);
 
 // Measure and check
+int run_calibrate(Args args);
+int run_verify(Args args);
 int run_validate(Args args);
 
 // Look and draw

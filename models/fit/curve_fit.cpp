@@ -31,7 +31,9 @@ std::vector<Pool> pools_of(std::vector<std::pair<double, double>> points, double
             values.push_back(points[end].second);
         }
         const double count = static_cast<double>(values.size());
-        pools.push_back({std::exp(log_sum / count), median(values), count});
+        const bool one_size = points[begin].first == points[end - 1].first;
+        pools.push_back(
+            {one_size ? points[begin].first : std::exp(log_sum / count), median(values), count});
     }
     return pools;
 }
@@ -121,7 +123,7 @@ RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {
     }
     std::vector<double> ratios;
     for (const RateSample& s : samples) ratios.push_back(s.rate / curve.at(s.size, s.width).value);
-    curve.residual = relative_spread(ratios);
+    curve.residual = robust_spread(ratios);
     return curve;
 }
 

@@ -1,10 +1,11 @@
 // Curves from samples.
-//   Time by bytes: samples are pooled where their sizes are within 10 %, each pool gives its median,
-//   and isotonic regression makes the medians non-decreasing. A line t = a + b x, fitted with
-//   relative weights, replaces the points when it describes them as well: two points instead of
-//   many, and no noise to interpolate.
-//   Rate by size and width: the same pools for every width; the rate between pools is interpolated.
-// The residual of a curve is the relative standard deviation of its samples against it.
+//   Time by bytes: samples are pooled where their sizes are within 10 %, each pool gives its
+//   median, and isotonic regression makes the medians non-decreasing. A line t = a + b x, fitted
+//   with relative weights, replaces the points when it describes them as well: two points instead
+//   of many, and no noise to interpolate. Rate by size and width: the same pools for every width;
+//   the rate between pools is interpolated.
+// The residual of a curve is the relative standard deviation of its samples against it; of a rate
+// curve estimated from the median deviation, as a busy machine gives outliers.
 #pragma once
 
 #include <string>

@@ -43,12 +43,12 @@ std::optional<Collective> program_in(std::string_view text) {
 void read_rank(const std::vector<std::string>& words, LogHead& head) {
     const auto on = std::find(words.begin(), words.end(), "on");
     int rank = -1;
-    if (words.size() > 2)
-        std::from_chars(words[2].data(), words[2].data() + words[2].size(), rank);
+    if (words.size() > 2) std::from_chars(words[2].data(), words[2].data() + words[2].size(), rank);
     if (rank < 0 || on == words.end() || on + 1 == words.end()) return;
     head.ranks.insert(rank);
     head.hosts.insert(*(on + 1));
-    const auto bus = std::find_if(on, words.end(), [](const std::string& w) { return w[0] == '['; });
+    const auto bus =
+        std::find_if(on, words.end(), [](const std::string& w) { return w[0] == '['; });
     if (rank != 0 || bus == words.end()) return;
     for (auto it = bus + 1; it != words.end(); ++it)
         head.device += (head.device.empty() ? "" : " ") + *it;
@@ -134,8 +134,8 @@ NcclTable read_nccl_log(std::string_view text, const std::string& file_name,
                         std::optional<Collective> collective) {
     const std::size_t first = text.find_first_not_of(" \t\r\n");
     const bool json = first != std::string_view::npos && text[first] == '{';
-    NcclTable table = json ? read_nccl_json(text, file_name, collective)
-                           : read_text(text, file_name, collective);
+    NcclTable table =
+        json ? read_nccl_json(text, file_name, collective) : read_text(text, file_name, collective);
     if (table.num_ranks < 2) {
         throw InputError({.where = file_name,
                           .found = fmt::format("{} ranks", table.num_ranks),
@@ -172,8 +172,7 @@ double curve_bytes(const NcclTable& table, PathClass path, double size) {
 }
 
 TimeCurve to_time_curve(const NcclTable& table, std::optional<PathClass> path) {
-    const PathClass p =
-        path.value_or(table.num_hosts > 1 ? PathClass::nic : PathClass::nvlink);
+    const PathClass p = path.value_or(table.num_hosts > 1 ? PathClass::nic : PathClass::nvlink);
     std::vector<TimeSample> samples;
     for (std::size_t i = 0; i < table.size.size(); ++i) {
         // Sizes too small to give every rank an element are printed as rows of zero bytes.
@@ -182,11 +181,15 @@ TimeCurve to_time_curve(const NcclTable& table, std::optional<PathClass> path) {
     }
     if (samples.empty())
         throw InputError({.where = table.source, .found = "no row with more than 0 bytes"});
-    return fit_time_curve({.collective = table.collective,
-                           .path = p,
-                           .num_ranks = table.num_ranks,
-                           .source = table.source},
-                          std::move(samples));
+    TimeCurve curve = fit_time_curve({.collective = table.collective,
+                                      .path = p,
+                                      .num_ranks = table.num_ranks,
+                                      .source = table.source},
+                                     std::move(samples));
+    // Logs do not say what the link could carry; what it did carry is the next best.
+    curve.link = curve.bytes.back() / curve.seconds.back() * byte / second;
+    curve.source += "; link: largest measured rate";
+    return curve;
 }
 
 }  // namespace headway

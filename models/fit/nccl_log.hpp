@@ -19,7 +19,7 @@ struct NcclTable {
     Collective collective = Collective::all_to_all;
     int num_ranks = 0;
     int num_hosts = 1;
-    std::string device;       // of rank 0, empty if the log does not say
+    std::string device;           // of rank 0, empty if the log does not say
     std::vector<double> size;     // nccl-tests' size(B)
     std::vector<double> seconds;  // out of place
     std::string source;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <random>
 
 namespace headway {
@@ -11,6 +12,13 @@ double median(std::vector<double> values) {
     const std::size_t middle = values.size() / 2;
     std::sort(values.begin(), values.end());
     return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+double robust_spread(const std::vector<double>& ratios) {
+    if (ratios.size() < 2) return 0.0;
+    std::vector<double> deviations;
+    for (const double r : ratios) deviations.push_back(std::abs(r - 1.0));
+    return 1.4826 * median(deviations);
 }
 
 MedianInterval bootstrap_median(const std::vector<double>& values, double level, int resamples,

@@ -1,5 +1,5 @@
-// Robust statistics of repeated measurements: median, and the percentile bootstrap of its confidence
-// interval (Efron 1979), seeded so that the same samples give the same interval.
+// Robust statistics of repeated measurements: median, and the percentile bootstrap of its
+// confidence interval (Efron 1979), seeded so that the same samples give the same interval.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,10 @@
 namespace headway {
 
 double median(std::vector<double> values);  // of at least one value
+
+// Standard deviation of ratios around 1 by the median absolute deviation (times 1.4826, its factor
+// for a normal distribution): outliers do not count by their size.
+double robust_spread(const std::vector<double>& ratios);
 
 struct MedianInterval {
     double low = 0.0, high = 0.0;

@@ -1,0 +1,159 @@
+#include "cli/cpu_samples.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <random>
+#include <set>
+#include <variant>
+
+#include "models/fit/layer_samples.hpp"
+#include "runtime/layer_setup.hpp"
+#include "runtime/measure.hpp"
+#include "runtime/rank_context.hpp"
+#include "runtime/reference/row_exchange.hpp"
+
+namespace headway::cli {
+namespace {
+
+using namespace runtime;
+
+struct Point {
+    std::size_t plan = 0;
+    std::int64_t tokens = 0;
+    int top_k = 0;
+};
+
+int top_k_of(const Scenario& scenario, const Plan& plan) {
+    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+    return hp == nullptr ? scenario.model.moe.top_k : hp->top_k;
+}
+
+std::vector<Point> grid_of(const Scenario& scenario, bool full) {
+    const std::vector<double> factors = full ? std::vector<double>{0.125, 0.25, 0.5, 1, 2, 4}
+                                             : std::vector<double>{0.25, 0.5, 1, 2};
+    std::vector<Point> points;
+    for (std::size_t p = 0; p < scenario.plans.size(); ++p) {
+        const Plan& plan = scenario.plans[p];
+        const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+        const int num_experts = hp == nullptr ? scenario.model.moe.num_experts : hp->num_experts;
+        std::set<int> ks;
+        for (const double k : {0.5, 1.0, 2.0}) {
+            ks.insert(std::clamp(static_cast<int>(k * top_k_of(scenario, plan)), 1, num_experts));
+        }
+        for (const int k : ks) {
+            for (const double f : factors) {
+                const double tokens = f * static_cast<double>(scenario.batch.tokens_per_rank());
+                points.push_back({p, std::max<std::int64_t>(1, std::llround(tokens)), k});
+            }
+        }
+    }
+    return points;
+}
+
+void run_point(const Scenario& base, const Point& point, int num_ranks,
+               CalibrationSamples& samples) {
+    Scenario scenario = scenario_to_run(base, num_ranks, point.tokens);
+    Plan& plan = scenario.plans[point.plan];
+    if (auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        hp->top_k = point.top_k;
+    } else {
+        scenario.model.moe.top_k = point.top_k;
+    }
+    const Measurement m = measure_plan(scenario, plan, {.num_warmups = 1, .num_repeats = 3});
+    add_samples(scenario, plan, m.timeline, samples);
+}
+
+// Bare all-to-all of `bytes` to every rank, as the layers do it.
+double time_exchange(int num_ranks, std::int64_t bytes) {
+    auto times = std::make_shared<std::vector<double>>();
+    run_on_threads(num_ranks, [times, num_ranks, bytes](Communicator& comm) {
+        const auto rows = std::max<std::int64_t>(1, bytes / 256);
+        const Matrix<float> send = Matrix<float>::Ones(rows * num_ranks, 64);
+        const std::vector<std::int64_t> counts(static_cast<std::size_t>(num_ranks), rows);
+        std::vector<PhaseSample> phases;
+        RankContext context{.communicator = comm, .samples = &phases};
+        for (int i = 0; i < 7; ++i) {
+            const PhaseScope scope(context, {Phase::dispatch, Pass::forward}, &comm);
+            exchange_rows<float>(comm, send, counts, counts);
+        }
+        if (comm.rank() != 0) return;
+        for (const PhaseSample& s : phases) times->push_back(s.duration);
+    });
+    return quantile(*times, 0.5);
+}
+
+// y = a x + b on arrays that sum up to `bytes`; and phases with nothing in them.
+void time_streaming(std::int64_t bytes, CalibrationSamples& samples) {
+    run_on_threads(1, [&](Communicator& comm) {
+        const Eigen::Index count = bytes / 8;
+        Matrix<float> x = Matrix<float>::Ones(1, count), y = x;
+        std::vector<PhaseSample> phases;
+        RankContext context{.communicator = comm, .samples = &phases};
+        for (int i = 0; i < 7; ++i) {
+            {
+                const PhaseScope scope(context, {Phase::norm, Pass::forward});
+                y.noalias() = 0.5F * x + 0.25F * Matrix<float>::Ones(1, count);
+            }
+            const PhaseScope scope(context, {Phase::loss, Pass::forward});
+        }
+        std::vector<double> work, empty;
+        for (const PhaseSample& s : phases)
+            (s.site.phase == Phase::norm ? work : empty).push_back(s.duration);
+        samples.kernels.push_back({.kernel = Kernel::streaming,
+                                   .size = static_cast<double>(bytes),
+                                   .work = static_cast<double>(bytes),
+                                   .seconds = quantile(work, 0.5)});
+        samples.launch.push_back(quantile(empty, 0.5));
+    });
+}
+
+}  // namespace
+
+CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options) {
+    CalibrationSamples samples;
+    std::vector<Point> points = grid_of(scenario, options.full);
+    std::vector<std::int64_t> sizes;
+    for (std::int64_t bytes = 1 << 12; bytes <= 1 << 24; bytes *= 4) sizes.push_back(bytes);
+    std::mt19937_64 random(1);
+    const std::size_t per_pass = points.size() + sizes.size();
+    std::size_t done = 0;
+    const auto step = [&] {
+        if (options.progress)
+            options.progress(++done, per_pass * static_cast<std::size_t>(options.num_passes));
+    };
+    std::vector<ExchangeSample> bare;
+    for (int pass = 0; pass < options.num_passes; ++pass) {
+        std::shuffle(points.begin(), points.end(), random);
+        for (const Point& point : points) {
+            run_point(scenario, point, options.num_ranks, samples);
+            step();
+        }
+        std::shuffle(sizes.begin(), sizes.end(), random);
+        for (const std::int64_t bytes : sizes) {
+            time_streaming(bytes, samples);
+            for (const int ranks : {2, 4}) {
+                const double sent = static_cast<double>(bytes * (ranks - 1));
+                bare.push_back(
+                    {.path = path_class(scenario_to_run(scenario, ranks, 0).cluster, 0, 1),
+                     .num_ranks = ranks,
+                     .sample = {sent, time_exchange(ranks, bytes)}});
+            }
+            step();
+        }
+    }
+    // Inside a layer the caches are cold; where the layers reach, their samples are the truth.
+    double low = INFINITY, high = 0.0;
+    for (const ExchangeSample& s : samples.exchanges) {
+        low = std::min(low, s.sample.bytes);
+        high = std::max(high, s.sample.bytes);
+    }
+    for (const ExchangeSample& s : bare) {
+        const bool covered =
+            s.num_ranks == options.num_ranks && low <= s.sample.bytes && s.sample.bytes <= high;
+        if (!covered) samples.exchanges.push_back(s);
+    }
+    return samples;
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,177 @@
+// headway verify: a prediction against a real run of the same layers, phase by phase.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cli/options.hpp"
+#include "cli/output.hpp"
+#include "cli/scenario_options.hpp"
+#include "models/cost/moe_layer.hpp"
+#include "models/report/compare.hpp"
+#include "models/report/human.hpp"
+#include "models/report/timeline_csv.hpp"
+#include "models/report/version.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/host.hpp"
+#include "runtime/layer_setup.hpp"
+#include "runtime/measure.hpp"
+
+namespace headway::cli {
+namespace {
+
+void warn(const std::string& text) {
+    std::fputs(("headway: warning: " + text + "\n").c_str(), stderr);
+}
+
+CommandHelp help() {
+    return {.usage = "verify SCENARIO.yaml --profile P (--measured M.csv | --run) [options]",
+            .about =
+                "Predicts the MoE layers that a run executed, joins both by phase, and prints\n"
+                "predicted, measured, signed error and whether the measurement lies in the\n"
+                "predicted interval. Give the same --ranks and --tokens as to headway-run.\n"
+                "Exit code 1: a whole pass of a layer, or a phase of at least --min-time, is off\n"
+                "by more than the tolerance.",
+            .examples =
+                "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --measured m.csv\n"
+                "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --run --tokens 768",
+            .positional = {"scenario"}};
+}
+
+po::options_description options() {
+    po::options_description options("Options");
+    add_scenario_options(options);
+    auto add = options.add_options();
+    add("measured", po::value<std::string>()->value_name("CSV"), "Timeline of headway-run");
+    add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
+    add("ranks", po::value<int>()->default_value(0)->value_name("N"), "ranks of the run's group");
+    add("tokens", po::value<int>()->default_value(0)->value_name("N"), "tokens per rank");
+    add("repeats", po::value<int>()->default_value(9)->value_name("N"), "timed repeats of --run");
+    add("tolerance", po::value<double>()->default_value(25.0)->value_name("PERCENT"),
+        "largest error");
+    add("min-time", po::value<double>()->default_value(1.0)->value_name("MS"),
+        "phases shorter than this (measured) cannot fail");
+    add("csv", po::value<std::string>()->value_name("FILE"),
+        "also write both timelines, for headway plot");
+    add("help,h", "this text");
+    return options;
+}
+
+std::vector<Timeline> measured_timelines(const po::variables_map& values,
+                                         const Scenario& scenario) {
+    const bool run = values["run"].as<bool>();
+    if (run == (values.count("measured") != 0)) {
+        throw InputError({.where = "headway verify",
+                          .found = run ? "both --run and --measured" : "nothing to compare with",
+                          .accepted = "--measured CSV or --run"});
+    }
+    if (!run) {
+        auto all = read_timelines(std::filesystem::path(values["measured"].as<std::string>()));
+        std::erase_if(all, [](const Timeline& t) { return t.source != Source::measured; });
+        return all;
+    }
+    runtime::keep_freed_memory();
+    std::vector<Timeline> timelines;
+    for (const Plan& plan : scenario.plans) {
+        timelines.push_back(
+            runtime::measure_plan(scenario, plan,
+                                  {.num_repeats = whole_number(values, "repeats", 1, 100000)})
+                .timeline);
+    }
+    return timelines;
+}
+
+// The plan that a timeline is of.
+const Plan& plan_of(const Scenario& scenario, const Timeline& timeline) {
+    for (const Plan& plan : scenario.plans) {
+        if (plan.name == timeline.plan) return plan;
+    }
+    throw InputError({.where = "--measured",
+                      .found = "plan '" + timeline.plan + "'",
+                      .accepted = "plans of the scenario"});
+}
+
+int num_layers(const Timeline& timeline) {
+    std::set<int> layers;
+    for (const Span& span : timeline.spans) layers.insert(span.layer);
+    return static_cast<int>(layers.size());
+}
+
+double median_of(std::vector<double> values) {
+    return values.empty() ? 0.0 : runtime::quantile(values, 0.5);
+}
+
+struct Verdict {
+    std::string text;
+    bool passed = true;
+};
+
+Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) {
+    std::vector<double> phases, passes;
+    int inside = 0;
+    bool passed = true;
+    for (const PhaseComparison& p : comparison.phases) {
+        if (p.measured < min_time) continue;
+        phases.push_back(std::abs(p.error()));
+        inside += p.inside();
+        passed = passed && phases.back() <= tolerance;
+    }
+    for (const PassComparison& p : comparison.passes) {
+        passes.push_back(std::abs(p.error()));
+        passed = passed && passes.back() <= tolerance;
+    }
+    return {
+        fmt::format("plan {}: {} phases of at least {}: median error {:.1f} %, worst {:.1f} %, "
+                    "{} inside their interval; passes: median {:.1f} %, worst {:.1f} %: {}\n",
+                    comparison.plan, phases.size(), human(min_time), 100 * median_of(phases),
+                    phases.empty() ? 0.0 : 100 * *std::max_element(phases.begin(), phases.end()),
+                    inside, 100 * median_of(passes),
+                    passes.empty() ? 0.0 : 100 * *std::max_element(passes.begin(), passes.end()),
+                    passed ? "within tolerance" : "BEYOND TOLERANCE"),
+        passed};
+}
+
+}  // namespace
+
+int run_verify(Args args) {
+    const auto values = parse_options(args, help(), options());
+    if (!values) return kDone;
+    const Scenario scenario = runtime::scenario_to_run(load_scenario(*values, "verify"),
+                                                       whole_number(*values, "ranks", 0, 1 << 20),
+                                                       whole_number(*values, "tokens", 0, 1 << 30));
+    const Profile& profile = profile_of(scenario);
+    const double tolerance = (*values)["tolerance"].as<double>() / 100.0;
+    const Seconds min_time = (*values)["min-time"].as<double>() * ms;
+    std::vector<Timeline> both;
+    std::string text;
+    bool passed = true;
+    for (Timeline& measured : measured_timelines(*values, scenario)) {
+        if (measured.profile != profile.provenance.device) {
+            warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
+                             profile.provenance.device, measured.profile));
+        }
+        MoePrediction prediction = predict_moe_layers(scenario, plan_of(scenario, measured),
+                                                      profile, num_layers(measured));
+        for (const std::string& warning : prediction.warnings) warn(warning);
+        const Comparison comparison = compare(prediction.timeline, measured);
+        const Verdict verdict = judge(comparison, tolerance, min_time);
+        text += to_table(comparison) + verdict.text + "\n";
+        passed = passed && verdict.passed;
+        measured.profile = prediction.timeline.profile;
+        measured.version = prediction.timeline.version = version();
+        measured.scenario = prediction.timeline.scenario;
+        measured.seed = prediction.timeline.seed;
+        both.push_back(std::move(prediction.timeline));
+        both.push_back(std::move(measured));
+    }
+    write_stdout(text);
+    if (const auto csv = optional_text(*values, "csv")) write_result(timelines_to_csv(both), csv);
+    return passed ? kDone : kNegative;
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,68 @@
+#include "models/cost/moe_layer.hpp"
+
+#include <variant>
+
+#include "models/cost/price.hpp"
+#include "models/cost/step.hpp"
+#include "models/workload/moe_phase.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+namespace {
+
+constexpr double kNinetyPercent = 1.6449;  // two-sided, of a normal distribution
+
+Price price_of(const PhaseWork& phase, PriceBook& book) {
+    if (const auto* compute = std::get_if<ComputeWork>(&phase.work))
+        return book.compute(*compute, phase.pass, 1.0);
+    if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work))
+        return book.exchange(*exchange, 1.0);
+    if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work))
+        return book.count_exchange(*counts, 1.0);
+    return book.reduce(std::get<ReduceWork>(phase.work), 1.0);
+}
+
+void add_spans(const std::vector<PhaseWork>& phases, int layer, PriceBook& book, Seconds& clock,
+               std::vector<Span>& spans) {
+    for (const PhaseWork& phase : phases) {
+        if (!is_moe_phase(phase.phase)) continue;
+        const Price price = price_of(phase, book);
+        const Seconds half = kNinetyPercent * price.sigma * second;
+        spans.push_back({.layer = layer,
+                         .pass = phase.pass,
+                         .phase = phase.phase,
+                         .begin = clock,
+                         .duration = price.time,
+                         .low = max(Seconds{}, price.time - half),
+                         .high = price.time + half,
+                         .bytes = phase_bytes(phase),
+                         .flops = phase_flops(phase),
+                         .bottleneck = std::string(name(price.bottleneck))});
+        clock += price.time;
+    }
+}
+
+}  // namespace
+
+MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                                 int num_layers) {
+    PriceBook book(profile, scenario.cluster);
+    MoePrediction result;
+    result.timeline = {.source = Source::predicted,
+                       .scenario = scenario.name,
+                       .plan = plan.name,
+                       .profile = profile.name,
+                       .seed = scenario.routing.seed};
+    Seconds clock;
+    for (int i = 0; i < num_layers; ++i) {
+        const int layer = scenario.model.num_dense_layers + i;
+        const LayerWork work =
+            build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
+        add_spans(work.forward, layer, book, clock, result.timeline.spans);
+        add_spans(work.backward, layer, book, clock, result.timeline.spans);
+    }
+    result.warnings = book.warnings();
+    return result;
+}
+
+}  // namespace headway

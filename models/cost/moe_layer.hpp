@@ -1,0 +1,23 @@
+// The MoE layers alone, phase by phase, as the runtime runs them: priced like a whole step, but
+// without attention, head and update, so that a profile needs no curves for those.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/vocab/profile.hpp"
+#include "models/vocab/scenario.hpp"
+#include "models/vocab/timeline.hpp"
+
+namespace headway {
+
+struct MoePrediction {
+    Timeline timeline;  // one span for every phase of each of the first `num_layers` MoE layers
+    std::vector<std::string> warnings;
+};
+
+// No overlap: chunked plans are priced as if overlap_chunks were 1.
+MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                                 int num_layers);
+
+}  // namespace headway

@@ -1,0 +1,119 @@
+#include "models/fit/fit_profile.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include "models/fit/statistics.hpp"
+
+namespace headway {
+namespace {
+
+constexpr double kLeastShare = 0.2;  // of the seconds that a kernel keeps when others are taken out
+
+// "12 samples at 4 points, 95 % interval of a point's median +-2.1 %": repeats of one point tell
+// noise from shape.
+std::string repeatability(const std::map<std::pair<double, double>, std::vector<double>>& points) {
+    std::size_t count = 0;
+    std::vector<double> widths;
+    for (const auto& [point, seconds] : points) {
+        count += seconds.size();
+        if (seconds.size() < 3) continue;
+        const MedianInterval i = bootstrap_median(seconds);
+        widths.push_back((i.high - i.low) / 2.0 / median(seconds));
+    }
+    std::string text = fmt::format("{} samples at {} points", count, points.size());
+    if (!widths.empty()) {
+        text += fmt::format(", 95 % interval of a point's median +-{:.1f} % (bootstrap)",
+                            100.0 * median(widths));
+    }
+    return text;
+}
+
+RateCurve rate_curve(const std::vector<const KernelSample*>& samples, double streaming_rate,
+                     double launch, const std::string& source) {
+    std::vector<RateSample> rates;
+    std::map<std::pair<double, double>, std::vector<double>> points;
+    for (const KernelSample* s : samples) {
+        double others = s->launches * launch;
+        if (s->streamed_bytes > 0.0 && streaming_rate > 0.0)
+            others += s->streamed_bytes / streaming_rate;
+        const double seconds = std::max(s->seconds - others, kLeastShare * s->seconds);
+        rates.push_back({s->size, s->width, s->work / seconds});
+        points[{s->size, s->width}].push_back(s->seconds);
+    }
+    return fit_rate_curve(std::move(rates), source + ": " + repeatability(points));
+}
+
+void fit_kernels(const CalibrationSamples& samples, Profile& profile, const std::string& source) {
+    const double launch = profile.overheads.launch.in(second);
+    const auto fit = [&](Kernel kernel) {
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            std::vector<const KernelSample*> of_kernel;
+            for (const KernelSample& s : samples.kernels) {
+                if (s.kernel == kernel && s.pass == pass) of_kernel.push_back(&s);
+            }
+            if (of_kernel.empty()) continue;
+            // Streaming is fitted first, so its own samples have nothing taken out.
+            const auto& streaming = profile.kernel(Kernel::streaming).forward;
+            double streaming_rate = 0.0;
+            if (kernel != Kernel::streaming && !streaming.empty())
+                streaming_rate = streaming.front().at(of_kernel.front()->streamed_bytes, 1).value;
+            auto& curves = pass == Pass::forward ? profile.kernel(kernel).forward
+                                                 : profile.kernel(kernel).backward;
+            curves = {rate_curve(of_kernel, streaming_rate, launch, source)};
+        }
+    };
+    fit(Kernel::streaming);
+    for (int k = 0; k < kNumKernels; ++k) {
+        if (static_cast<Kernel>(k) != Kernel::streaming) fit(static_cast<Kernel>(k));
+    }
+}
+
+void fit_exchanges(const CalibrationSamples& samples, Profile& profile, const std::string& source) {
+    std::map<std::tuple<Collective, PathClass, int>, std::vector<TimeSample>> groups;
+    for (const ExchangeSample& s : samples.exchanges)
+        groups[{s.collective, s.path, s.num_ranks}].push_back(s.sample);
+    for (auto& [key, times] : groups) {
+        const auto& [collective, path, num_ranks] = key;
+        std::map<std::pair<double, double>, std::vector<double>> points;
+        for (const TimeSample& t : times) points[{t.bytes, 0.0}].push_back(t.seconds);
+        TimeCurve curve = fit_time_curve({.collective = collective,
+                                          .path = path,
+                                          .num_ranks = num_ranks,
+                                          .link = samples.link,
+                                          .source = source + ": " + repeatability(points)},
+                                         times);
+        auto& all = profile.communication;
+        std::erase_if(all, [&](const TimeCurve& c) {
+            return std::tuple(c.collective, c.path, c.num_ranks) == key;
+        });
+        all.push_back(std::move(curve));
+    }
+}
+
+}  // namespace
+
+Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source) {
+    Overheads& o = base.overheads;
+    if (!samples.launch.empty()) {
+        o.launch = median(samples.launch) * second;
+        o.source = source;
+    }
+    if (!samples.count_exchange.empty()) {
+        o.count_exchange = median(samples.count_exchange) * second;
+        std::vector<double> ratios;
+        for (const double t : samples.count_exchange)
+            ratios.push_back(t / o.count_exchange.in(second));
+        o.residual = robust_spread(ratios);
+        o.source = source;
+    }
+    fit_kernels(samples, base, source);
+    fit_exchanges(samples, base, source);
+    return base;
+}
+
+}  // namespace headway

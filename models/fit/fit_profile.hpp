@@ -1,0 +1,42 @@
+// A Profile from samples of kernels and exchanges. A sample of a phase that also streams (an
+// expert's activation) or launches several kernels is reduced by the price of those, so that the
+// curve and the prices of its phase add up to what was measured.
+#pragma once
+
+#include <vector>
+
+#include "models/fit/curve_fit.hpp"
+#include "models/vocab/phase.hpp"
+#include "models/vocab/profile.hpp"
+
+namespace headway {
+
+struct KernelSample {
+    Kernel kernel = Kernel::streaming;
+    Pass pass = Pass::forward;
+    double size = 1.0, width = 1.0;  // as profile.hpp defines them for the kernel
+    double work = 0.0;               // FLOPs, or bytes for byte-rate kernels
+    double seconds = 0.0;
+    double streamed_bytes = 0.0;  // that the same seconds include
+    int launches = 1;
+};
+
+struct ExchangeSample {
+    Collective collective = Collective::all_to_all;
+    PathClass path = PathClass::pcie;
+    int num_ranks = 0;
+    TimeSample sample;
+};
+
+struct CalibrationSamples {
+    std::vector<KernelSample> kernels;
+    std::vector<ExchangeSample> exchanges;       // one curve for each (collective, path, num_ranks)
+    std::vector<double> launch, count_exchange;  // seconds
+    Bandwidth link;  // nominal bandwidth of a rank's link, of all exchanges
+};
+
+// Curves and overheads that have samples replace those of `base`; the rest of it stays. `source`
+// opens the source text of every curve.
+Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source);
+
+}  // namespace headway

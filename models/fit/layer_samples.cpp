@@ -1,0 +1,86 @@
+#include "models/fit/layer_samples.hpp"
+
+#include <set>
+#include <variant>
+
+#include "models/workload/moe_phase.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+namespace {
+
+// The slowest rank's time of a phase in a layer; 0 when it was not run.
+double slowest(const Timeline& measured, int layer, const PhaseWork& phase) {
+    Seconds time;
+    for (const Span& span : measured.spans) {
+        if (span.layer == layer && span.phase == phase.phase && span.pass == phase.pass)
+            time = max(time, span.duration);
+    }
+    return time.in(second);
+}
+
+void add_compute(const ComputeWork& work, Pass pass, double seconds, CalibrationSamples& samples) {
+    KernelSample sample{.pass = pass, .seconds = seconds, .launches = 0};
+    int num_main = 0;
+    for (int i = 0; i < work.num_kernels; ++i) {
+        const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
+        sample.launches += kernel.launches;
+        if (kernel.kernel == Kernel::streaming) {
+            sample.streamed_bytes += kernel.bytes.in(byte);
+            continue;
+        }
+        ++num_main;
+        sample.kernel = kernel.kernel;
+        sample.size = kernel.size;
+        sample.width = kernel.width;
+        sample.work = is_byte_rate(kernel.kernel) ? kernel.bytes.in(byte) : kernel.flops.in(flop);
+    }
+    // Two different GEMMs in one phase cannot be told apart.
+    if (num_main == 1 && sample.work > 0.0) samples.kernels.push_back(sample);
+}
+
+void add_exchange(const ExchangeWork& work, double seconds, CalibrationSamples& samples) {
+    int num_paths = 0;
+    ExchangeSample sample{.num_ranks = work.group_size};
+    for (std::size_t c = 0; c < work.busiest.size(); ++c) {
+        const double bytes = work.busiest[c].in(byte);
+        if (bytes <= 0.0) continue;
+        ++num_paths;
+        sample.path = static_cast<PathClass>(c);
+        sample.sample = {bytes, seconds};
+    }
+    if (num_paths == 1 && !work.forwarded) samples.exchanges.push_back(sample);
+}
+
+}  // namespace
+
+void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& measured,
+                 CalibrationSamples& samples) {
+    const Cluster& cluster = scenario.cluster;
+    if (cluster.nvlink) {
+        samples.link = cluster.nvlink->bandwidth;
+    } else if (cluster.pcie) {
+        samples.link = cluster.pcie->bandwidth;
+    }
+    std::set<int> layers;
+    for (const Span& span : measured.spans) layers.insert(span.layer);
+    for (const int layer : layers) {
+        const LayerWork work =
+            build_moe_layer(scenario, plan, sampled_load(scenario, plan, layer, 0), layer);
+        for (const auto* phases : {&work.forward, &work.backward}) {
+            for (const PhaseWork& phase : *phases) {
+                const double seconds = slowest(measured, layer, phase);
+                if (seconds <= 0.0 || !is_moe_phase(phase.phase)) continue;
+                if (const auto* compute = std::get_if<ComputeWork>(&phase.work)) {
+                    add_compute(*compute, phase.pass, seconds, samples);
+                } else if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
+                    add_exchange(*exchange, seconds, samples);
+                } else if (std::holds_alternative<CountExchangeWork>(phase.work)) {
+                    samples.count_exchange.push_back(seconds);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace headway
