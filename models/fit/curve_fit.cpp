@@ -45,10 +45,10 @@ double relative_spread(const std::vector<double>& ratios) {
     return std::sqrt(square / static_cast<double>(ratios.size()));
 }
 
-double residual_of(const TimeCurve& curve, const std::vector<TimeSample>& samples) {
+std::vector<double> ratios_to(const TimeCurve& curve, const std::vector<TimeSample>& samples) {
     std::vector<double> ratios;
     for (const TimeSample& s : samples) ratios.push_back(s.seconds / curve.at(s.bytes).value);
-    return relative_spread(ratios);
+    return ratios;
 }
 
 double interpolate(const std::vector<Pool>& pools, double x) {
@@ -91,14 +91,16 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
         weights.push_back(p.weight / (p.y * p.y));  // relative errors count alike
     }
     curve.seconds = isotonic(times, weights);
-    curve.residual = residual_of(curve, samples);
+    curve.residual = robust_spread(ratios_to(curve, samples));
     if (pools.size() < 3) return curve;
     const Line line = fit_line(samples);
     TimeCurve straight = curve;
     straight.bytes = {curve.bytes.front(), curve.bytes.back()};
     straight.seconds = {line.a + line.b * straight.bytes[0], line.a + line.b * straight.bytes[1]};
-    straight.residual = residual_of(straight, samples);
-    return straight.residual <= kLineIsAsGood * curve.residual ? straight : curve;
+    straight.residual = robust_spread(ratios_to(straight, samples));
+    const bool as_good = relative_spread(ratios_to(straight, samples)) <=
+                         kLineIsAsGood * relative_spread(ratios_to(curve, samples));
+    return as_good ? straight : curve;
 }
 
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {

@@ -4,8 +4,8 @@
 //   with relative weights, replaces the points when it describes them as well: two points instead
 //   of many, and no noise to interpolate. Rate by size and width: the same pools for every width;
 //   the rate between pools is interpolated.
-// The residual of a curve is the relative standard deviation of its samples against it; of a rate
-// curve estimated from the median deviation, as a busy machine gives outliers.
+// The residual of a curve is the relative standard deviation of its samples against it, estimated
+// from the median deviation, as a busy machine gives outliers.
 #pragma once
 
 #include <string>
