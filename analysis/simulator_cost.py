@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from style import use_style  # noqa: E402
+import matplotlib.pyplot as plt
 
-import matplotlib.pyplot as plt  # noqa: E402
+from style import use_style
 
 
 def simulator_cost(rows: list[dict[str, str]]):

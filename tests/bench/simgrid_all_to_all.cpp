@@ -1,5 +1,5 @@
-// The all-to-all cases of tests/sim/table_cases.hpp under SimGrid 3.32 (flow model CM02, all factors
-// 1, latency 0), for scripts/bench_simgrid. Not part of the build.
+// The all-to-all cases of tests/sim/table_cases.hpp under SimGrid 3.32 (flow model CM02, all
+// factors 1, latency 0), for scripts/bench_simgrid. Not part of the build.
 //   usage: simgrid_all_to_all star|leafspine bal|zipf|rand RANKS    prints: completion_s cpu_s rss
 #include <sys/resource.h>
 

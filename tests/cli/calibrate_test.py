@@ -56,8 +56,9 @@ class Calibrate(unittest.TestCase):
         scenario = os.path.join(self.folder.name, "ep.yaml")
         lines = [line for line in open(SCENARIO) if "head_parallel: {" not in line]
         open(scenario, "w").write("".join(lines))
-        done = self.headway("verify", scenario, "--profile", profile, "--run", "--repeats", "1",
-                            "--tokens", "256")
+        done = self.headway(
+            "verify", scenario, "--profile", profile, "--run", "--repeats", "1", "--tokens", "256"
+        )
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("BEYOND TOLERANCE", done.stdout)
         self.assertIn("warning: profile", done.stderr)

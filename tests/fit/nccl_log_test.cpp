@@ -57,8 +57,8 @@ TEST(NcclLog, ReadsTheOutputOfEveryVersion) {
     }
 }
 
-// T(bytes) of the curve is the line again, with bytes as profile.hpp defines them: what a rank sends
-// to others; over NICs, what leaves its node (half of S (n-1)/n * 16/15 for two nodes).
+// T(bytes) of the curve is the line again, with bytes as profile.hpp defines them: what a rank
+// sends to others; over NICs, what leaves its node (half of S (n-1)/n * 16/15 for two nodes).
 TEST(NcclLog, MakesTheCurveOfAProfile) {
     for (const GoodLog& log : kGood) {
         SCOPED_TRACE(log.file);
