@@ -57,7 +57,8 @@ std::vector<FlowClass> classes_of_rank_0(const Topology& topology) {
     std::map<std::vector<int>, int> flows_by_kinds;
     for (int j = 1; j < topology.num_ranks(); ++j) {
         std::vector<int> kinds;
-        for (const std::uint32_t l : topology.path(0, j).span()) {
+        const Path path = topology.path(0, j);
+        for (const std::uint32_t l : path.span()) {
             kinds.push_back(static_cast<int>(topology.kind(l)));
         }
         ++flows_by_kinds[kinds];
@@ -162,7 +163,10 @@ class FlowByFlow {
         totals_.bytes.assign(links, 0.0);
         totals_.busy_seconds.assign(links, 0.0);
         rank_finish_.assign(static_cast<std::size_t>(matrix.num_ranks), 0);
-        for_each_flow([&](int i, int j) { sets_.join(topology.live_path(i, j).span()); });
+        for_each_flow([&](int i, int j) {
+            const Path path = topology.live_path(i, j);
+            sets_.join(path.span());
+        });
     }
 
     AllToAllResult run(double epsilon) {
@@ -233,7 +237,8 @@ class FlowByFlow {
         sender = std::max(sender, time);
         receiver = std::max(receiver, time);
         const auto bytes = static_cast<double>(matrix_.at(flow.source, flow.destination));
-        for (const std::uint32_t l : topology_.path(flow.source, flow.destination).span()) {
+        const Path path = topology_.path(flow.source, flow.destination);
+        for (const std::uint32_t l : path.span()) {
             totals_.bytes[l] += bytes;
             // All flows start at nought, so a link is busy until its last flow ends.
             totals_.busy_seconds[l] =

@@ -47,7 +47,9 @@ struct Path {
     int size = 0;
 
     void add(std::uint32_t link) { links[static_cast<std::size_t>(size++)] = link; }
-    std::span<const std::uint32_t> span() const {
+    // Not of a temporary: a range-for over it would outlive the path.
+    std::span<const std::uint32_t> span() const&& = delete;
+    std::span<const std::uint32_t> span() const& {
         return {links.data(), static_cast<std::size_t>(size)};
     }
 };

@@ -20,8 +20,8 @@ Cluster four_nodes() {
 
 std::vector<std::string> path_names(const Topology& t, int source, int destination) {
     std::vector<std::string> names;
-    for (const std::uint32_t l : t.path(source, destination).span())
-        names.push_back(t.link_name(l));
+    const Path path = t.path(source, destination);
+    for (const std::uint32_t l : path.span()) names.push_back(t.link_name(l));
     return names;
 }
 
