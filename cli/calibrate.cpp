@@ -15,6 +15,7 @@
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
+#include "models/fit/kernel_bench.hpp"
 #include "models/fit/layer_samples.hpp"
 #include "models/fit/nccl_log.hpp"
 #include "models/report/atomic_file.hpp"
@@ -43,10 +44,13 @@ CommandHelp help() {
             "predictions look up, and writes the profile with its provenance. With --device cpu\n"
             "the layers of the scenario run over a grid of token counts and top-k; --from\n"
             "refits from a measured Timeline of that scenario; --from-nccl-tests fits\n"
-            "communication curves. Curves without new samples are kept from --base.",
+            "communication curves, --from-kernel-bench kernel curves of a GPU. Curves without new\n"
+            "samples are kept from --base.",
         .examples =
             "  headway calibrate scenarios/cpu_small.yaml --device cpu -o cpu.yaml\n"
-            "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml",
+            "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
+            "  headway calibrate --from-kernel-bench docs/kernels_h200_grid.csv --base h200_public "
+            "-o mine.yaml",
         .positional = {"scenario"}};
 }
 
@@ -68,6 +72,7 @@ po::options_description options() {
     add("from", text("CSV"), "refit from a measured Timeline");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
         "import an nccl-tests log, text or JSON (may be repeated)");
+    add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");
     add("path", text("CLASS"), "link class of the logs: nvlink, pcie, nic or spine");
     add("base", text("PROFILE"), "profile whose other curves are kept");
     add("cluster-out", text("FILE"), "also write the scenario's cluster with this CPU's name");
@@ -190,14 +195,17 @@ int run_calibrate(Args args) {
     if (!values) return kDone;
     const std::string out = required(*values, "out", "calibrate");
     const bool logs = values->count("from-nccl-tests") != 0;
-    if (!logs && values->count("device") == 0 && values->count("from") == 0) {
+    const auto bench = optional_text(*values, "from-kernel-bench");
+    if (!logs && !bench && values->count("device") == 0 && values->count("from") == 0) {
         throw InputError({.where = "headway calibrate",
                           .found = "nothing to calibrate from",
-                          .accepted = "--device cpu, --from CSV or --from-nccl-tests LOG"});
+                          .accepted = "--device cpu, --from CSV, --from-kernel-bench CSV or "
+                                      "--from-nccl-tests LOG"});
     }
     Profile profile;
     if (const auto base = optional_text(*values, "base"))
         profile = load_profile(*base, read_options(*values));
+    if (bench) profile = with_measured_kernels(profile, read_kernel_bench(*bench));
     std::string device = profile.provenance.device;
     profile = measured_profile(*values, std::move(profile), device);
     if (logs)

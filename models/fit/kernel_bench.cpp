@@ -97,6 +97,12 @@ double rate_at(const std::map<double, double>& cells, double size) {
     return below->second + weight * (above->second - below->second);
 }
 
+// A profile is read by people: four digits are more than a timing carries.
+double four_digits(double value) {
+    const double unit = std::pow(10.0, std::floor(std::log10(value)) - 3.0);
+    return std::round(value / unit) * unit;
+}
+
 RateCurve fit_rates(const std::vector<Sample>& samples) {
     std::map<double, std::map<double, std::vector<double>>> cells;  // width -> size -> rates
     std::set<double> sizes;
@@ -118,11 +124,12 @@ RateCurve fit_rates(const std::vector<Sample>& samples) {
                 ++scattered;
             }
         }
-        for (double size : curve.size) curve.rate.push_back(rate_at(medians, size));
+        for (double size : curve.size) curve.rate.push_back(four_digits(rate_at(medians, size)));
     }
     // A curve that no shape was measured twice on still interpolates: its error is not zero.
     constexpr double kLeast = 0.03;
-    curve.residual = std::max(kLeast, scattered > 0 ? std::sqrt(squares / scattered) : 0.0);
+    const double scatter = scattered > 0 ? std::sqrt(squares / scattered) : 0.0;
+    curve.residual = std::round(1e3 * std::max(kLeast, scatter)) / 1e3;
     return curve;
 }
 
@@ -191,8 +198,7 @@ std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file) {
     return rows;
 }
 
-Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows,
-                              const std::string& name, const std::string& command) {
+Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows) {
     Samples samples;
     for (const BenchRow& row : rows) {
         if (const std::optional<Point> p = point_of(row)) {
@@ -201,7 +207,6 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
         }
     }
     Profile profile = base;
-    profile.name = name;
     std::string measured;
     for (const auto& [key, by_implementation] : samples) {
         const auto best = std::min_element(by_implementation.begin(), by_implementation.end(),
@@ -222,7 +227,6 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
         .device = rows.front().device,
         .kind = "measured",
         .date = rows.front().date,
-        .command = command,
         .driver = rows.front().driver,
         .cuda = rows.front().cuda,
         .nccl = base.provenance.nccl,

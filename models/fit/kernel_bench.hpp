@@ -23,9 +23,8 @@ struct BenchRow {
 // Rows whose check passed and that were timed with a cold L2. InputError: file:line, what is wrong.
 std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file);
 
-// `base` with the curves that `rows` can replace; provenance says which kernels were measured and
-// which are the base's. `command`: the command that wrote the CSV, for the provenance.
-Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows,
-                              const std::string& name, const std::string& command);
+// `base` with the curves that `rows` can replace. The provenance names device, driver and CUDA of
+// the rows, and says which curves are theirs and which are still the base's.
+Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows);
 
 }  // namespace headway
