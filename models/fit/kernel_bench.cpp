@@ -124,7 +124,14 @@ RateCurve fit_rates(const std::vector<Sample>& samples) {
                 ++scattered;
             }
         }
-        for (double size : curve.size) curve.rate.push_back(four_digits(rate_at(medians, size)));
+        double fastest = HUGE_VAL;  // rate at which this size would take as long as the one below
+        double below = 0.0;
+        for (double size : curve.size) {
+            // More work never takes less time: a larger size is not let to beat a smaller one.
+            if (below > 0.0) fastest = curve.rate.back() * size / below;
+            curve.rate.push_back(four_digits(std::min(rate_at(medians, size), fastest)));
+            below = size;
+        }
     }
     // A curve that no shape was measured twice on still interpolates: its error is not zero.
     constexpr double kLeast = 0.03;
