@@ -2,6 +2,9 @@
 file(GLOB_RECURSE HEADWAY_HEADERS RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
     ${CMAKE_SOURCE_DIR}/models/*.hpp ${CMAKE_SOURCE_DIR}/sim/*.hpp
     ${CMAKE_SOURCE_DIR}/runtime/*.hpp ${CMAKE_SOURCE_DIR}/cli/*.hpp)
+if(NOT HEADWAY_CUDA)
+    list(FILTER HEADWAY_HEADERS EXCLUDE REGEX "runtime/(cuda|nccl)/")
+endif()
 set(header_units)
 foreach(header ${HEADWAY_HEADERS})
     string(REPLACE "/" "_" unit ${header})
