@@ -42,7 +42,7 @@ po::options_description options() {
         "samples", po::value<int>()->default_value(0)->value_name("N"),
         "count loads from N sampled routings instead of the closed form")(
         "threads", po::value<int>()->default_value(0)->value_name("N"),
-        "threads for sampling; 0: all cores. The result does not depend on it")(
+        "threads for the layers' loads; 0: all cores. The result does not depend on it")(
         "strict", po::bool_switch(), "fail where a curve would be used outside its measured range")(
         "verbose,v", po::bool_switch(), "every phase, hidden time, memory items, warnings, notes")(
         "help,h", "this text");

@@ -74,13 +74,6 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
     out.line("  residual", "{:.0f} %; {}", 100.0 * curve.residual, curve.source);
 }
 
-Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
-    if (path == PathClass::nvlink) return cluster.nvlink->bandwidth;
-    if (path == PathClass::pcie) return cluster.pcie->bandwidth;
-    return cluster.fabric->nic *
-           (static_cast<double>(cluster.fabric->nics_per_node) / cluster.gpus_per_node);
-}
-
 void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest, int group_size,
                    const Cluster& cluster, const PriceBook& book) {
     for (std::size_t c = 0; c < mean.size(); ++c) {

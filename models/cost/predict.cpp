@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <thread>
 #include <utility>
 
@@ -43,32 +44,36 @@ GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
     return mean;
 }
 
+// Every load is a function of (layer, sample) alone, so the order in which threads take them is
+// immaterial.
+void for_each_job(int count, int threads, const std::function<void(int)>& job) {
+    std::atomic<int> next{0};
+    const auto work = [&] {
+        for (int i = next++; i < count; i = next++) job(i);
+    };
+    std::vector<std::jthread> pool;
+    for (int t = 1; t < std::min(threads, count); ++t) pool.emplace_back(work);
+    work();
+}
+
 std::vector<GroupLoad> loads_of(const Scenario& scenario, const Plan& plan,
                                 const PredictOptions& options) {
     const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
     const int distinct = layers_differ(scenario, plan) ? sparse : 1;
     std::vector<GroupLoad> loads(static_cast<std::size_t>(distinct));
     if (options.samples <= 0) {
-        for (int i = 0; i < distinct; ++i)
-            loads[static_cast<std::size_t>(i)] = expected_load(scenario, plan, dense + i);
+        // The first one here: what it throws must reach the caller.
+        loads[0] = expected_load(scenario, plan, dense);
+        for_each_job(distinct - 1, options.threads, [&](int i) {
+            loads[static_cast<std::size_t>(i) + 1] = expected_load(scenario, plan, dense + i + 1);
+        });
         return loads;
     }
-    // Every (layer, sample) is a function of its numbers alone, so the order in which threads take
-    // them is immaterial.
-    const int jobs = distinct * options.samples;
-    std::vector<GroupLoad> drawn(static_cast<std::size_t>(jobs));
-    std::atomic<int> next{0};
-    const auto work = [&] {
-        for (int job = next++; job < jobs; job = next++) {
-            drawn[static_cast<std::size_t>(job)] =
-                sampled_load(scenario, plan, dense + job / options.samples, job % options.samples);
-        }
-    };
-    {
-        std::vector<std::jthread> pool;
-        for (int t = 1; t < std::min(options.threads, jobs); ++t) pool.emplace_back(work);
-        work();
-    }
+    std::vector<GroupLoad> drawn(static_cast<std::size_t>(distinct * options.samples));
+    for_each_job(distinct * options.samples, options.threads, [&](int job) {
+        drawn[static_cast<std::size_t>(job)] =
+            sampled_load(scenario, plan, dense + job / options.samples, job % options.samples);
+    });
     for (int i = 0; i < distinct; ++i) {
         const auto begin = drawn.begin() + std::ptrdiff_t{i} * options.samples;
         loads[static_cast<std::size_t>(i)] = mean_load({begin, begin + options.samples});

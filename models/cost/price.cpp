@@ -109,24 +109,6 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
     return price;
 }
 
-// Link bandwidth of one rank, one direction.
-double PriceBook::link_of(PathClass path) const {
-    switch (path) {
-        case PathClass::nvlink:
-            return cluster_.nvlink ? cluster_.nvlink->bandwidth.in(byte / second) : 0.0;
-        case PathClass::pcie:
-            return cluster_.pcie ? cluster_.pcie->bandwidth.in(byte / second) : 0.0;
-        case PathClass::nic:
-        case PathClass::spine:
-            if (!cluster_.fabric) return 0.0;
-            return cluster_.fabric->nic.in(byte / second) * cluster_.fabric->nics_per_node /
-                   cluster_.gpus_per_node;
-        case PathClass::self:
-            break;
-    }
-    return 0.0;
-}
-
 int PriceBook::source_of(const TimeCurve* curve) const {
     return kNumKernelSources + static_cast<int>(curve - profile_.communication.data());
 }
@@ -149,7 +131,8 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double byte
                       "profile that has it");
     }
     const LookUp look_up = curve->at(bytes);
-    const double measured = curve->link.in(byte / second), here = link_of(path);
+    const double measured = curve->link.in(byte / second),
+                 here = link_bandwidth(cluster_, path).in(byte / second);
     const double ratio = measured > 0.0 && here > 0.0 ? measured / here : 1.0;
     const double floor = std::min(curve->floor_seconds(), look_up.value);
     return {.path = path,

@@ -80,7 +80,6 @@ class PriceBook {
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
     PathTime path_time(Collective collective, PathClass path, double bytes, int num_ranks) const;
-    double link_of(PathClass path) const;
     void note(int source, double asked, bool outside);
     int source_of(const TimeCurve* curve) const;
 

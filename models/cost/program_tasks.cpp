@@ -8,25 +8,6 @@
 #include "models/workload/traffic.hpp"
 
 namespace headway {
-namespace {
-
-double link_bytes_per_second(const Cluster& cluster, PathClass path) {
-    switch (path) {
-        case PathClass::nvlink:
-            return cluster.nvlink->bandwidth.in(byte / second);
-        case PathClass::pcie:
-            return cluster.pcie->bandwidth.in(byte / second);
-        case PathClass::nic:
-        case PathClass::spine:
-            return cluster.fabric->nic.in(byte / second) * cluster.fabric->nics_per_node /
-                   cluster.gpus_per_node;
-        case PathClass::self:
-            break;
-    }
-    return 0.0;
-}
-
-}  // namespace
 
 TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
                        const Workload& workload)
@@ -90,7 +71,7 @@ void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int grou
             t.path == PathClass::spine ? mean[static_cast<std::size_t>(t.path)].in(byte) : t.bytes;
         const double rate = bytes / (t.time - latency).in(second);
         stage.efficiency[static_cast<std::size_t>(t.path)] =
-            rate / link_bytes_per_second(scenario_.cluster, t.path);
+            rate / link_bandwidth(scenario_.cluster, t.path).in(byte / second);
     }
     // The spine's own contention is the simulator's to find; its flows pass the NIC at the
     // NIC's efficiency.
@@ -196,7 +177,7 @@ ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
     const double rate =
         passes * (n - 1.0) / n * part.bytes.in(byte) / (time - task.latency).in(second);
     task.efficiency[static_cast<std::size_t>(path)] =
-        rate / link_bytes_per_second(scenario_.cluster, path);
+        rate / link_bandwidth(scenario_.cluster, path).in(byte / second);
     return task;
 }
 

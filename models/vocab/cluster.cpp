@@ -16,4 +16,21 @@ PathClass path_class(const Cluster& cluster, int source, int destination) {
     return same_leaf ? PathClass::nic : PathClass::spine;
 }
 
+Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
+    switch (path) {
+        case PathClass::nvlink:
+            return cluster.nvlink ? cluster.nvlink->bandwidth : Bandwidth{};
+        case PathClass::pcie:
+            return cluster.pcie ? cluster.pcie->bandwidth : Bandwidth{};
+        case PathClass::nic:
+        case PathClass::spine:
+            if (!cluster.fabric) return {};
+            return cluster.fabric->nic *
+                   (static_cast<double>(cluster.fabric->nics_per_node) / cluster.gpus_per_node);
+        case PathClass::self:
+            break;
+    }
+    return {};
+}
+
 }  // namespace headway

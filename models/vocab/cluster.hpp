@@ -101,4 +101,8 @@ struct Cluster {
 // Path class of a pair of ranks. [source, destination]
 PathClass path_class(const Cluster& cluster, int source, int destination);
 
+// One rank's share of the links of a path class, one direction; zero where the cluster has no such
+// link. The spine is reached through the NICs.
+Bandwidth link_bandwidth(const Cluster& cluster, PathClass path);
+
 }  // namespace headway

@@ -43,13 +43,18 @@ double expected_max(const std::vector<double>& mean, const std::vector<double>& 
         high = std::max(high, mean[i] + 6.0 * sigma[i]);
     }
     if (!(high > low)) return low;
+    std::vector<std::size_t> contenders;  // the others are certainly below `low`
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+        if (low - mean[i] < 5.0 * sigma[i]) contenders.push_back(i);
+    }
     constexpr int kSteps = 48;
     const double step = (high - low) / kSteps;
     double above = 0.0;  // integral of P(max > x) from low
     for (int i = 0; i <= kSteps; ++i) {
         const double x = low + i * step;
         double below = 1.0;
-        for (std::size_t r = 0; r < mean.size() && below > 0.0; ++r) {
+        for (const std::size_t r : contenders) {
+            if (below <= 0.0) break;
             const double distance = x - mean[r];
             if (distance >= 5.0 * sigma[r]) continue;  // certainly below
             below *= sigma[r] > 0.0 ? normal_cdf(distance / sigma[r]) : 0.0;

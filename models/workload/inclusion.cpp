@@ -110,7 +110,8 @@ double rate_after(const Moments& c, double rings) {
     for (int i = 0; i < 3; ++i) {
         const double value = delta * (c.rate - delta * (c.second / 2 - delta * c.third / 6));
         const double slope = c.rate - delta * (c.second - delta * c.third / 2);
-        if (slope <= 0.0) break;
+        // The rate is only good to the expansion's own error: no need to solve it further.
+        if (slope <= 0.0 || std::abs(missing - value) <= kExact * (1.0 + rings)) break;
         delta += (missing - value) / slope;
     }
     return std::max(0.0, c.rate - delta * (c.second - delta * c.third / 2));
@@ -180,19 +181,28 @@ std::vector<double> hit_probabilities(const RingPoints& points, const RouterShap
     const std::size_t per_part = popularity.size() / parts,
                       per_group = popularity.size() / num_groups;
     const bool limited = is_group_limited(shape) && per_part <= per_group;
+    // Inside a chosen group the group's own experts are present for sure.
+    const auto presence_in_part = [&](std::size_t e) { return limited ? 1.0 : points.presence[e]; };
     std::vector<double> own(parts, 0.0), miss(parts, 1.0);
-    for (std::size_t e = 0; e < popularity.size(); ++e) {
-        // Inside a chosen group the group's own experts are present for sure.
-        own[e / per_part] += (limited ? 1.0 : points.presence[e]) * popularity[e];
+    for (std::size_t p = 0; p < parts; ++p) {
+        for (std::size_t e = p * per_part; e < (p + 1) * per_part; ++e)
+            own[p] += presence_in_part(e) * popularity[e];
     }
+    std::vector<Moments> of_part(parts), of_group(limited ? num_groups : 0);
     for (std::size_t j = 0; j < points.silent.size(); ++j) {
+        const std::vector<double>& silent = points.silent[j];
         Moments all;
-        std::vector<Moments> of_part(parts), of_group(num_groups);
-        for (std::size_t e = 0; e < popularity.size(); ++e) {
-            const double silent = points.silent[j][e];
-            of_part[e / per_part].add(limited ? 1.0 : points.presence[e], popularity[e], silent);
-            if (limited) of_group[e / per_group].add(1.0, popularity[e], silent);
-            all.add(points.presence[e], popularity[e], silent);
+        for (std::size_t e = 0; e < popularity.size(); ++e)
+            all.add(points.presence[e], popularity[e], silent[e]);
+        for (std::size_t p = 0; p < parts; ++p) {
+            of_part[p] = {};
+            for (std::size_t e = p * per_part; e < (p + 1) * per_part; ++e)
+                of_part[p].add(presence_in_part(e), popularity[e], silent[e]);
+        }
+        for (std::size_t g = 0; g < of_group.size(); ++g) {
+            of_group[g] = {};
+            for (std::size_t e = g * per_group; e < (g + 1) * per_group; ++e)
+                of_group[g].add(1.0, popularity[e], silent[e]);
         }
         for (std::size_t p = 0; p < parts; ++p) {
             const std::size_t g = p * per_part / per_group;
