@@ -4,13 +4,16 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <optional>
 #include <span>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include "cli/output.hpp"
+#include "cli/shard.hpp"
 #include "cli/verbs.hpp"
 #include "models/report/version.hpp"
 #include "models/vocab/error.hpp"
@@ -60,6 +63,12 @@ const Verb& find_verb(const std::string& word) {
                                            : "did you mean 'headway " + near + "'?"});
 }
 
+std::optional<std::string> environment(const std::string& variable) {
+    const char* value = std::getenv(variable.c_str());
+    if (value == nullptr) return std::nullopt;
+    return value;
+}
+
 int run(std::span<const std::string> words) {
     if (words.empty()) {
         std::fputs(help_text().c_str(), stderr);
@@ -78,7 +87,15 @@ int run(std::span<const std::string> words) {
         }
         return find_verb(rest[0]).run(std::vector<std::string>{"--help"});
     }
-    return find_verb(first).run(rest);
+    const Verb& verb = find_verb(first);
+    if (!verb.is_shared) return verb.run(rest);
+    std::vector<std::string> shared(rest.begin(), rest.end());
+    const auto share = launched_shard(environment);
+    if (share) {
+        shared.insert(shared.begin(), fmt::format("--launcher-shard={}/{},{}", share->shard.index,
+                                                  share->shard.count, share->launcher));
+    }
+    return verb.run(shared);
 }
 
 int report(std::string_view kind, const std::string& message, int code) {

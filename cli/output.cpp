@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "models/report/atomic_file.hpp"
+#include "models/report/human.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
@@ -55,9 +56,19 @@ void Progress::update(std::size_t done, std::size_t total) {
     if (!terminal_) return;
     const double now = now_s();
     if (now < next_s_) return;
+    if (next_s_ == 0.0) {
+        begin_s_ = now;
+        begin_done_ = done;
+    }
     next_s_ = now + 0.1;
     drawn_ = true;
-    std::fputs(fmt::format("\r\033[K{}: {} / {}", label_, done, total).c_str(), stderr);
+    std::string left;
+    // An earlier run may have done some; the pace is this one's.
+    if (now - begin_s_ > 1.0 && done > begin_done_ && total >= done) {
+        const double pace = (now - begin_s_) / static_cast<double>(done - begin_done_);
+        left = ", " + human(pace * static_cast<double>(total - done) * second) + " left";
+    }
+    std::fputs(fmt::format("\r\033[K{}: {} / {}{}", label_, done, total, left).c_str(), stderr);
 }
 
 }  // namespace headway::cli

@@ -17,8 +17,8 @@ void write_result(std::string_view text, const std::optional<std::string>& out);
 
 bool stdout_is_terminal();
 
-// "label: 42 / 100" on one line of standard error, at most ten times a second, and only when that
-// is a terminal. The destructor wipes the line.
+// "label: 42 / 100, 12.0 s left" on one line of standard error, at most ten times a second, and
+// only when that is a terminal. The destructor wipes the line.
 class Progress {
   public:
     explicit Progress(std::string label);
@@ -33,6 +33,8 @@ class Progress {
     bool terminal_ = false;
     bool drawn_ = false;
     double next_s_ = 0.0;
+    double begin_s_ = 0.0;
+    std::size_t begin_done_ = 0;
 };
 
 }  // namespace headway::cli

@@ -61,6 +61,15 @@ Profile load_profile(const std::string& file_or_preset, const ReadOptions& optio
     return read_profile(path, options);
 }
 
+Scenario load_open_scenario(const po::variables_map& values, std::string_view verb) {
+    const ReadOptions options = read_options(values);
+    Scenario scenario = read_open_scenario(required(values, "scenario", verb), options);
+    const auto profile = optional_text(values, "profile");
+    if (profile) scenario.profile = load_profile(*profile, options);
+    warn_of_other_device(scenario);
+    return scenario;
+}
+
 Scenario load_scenario(const po::variables_map& values, std::string_view verb) {
     const ReadOptions options = read_options(values);
     Scenario scenario = read_scenario(required(values, "scenario", verb), options);

@@ -19,6 +19,9 @@ ReadOptions read_options(const po::variables_map& values);
 // The scenario with the profile of --profile, if given, in place of its own.
 Scenario load_scenario(const po::variables_map& values, std::string_view verb);
 
+// The same with what is derived left open, for verbs that change keys; the profile may be absent.
+Scenario load_open_scenario(const po::variables_map& values, std::string_view verb);
+
 // A profile file, or the name of a preset.
 Profile load_profile(const std::string& file_or_preset, const ReadOptions& options);
 

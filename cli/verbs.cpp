@@ -18,6 +18,11 @@ constexpr auto kVerbs = std::to_array<Verb>({
     {"Predict and simulate", "matrix", "the bytes of an exchange, to replay with nccl-tests",
      run_matrix},
 
+    // Many scenarios at once
+    {"Many scenarios at once", "sweep", "every combination of values of some keys, as CSV",
+     run_sweep, true},
+    {"Many scenarios at once", "merge", "the shards of a sweep into one file", run_merge},
+
     // Measure and check
     {"Measure and check", "calibrate", "measure this machine, or import logs, into a profile",
      run_calibrate},

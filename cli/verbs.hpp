@@ -21,6 +21,8 @@ struct Verb {
     std::string_view name;
     std::string_view summary;
     int (*run)(Args);
+    bool is_shared = false;  // processes of one launch share the work: main appends
+                             // --launcher-shard, from the variables of srun or mpirun
 };
 
 std::span<const Verb> all_verbs();
@@ -31,6 +33,10 @@ int run_explain(Args args);
 int run_simulate(Args args);
 int run_alltoall(Args args);
 int run_matrix(Args args);
+
+// Many scenarios at once
+int run_sweep(Args args);
+int run_merge(Args args);
 
 // Measure and check
 int run_calibrate(Args args);

@@ -54,6 +54,12 @@ std::vector<InputProblem> check_routing(const Scenario& scenario) {
         problems.push_back({"routing.skew.exponent", "a power law with exponent 1",
                             "any other exponent above 0, such as 1.01", ""});
     }
+    const bool is_shaped = routing.skew == Skew::zipf || routing.skew == Skew::power_law ||
+                           routing.skew == Skew::dirichlet;
+    if (is_shaped && !(routing.parameter > 0.0)) {
+        problems.push_back(
+            {"routing.skew", "a skew without its exponent or concentration", "above 0", ""});
+    }
     if (routing.skew == Skew::histogram && routing.weights.size() != 1) {
         problems.push_back({"routing.skew",
                             fmt::format("a histogram of {} rows", routing.weights.size()),

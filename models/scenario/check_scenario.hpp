@@ -17,7 +17,10 @@ std::vector<InputProblem> check_profile(const Profile& profile);
 // The plans and the batch against model and cluster, and the routing against the model.
 std::vector<InputProblem> check_plans(const Scenario& scenario);
 std::vector<InputProblem> check_routing(const Scenario& scenario);
-// Everything: the parts, the batch, the routing and the plans against them.
-std::vector<InputProblem> check_scenario(const Scenario& scenario);
+// Everything: the parts, the batch, the routing and the plans against them; the profile may be
+// known to be sound.
+enum class ProfileCheck { full, none };
+std::vector<InputProblem> check_scenario(const Scenario& scenario,
+                                         ProfileCheck profile = ProfileCheck::full);
 
 }  // namespace headway

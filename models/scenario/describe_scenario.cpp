@@ -135,6 +135,14 @@ void describe_plan(Fields& f, Plan& plan) {
            "gradients are reduced behind the backward pass", optional);
 }
 
+void describe_sweep_axis(Fields& f, SweepAxis& axis) {
+    f.text("axis", axis.key,
+           "a key by its path, such as model.moe.top_k or plans.hp.overlap_chunks, or a derived "
+           "axis (docs/sweep.md)");
+    f.texts("values", axis.values,
+            "values as the key has them, or a range: 1..16:1 adds 1, 1..16:*2 doubles");
+}
+
 }  // namespace
 
 void describe(Fields& f, Scenario& scenario) {
@@ -151,6 +159,8 @@ void describe(Fields& f, Scenario& scenario) {
     f.reference("profile", ReferenceKind::profile, scenario.profile,
                 "measured curves; may come from the command line instead",
                 [](Fields& g, Profile& p) { describe(g, p); });
+    f.list("sweep", scenario.sweep, "axes of `headway sweep`; the last one changes fastest",
+           describe_sweep_axis, optional);
 }
 
 }  // namespace headway

@@ -96,6 +96,11 @@ class Fields {
         value = static_cast<Enum>(std::get<std::int64_t>(v));
     }
 
+    // A list of texts; a single one may stand without brackets. An empty list is not written.
+    void texts(std::string_view name, std::vector<std::string>& values, std::string_view meaning) {
+        text_list({.name = name, .meaning = meaning, .is_set = !values.empty()}, values);
+    }
+
     // A list of numbers; an empty one is not written.
     bool numbers(std::string_view name, std::vector<double>& values, Range range,
                  std::string_view meaning, Presence presence = Presence::required,
@@ -198,6 +203,7 @@ class Fields {
   protected:
     // Each returns whether the value was there (reader), is written, or is recorded.
     virtual bool scalar(const Key& key, const Rule& rule, ScalarValue& value) = 0;
+    virtual bool text_list(const Key& key, std::vector<std::string>& values) = 0;
     virtual bool number_list(const Key& key, const Rule& rule, std::vector<double>& values) = 0;
     virtual bool number_rows(const Key& key, const Rule& rule,
                              std::vector<std::vector<double>>& rows) = 0;

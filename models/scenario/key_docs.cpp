@@ -23,6 +23,10 @@ class KeyRecorder : public Fields {
         if (!doc.is_required && !key.has_no_default) doc.default_text = default_text(rule, value);
         return false;
     }
+    bool text_list(const Key& key, std::vector<std::string>&) override {
+        add(key, KeyDoc::Kind::texts);
+        return false;
+    }
     bool number_list(const Key& key, const Rule& rule, std::vector<double>&) override {
         add(key, KeyDoc::Kind::numbers).rule = rule;
         return false;

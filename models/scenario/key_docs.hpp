@@ -13,7 +13,7 @@
 namespace headway {
 
 struct KeyDoc {
-    enum class Kind { scalar, numbers, rows, table, map, list, reference };
+    enum class Kind { scalar, texts, numbers, rows, table, map, list, reference };
 
     std::string name;
     std::string meaning;

@@ -44,6 +44,8 @@ constexpr std::string_view kReferences =
 
 std::string type_text(const KeyDoc& key) {
     switch (key.kind) {
+        case KeyDoc::Kind::texts:
+            return "a value, or a list of values";
         case KeyDoc::Kind::numbers:
             return "list, each " + accepted_text(key.rule);
         case KeyDoc::Kind::rows:

@@ -67,6 +67,10 @@ Json map_schema(const KeyDoc& doc, bool is_override);
 
 Json key_schema(const KeyDoc& key, bool is_override) {
     switch (key.kind) {
+        case KeyDoc::Kind::texts: {
+            const Json value = scalar_schema({.kind = Rule::Kind::text});
+            return {{"anyOf", {value, {{"type", "array"}, {"items", value}, {"minItems", 1}}}}};
+        }
         case KeyDoc::Kind::numbers:
             return {{"type", "array"}, {"items", scalar_schema(key.rule)}, {"minItems", 1}};
         case KeyDoc::Kind::rows: {

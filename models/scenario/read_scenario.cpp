@@ -4,41 +4,24 @@
 
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/describe.hpp"
-#include "models/scenario/head_parallel_twin.hpp"
+#include "models/scenario/resolve.hpp"
+#include "models/scenario/scenario_axis.hpp"
 #include "models/scenario/yaml_reader.hpp"
 #include "models/scenario/yaml_writer.hpp"
 
 namespace headway {
 namespace {
 
-void resolve_cluster(Cluster& cluster) {
-    if (cluster.nvlink && cluster.nvlink->domain == 0) {
-        cluster.nvlink->domain = cluster.gpus_per_node;
-    }
-}
+struct Read {
+    Scenario open, resolved;
+};
 
-// Derives what a head_parallel plan leaves out; plans that cannot be derived are left to the check.
-void resolve_plans(Scenario& scenario) {
-    for (Plan& plan : scenario.plans) {
-        auto* hp = std::get_if<HeadParallel>(&plan.layer);
-        if (!hp || hp->num_heads == 0) continue;
-        const bool is_explicit =
-            hp->head_width > 0 && hp->num_experts > 0 && hp->top_k > 0 && hp->expert_width > 0;
-        if (is_explicit) continue;
-        if (hp->head_width == 0 && scenario.model.hidden % hp->num_heads != 0) continue;
-        *hp = head_parallel_twin(scenario.model, *hp);
-        scenario.notes.push_back(describe_twin(scenario.model, *hp, plan.name));
-    }
-}
-
-Scenario read_resolved(YamlReader& reader, const SourceFile& file, const std::string& name) {
-    Scenario scenario;
-    scenario.name = name;
-    reader.read_file(file, std::nullopt, scenario);
-    resolve_cluster(scenario.cluster);
-    if (scenario.baseline.empty() && !scenario.plans.empty()) {
-        scenario.baseline = scenario.plans.front().name;
-    }
+Read read_resolved(YamlReader& reader, const SourceFile& file, const std::string& name) {
+    Read read;
+    read.open.name = name;
+    reader.read_file(file, std::nullopt, read.open);
+    Scenario& scenario = read.resolved = read.open;
+    resolve(scenario.cluster);
     const bool has_model = reader.is_clean("model"), has_cluster = reader.is_clean("cluster");
     if (has_model) reader.add_check("model", check_model(scenario.model));
     if (has_cluster) reader.add_check("cluster", check_cluster(scenario.cluster));
@@ -46,14 +29,17 @@ Scenario read_resolved(YamlReader& reader, const SourceFile& file, const std::st
         reader.add_check("profile", check_profile(*scenario.profile));
     }
     if (reader.is_clean("model") && reader.is_clean("cluster")) {
-        resolve_plans(scenario);
+        resolve(scenario);
         if (reader.is_clean("plans") && reader.is_clean("batch")) {
             reader.add_check("", check_plans(scenario));
         }
         if (reader.is_clean("routing")) reader.add_check("", check_routing(scenario));
     }
+    if (reader.is_clean("plans") && reader.is_clean("sweep")) {
+        reader.add_check("", check_sweep(read.open));
+    }
     reader.throw_if_any();
-    return scenario;
+    return read;
 }
 
 template <class T, class Check>
@@ -62,7 +48,7 @@ T read_part(const std::filesystem::path& path, const ReadOptions& options, Refer
     YamlReader reader(options);
     T value;
     reader.read_file(reader.load(path), kind, value);
-    if constexpr (std::is_same_v<T, Cluster>) resolve_cluster(value);
+    if constexpr (std::is_same_v<T, Cluster>) resolve(value);
     if (reader.is_clean("")) reader.add_check("", check(value));
     reader.throw_if_any();
     return value;
@@ -80,14 +66,20 @@ std::string write(const T& value) {
 
 Scenario read_scenario(const std::filesystem::path& path, const ReadOptions& options) {
     YamlReader reader(options);
-    return read_resolved(reader, reader.load(path), path.stem().string());
+    return read_resolved(reader, reader.load(path), path.stem().string()).resolved;
+}
+
+Scenario read_open_scenario(const std::filesystem::path& path, const ReadOptions& options) {
+    YamlReader reader(options);
+    return read_resolved(reader, reader.load(path), path.stem().string()).open;
 }
 
 Scenario read_scenario_text(std::string_view text, const std::string& name,
                             const std::filesystem::path& base_dir, const ReadOptions& options) {
     YamlReader reader(options);
     return read_resolved(reader, reader.load_text(text, name, base_dir),
-                         std::filesystem::path(name).stem().string());
+                         std::filesystem::path(name).stem().string())
+        .resolved;
 }
 
 ModelSpec read_model(const std::filesystem::path& path, const ReadOptions& options) {

@@ -24,6 +24,10 @@ std::vector<std::filesystem::path> builtin_preset_dirs();
 
 Scenario read_scenario(const std::filesystem::path& path,
                        const ReadOptions& options = {builtin_preset_dirs()});
+// The same file, checked the same, but with what is derived left open (resolve.hpp), so that keys
+// can be changed before.
+Scenario read_open_scenario(const std::filesystem::path& path,
+                            const ReadOptions& options = {builtin_preset_dirs()});
 // `name` stands for the file in messages; relative paths start at `base_dir`.
 Scenario read_scenario_text(std::string_view text, const std::string& name,
                             const std::filesystem::path& base_dir,

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <span>
 
 #include "models/scenario/accepted_text.hpp"
 #include "models/scenario/parse_scalar.hpp"
@@ -133,6 +134,32 @@ bool YamlReader::scalar(const Key& key, const Rule& rule, ScalarValue& value) {
         return false;
     }
     value = std::move(*parsed.value);
+    return true;
+}
+
+bool YamlReader::text_list(const Key& key, std::vector<std::string>& values) {
+    constexpr std::string_view accepted = "a value, or a list of values";
+    const YamlNode* node = find(key, nullptr, accepted);
+    if (!node) return false;
+    const bool is_single = node->kind == YamlNode::Kind::scalar;
+    if (!is_single && (node->kind != YamlNode::Kind::list || node->items.empty())) {
+        wrong_kind(*node, accepted, key.name);
+        return false;
+    }
+    std::vector<std::string> parsed;
+    for (const YamlNode& item : is_single ? std::span(node, 1) : std::span(node->items)) {
+        if (item.kind != YamlNode::Kind::scalar) {
+            wrong_kind(item, "a value", key.name);
+            return false;
+        }
+        ParsedScalar scalar = parse_scalar(item, {.kind = Rule::Kind::text});
+        if (!scalar.value) {
+            problem(key.name, item.at, fmt::format("{} in '{}'", scalar.found, key.name), "text");
+            return false;
+        }
+        parsed.push_back(std::move(std::get<std::string>(*scalar.value)));
+    }
+    values = std::move(parsed);
     return true;
 }
 

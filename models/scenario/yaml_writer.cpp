@@ -78,6 +78,17 @@ void YamlWriter::flow_list(const std::vector<double>& values, UnitClass unit, st
     text_ += "]\n";
 }
 
+bool YamlWriter::text_list(const Key& key, std::vector<std::string>& values) {
+    if (!key.is_set) return false;
+    begin_line(key.name);
+    text_ += " [";
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        text_ += (i > 0 ? ", " : "") + yaml_text(values[i]);
+    }
+    text_ += "]\n";
+    return true;
+}
+
 bool YamlWriter::number_list(const Key& key, const Rule& rule, std::vector<double>& values) {
     if (!key.is_set) return false;
     begin_line(key.name);

@@ -54,6 +54,13 @@ struct Routing {
     std::uint64_t seed = 0;
 };
 
+// One axis of a sweep, as written: a key of the scenario by its path ("model.moe.top_k"), or a
+// derived axis that keeps something equal, and its values ("8", "400 Gbps", "0..1.5:0.25").
+struct SweepAxis {
+    std::string key;
+    std::vector<std::string> values;
+};
+
 struct Scenario {
     std::string name;
     ModelSpec model;
@@ -63,6 +70,7 @@ struct Scenario {
     std::vector<Plan> plans;
     std::string baseline;            // name of the plan that speedups refer to
     std::optional<Profile> profile;  // may come from the command line instead
+    std::vector<SweepAxis> sweep;    // axes of `headway sweep`; the command line may bring others
     std::vector<std::string> notes;  // what was assumed on the way ("HP twin of ...: H*d_h = d")
 };
 
