@@ -1,0 +1,44 @@
+#include "runtime/process/process_rank.hpp"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "models/vocab/error.hpp"
+
+namespace headway::runtime {
+
+void run_process_rank(const RankIdentity& identity, const Facts& facts,
+                      const ChannelOptions& options, const SideChannel::OnOverdue& on_overdue,
+                      const std::function<void(SideChannel&)>& body) {
+    std::unique_ptr<Hub> hub;  // outlives the channel
+    Member member{identity.rank, identity.size, identity.host, identity.port};
+    if (identity.rank == 0) {
+        const bool alone = identity.local_size == identity.size;
+        Descriptor listener = identity.listen_fd >= 0 ? Descriptor(identity.listen_fd)
+                                                      : listen_on(identity.port, alone);
+        member.host = "127.0.0.1";
+        member.port = port_of(listener);
+        hub = std::make_unique<Hub>(std::move(listener), identity.size, options);
+    }
+    SideChannel channel(member, facts, options, on_overdue);
+    try {
+        body(channel);
+    } catch (const RankFailure& failure) {
+        channel.fail(failure.cause);
+    } catch (const InputError& error) {
+        channel.refuse(error.what());
+    } catch (const std::exception& error) {
+        channel.fail(error.what());
+    }
+    channel.finish();
+}
+
+std::string fingerprint(std::string_view text) {
+    std::uint64_t hash = 14695981039346656037u;
+    for (const char c : text)
+        hash = (hash ^ static_cast<std::uint64_t>(static_cast<unsigned char>(c))) * 1099511628211u;
+    return fmt::format("{:016x}", hash);
+}
+
+}  // namespace headway::runtime
