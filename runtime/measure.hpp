@@ -5,14 +5,10 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <optional>
-#include <string>
-#include <vector>
 
 #include "models/vocab/scenario.hpp"
-#include "models/vocab/timeline.hpp"
-#include "models/vocab/traffic_matrix.hpp"
+#include "runtime/phase_samples.hpp"
 #include "runtime/thread_communicator.hpp"
 
 namespace headway::runtime {
@@ -35,18 +31,6 @@ struct MeasureOptions {
     std::optional<InjectedFault> fault;
 };
 
-struct ArrivalSkew {
-    int layer = 0;
-    CallSite site;
-    Seconds skew;  // last arrival - first arrival, median over repeats
-};
-
-struct Measurement {
-    Timeline timeline;  // profile names the device that was measured
-    std::vector<ArrivalSkew> skews;
-    std::map<CallSite, TrafficMatrix> traffic;  // of one pass through one layer, on average
-};
-
 // `scenario` as scenario_to_run gives it. fp64 models run in fp64, all others in fp32.
 Measurement measure_plan(const Scenario& scenario, const Plan& plan, const MeasureOptions& options);
 
@@ -56,8 +40,5 @@ struct RunEstimate {
     Bytes memory;
 };
 RunEstimate estimate_run(const Scenario& scenario, const Plan& plan, const MeasureOptions& options);
-
-// Linear interpolation between order statistics. Sorts.
-double quantile(std::vector<double>& values, double q);
 
 }  // namespace headway::runtime

@@ -1,0 +1,113 @@
+#include "runtime/phase_samples.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace headway::runtime {
+
+double quantile(std::vector<double>& values, double q) {
+    std::sort(values.begin(), values.end());
+    const double place = q * static_cast<double>(values.size() - 1);
+    const auto low = static_cast<std::size_t>(place);
+    const std::size_t high = std::min(low + 1, values.size() - 1);
+    return values[low] + (values[high] - values[low]) * (place - static_cast<double>(low));
+}
+
+namespace {
+
+// One span for every (layer, phase, pass) of a rank, in order of first execution.
+std::vector<Span> spans_of(const std::vector<LayerSamples>& samples, int rank) {
+    struct Series {
+        int layer;
+        CallSite site;
+        std::vector<double> begins, durations;
+    };
+    std::vector<Series> all;
+    for (const LayerSamples& execution : samples) {
+        const double start = execution.phases.empty() ? 0.0 : execution.phases.front().begin;
+        for (const PhaseSample& sample : execution.phases) {
+            auto it = std::find_if(all.begin(), all.end(), [&](const Series& s) {
+                return s.layer == execution.layer && s.site == sample.site;
+            });
+            if (it == all.end()) it = all.insert(all.end(), {execution.layer, sample.site, {}, {}});
+            it->begins.push_back(sample.begin - start);
+            it->durations.push_back(sample.duration);
+        }
+    }
+    std::vector<Span> spans;
+    for (Series& s : all) {
+        spans.push_back({.rank = rank,
+                         .layer = s.layer,
+                         .pass = s.site.pass,
+                         .phase = s.site.phase,
+                         .begin = quantile(s.begins, 0.5) * second,
+                         .duration = quantile(s.durations, 0.5) * second,
+                         .low = quantile(s.durations, 0.1) * second,
+                         .high = quantile(s.durations, 0.9) * second,
+                         .samples = static_cast<int>(s.durations.size())});
+    }
+    return spans;
+}
+
+std::vector<ArrivalSkew> skews_of(const std::vector<std::vector<LayerSamples>>& by_rank) {
+    std::map<std::pair<int, CallSite>, std::vector<double>> skews;
+    for (std::size_t i = 0; i < by_rank.front().size(); ++i) {
+        const LayerSamples& first = by_rank.front()[i];
+        for (std::size_t p = 0; p < first.phases.size(); ++p) {
+            if (!is_communication(first.phases[p].site.phase)) continue;
+            double earliest = first.phases[p].begin, latest = earliest;
+            for (const auto& samples : by_rank) {
+                earliest = std::min(earliest, samples[i].phases[p].begin);
+                latest = std::max(latest, samples[i].phases[p].begin);
+            }
+            skews[{first.layer, first.phases[p].site}].push_back(latest - earliest);
+        }
+    }
+    std::vector<ArrivalSkew> result;
+    for (auto& [key, values] : skews)
+        result.push_back({key.first, key.second, quantile(values, 0.5) * second});
+    return result;
+}
+
+// Layers lie one after the other in the timeline, as far apart as the slowest rank needs.
+void lay_out(std::vector<Span>& spans) {
+    std::map<int, Seconds> length;
+    for (const Span& s : spans) length[s.layer] = max(length[s.layer], s.begin + s.duration);
+    Seconds start;
+    std::map<int, Seconds> starts;
+    for (const auto& [layer, time] : length) {
+        starts[layer] = start;
+        start += time;
+    }
+    for (Span& s : spans) s.begin += starts[s.layer];
+}
+
+}  // namespace
+
+Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           const std::vector<std::vector<LayerSamples>>& samples,
+                           std::span<const TrafficLedger> ledgers, int num_passes) {
+    Measurement result;
+    result.timeline = {.source = Source::measured,
+                       .scenario = scenario.name,
+                       .plan = plan.name,
+                       .profile = device,
+                       .seed = scenario.routing.seed};
+    result.traffic = gather_traffic(ledgers);
+    for (auto& [site, matrix] : result.traffic) {
+        for (std::int64_t& bytes : matrix.bytes) bytes /= num_passes;
+    }
+    for (int rank = 0; rank < static_cast<int>(samples.size()); ++rank) {
+        for (Span span : spans_of(samples[static_cast<std::size_t>(rank)], rank)) {
+            const auto traffic = result.traffic.find({span.phase, span.pass});
+            if (traffic != result.traffic.end())
+                span.bytes = static_cast<double>(traffic->second.sent(rank)) * byte;
+            result.timeline.spans.push_back(span);
+        }
+    }
+    lay_out(result.timeline.spans);
+    result.skews = skews_of(samples);
+    return result;
+}
+
+}  // namespace headway::runtime

@@ -1,0 +1,44 @@
+// From what ranks recorded to a Measurement: the median of every phase over the repeats with p10
+// and p90, the arrival skew of the exchanges, and the traffic of one pass. Shared by the CPU and
+// the CUDA runtime.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "models/vocab/scenario.hpp"
+#include "models/vocab/timeline.hpp"
+#include "models/vocab/traffic_matrix.hpp"
+#include "runtime/rank_context.hpp"
+
+namespace headway::runtime {
+
+struct ArrivalSkew {
+    int layer = 0;
+    CallSite site;
+    Seconds skew;  // last arrival - first arrival, median over repeats
+};
+
+struct Measurement {
+    Timeline timeline;  // profile names the device that was measured
+    std::vector<ArrivalSkew> skews;
+    std::map<CallSite, TrafficMatrix> traffic;  // of one pass through one layer, on average
+};
+
+// What one rank recorded of one timed execution of a layer, in order.
+struct LayerSamples {
+    int layer = 0;
+    std::vector<PhaseSample> phases;
+};
+
+// samples [rank][execution], equally many on all ranks; `ledgers` [rank] of `num_passes` passes,
+// warm-ups included. `device` is what was measured.
+Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           const std::vector<std::vector<LayerSamples>>& samples,
+                           std::span<const TrafficLedger> ledgers, int num_passes);
+
+// Linear interpolation between order statistics. Sorts.
+double quantile(std::vector<double>& values, double q);
+
+}  // namespace headway::runtime
