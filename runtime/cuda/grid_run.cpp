@@ -1,0 +1,67 @@
+#include "runtime/cuda/grid_run.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "kernels/bench/device_info.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::runtime {
+namespace {
+
+std::vector<GridSample> samples_of(const GridPoint& point, const DeviceMeasurement& m,
+                                   int num_ranks) {
+    const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
+    std::vector<GridSample> samples;
+    for (const Span& span : m.measurement.timeline.spans) {
+        samples.push_back({.point = point,
+                           .num_ranks = num_ranks,
+                           .rank = span.rank,
+                           .pass = span.pass,
+                           .phase = span.phase,
+                           .median_us = span.duration.in(us),
+                           .p10_us = span.low.in(us),
+                           .p90_us = span.high.in(us),
+                           .bytes = static_cast<std::int64_t>(span.bytes.in(byte)),
+                           .peak_bytes = m.peak_bytes[static_cast<std::size_t>(span.rank)],
+                           .clock_mhz = static_cast<int>(clocks.sm_mhz),
+                           .throttle = clocks.throttle});
+    }
+    return samples;
+}
+
+}  // namespace
+
+void run_grid(DeviceContext& context, const Scenario& base, const std::vector<GridPoint>& points,
+              const GridRunOptions& options) {
+    const auto start = std::chrono::steady_clock::now();
+    const int num_ranks = context.communicator.size();
+    std::vector<std::size_t> order(points.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::mt19937_64 random(1);  // the same order on all ranks
+    std::size_t done = 0;
+    for (int pass = 0; pass < options.num_passes; ++pass) {
+        std::shuffle(order.begin(), order.end(), random);
+        for (const std::size_t i : order) {
+            // Rank 0's clock decides for all.
+            const double seconds =
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+            const std::int64_t over = seconds > options.max_seconds;
+            if (context.communicator.all_gather_counts({&over, 1}).front() != 0) return;
+            const Scenario scenario = scenario_of(base, points[i], num_ranks);
+            try {
+                const DeviceMeasurement m =
+                    measure_on_device(context, scenario, scenario.plans.front(), options.measure);
+                if (options.sink) options.sink(samples_of(points[i], m, num_ranks));
+            } catch (const InputError& error) {
+                if (options.skipped) options.skipped(points[i], error.what());
+            }
+            if (options.progress)
+                options.progress(++done,
+                                 points.size() * static_cast<std::size_t>(options.num_passes));
+        }
+    }
+}
+
+}  // namespace headway::runtime

@@ -1,0 +1,215 @@
+#include "runtime/cuda/measure_device.hpp"
+
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "kernels/check.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/cuda/ep_layer.hpp"
+#include "runtime/cuda/hp_layer.hpp"
+#include "runtime/cuda/row_kernels.hpp"
+
+namespace headway::runtime {
+namespace {
+
+using bf16 = __nv_bfloat16;
+using Executions = std::vector<LayerSamples>;
+
+// How long a rank that is alone lets its stream wait for the host: longer than enqueuing takes.
+constexpr std::int64_t kHeadStart = 400'000;  // ns
+
+struct Tokens {
+    bf16 *x, *y, *dy, *dx;
+
+    Tokens(DeviceContext& context, std::int64_t tokens, int hidden) {
+        const std::int64_t n = tokens * hidden;
+        for (bf16** p : {&x, &y, &dy, &dx}) *p = context.arena.take<bf16>(n);
+        const auto seed = static_cast<std::uint64_t>(100 + context.communicator.rank());
+        fill_normal(x, n, 1.0F, seed, context.stream);
+        fill_normal(dy, n, 1.0F, seed + 1000, context.stream);
+    }
+};
+
+std::int32_t* upload(DeviceContext& context, const std::vector<std::int32_t>& values) {
+    auto* at = context.arena.take<std::int32_t>(static_cast<std::int64_t>(values.size()));
+    HEADWAY_CUDA_CHECK(cudaMemcpy(at, values.data(), values.size() * sizeof(std::int32_t),
+                                  cudaMemcpyHostToDevice));
+    return at;
+}
+
+// Repeats all layers, warm-ups first, and keeps the phases of the others.
+template <class Layer>
+Executions repeat(DeviceContext& context, const Scenario& scenario, Layer& layer,
+                  const Tokens& tokens, const std::vector<std::int32_t*>& forced,
+                  const DeviceMeasureOptions& options) {
+    Executions executions;
+    PhaseClock clock;
+    const int total = options.num_warmups + options.num_repeats;
+    for (int i = 0; i < total; ++i) {
+        for (int l = 0; l < options.num_layers; ++l) {
+            context.clock = &clock;
+            context.communicator.wait(context.stream);
+            context.communicator.barrier();
+            if (context.communicator.size() == 1) hold_stream(kHeadStart, context.stream);
+            clock.start(context.stream);
+            layer.forward(tokens.x, tokens.y, forced[static_cast<std::size_t>(l)]);
+            if (options.backward) layer.backward(tokens.x, tokens.dy, tokens.dx);
+            if constexpr (requires { layer.release(); }) layer.release();
+            context.communicator.wait(context.stream);
+            context.clock = nullptr;
+            std::vector<PhaseSample> phases = clock.collect();
+            if (i >= options.num_warmups)
+                executions.push_back({scenario.model.num_dense_layers + l, std::move(phases)});
+        }
+        if (options.progress) options.progress(i + 1, total);
+    }
+    return executions;
+}
+
+std::vector<std::vector<std::vector<Assignment>>> routing_of(const Scenario& scenario,
+                                                             const LayerSetup& setup,
+                                                             int num_layers) {
+    std::vector<std::vector<std::vector<Assignment>>> routing;
+    for (int l = 0; l < num_layers; ++l)
+        routing.push_back(layer_routing(scenario, setup, scenario.model.num_dense_layers + l));
+    return routing;
+}
+
+Executions run_hp(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
+                  const DeviceMeasureOptions& options) {
+    CudaHpLayer layer(context, setup);
+    const CudaHpLayer::Weights& w = layer.weights();
+    const std::vector<std::int64_t> n = layer.sizes();
+    const int d = setup.dims.hidden, width = setup.hp.head_width;
+    const auto scale = [](int fan_in) { return 1.0F / std::sqrt(static_cast<float>(fan_in)); };
+    fill_normal(w.project, n[0], scale(d), 1, context.stream);
+    fill_normal(w.merge, n[1], scale(setup.hp.num_heads * width), 2, context.stream);
+    fill_normal(w.w1, n[2], scale(width), 3, context.stream);
+    fill_normal(w.w2, n[3], scale(setup.dims.expert_width), 4, context.stream);
+    fill_normal(w.router, n[4], scale(width), 5, context.stream);
+    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    std::vector<std::int32_t*> forced;
+    for (const auto& by_head : routing_of(scenario, setup, options.num_layers)) {
+        std::vector<std::int32_t> own;
+        const int first = setup.hp.first_head(context.communicator.rank());
+        for (int h = 0; h < setup.hp.heads_per_rank(); ++h) {
+            for (const Assignment& a : by_head[static_cast<std::size_t>(first + h)])
+                own.insert(own.end(), a.expert.begin(), a.expert.end());
+        }
+        forced.push_back(upload(context, own));
+    }
+    return repeat(context, scenario, layer, tokens, forced, options);
+}
+
+Executions run_ep(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
+                  const DeviceMeasureOptions& options) {
+    CudaEpLayer layer(context, setup, scenario.batch.tokens_per_rank());
+    const CudaEpLayer::Weights& w = layer.weights();
+    const std::vector<std::int64_t> n = layer.sizes();
+    const int d = setup.dims.hidden;
+    const auto rank = static_cast<std::uint64_t>(context.communicator.rank());
+    const auto scale = [](int fan_in) { return 1.0F / std::sqrt(static_cast<float>(fan_in)); };
+    fill_normal(w.router, n[0], scale(d), 1, context.stream);
+    fill_normal(w.w1, n[1], scale(d), 10 + rank, context.stream);
+    fill_normal(w.w2, n[2], scale(setup.dims.expert_width), 1000 + rank, context.stream);
+    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    std::vector<std::int32_t*> forced;
+    for (const auto& by_source : routing_of(scenario, setup, options.num_layers))
+        forced.push_back(upload(context, by_source.front()[static_cast<std::size_t>(rank)].expert));
+    return repeat(context, scenario, layer, tokens, forced, options);
+}
+
+// Every rank's phases, on every rank: all ranks executed the same phases.
+std::vector<Executions> gather(DeviceCommunicator& communicator, const Executions& own) {
+    std::vector<std::int64_t> flat;
+    for (const LayerSamples& execution : own) {
+        for (const PhaseSample& p : execution.phases) {
+            flat.push_back(std::llround(1e9 * p.begin));
+            flat.push_back(std::llround(1e9 * p.duration));
+        }
+    }
+    const std::vector<std::int64_t> all = communicator.all_gather_counts(flat);
+    std::vector<Executions> by_rank(static_cast<std::size_t>(communicator.size()), own);
+    std::size_t at = 0;
+    for (Executions& executions : by_rank) {
+        for (LayerSamples& execution : executions) {
+            for (PhaseSample& p : execution.phases) {
+                p.begin = 1e-9 * static_cast<double>(all[at++]);
+                p.duration = 1e-9 * static_cast<double>(all[at++]);
+            }
+        }
+    }
+    return by_rank;
+}
+
+// What this rank sent since `before`, of every rank.
+std::vector<TrafficLedger> gather_ledgers(DeviceCommunicator& communicator,
+                                          const TrafficLedger& before) {
+    std::vector<std::int64_t> flat;
+    std::vector<CallSite> sites;
+    for (const auto& [site, bytes] : communicator.traffic()) {
+        sites.push_back(site);
+        const auto old = before.find(site);
+        for (std::size_t r = 0; r < bytes.size(); ++r)
+            flat.push_back(bytes[r] - (old == before.end() ? 0 : old->second[r]));
+    }
+    const std::vector<std::int64_t> all = communicator.all_gather_counts(flat);
+    const auto ranks = static_cast<std::size_t>(communicator.size());
+    std::vector<TrafficLedger> ledgers(ranks);
+    auto at = all.begin();
+    for (TrafficLedger& ledger : ledgers) {
+        for (const CallSite& site : sites) {
+            ledger[site].assign(at, at + static_cast<std::ptrdiff_t>(ranks));
+            at += static_cast<std::ptrdiff_t>(ranks);
+        }
+    }
+    return ledgers;
+}
+
+DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, const Plan& plan,
+                          const DeviceMeasureOptions& options) {
+    const LayerSetup setup = layer_setup(scenario, plan);
+    const TrafficLedger before = context.communicator.traffic();
+    const ArenaScope scope(context.arena);
+    context.arena.reset_peak();
+    const auto base = static_cast<std::int64_t>(context.arena.used());
+    const Executions own = setup.head_parallel ? run_hp(context, scenario, setup, options)
+                                               : run_ep(context, scenario, setup, options);
+    const std::vector<Executions> by_rank = gather(context.communicator, own);
+    const std::vector<TrafficLedger> ledgers = gather_ledgers(context.communicator, before);
+    const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
+    DeviceMeasurement result{
+        .measurement = to_measurement(scenario, plan, device_name(), by_rank, ledgers, passes),
+        .peak_bytes = {static_cast<std::int64_t>(context.arena.peak()) - base}};
+    result.peak_bytes = context.communicator.all_gather_counts(result.peak_bytes);
+    return result;
+}
+
+}  // namespace
+
+DeviceMeasurement measure_on_device(DeviceContext& context, const Scenario& scenario,
+                                    const Plan& plan, const DeviceMeasureOptions& options) {
+    context.site.reset();
+    const std::size_t mark = context.arena.used();
+    try {
+        return measure(context, scenario, plan, options);
+    } catch (const RankFailure&) {
+        throw;
+    } catch (const InputError&) {
+        context.arena.release(mark);
+        throw;
+    } catch (const std::exception& error) {
+        throw RankFailure(context.communicator.rank(), context.site, error.what());
+    }
+}
+
+std::string device_name() {
+    int device = 0;
+    cudaDeviceProp properties{};
+    HEADWAY_CUDA_CHECK(cudaGetDevice(&device));
+    HEADWAY_CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    return properties.name;
+}
+
+}  // namespace headway::runtime

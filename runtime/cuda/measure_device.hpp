@@ -1,0 +1,35 @@
+// measure_on_device: runs the MoE layers of a plan on this rank's GPU, with its peers, and times
+// every phase by events, as runtime/measure does it on threads. A rank that is alone keeps the
+// stream busy while it enqueues a repeat, so that phases are back to back, as in a training step
+// whose host runs ahead; with peers every exchange is timed from when all ranks have arrived.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "runtime/cuda/phase_clock.hpp"
+#include "runtime/phase_samples.hpp"
+
+namespace headway::runtime {
+
+struct DeviceMeasureOptions {
+    int num_layers = 1;
+    int num_warmups = 3;
+    int num_repeats = 9;
+    bool backward = true;
+    std::function<void(int done, int total)> progress;  // after each repeat
+};
+
+struct DeviceMeasurement {
+    Measurement measurement;               // of all ranks, the same on all of them
+    std::vector<std::int64_t> peak_bytes;  // [rank] of the arena: weights to workspace
+};
+
+// Collective. `scenario` as scenario_to_run gives it. What fails on the way becomes a RankFailure
+// that names this rank and its phase.
+DeviceMeasurement measure_on_device(DeviceContext& context, const Scenario& scenario,
+                                    const Plan& plan, const DeviceMeasureOptions& options);
+
+std::string device_name();
+
+}  // namespace headway::runtime

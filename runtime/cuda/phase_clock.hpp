@@ -1,0 +1,75 @@
+// PhaseClock: when each phase of a layer began and how long it took, by events on the stream; and
+// DevicePhase, which brackets a phase with them. When timed, the ranks meet before the clock of an
+// exchange starts, so that a wait for others is arrival skew and no part of the exchange.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "runtime/cuda/device_arena.hpp"
+#include "runtime/cuda/device_communicator.hpp"
+#include "runtime/rank_context.hpp"
+
+namespace headway::runtime {
+
+class PhaseClock {
+  public:
+    PhaseClock() = default;
+    PhaseClock(const PhaseClock&) = delete;
+    PhaseClock& operator=(const PhaseClock&) = delete;
+    ~PhaseClock();
+
+    // Marks the origin of the begin times.
+    void start(cudaStream_t stream);
+    // `arrival` < 0: the begin is read from the stream; else it is this, seconds of host time since
+    // start.
+    void begin(CallSite site, double arrival, cudaStream_t stream);
+    void end(cudaStream_t stream);
+    double host_seconds() const;  // since start()
+
+    // After the stream was waited for: the phases since start(), in order. Forgets them.
+    std::vector<PhaseSample> collect();
+
+  private:
+    struct Mark {
+        CallSite site;
+        double arrival;
+    };
+    cudaEvent_t event(std::size_t index);
+
+    std::vector<Mark> marks_;
+    std::vector<cudaEvent_t> events_;  // origin, then begin and end of every mark
+    std::chrono::steady_clock::time_point host_start_{};
+};
+
+// What a layer on the device gets besides its numbers.
+struct DeviceContext {
+    DeviceCommunicator& communicator;
+    DeviceArena& arena;
+    cudaStream_t stream = nullptr;
+    cublasLtHandle_t blas = nullptr;
+    PhaseClock* clock = nullptr;               // null: not timed
+    std::function<void(CallSite)> on_enter{};  // fault injection; may throw
+    std::optional<CallSite> site{};            // the phase that was entered last
+};
+
+enum class PhaseKind { compute, exchange };
+
+// From construction to destruction, the work enqueued belongs to `site`.
+class DevicePhase {
+  public:
+    DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind = PhaseKind::compute);
+    DevicePhase(const DevicePhase&) = delete;
+    DevicePhase& operator=(const DevicePhase&) = delete;
+    ~DevicePhase();
+
+  private:
+    DeviceContext& context_;
+    int num_exceptions_;
+};
+
+}  // namespace headway::runtime
