@@ -20,6 +20,9 @@ struct ForwardLayout {
     static constexpr uint32_t weights_bytes = num_weight_slots * half_bytes;
     static constexpr uint32_t smem_bytes = rows_bytes + weights_bytes + 1024 + 512;
     static_assert(smem_bytes <= max_smem_bytes);
+    // With an odd ring a slot serves the two warpgroups alternately, so both watch every load: a
+    // warpgroup that skipped the other's would take an old phase of the slot for its own.
+    static constexpr bool shared_slots = num_row_slots % 2 == 1;
 };
 
 template <int D>
@@ -43,7 +46,7 @@ __device__ void init_barriers(ForwardBarriers<D>& bars) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < Layout::num_row_slots; ++i) {
             ptx::mbarrier_init(&bars.rows_full[i], gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i], 4);
+            ptx::mbarrier_init(&bars.rows_empty[i], Layout::shared_slots ? 8 : 4);
         }
         for (int i = 0; i < Layout::num_weight_slots; ++i) {
             ptx::mbarrier_init(&bars.weights_full[i], 1);
@@ -88,6 +91,32 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
     }
 }
 
+// One warpgroup's rows of a tile, and how it hands their slot back.
+template <int D>
+struct RowHalf {
+    using Layout = ForwardLayout<D>;
+    ForwardBarriers<D>& bars;
+    uint32_t load;        // its half tile
+    uint32_t other_load;  // the other warpgroup's
+
+    __device__ __forceinline__ uint32_t slot() const {
+        return ring_position<Layout::num_row_slots>(load).slot;
+    }
+    __device__ __forceinline__ static void wait(ForwardBarriers<D>& bars, uint32_t load) {
+        const auto at = ring_position<Layout::num_row_slots>(load);
+        ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
+    }
+    __device__ __forceinline__ void wait() const { wait(bars, load); }
+    __device__ __forceinline__ void release() const {
+        if constexpr (Layout::shared_slots) wait(bars, other_load);
+        if (threadIdx.x % 32 != 0) return;
+        ptx::mbarrier_arrive(&bars.rows_empty[slot()]);
+        if constexpr (Layout::shared_slots)
+            ptx::mbarrier_arrive(
+                &bars.rows_empty[ring_position<Layout::num_row_slots>(other_load).slot]);
+    }
+};
+
 // One warpgroup's view of the weight ring while it works through a tile.
 template <int D, int Slices>
 struct WeightRing {
@@ -126,7 +155,7 @@ __device__ __forceinline__ void skip_tile(const WeightRing<D, Slices>& ring, int
 template <int D, Activation Act, int Slices>
 __device__ __forceinline__ void multiply_tile(float (&out)[D / 2], uint32_t rows,
                                               const WeightRing<D, Slices>& ring, int num_chunks,
-                                              uint64_t* rows_empty, int warpgroup,
+                                              const RowHalf<D>& half, int warpgroup,
                                               bool take_turns) {
     constexpr bool gated = Slices == 3;
     float pre[Slices - 1][32];
@@ -165,7 +194,7 @@ __device__ __forceinline__ void multiply_tile(float (&out)[D / 2], uint32_t rows
         activate_slice<Act, gated>(pre, hidden);
     }
 
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
+    half.release();
     ring.wait(num_chunks - 1, Slices - 1);
     if (take_turns) wait_turn(warpgroup);
     ptx::wgmma_fence();
@@ -208,7 +237,7 @@ __device__ __forceinline__ void pipeline_step(float (&out)[D / 2], float (&pre)[
 template <int D, Activation Act>
 __device__ __forceinline__ void multiply_tile_pipelined(float (&out)[D / 2], uint32_t rows,
                                                         const WeightRing<D, 2>& ring,
-                                                        int num_chunks, uint64_t* rows_empty) {
+                                                        int num_chunks, const RowHalf<D>& half) {
     float even[1][32];
     float odd[1][32];
     uint32_t hidden[2][4][4];
@@ -231,7 +260,7 @@ __device__ __forceinline__ void multiply_tile_pipelined(float (&out)[D / 2], uin
     } else {
         pipeline_step<D, Act, true>(out, even, odd, hidden[0], rows, ring, c);
     }
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
+    half.release();
     ptx::wgmma_wait<0>();
     if (num_chunks > 1) ring.free(num_chunks - 2, 1);
     ring.free(num_chunks - 1, 1);
@@ -254,21 +283,20 @@ __device__ void consume_tiles(const ForwardParams& p, uint32_t stages, uint32_t 
         next = walk.load(p.rows.tiles, t + 1);
         ring.release = !resident || next.group != tile.group;
         const bool take_turns = tile.num_rows > 64;  // else the second half is all padding
-        const auto at = ring_position<Layout::num_row_slots>(2 * t + warpgroup);
-        const uint32_t rows = stages + at.slot * Layout::half_bytes;
-        uint64_t* rows_empty = &bars.rows_empty[at.slot];
-        ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
+        const RowHalf<D> half{bars, uint32_t(2 * t + warpgroup), uint32_t(2 * t + 1 - warpgroup)};
+        const uint32_t rows = stages + half.slot() * Layout::half_bytes;
+        half.wait();
         ptx::fence_proxy_async();
 
         if (warpgroup == 1 && !take_turns) {
-            if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
+            half.release();
             skip_tile<D, slices>(ring, num_chunks);
         } else {
             float out[D / 2];
             if constexpr (pipelined<D, slices>)
-                multiply_tile_pipelined<D, Act>(out, rows, ring, num_chunks, rows_empty);
+                multiply_tile_pipelined<D, Act>(out, rows, ring, num_chunks, half);
             else
-                multiply_tile<D, Act, slices>(out, rows, ring, num_chunks, rows_empty, warpgroup,
+                multiply_tile<D, Act, slices>(out, rows, ring, num_chunks, half, warpgroup,
                                               take_turns);
             store_rows<D>(out, p.y + static_cast<int64_t>(tile.row_begin) * D,
                           warpgroup * 64 + warp * 16, tile.num_rows);
@@ -298,7 +326,7 @@ __global__ void __launch_bounds__(num_threads, 1)
     const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
-        ptx::lower_registers<narrow ? 56 : 24>();
+        ptx::lower_registers<narrow ? 56 : 40>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
             gather_halves<Layout::num_row_slots>(
@@ -309,7 +337,7 @@ __global__ void __launch_bounds__(num_threads, 1)
         else if (threadIdx.x == 0)
             stream_weights<D, gated>(p, &map1, &map2, smem + Layout::rows_bytes, bars, walk);
     } else {
-        ptx::raise_registers<narrow ? 224 : 240>();
+        ptx::raise_registers<narrow ? 224 : 232>();
         consume_tiles<D, Act>(p, stages, stages + Layout::rows_bytes, bars, walk, warpgroup - 1);
     }
 #endif
