@@ -1,0 +1,29 @@
+// libFuzzer target of the nccl-tests importer, text and JSON. Any bytes either read or throw
+// InputError; a log that reads makes a curve that rises, or InputError again.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+
+#include "models/fit/nccl_log.hpp"
+#include "models/vocab/error.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    using namespace headway;
+    const std::string_view text(reinterpret_cast<const char*>(data), size);
+    try {
+        const NcclTable table = read_nccl_log(text, "fuzz.log");
+        if (table.num_ranks < 2 || table.size.size() != table.seconds.size()) std::abort();
+        const TimeCurve curve = to_time_curve(table);
+        if (curve.bytes.empty() || curve.bytes.size() != curve.seconds.size()) std::abort();
+        for (std::size_t i = 0; i < curve.seconds.size(); ++i) {
+            if (!(curve.seconds[i] > 0.0)) std::abort();
+            if (i == 0) continue;
+            if (!(curve.bytes[i] > curve.bytes[i - 1])) std::abort();
+            if (curve.seconds[i] < curve.seconds[i - 1]) std::abort();
+        }
+    } catch (const InputError& error) {
+        if (error.problems().empty() || *error.what() == '\0') std::abort();
+    }
+    return 0;
+}
