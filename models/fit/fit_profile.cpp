@@ -77,7 +77,10 @@ void fit_exchanges(const CalibrationSamples& samples, Profile& profile, const st
     std::map<std::tuple<Collective, PathClass, int>, std::vector<TimeSample>> groups;
     for (const ExchangeSample& s : samples.exchanges)
         groups[{s.collective, s.path, s.num_ranks}].push_back(s.sample);
-    for (auto& [key, times] : groups) {
+    for (const auto& group : groups) {
+        // NOTE: clang 14 cannot capture a structured binding.
+        const auto& key = group.first;
+        const std::vector<TimeSample>& times = group.second;
         const auto& [collective, path, num_ranks] = key;
         std::map<std::pair<double, double>, std::vector<double>> points;
         for (const TimeSample& t : times) points[{t.bytes, 0.0}].push_back(t.seconds);
