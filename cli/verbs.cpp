@@ -21,6 +21,8 @@ constexpr auto kVerbs = std::to_array<Verb>({
     // Many scenarios at once
     {"Many scenarios at once", "sweep", "every combination of values of some keys, as CSV",
      run_sweep, true},
+    {"Many scenarios at once", "best", "the fastest plan that fits, why, and where HP overtakes EP",
+     run_best},
     {"Many scenarios at once", "merge", "the shards of a sweep into one file", run_merge},
 
     // Measure and check

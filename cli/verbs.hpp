@@ -37,6 +37,7 @@ int run_matrix(Args args);
 // Many scenarios at once
 int run_sweep(Args args);
 int run_merge(Args args);
+int run_best(Args args);
 
 // Measure and check
 int run_calibrate(Args args);

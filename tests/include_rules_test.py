@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},
     "models/report": {VOCAB},
     "models/validate": {VOCAB, "models/cost"},
-    "models/sweep": {VOCAB, "models/scenario", "models/cost", "models/report"},
+    "models/sweep": {VOCAB, "models/scenario", "models/workload", "models/cost", "models/report"},
     "sim": {VOCAB, "models/workload"},
     "kernels": set(),
     "runtime": {VOCAB, "models/scenario", "models/workload", "models/report", "kernels"},

@@ -56,10 +56,12 @@ void for_each_job(int count, int threads, const std::function<void(int)>& job) {
     work();
 }
 
-std::vector<GroupLoad> loads_of(const Scenario& scenario, const Plan& plan,
-                                const PredictOptions& options) {
+}  // namespace
+
+std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,
+                                  const PredictOptions& options) {
     const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
-    const int distinct = layers_differ(scenario, plan) ? sparse : 1;
+    const int distinct = layers_differ(scenario, plan) ? std::max(1, sparse) : 1;
     std::vector<GroupLoad> loads(static_cast<std::size_t>(distinct));
     if (options.samples <= 0) {
         // The first one here: what it throws must reach the caller.
@@ -80,6 +82,8 @@ std::vector<GroupLoad> loads_of(const Scenario& scenario, const Plan& plan,
     }
     return loads;
 }
+
+namespace {
 
 PlanTraffic traffic_of(const Workload& workload) {
     PlanTraffic traffic;
@@ -190,7 +194,11 @@ void check_memory(PlanPrediction& plan) {
 
 PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
                             const PredictOptions& options) {
-    const std::vector<GroupLoad> loads = loads_of(scenario, plan, options);
+    return predict_plan(scenario, plan, profile, options, plan_loads(scenario, plan, options));
+}
+
+PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                            const PredictOptions& options, const std::vector<GroupLoad>& loads) {
     const Workload workload = build_workload(scenario, plan, loads);
     PriceBook book(profile, scenario.cluster);
     const StepTime step = price_step(workload, profile, book);

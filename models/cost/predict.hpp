@@ -8,6 +8,7 @@
 #include "models/vocab/prediction.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
+#include "models/workload/workload.hpp"
 
 namespace headway {
 
@@ -26,5 +27,12 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
 // One plan; `speedup` is left at 1.
 PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
                             const PredictOptions& options = {});
+
+// The two halves of it. Loads are a function of the layer, its group and the tokens of a
+// micro-batch: plans that differ in recomputation, overlap or sharding alone share them.
+std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,
+                                  const PredictOptions& options = {});
+PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                            const PredictOptions& options, const std::vector<GroupLoad>& loads);
 
 }  // namespace headway

@@ -1,0 +1,286 @@
+#include "models/sweep/plan_search.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "models/cost/predict.hpp"
+#include "models/scenario/check_scenario.hpp"
+#include "models/scenario/divisors.hpp"
+#include "models/scenario/head_parallel_twin.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+constexpr std::array kChunks = {1, 2, 4, 8};
+
+template <class Layer>
+void add_layer(const Plan& like, const Layer& layer, std::vector<Plan>& plans) {
+    Plan plan = like;
+    plan.layer = layer;
+    plan.overlap_grad_all_reduce = true;
+    const std::string name = variant_name(plan);
+    const bool is_known = std::any_of(plans.begin(), plans.end(),
+                                      [&](const Plan& p) { return variant_name(p) == name; });
+    if (!is_known) plans.push_back(plan);
+}
+
+// Every MoE layer that the scenario's plans allow, with group_size still open.
+std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& heads) {
+    Plan like = scenario.plans.front();
+    for (const Plan& plan : scenario.plans) {
+        if (plan.name == scenario.baseline) like = plan;
+    }
+    like.group_size = 2;  // so that names tell layers apart
+    std::vector<ExpertParallel> bases = {{}};
+    std::vector<HeadParallel> twins;
+    for (const Plan& plan : scenario.plans) {
+        if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) bases.push_back(*ep);
+        const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+        if (hp && heads.empty()) twins.push_back(*hp);
+    }
+    for (const int h : heads) {
+        if (scenario.model.hidden % h == 0) {
+            twins.push_back(head_parallel_twin(scenario.model, {.num_heads = h}));
+        }
+    }
+    std::vector<Plan> plans;
+    const bool has_islands = scenario.cluster.island_size() < scenario.cluster.num_ranks();
+    for (ExpertParallel ep : bases) {
+        for (const Dedup dedup : {Dedup::none, Dedup::rank, Dedup::node}) {
+            if (dedup == Dedup::node && !has_islands) continue;
+            ep.dedup = dedup;
+            add_layer(like, ep, plans);
+        }
+    }
+    for (const HeadParallel& hp : twins) add_layer(like, hp, plans);
+    return plans;
+}
+
+// Micro-batches of every size that divides the sequences of a rank and step.
+std::vector<Batch> batches_of(const Batch& batch) {
+    const std::int64_t sequences = std::int64_t{batch.sequences_per_rank} * batch.num_micro_batches;
+    constexpr std::int64_t kMost = 1 << 20;
+    if (sequences > kMost) return {batch};
+    std::vector<Batch> batches;
+    for (const int at_once : divisors(static_cast<int>(sequences))) {
+        Batch b = batch;
+        b.sequences_per_rank = at_once;
+        b.num_micro_batches = static_cast<int>(sequences / at_once);
+        batches.push_back(b);
+    }
+    return batches;
+}
+
+// One layer, group and batch: its loads serve all that is varied besides.
+struct Unit {
+    Plan plan;
+    Batch batch;
+};
+
+std::vector<Unit> legal_units(const Scenario& scenario, const std::vector<int>& heads) {
+    std::vector<Unit> units;
+    Scenario probe = scenario;
+    probe.profile.reset();
+    for (const Plan& layer : layers_of(scenario, heads)) {
+        for (const int size : divisors(scenario.cluster.num_ranks())) {
+            Plan plan = layer;
+            plan.group_size = size;
+            const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+            // Alone, EP has nothing to deduplicate.
+            if (size == 1 && ep && ep->dedup != Dedup::none) continue;
+            // Within one island a copy a node is a copy a rank.
+            const bool is_inside = size <= scenario.cluster.island_size();
+            if (is_inside && ep && ep->dedup == Dedup::node) continue;
+            plan.name = variant_name(plan);
+            plan.overlap_chunks = 1;
+            probe.plans = {plan};
+            probe.baseline = plan.name;
+            for (const Batch& batch : batches_of(scenario.batch)) {
+                probe.batch = batch;
+                if (!check_plans(probe).empty()) continue;
+                units.push_back({plan, batch});
+            }
+        }
+    }
+    return units;
+}
+
+bool is_better(const Candidate& a, const std::optional<Candidate>& b) {
+    return !b || a.prediction.step < b->prediction.step;
+}
+
+struct UnitResult {
+    std::size_t num_legal = 0, num_fitting = 0;
+    std::optional<Candidate> fastest, smallest;
+    std::string unpriced;
+};
+
+template <class Visit>
+void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
+    for (const Recompute recompute :
+         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+        for (const bool zero1 : {false, true}) {
+            for (const int chunks : kChunks) {
+                // A group of one rank communicates nothing that could be overlapped.
+                if (chunks > tokens || (chunks > 1 && plan.group_size == 1)) continue;
+                plan.recompute = recompute;
+                plan.zero1 = zero1;
+                plan.overlap_chunks = chunks;
+                visit(plan);
+            }
+        }
+    }
+}
+
+UnitResult search_unit(Scenario& scenario, const Unit& unit) {
+    UnitResult result;
+    scenario.batch = unit.batch;
+    const PredictOptions options{.timeline = false};
+    try {
+        const std::vector<GroupLoad> loads = plan_loads(scenario, unit.plan, options);
+        for_each_knob(unit.plan, unit.batch.tokens_per_rank(), [&](const Plan& plan) {
+            Candidate candidate{plan, unit.batch,
+                                predict_plan(scenario, plan, *scenario.profile, options, loads)};
+            const PlanPrediction& p = candidate.prediction;
+            ++result.num_legal;
+            const auto& least = result.smallest;
+            if (!least || p.memory.peak < least->prediction.memory.peak) {
+                result.smallest = candidate;
+            }
+            if (!p.feasible || !p.step.is_finite()) return;
+            ++result.num_fitting;
+            if (is_better(candidate, result.fastest)) result.fastest = std::move(candidate);
+        });
+    } catch (const InputError& error) {
+        result.unpriced = error.problems().front().to_string();
+    }
+    return result;
+}
+
+std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector<Unit>& units,
+                                     const SearchOptions& options) {
+    std::vector<UnitResult> results(units.size());
+    std::atomic<std::size_t> next{0}, done{0};
+    const auto work = [&](bool reports) {
+        Scenario own = scenario;
+        for (std::size_t i = next++; i < units.size(); i = next++) {
+            results[i] = search_unit(own, units[i]);
+            ++done;
+            if (reports && options.progress) options.progress(done, units.size());
+        }
+    };
+    {
+        std::vector<std::jthread> pool;
+        for (int t = 1; t < options.threads; ++t) pool.emplace_back(work, false);
+        work(true);
+    }
+    return results;
+}
+
+}  // namespace
+
+PlanKind kind_of(const Plan& plan) {
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        return plan.group_size > hp->num_heads ? PlanKind::head_and_expert_parallel
+                                               : PlanKind::head_parallel;
+    }
+    return plan.group_size == 1 ? PlanKind::data_parallel : PlanKind::expert_parallel;
+}
+
+std::string variant_name(const Plan& plan) {
+    std::string ranks = plan.group_size == 1 ? "1 rank" : fmt::format("{} ranks", plan.group_size);
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        return fmt::format(
+            "{}, {} heads, {}{}", kind_of(plan) == PlanKind::head_parallel ? "HP" : "HP x EP",
+            hp->num_heads, ranks, hp->dedup == Dedup::none ? ", a copy an expert" : "");
+    }
+    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    if (plan.group_size == 1 && ep.dedup == Dedup::none && !ep.latent_width) {
+        return "data parallel, all experts on every rank";
+    }
+    constexpr std::array kCopies = {"a copy an expert", "a copy a rank", "a copy a node"};
+    std::string text =
+        fmt::format("EP, {}, {}", kCopies[static_cast<std::size_t>(ep.dedup)], ranks);
+    if (ep.node_limit) text += fmt::format(", at most {} nodes", *ep.node_limit);
+    if (ep.latent_width) text += fmt::format(", width {}", *ep.latent_width);
+    if (ep.hide_count_exchange) text += ", counts hidden";
+    return text;
+}
+
+std::string knobs_text(const Plan& plan, const Batch& batch) {
+    return fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
+                       kRecomputeNames[static_cast<std::size_t>(plan.recompute)],
+                       plan.overlap_chunks, plan.overlap_chunks == 1 ? "" : "s",
+                       plan.zero1 ? "ZeRO-1" : "no ZeRO", batch.num_micro_batches,
+                       batch.sequences_per_rank);
+}
+
+SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
+    const std::vector<Unit> units = legal_units(scenario, options.heads);
+    SearchResult result;
+    std::map<std::string, std::optional<Candidate>> fastest;
+    std::set<std::string> unpriced;
+    for (UnitResult& unit : search_units(scenario, units, options)) {
+        result.num_legal += unit.num_legal;
+        result.num_fitting += unit.num_fitting;
+        if (!unit.unpriced.empty()) unpriced.insert(unit.unpriced);
+        if (unit.smallest && (!result.smallest || unit.smallest->prediction.memory.peak <
+                                                      result.smallest->prediction.memory.peak)) {
+            result.smallest = unit.smallest;
+        }
+        if (!unit.fastest) continue;
+        auto& best = fastest[unit.fastest->plan.name];
+        if (is_better(*unit.fastest, best)) best = std::move(unit.fastest);
+    }
+    for (auto& [name, candidate] : fastest) result.best.push_back(std::move(*candidate));
+    std::stable_sort(result.best.begin(), result.best.end(),
+                     [](const Candidate& a, const Candidate& b) {
+                         return a.prediction.step < b.prediction.step;
+                     });
+    result.unpriced.assign(unpriced.begin(), unpriced.end());
+    return result;
+}
+
+std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate& chosen) {
+    std::vector<Alternative> result;
+    Scenario own = scenario;
+    const auto add = [&](std::string choice, const Plan& plan, const Batch& batch) {
+        own.batch = batch;
+        own.plans = {plan};
+        own.baseline = plan.name;
+        if (!check_plans(own).empty()) return;
+        result.push_back(
+            {std::move(choice),
+             {plan, batch, predict_plan(own, plan, *own.profile, {.timeline = false})}});
+    };
+    Plan plan = chosen.plan;
+    for (const Recompute r :
+         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+        plan.recompute = r;
+        const auto name = kRecomputeNames[static_cast<std::size_t>(r)];
+        if (r != chosen.plan.recompute) add(fmt::format("recompute {}", name), plan, chosen.batch);
+    }
+    plan = chosen.plan;
+    for (const int chunks : kChunks) {
+        plan.overlap_chunks = chunks;
+        if (chunks == chosen.plan.overlap_chunks || plan.group_size == 1) continue;
+        add(fmt::format("{} chunk{}", chunks, chunks == 1 ? "" : "s"), plan, chosen.batch);
+    }
+    plan = chosen.plan;
+    plan.zero1 = !plan.zero1;
+    add(plan.zero1 ? "ZeRO-1" : "no ZeRO", plan, chosen.batch);
+    for (const Batch& batch : batches_of(scenario.batch)) {
+        if (batch.sequences_per_rank == chosen.batch.sequences_per_rank) continue;
+        add(fmt::format("{} x {} sequences", batch.num_micro_batches, batch.sequences_per_rank),
+            chosen.plan, batch);
+    }
+    return result;
+}
+
+}  // namespace headway
