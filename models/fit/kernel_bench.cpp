@@ -140,6 +140,28 @@ RateCurve fit_rates(const std::vector<Sample>& samples) {
     return curve;
 }
 
+// Widths outside the measured ones keep the base profile's rates, at the measured sizes: EP's
+// router is as wide as the model, and no grid of head widths says anything about it.
+RateCurve with_widths_of(const RateCurve& base, const RateCurve& measured) {
+    std::map<double, std::vector<double>> rows;
+    const std::size_t n = measured.size.size();
+    for (std::size_t i = 0; i < measured.width.size(); ++i) {
+        const auto row = measured.rate.begin() + static_cast<std::ptrdiff_t>(i * n);
+        rows[measured.width[i]].assign(row, row + static_cast<std::ptrdiff_t>(n));
+    }
+    for (double width : base.width) {
+        if (width >= measured.width.front() && width <= measured.width.back()) continue;
+        for (double size : measured.size)
+            rows[width].push_back(four_digits(base.at(size, width).value));
+    }
+    RateCurve curve{.size = measured.size, .residual = measured.residual};
+    for (const auto& [width, rates] : rows) {
+        curve.width.push_back(width);
+        curve.rate.insert(curve.rate.end(), rates.begin(), rates.end());
+    }
+    return curve;
+}
+
 double total_time(const std::vector<Sample>& samples) {
     double sum = 0.0;
     for (const Sample& s : samples) sum += 1.0 / s.rate;
@@ -221,11 +243,19 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
                                                return total_time(a.second) < total_time(b.second);
                                            });
         RateCurve curve = fit_rates(best->second);
+        const std::size_t num_widths = curve.width.size();
+        const double least = curve.width.front(), most = curve.width.back();
+        KernelCurves& curves = profile.kernel(static_cast<Kernel>(key.first));
+        std::vector<RateCurve>& old =
+            static_cast<Pass>(key.second) == Pass::forward ? curves.forward : curves.backward;
+        if (!old.empty() && !is_byte_rate(static_cast<Kernel>(key.first)))
+            curve = with_widths_of(old.front(), curve);
         curve.source = fmt::format("headway-bench, implementation {}, {} shapes, cold L2, {}",
                                    best->first, best->second.size(), rows.front().date);
-        KernelCurves& curves = profile.kernel(static_cast<Kernel>(key.first));
-        (static_cast<Pass>(key.second) == Pass::forward ? curves.forward
-                                                        : curves.backward) = {curve};
+        if (curve.width.size() > num_widths)
+            curve.source +=
+                fmt::format("; widths below {} and above {}: {}", least, most, base.name);
+        old = {curve};
         measured += fmt::format("{}{} {}", measured.empty() ? "" : ", ",
                                 kKernelNames[static_cast<std::size_t>(key.first)],
                                 kPassNames[static_cast<std::size_t>(key.second)]);

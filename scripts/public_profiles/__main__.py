@@ -1,9 +1,8 @@
 """Builds scenarios/profiles/*_public.yaml from public measurement tables.
 
-usage: python3 scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR [KERNELS_CSV]   (needs pandas and pyarrow)
+usage: python3 scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR   (needs pandas and pyarrow)
 SYSTEMS_DIR: systems/ of github.com/ai-dynamo/aiconfigurator (Apache-2.0) at commit 095f58a.
 SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae5: operators timed inside training software.
-KERNELS_CSV: headway-bench's measurements of headway's own kernels; writes h200_headway_kernels.yaml.
 """
 
 import sys
@@ -12,10 +11,9 @@ from devices import AIC, DEVICES, SIMUMAX
 from gemm import dense_gemm, grouped_gemm
 from network import nccl_curve, nccl_rows, network_curves
 from operators import attention, byte_curves, fused_expert, router
-from own_kernels import own_kernels
 
 
-def profile(name, root, simumax, paper=False, own=None):
+def profile(name, root, simumax, paper=False):
     dev = DEVICES[name]
     gemm = dense_gemm(name, dev, root, simumax)
     att, att_back = attention(dev, root)
@@ -29,24 +27,16 @@ def profile(name, root, simumax, paper=False, own=None):
         kernels["fused_expert"] = fused_expert(dev, name, paper)
     for kind, curve in byte_curves(dev, name).items():
         kernels[kind] = (curve, None)
-    if own:
-        kernels.update(own_kernels(own, kernels))
     experts = (
-        "headway's own fused kernels"
-        if own
-        else "the FlexAttention experts of arXiv 2602.04870"
-        if paper
-        else "torch._grouped_mm experts"
+        "the FlexAttention experts of arXiv 2602.04870" if paper else "torch._grouped_mm experts"
     )
     kernel_note = "" if name == "l40s" else f" HP experts are priced as {experts}."
-    own_note = " and headway's own kernels on one H200" if own else ""
-    suffix = "headway_kernels" if own else ("paper_kernels" if paper else "public")
+    suffix = "paper_kernels" if paper else "public"
     title = (
         f"{dev['device']}: public measurements"
         + {
             "public": "",
             "paper_kernels": "; HP experts as the authors' FlexAttention kernels",
-            "headway_kernels": "; experts, routers and row moves as headway's own kernels",
         }[suffix]
     )
     out = [
@@ -58,9 +48,8 @@ def profile(name, root, simumax, paper=False, own=None):
         "  kind: public",
         "  date: 2026-11-23",
         f'  nccl: "{dev["nccl"]}"',
-        "  command: scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR"
-        + (" KERNELS_CSV" if own else ""),
-        f'  note: "Built from cited public measurements{own_note}, not measured on your machine.{kernel_note} Calibrate before you rely on it."',
+        "  command: scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR",
+        f'  note: "Built from cited public measurements, not measured on your machine.{kernel_note} Calibrate before you rely on it."',
         "kernels:",
     ]
     for kind in (
@@ -109,7 +98,6 @@ def profile(name, root, simumax, paper=False, own=None):
 
 def main():
     root, simumax, target = sys.argv[1:4]
-    own = sys.argv[4] if len(sys.argv) > 4 else None
     for name in DEVICES:
         text = profile(name, root, simumax)
         with open(f"{target}/{name}_public.yaml", "w") as f:
@@ -118,9 +106,6 @@ def main():
     text = profile("h200", root, simumax, paper=True)
     with open(f"{target}/h200_paper_kernels.yaml", "w") as f:
         f.write(text)
-    if own:
-        with open(f"{target}/h200_headway_kernels.yaml", "w") as f:
-            f.write(profile("h200", root, simumax, own=own))
 
 
 if __name__ == "__main__":

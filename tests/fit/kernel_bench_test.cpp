@@ -40,6 +40,24 @@ TEST(KernelBench, RateIsUsefulFlopsOverTimeOnTheGrid) {
     EXPECT_NE(p.provenance.note.find("fused_expert forward"), std::string::npos);
 }
 
+// A width w outside the grid keeps the base's rate; one inside, or on it, is interpolated or
+// measured.
+TEST(KernelBench, WidthsOutsideTheGridAreTheBases) {
+    Profile base{.name = "base"};
+    base.kernel(Kernel::fused_expert).forward = {{.size = {1.0},
+                                                  .width = {32, 64, 100, 128, 1024},
+                                                  .rate = {1e13, 2e13, 3e13, 4e13, 9e14},
+                                                  .source = "base"}};
+    const Profile p =
+        with_measured_kernels(base, {experts(256, 64, 128, 1e14), experts(256, 128, 256, 2e14)});
+    const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
+    EXPECT_EQ(curve.width, (std::vector<double>{32, 64, 128, 1024}));
+    EXPECT_NEAR(curve.at(256, 32).value, 1e13, 1e6);
+    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
+    EXPECT_NEAR(curve.at(256, 1024).value, 9e14, 1e6);
+    EXPECT_NE(curve.source.find("widths below 64 and above 128: base"), std::string::npos);
+}
+
 TEST(KernelBench, ScatterInACellIsTheResidual) {
     const Profile p =
         with_measured_kernels({}, {experts(256, 64, 128, 0.9e14), experts(256, 64, 256, 1e14),
