@@ -192,7 +192,7 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
 
 Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
     const Overheads& o = profile_.overheads;
-    Price price{.time = o.host_sync, .bottleneck = Bottleneck::sync};
+    Price price{.time = work.num_syncs * o.host_sync, .bottleneck = Bottleneck::sync};
     if (!work.hidden) price.time += o.count_exchange;
     price.sigma = o.residual * price.time.in(second);
     sigma_.back() += weight * price.sigma;

@@ -24,7 +24,7 @@ ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) co
     ExchangeTask task{.group_size = counts.group_size};
     task.stages.push_back(
         {.uniform_bytes = 0,
-         .latency = o.host_sync + (counts.hidden ? Seconds{} : o.count_exchange)});
+         .latency = counts.num_syncs * o.host_sync + (counts.hidden ? Seconds{} : o.count_exchange)});
     return task;
 }
 

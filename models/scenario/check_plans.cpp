@@ -126,6 +126,23 @@ void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel&
     }
 }
 
+// The released code has neither deduplication nor latent experts under EP, nor HP over more ranks
+// than heads.
+void check_implementation(const Plan& plan, const std::string& where,
+                          std::vector<InputProblem>& problems) {
+    if (plan.implementation == Implementation::fused) return;
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+    const bool can = ep != nullptr
+                         ? ep->dedup == Dedup::none && !ep->latent_width && !ep->node_limit
+                         : plan.group_size <= hp->num_heads;
+    if (can) return;
+    problems.push_back(
+        {where + ".implementation",
+         "unfused with dedup, node_limit, latent_width or HP over more ranks than heads",
+         "fused, or expert_parallel: {}, or a group_size of at most num_heads", ""});
+}
+
 void check_names(const Scenario& scenario, std::vector<InputProblem>& problems) {
     std::vector<std::string> names;
     std::set<std::string> seen;
@@ -162,6 +179,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         const std::string where = fmt::format("plans[{}]", i);
         std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
                    plan.layer);
+        check_implementation(plan, where, problems);
         if (plan.overlap_chunks > tokens) {
             problems.push_back({where + ".overlap_chunks",
                                 fmt::format("{} chunks of {} tokens", plan.overlap_chunks, tokens),

@@ -133,6 +133,10 @@ void describe_plan(Fields& f, Plan& plan) {
               "token chunks whose communication overlaps expert compute; 1: no overlap", optional);
     f.flag("overlap_grad_all_reduce", plan.overlap_grad_all_reduce,
            "gradients are reduced behind the backward pass", optional);
+    f.choice("implementation", plan.implementation, kImplementationNames,
+             "fused: rows are copied where they must move; unfused: with the duplications, casts, "
+             "layout copies and host syncs of the code released with arXiv 2602.04870",
+             optional);
 }
 
 void describe_sweep_axis(Fields& f, SweepAxis& axis) {

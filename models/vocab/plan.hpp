@@ -47,6 +47,12 @@ enum class Optimizer { adamw_fp32, adamw_8bit };
 inline constexpr std::array kOptimizerNames = {std::string_view("adamw_fp32"),
                                                std::string_view("adamw_8bit")};
 
+// Who runs the MoE layer: kernels that copy a row only where it must move, or the code released
+// with arXiv 2602.04870, with its duplications, casts, layout copies and host syncs.
+enum class Implementation { fused, unfused };
+inline constexpr std::array kImplementationNames = {std::string_view("fused"),
+                                                    std::string_view("unfused")};
+
 struct Plan {
     std::string name;
     std::variant<ExpertParallel, HeadParallel> layer;
@@ -57,6 +63,7 @@ struct Plan {
     int overlap_chunks =
         1;  // token chunks whose communication overlaps expert compute; 1: no overlap
     bool overlap_grad_all_reduce = true;
+    Implementation implementation = Implementation::fused;
 
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };

@@ -42,7 +42,10 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     add_attention(s, index, Pass::forward, layer.forward);
     (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
     (heads ? add_hp_backward : add_ep_backward)(s, load, layer);
+    const bool unfused = s.plan.implementation == Implementation::unfused;
+    if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
     add_attention(s, index, Pass::backward, layer.backward);
+    if (unfused) widen_residual_stream(s, layer);
     if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
@@ -84,9 +87,11 @@ void add_update(const StepShape& s, Workload& workload) {
     add(Phase::expert_grad_all_reduce, reduce, replicas, group, 4.0 * experts, overlap);
     const double own = s.plan.zero1 ? count.replicated() / world + experts / replicas
                                     : count.replicated() + experts;
-    workload.update.push_back(
-        compute_phase(Phase::optimizer, Pass::update,
-                      {move(Kernel::optimizer, own * optimizer_bytes(s.plan.optimizer))}));
+    // Unfused: a pass of its own divides the fp32 gradients by the number of micro-batches.
+    const double divide = s.plan.implementation == Implementation::unfused ? 8.0 : 0.0;
+    workload.update.push_back(compute_phase(
+        Phase::optimizer, Pass::update,
+        {move(Kernel::optimizer, own * (optimizer_bytes(s.plan.optimizer) + divide))}));
     if (s.plan.zero1) {
         add(Phase::param_all_gather, Collective::all_gather, world, 1,
             s.element * count.replicated(), false);

@@ -37,6 +37,11 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
 void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 
+// What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
+void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+void add_unfused_hp(const StepShape& s, const GroupLoad& load, LayerWork& layer);
+void widen_residual_stream(const StepShape& s, LayerWork& layer);
+
 // Forward FLOPs per token of one layer's parts, as published "model FLOPs" count them.
 double attention_flops_per_token(const Scenario& scenario, int layer);
 double moe_flops_per_token(const Scenario& scenario, const Plan& plan);

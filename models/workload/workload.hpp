@@ -58,6 +58,7 @@ struct ExchangeWork {
 struct CountExchangeWork {
     int group_size = 1;
     bool hidden = false;  // behind the permute
+    int num_syncs = 1;    // host waits for the device
 };
 
 struct ReduceWork {
