@@ -73,7 +73,9 @@ TEST(Unfused, SendsTheSameAndIsNeverFaster) {
             plan.overlap_chunks = chunks;
             const PlanPrediction unfused = predict_plan(s, plan, toy::profile());
             EXPECT_EQ(unfused.traffic.sent_mean.in(byte), fused.traffic.sent_mean.in(byte));
-            if (chunks == 1) EXPECT_GT(unfused.step.in(second), fused.step.in(second));
+            if (chunks == 1) {
+                EXPECT_GT(unfused.step.in(second), fused.step.in(second));
+            }
         }
     }
 }
