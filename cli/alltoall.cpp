@@ -23,7 +23,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-CommandHelp help() {
+CommandHelp alltoall_help() {
     return {.usage = "alltoall --matrix FILE --cluster FILE|NAME [options]",
             .about =
                 "How long one all-to-all takes when all messages start at once and share links\n"
@@ -36,7 +36,7 @@ CommandHelp help() {
             .positional = {}};
 }
 
-po::options_description options() {
+po::options_description alltoall_options() {
     po::options_description options("Options");
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
     options.add_options()("matrix", text("FILE"), "bytes from each rank (row) to each rank")(
@@ -139,7 +139,7 @@ std::string to_table(const sim::AllToAllResult& r) {
 }  // namespace
 
 int run_alltoall(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, alltoall_help(), alltoall_options());
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");

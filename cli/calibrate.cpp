@@ -30,13 +30,9 @@
 namespace headway::cli {
 namespace {
 
-void warn(const std::string& text) {
-    std::fputs(("headway: warning: " + text + "\n").c_str(), stderr);
-}
-
 using Strings = std::vector<std::string>;
 
-CommandHelp help() {
+CommandHelp calibrate_help() {
     return {
         .usage = "calibrate -o PROFILE.yaml [SCENARIO.yaml] [options]",
         .about =
@@ -54,7 +50,7 @@ CommandHelp help() {
         .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description calibrate_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     auto add = options.add_options();
@@ -191,7 +187,7 @@ Profile measured_profile(const po::variables_map& values, Profile profile, std::
 }  // namespace
 
 int run_calibrate(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, calibrate_help(), calibrate_options());
     if (!values) return kDone;
     const std::string out = required(*values, "out", "calibrate");
     const bool logs = values->count("from-nccl-tests") != 0;

@@ -15,7 +15,7 @@
 namespace headway::cli {
 namespace {
 
-CommandHelp help() {
+CommandHelp explain_help() {
     return {
         .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE [options]",
         .about =
@@ -27,7 +27,7 @@ CommandHelp help() {
         .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description explain_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     options.add_options()("plan", po::value<std::string>()->value_name("NAME"),
@@ -79,7 +79,7 @@ std::string text_of(const Explanation& explanation) {
 }  // namespace
 
 int run_explain(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, explain_help(), explain_options());
     if (!values) return kDone;
     const Scenario scenario = load_scenario(*values, "explain");
     const Plan& plan = plan_named(scenario, *values);

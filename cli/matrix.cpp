@@ -17,7 +17,7 @@
 namespace headway::cli {
 namespace {
 
-CommandHelp help() {
+CommandHelp matrix_help() {
     return {.usage = "matrix SCENARIO.yaml --plan NAME [options]",
             .about =
                 "Writes the bytes that every rank sends to every rank in one exchange of one MoE\n"
@@ -33,7 +33,7 @@ CommandHelp help() {
             .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description matrix_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
@@ -111,7 +111,7 @@ std::optional<Phase> chosen_phase(const po::variables_map& values) {
 }  // namespace
 
 int run_matrix(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, matrix_help(), matrix_options());
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"csv", "nccl-tests"}, "--format");

@@ -1,6 +1,7 @@
 #include "cli/options.hpp"
 
 #include <fmt/format.h>
+#include <cstdio>
 
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/positional_options.hpp>
@@ -111,6 +112,10 @@ int whole_number(const po::variables_map& values, const std::string& name, int m
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name) {
     if (values.count(name) == 0) return std::nullopt;
     return values[name].as<std::string>();
+}
+
+void warn(const std::string& text) {
+    std::fputs(("headway: warning: " + text + "\n").c_str(), stderr);
 }
 
 }  // namespace headway::cli

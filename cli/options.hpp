@@ -44,4 +44,7 @@ int whole_number(const po::variables_map& values, const std::string& name, int m
 // The value if given, else nothing.
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name);
 
+// One line on standard error.
+void warn(const std::string& text);
+
 }  // namespace headway::cli

@@ -17,7 +17,7 @@
 namespace headway::cli {
 namespace {
 
-CommandHelp help() {
+CommandHelp predict_help() {
     return {.usage = "predict SCENARIO.yaml [options]",
             .about =
                 "Predicts one training step under every plan of the scenario: its time with an\n"
@@ -30,7 +30,7 @@ CommandHelp help() {
             .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description predict_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
@@ -67,7 +67,7 @@ std::string formatted(const Prediction& prediction, const std::string& format, b
 }  // namespace
 
 int run_predict(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, predict_help(), predict_options());
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");

@@ -14,7 +14,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-CommandHelp help() {
+CommandHelp show_help() {
     return {.usage = "show SCENARIO.yaml|KIND/NAME [options]",
             .about =
                 "Prints a scenario as headway understands it: presets and files inlined, every\n"
@@ -56,7 +56,7 @@ int run_show(Args args) {
     add_scenario_options(options);
     options.add_options()("out,o", po::value<std::string>()->value_name("FILE"),
                           "write there instead of to standard output")("help,h", "this text");
-    const auto values = parse_options(args, help(), options);
+    const auto values = parse_options(args, show_help(), options);
     if (!values) return kDone;
     const fs::path word = required(*values, "scenario", "show");
     const std::string text = is_preset(word)

@@ -30,7 +30,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr double kDefaultEpsilon = 1e-2;
 
-CommandHelp help() {
+CommandHelp simulate_help() {
     return {.usage = "simulate SCENARIO.yaml [options]",
             .about =
                 "Executes one training step of every plan, rank by rank, on the links of the\n"
@@ -44,7 +44,7 @@ CommandHelp help() {
             .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description simulate_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
@@ -284,7 +284,7 @@ double checked_epsilon(const po::variables_map& values) {
 }  // namespace
 
 int run_simulate(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, simulate_help(), simulate_options());
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");

@@ -25,11 +25,7 @@
 namespace headway::cli {
 namespace {
 
-void warn(const std::string& text) {
-    std::fputs(("headway: warning: " + text + "\n").c_str(), stderr);
-}
-
-CommandHelp help() {
+CommandHelp verify_help() {
     return {.usage = "verify SCENARIO.yaml --profile P (--measured M.csv | --run) [options]",
             .about =
                 "Predicts the MoE layers that a run executed, joins both by phase, and prints\n"
@@ -43,7 +39,7 @@ CommandHelp help() {
             .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description verify_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     auto add = options.add_options();
@@ -139,7 +135,7 @@ Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) 
 }  // namespace
 
 int run_verify(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, verify_help(), verify_options());
     if (!values) return kDone;
     const Scenario scenario = runtime::scenario_to_run(load_scenario(*values, "verify"),
                                                        whole_number(*values, "ranks", 0, 1 << 20),

@@ -18,5 +18,6 @@ if(header_units)
     add_library(headway_header_tests OBJECT ${header_units})
     target_link_libraries(headway_header_tests PRIVATE headway_options Eigen3::Eigen fmt::fmt ${HEADWAY_YAML}
         Boost::program_options nlohmann_json::nlohmann_json)
-    target_compile_options(headway_header_tests PRIVATE -O0)
+    target_compile_options(headway_header_tests PRIVATE -O0 -g0)
+    set_target_properties(headway_header_tests PROPERTIES UNITY_BUILD OFF)
 endif()

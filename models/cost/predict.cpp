@@ -17,9 +17,6 @@
 namespace headway {
 namespace {
 
-// Two-sided 90 % of a normal distribution.
-constexpr double kNinetyPercent = 1.6449;
-
 // Mean over sampled routings, field by field; the spread of the busiest rank's rows becomes its
 // sigma.
 GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
@@ -104,11 +101,6 @@ PlanTraffic traffic_of(const Workload& workload) {
         }
     }
     return traffic;
-}
-
-Interval interval_of(Seconds time, double sigma) {
-    const Seconds half = kNinetyPercent * sigma * second;
-    return {max(Seconds{}, time - half), time + half};
 }
 
 std::vector<PhaseCost> phase_costs(const StepTime& step) {

@@ -36,6 +36,12 @@ Bottleneck bottleneck_of(PathClass path) {
     return Bottleneck::none;
 }
 
+Interval interval_of(Seconds time, double sigma) {
+    constexpr double kNinetyPercent = 1.6449;  // two-sided, of a normal distribution
+    const Seconds half = kNinetyPercent * sigma * second;
+    return {max(Seconds{}, time - half), time + half};
+}
+
 PriceBook::PriceBook(const Profile& profile, const Cluster& cluster)
     : profile_(profile),
       cluster_(cluster),

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/prediction.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
@@ -26,6 +27,9 @@ constexpr std::string_view name(Bottleneck b) {
     return kBottleneckNames[static_cast<std::size_t>(b)];
 }
 Bottleneck bottleneck_of(PathClass path);
+
+// The 90 % interval of a time with this standard deviation in seconds.
+Interval interval_of(Seconds time, double sigma);
 
 struct Price {
     Seconds time;

@@ -12,6 +12,7 @@
 #include <sstream>
 #include <utility>
 
+#include "models/fit/statistics.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/phase.hpp"
 
@@ -79,12 +80,6 @@ struct Sample {
 };
 // By kernel and pass, then by implementation.
 using Samples = std::map<std::pair<int, int>, std::map<std::string, std::vector<Sample>>>;
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    const std::size_t n = values.size();
-    return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
 
 // Rate at `size` from one width's cells: linear in the logarithm between measured sizes, held
 // beyond them.

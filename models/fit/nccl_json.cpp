@@ -14,10 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-[[noreturn]] void reject(const std::string& where, std::string found, std::string accepted) {
-    throw InputError({.where = where, .found = std::move(found), .accepted = std::move(accepted)});
-}
-
 // Line of a byte of the text, for messages of the JSON parser.
 std::size_t line_of(std::string_view text, std::size_t byte) {
     std::size_t line = 1;
@@ -28,14 +24,14 @@ std::size_t line_of(std::string_view text, std::size_t byte) {
 const Json& member(const Json& object, const char* key, const std::string& where) {
     const auto it = object.is_object() ? object.find(key) : object.end();
     if (!object.is_object() || it == object.end())
-        reject(where, fmt::format("no \"{}\"", key), "the JSON that nccl-tests -J writes");
+        reject_log(where, fmt::format("no \"{}\"", key), "the JSON that nccl-tests -J writes");
     return *it;
 }
 
 double number_in(const Json& object, const char* key, const std::string& where) {
     const Json& value = member(object, key, where);
     if (!value.is_number() || !std::isfinite(value.get<double>()))
-        reject(where, fmt::format("{}: {}", key, value.dump()), "a finite number");
+        reject_log(where, fmt::format("{}: {}", key, value.dump()), "a finite number");
     return value.get<double>();
 }
 
@@ -69,7 +65,8 @@ void read_results(const Json& root, NcclTable& table, const std::string& file_na
         const Json& outside = member(row, "out_of_place", where);
         const char* key = outside.contains("cpu_time") ? "cpu_time" : "time";
         const double micros = number_in(outside, key, where);
-        if (micros <= 0.0) reject(where, fmt::format("time {}", micros), "microseconds above 0");
+        if (micros <= 0.0)
+            reject_log(where, fmt::format("time {}", micros), "microseconds above 0");
         const Json& wrong = member(outside, "nwrong", where);
         if (!wrong.is_null()) check_wrong("#wrong", wrong.dump(), where);
         table.size.push_back(number_in(row, "size", where));
@@ -85,23 +82,24 @@ NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
     try {
         root = Json::parse(text);
     } catch (const Json::parse_error& error) {
-        reject(fmt::format("{}:{}", file_name, line_of(text, error.byte)), "not JSON: cut off?",
-               "a whole file of nccl-tests -J");
+        reject_log(fmt::format("{}:{}", file_name, line_of(text, error.byte)), "not JSON: cut off?",
+                   "a whole file of nccl-tests -J");
     }
     try {
         NcclTable table;
         const std::optional<Collective> said = program_of(root);
         if (!said && !asked)
-            reject(file_name, "args do not name an nccl-tests program", "alltoall_perf, ...");
+            reject_log(file_name, "args do not name an nccl-tests program", "alltoall_perf, ...");
         if (said && asked && *said != *asked)
-            reject(file_name, fmt::format("a log of {}", name(*said)), std::string(name(*asked)));
+            reject_log(file_name, fmt::format("a log of {}", name(*said)),
+                       std::string(name(*asked)));
         table.collective = said ? *said : *asked;
         read_devices(root, table, file_name);
         read_results(root, table, file_name);
-        if (table.size.empty()) reject(file_name, "no results", "at least one row");
+        if (table.size.empty()) reject_log(file_name, "no results", "at least one row");
         return table;
     } catch (const Json::exception& error) {
-        reject(file_name, error.what(), "the JSON that nccl-tests -J writes");
+        reject_log(file_name, error.what(), "the JSON that nccl-tests -J writes");
     }
 }
 

@@ -23,10 +23,6 @@ std::optional<double> number(std::string_view word) {
     return value;
 }
 
-[[noreturn]] void reject(const std::string& where, std::string found, std::string accepted) {
-    throw InputError({.where = where, .found = std::move(found), .accepted = std::move(accepted)});
-}
-
 // -T prints "2026-04-19 03:09:07" behind the numbers.
 void drop_timestamp(std::vector<std::string>& words) {
     const std::size_t n = words.size();
@@ -36,6 +32,10 @@ void drop_timestamp(std::vector<std::string>& words) {
 }
 
 }  // namespace
+
+void reject_log(const std::string& where, std::string found, std::string accepted) {
+    throw InputError({.where = where, .found = std::move(found), .accepted = std::move(accepted)});
+}
 
 std::vector<std::string> split_words(std::string_view line) {
     std::istringstream stream{std::string(line)};
@@ -52,10 +52,10 @@ bool is_whole(std::string_view word) {
 void check_wrong(std::string_view column, const std::string& text, const std::string& where) {
     if (text == "N/A") return;
     const std::optional<double> wrong = number(text);
-    if (!wrong) reject(where, fmt::format("{} '{}'", column, text), "a number or N/A");
+    if (!wrong) reject_log(where, fmt::format("{} '{}'", column, text), "a number or N/A");
     if (*wrong <= (column == "#wrong" ? 0.0 : kLargestError)) return;
-    reject(where, fmt::format("{} {}: the collective gave wrong results", column, text),
-           "a log without wrong results");
+    reject_log(where, fmt::format("{} {}: the collective gave wrong results", column, text),
+               "a log without wrong results");
 }
 
 NcclRow read_row(std::vector<std::string> words, const std::vector<std::string>& columns,
@@ -67,17 +67,17 @@ NcclRow read_row(std::vector<std::string> words, const std::vector<std::string>&
     // redop and root may be blank, so the numbers are counted from the end of the row.
     if (first_time == columns.end() || tail < 4 || words.size() < tail + 3 ||
         words.size() > tail + lead) {
-        reject(where, fmt::format("a row of {} words", words.size()),
-               fmt::format("{} to {} for this header", tail + 3, tail + lead));
+        reject_log(where, fmt::format("a row of {} words", words.size()),
+                   fmt::format("{} to {} for this header", tail + 3, tail + lead));
     }
     const std::size_t begin = words.size() - tail;
     const std::string& time = words[begin];
     const std::optional<double> size = number(words[0]), micros = number(time);
     if (!micros || !std::isfinite(*micros) || *micros <= 0.0)
-        reject(where, fmt::format("time '{}'", time), "microseconds above 0");
+        reject_log(where, fmt::format("time '{}'", time), "microseconds above 0");
     const std::string& column = columns[lead + 3];
     if (column != "#wrong" && column != "error")
-        reject(where, fmt::format("column '{}' after busbw", column), "#wrong or error");
+        reject_log(where, fmt::format("column '{}' after busbw", column), "#wrong or error");
     check_wrong(column, words[begin + 3], where);
     return {*size, *micros * 1e-6};
 }

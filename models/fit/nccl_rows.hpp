@@ -26,6 +26,9 @@ struct NcclRow {
     double seconds = 0.0;  // out of place
 };
 
+// InputError: what was found at `where` of a log, and what is accepted there.
+[[noreturn]] void reject_log(const std::string& where, std::string found, std::string accepted);
+
 std::vector<std::string> split_words(std::string_view line);
 bool is_whole(std::string_view word);
 

@@ -12,7 +12,7 @@
 namespace headway {
 namespace {
 
-[[noreturn]] void refuse(std::string found, std::string accepted) {
+[[noreturn]] void refuse_values(std::string found, std::string accepted) {
     throw InputError({.found = std::move(found), .accepted = std::move(accepted)});
 }
 
@@ -42,8 +42,8 @@ Measured read_number(std::string_view text, std::string_view range) {
     double number = 0.0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || !std::isfinite(number)) {
-        refuse(fmt::format("{} in the range {}", in_quotes(text), in_quotes(range)),
-               "FIRST..LAST:STEP or FIRST..LAST:*FACTOR");
+        refuse_values(fmt::format("{} in the range {}", in_quotes(text), in_quotes(range)),
+                      "FIRST..LAST:STEP or FIRST..LAST:*FACTOR");
     }
     return {number, trimmed(text.substr(static_cast<std::size_t>(end - text.data())))};
 }
@@ -68,17 +68,18 @@ NumberRange read_range(std::string_view text, std::size_t dots) {
     for (const Measured& m : {first, last, step}) {
         if (m.unit.empty()) continue;
         if (!unit.empty() && unit != m.unit) {
-            refuse(fmt::format("units {} and {} in one range", in_quotes(unit), in_quotes(m.unit)),
-                   "one unit");
+            refuse_values(
+                fmt::format("units {} and {} in one range", in_quotes(unit), in_quotes(m.unit)),
+                "one unit");
         }
         unit = m.unit;
     }
     if (last.number < first.number) {
-        refuse(fmt::format("the range {} falls", in_quotes(text)), "FIRST at most LAST");
+        refuse_values(fmt::format("the range {} falls", in_quotes(text)), "FIRST at most LAST");
     }
     if (!(step.number > (is_geometric ? 1.0 : 0.0)) || (is_geometric && !(first.number > 0.0))) {
-        refuse(fmt::format("the step of the range {}", in_quotes(text)),
-               is_geometric ? "a factor above 1, and FIRST above 0" : "a step above 0");
+        refuse_values(fmt::format("the step of the range {}", in_quotes(text)),
+                      is_geometric ? "a factor above 1, and FIRST above 0" : "a step above 0");
     }
     return {first.number, last.number, step.number, is_geometric, std::string(unit)};
 }
@@ -89,8 +90,8 @@ void add_range(const NumberRange& r, std::string_view text, std::vector<std::str
     const double steps = r.is_geometric ? std::log(r.last / r.first) / std::log(r.step)
                                         : (r.last - r.first) / r.step;
     if (!(steps < static_cast<double>(kMaxAxisValues - values.size()))) {
-        refuse(fmt::format("about {:.3g} values in the range {}", steps, in_quotes(text)),
-               fmt::format("at most {}", kMaxAxisValues));
+        refuse_values(fmt::format("about {:.3g} values in the range {}", steps, in_quotes(text)),
+                      fmt::format("at most {}", kMaxAxisValues));
     }
     const auto last = static_cast<std::size_t>(std::floor(steps + kHair));
     for (std::size_t i = 0; i <= last; ++i) {
@@ -108,7 +109,8 @@ std::vector<std::string> expand_values(const std::vector<std::string>& texts, Ra
     std::vector<std::string> values;
     for (const std::string& text : texts) {
         for (const std::string_view part : split_at_commas(text)) {
-            if (part.empty()) refuse(fmt::format("an empty value in {}", in_quotes(text)), "");
+            if (part.empty())
+                refuse_values(fmt::format("an empty value in {}", in_quotes(text)), "");
             const std::size_t dots = ranges == Ranges::allowed ? part.find("..") : part.npos;
             if (dots == part.npos) {
                 values.emplace_back(part);
@@ -116,7 +118,7 @@ std::vector<std::string> expand_values(const std::vector<std::string>& texts, Ra
                 add_range(read_range(part, dots), part, values);
             }
             if (values.size() > kMaxAxisValues) {
-                refuse("too many values", fmt::format("at most {}", kMaxAxisValues));
+                refuse_values("too many values", fmt::format("at most {}", kMaxAxisValues));
             }
         }
     }

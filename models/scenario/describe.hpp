@@ -7,6 +7,8 @@
 
 namespace headway {
 
+inline constexpr Presence optional = Presence::optional;  // shorter where keys are declared
+
 void describe(Fields& fields, ModelSpec& model);
 void describe(Fields& fields, Cluster& cluster);
 void describe(Fields& fields, Profile& profile);

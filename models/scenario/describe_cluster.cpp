@@ -3,7 +3,6 @@
 namespace headway {
 namespace {
 
-constexpr Presence optional = Presence::optional;
 constexpr Range kBandwidth = {.low = 0, .high = 1e16, .above_low = true};
 constexpr Range kLatency = {.low = 0, .high = 1};
 

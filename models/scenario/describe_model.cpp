@@ -5,7 +5,6 @@ namespace {
 
 constexpr Range kWidth = {1, 1 << 20};
 constexpr Range kWidthOrNone = {0, 1 << 20};
-constexpr Presence optional = Presence::optional;
 
 void describe_latent(Fields& f, LatentAttention& latent) {
     f.integer("query_rank", latent.query_rank, kWidthOrNone,

@@ -3,7 +3,6 @@
 namespace headway {
 namespace {
 
-constexpr Presence optional = Presence::optional;
 constexpr Range kResidual = {0, 10};
 
 UnitClass size_unit(Kernel kernel) {

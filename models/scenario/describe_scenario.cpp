@@ -3,7 +3,6 @@
 namespace headway {
 namespace {
 
-constexpr Presence optional = Presence::optional;
 constexpr Range kWeight = {.low = 0, .high = 1e15};
 
 // HP x EP never sends by node.

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kMaxPath = 200;
 
-[[noreturn]] void refuse(std::string found, std::string accepted, std::string hint = "") {
+[[noreturn]] void refuse_path(std::string found, std::string accepted, std::string hint = "") {
     throw InputError(
         {.found = std::move(found), .accepted = std::move(accepted), .hint = std::move(hint)});
 }
@@ -69,7 +69,7 @@ Part split_index(const std::string& text) {
         text.back() == ']' ? parse_integer(text.substr(open + 1, text.size() - open - 2))
                            : std::nullopt;
     if (!index || *index < 0) {
-        refuse("'" + text + "' in a path", "NAME[0], NAME[1] ... for one item of a list");
+        refuse_path("'" + text + "' in a path", "NAME[0], NAME[1] ... for one item of a list");
     }
     return {text.substr(0, open), static_cast<std::size_t>(*index)};
 }
@@ -101,9 +101,9 @@ std::optional<std::size_t> plan_index(const Scenario& scenario, const KeyDoc& pl
     std::vector<std::string> names = names_of(plans);
     for (const Plan& plan : scenario.plans) names.push_back(plan.name);
     const std::string near = did_you_mean(word, names);
-    refuse(fmt::format("no plan and no key of a plan {}", in_quotes(word)),
-           fmt::format("{}", fmt::join(names, ", ")),
-           near.empty() ? "" : "did you mean 'plans." + near + "'?");
+    refuse_path(fmt::format("no plan and no key of a plan {}", in_quotes(word)),
+                fmt::format("{}", fmt::join(names, ", ")),
+                near.empty() ? "" : "did you mean 'plans." + near + "'?");
 }
 
 // Walks describe() along the path and sets what is at its end.
@@ -161,7 +161,8 @@ class KeySetter : public Fields {
 
 KeyPath find_key(const Scenario& scenario, const std::string& path) {
     if (path.size() > kMaxPath) {
-        refuse(fmt::format("a path of {} bytes", path.size()), fmt::format("at most {}", kMaxPath));
+        refuse_path(fmt::format("a path of {} bytes", path.size()),
+                    fmt::format("at most {}", kMaxPath));
     }
     const KeyDoc root = record_scenario_keys();
     const KeyDoc* doc = &root;
@@ -178,7 +179,7 @@ KeyPath find_key(const Scenario& scenario, const std::string& path) {
         }
         const KeyDoc* next = child(*doc, part.name);
         if (!next) {
-            refuse(
+            refuse_path(
                 fmt::format("unknown key {}", in_quotes(before + part.name)),
                 fmt::format(
                     "{}{}",
@@ -187,7 +188,8 @@ KeyPath find_key(const Scenario& scenario, const std::string& path) {
                 hint_for(part.name, *doc, before, root));
         }
         const bool is_list = next->kind == KeyDoc::Kind::list;
-        if (part.index && !is_list) refuse(in_quotes(before + part.name) + " is not a list", "");
+        if (part.index && !is_list)
+            refuse_path(in_quotes(before + part.name) + " is not a list", "");
         result.steps.push_back({part.name, is_list, part.index});
         before += text + '.';
         doc = next;
@@ -198,10 +200,10 @@ KeyPath find_key(const Scenario& scenario, const std::string& path) {
                result.steps.front().name != "sweep") {
         result.rule = doc->rule;
     } else {
-        refuse(fmt::format("{} holds no single value", in_quotes(path)),
-               doc->children.empty()
-                   ? "the path of a number, text, choice or flag"
-                   : fmt::format("a key below it: {}", fmt::join(names_of(*doc), ", ")));
+        refuse_path(fmt::format("{} holds no single value", in_quotes(path)),
+                    doc->children.empty()
+                        ? "the path of a number, text, choice or flag"
+                        : fmt::format("a key below it: {}", fmt::join(names_of(*doc), ", ")));
     }
     return result;
 }

@@ -21,11 +21,11 @@ constexpr std::array kSeconds = {Unit{"s", 0, 0}, Unit{"ms", -3, 0}, Unit{"us", 
 constexpr std::array kFlops = {Unit{"FLOP", 0, 0},  Unit{"KFLOP", 3, 0},  Unit{"MFLOP", 6, 0},
                                Unit{"GFLOP", 9, 0}, Unit{"TFLOP", 12, 0}, Unit{"PFLOP", 15, 0}};
 // Gbps counts bits: 10^9 / 8 bytes a second.
-constexpr std::array kBandwidth = {Unit{"B/s", 0, 0},    Unit{"KB/s", 3, 0},   Unit{"MB/s", 6, 0},
-                                   Unit{"GB/s", 9, 0},   Unit{"TB/s", 12, 0},  Unit{"KiB/s", 0, 10},
-                                   Unit{"MiB/s", 0, 20}, Unit{"GiB/s", 0, 30}, Unit{"TiB/s", 0, 40},
-                                   Unit{"bps", 0, -3},   Unit{"Mbps", 6, -3},  Unit{"Gbps", 9, -3},
-                                   Unit{"Tbps", 12, -3}};
+constexpr std::array kBandwidthUnits = {
+    Unit{"B/s", 0, 0},    Unit{"KB/s", 3, 0},   Unit{"MB/s", 6, 0},   Unit{"GB/s", 9, 0},
+    Unit{"TB/s", 12, 0},  Unit{"KiB/s", 0, 10}, Unit{"MiB/s", 0, 20}, Unit{"GiB/s", 0, 30},
+    Unit{"TiB/s", 0, 40}, Unit{"bps", 0, -3},   Unit{"Mbps", 6, -3},  Unit{"Gbps", 9, -3},
+    Unit{"Tbps", 12, -3}};
 constexpr std::array kFlopRate = {Unit{"FLOP/s", 0, 0},   Unit{"KFLOP/s", 3, 0},
                                   Unit{"MFLOP/s", 6, 0},  Unit{"GFLOP/s", 9, 0},
                                   Unit{"TFLOP/s", 12, 0}, Unit{"PFLOP/s", 15, 0}};
@@ -155,7 +155,7 @@ std::span<const Unit> units_of(UnitClass unit_class) {
         case UnitClass::flops:
             return kFlops;
         case UnitClass::bandwidth:
-            return kBandwidth;
+            return kBandwidthUnits;
         case UnitClass::flop_rate:
             return kFlopRate;
         case UnitClass::percent:
@@ -263,9 +263,9 @@ std::string quantity_to_text(double value, UnitClass unit_class) {
 std::string in_quotes(std::string_view text) {
     std::string result = "'";
     for (const char c : text.substr(0, 60)) {
-        const unsigned char byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte >= 0x7f) {
-            result += fmt::format("\\x{:02x}", byte);
+        const unsigned char code = static_cast<unsigned char>(c);
+        if (code < 0x20 || code >= 0x7f) {
+            result += fmt::format("\\x{:02x}", code);
         } else {
             result += c;
         }

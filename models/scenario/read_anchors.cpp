@@ -13,7 +13,6 @@
 namespace headway {
 namespace {
 
-constexpr Presence optional = Presence::optional;
 constexpr Range kTime = {.low = 0, .high = 1e6, .above_low = true};
 
 void describe_publication(Fields& f, Publication& publication) {

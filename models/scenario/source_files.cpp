@@ -13,9 +13,9 @@
 namespace headway {
 namespace {
 
-constexpr std::size_t kMaxProblems = 100;
+constexpr std::size_t kMaxFileProblems = 100;
 
-std::string_view trimmed(std::string_view text) {
+std::string_view trimmed_cell(std::string_view text) {
     const std::size_t begin = text.find_first_not_of(" \t\r");
     if (begin == std::string_view::npos) return {};
     return text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
@@ -62,14 +62,14 @@ std::vector<std::vector<double>> parse_csv(std::string_view text, const std::str
         const std::string_view line = text.substr(0, end);
         text.remove_prefix(std::min(end + 1, text.size()));
         ++line_number;
-        if (trimmed(line).empty() || trimmed(line).front() == '#') continue;
+        if (trimmed_cell(line).empty() || trimmed_cell(line).front() == '#') continue;
         std::vector<double> row;
         std::size_t begin = 0;
         while (begin <= line.size()) {
             const std::size_t comma = std::min(line.find(',', begin), line.size());
-            const std::string_view cell = trimmed(line.substr(begin, comma - begin));
+            const std::string_view cell = trimmed_cell(line.substr(begin, comma - begin));
             const std::optional<double> value = parse_number(cell);
-            if ((!value || !is_in_range(*value, range)) && problems.size() < kMaxProblems) {
+            if ((!value || !is_in_range(*value, range)) && problems.size() < kMaxFileProblems) {
                 problems.push_back({to_string(file, {line_number, static_cast<int>(begin) + 1}),
                                     fmt::format("{} is {}", in_quotes(cell),
                                                 value ? "out of range" : "not a number"),
