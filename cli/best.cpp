@@ -27,7 +27,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-CommandHelp help() {
+CommandHelp best_help() {
     return {
         .usage = "best SCENARIO.yaml [options]",
         .about =
@@ -44,7 +44,7 @@ CommandHelp help() {
         .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description best_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     auto add = options.add_options();
@@ -314,7 +314,7 @@ std::string to_json(const Report& r) {
 }  // namespace
 
 int run_best(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, best_help(), best_options());
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json"}, "--format");

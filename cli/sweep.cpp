@@ -22,7 +22,7 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-CommandHelp help() {
+CommandHelp sweep_help() {
     return {
         .usage = "sweep SCENARIO.yaml --axis PATH=VALUES [--axis ...] [options]",
         .about =
@@ -46,7 +46,7 @@ CommandHelp help() {
         .positional = {"scenario"}};
 }
 
-po::options_description options() {
+po::options_description sweep_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     auto add = options.add_options();
@@ -203,7 +203,7 @@ void sweep_to_stdout(const Sweep& sweep, const RowOptions& rows, const SweepHead
 }  // namespace
 
 int run_sweep(Args args) {
-    const auto values = parse_options(args, help(), options());
+    const auto values = parse_options(args, sweep_help(), sweep_options());
     if (!values) return kDone;
     const Sweep sweep = make_sweep(*values);
     const RowOptions rows = row_options(*values);

@@ -78,13 +78,13 @@ std::vector<Batch> batches_of(const Batch& batch) {
 }
 
 // One layer, group and batch: its loads serve all that is varied besides.
-struct Unit {
+struct SearchUnit {
     Plan plan;
     Batch batch;
 };
 
-std::vector<Unit> legal_units(const Scenario& scenario, const std::vector<int>& heads) {
-    std::vector<Unit> units;
+std::vector<SearchUnit> legal_units(const Scenario& scenario, const std::vector<int>& heads) {
+    std::vector<SearchUnit> units;
     Scenario probe = scenario;
     probe.profile.reset();
     for (const Plan& layer : layers_of(scenario, heads)) {
@@ -138,7 +138,7 @@ void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
     }
 }
 
-UnitResult search_unit(Scenario& scenario, const Unit& unit) {
+UnitResult search_unit(Scenario& scenario, const SearchUnit& unit) {
     UnitResult result;
     scenario.batch = unit.batch;
     const PredictOptions options{.timeline = false};
@@ -163,7 +163,7 @@ UnitResult search_unit(Scenario& scenario, const Unit& unit) {
     return result;
 }
 
-std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector<Unit>& units,
+std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector<SearchUnit>& units,
                                      const SearchOptions& options) {
     std::vector<UnitResult> results(units.size());
     std::atomic<std::size_t> next{0}, done{0};
@@ -222,7 +222,7 @@ std::string knobs_text(const Plan& plan, const Batch& batch) {
 }
 
 SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
-    const std::vector<Unit> units = legal_units(scenario, options.heads);
+    const std::vector<SearchUnit> units = legal_units(scenario, options.heads);
     SearchResult result;
     std::map<std::string, std::optional<Candidate>> fastest;
     std::set<std::string> unpriced;
