@@ -8,7 +8,10 @@
 #include <boost/program_options.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <iostream>
+#include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -18,6 +21,7 @@
 #include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/device_run.hpp"
 #include "runtime/host.hpp"
 #include "runtime/layer_setup.hpp"
 #include "runtime/measure.hpp"
@@ -29,12 +33,20 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kUsage = R"(headway-run SCENARIO.yaml -o measured.csv [options]
 
-Runs the MoE layers of the scenario, forward and backward, on real ranks (threads of this machine
-with --device cpu) and writes how long each phase took on every rank: the same CSV as a prediction,
-to be compared by `headway verify`. One group of the plan is run.
+Runs the MoE layers of the scenario, forward and backward, on real ranks and writes how long each
+phase took on every rank: the same CSV as a prediction, to be compared by `headway verify`. One group
+of the plan is run. With --device cpu ranks are threads; with --device cuda they are processes, one
+per rank: started here (--ranks N), or this program is started by torchrun, mpirun or srun. Ranks
+that share a GPU get MPS and an equal share of it.
 Exit codes: 0 done, 2 bad input, 4 a rank failed or stalled (no file is written).
 
 Options)";
+
+// How this process was started.
+struct Launch {
+    Environment environment;
+    std::vector<std::string> arguments;  // without the program's name
+};
 
 po::options_description declare_options() {
     po::options_description options{std::string(kUsage)};
@@ -43,7 +55,11 @@ po::options_description declare_options() {
     add("version", "version of the build");
     add("scenario", po::value<std::string>(), "scenario file");
     add("out,o", po::value<std::string>(), "measured Timeline CSV, written whole or not at all");
-    add("device", po::value<std::string>()->default_value("cpu"), "cpu: ranks are threads");
+    add("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda");
+    add("rendezvous", po::value<std::string>()->default_value(""),
+        "cuda: HOST:PORT of rank 0 (default: from the launcher)");
+    add("device-memory", po::value<double>()->default_value(0.0),
+        "cuda: GiB for each rank's layers (default: its share of 85 % of the GPU)");
     add("plan", po::value<std::vector<std::string>>(), "run this plan only; may be repeated");
     add("ranks", po::value<int>()->default_value(0), "ranks of the group (default: group_size)");
     add("tokens", po::value<int>()->default_value(0),
@@ -57,7 +73,9 @@ po::options_description declare_options() {
     add("max-time", po::value<double>()->default_value(1800.0),
         "refuse runs estimated to take longer (seconds)");
     add("inject-fault", po::value<std::string>(),
-        "KIND:RANK:PHASE with KIND throw or stall, to see how a failing rank is reported");
+        "KIND:RANK:PHASE with KIND throw or stall, with cuda also kill or stop, to see how a "
+        "failing "
+        "rank is reported");
     return options;
 }
 
@@ -69,28 +87,27 @@ int at_least(const po::variables_map& values, const std::string& name, int minim
                       .accepted = fmt::format("a whole number from {}", minimum)});
 }
 
-InjectedFault parse_fault(const std::string& text) {
+InjectedFault parse_fault(const std::string& text, bool processes) {
+    using Kind = InjectedFault::Kind;
     const std::size_t first = text.find(':'), last = text.rfind(':');
-    const std::string kind = text.substr(0, first);
+    std::map<std::string, Kind> kinds{{"throw", Kind::throws}, {"stall", Kind::stalls}};
+    if (processes) kinds.insert({{"kill", Kind::is_killed}, {"stop", Kind::is_stopped}});
+    const auto kind = kinds.find(text.substr(0, first));
     const auto phase = phase_from_name(std::string_view(text).substr(last + 1));
-    const bool known = kind == "throw" || kind == "stall";
-    if (first == std::string::npos || first == last || !known || !phase) {
+    if (first == std::string::npos || first == last || kind == kinds.end() || !phase) {
         throw InputError({.where = "--inject-fault",
                           .found = "'" + text + "'",
                           .accepted = "KIND:RANK:PHASE, e.g. throw:1:expert or stall:0:dispatch"});
     }
-    return {.kind = kind == "throw" ? InjectedFault::Kind::throws : InjectedFault::Kind::stalls,
+    return {.kind = kind->second,
             .rank = std::atoi(text.substr(first + 1, last - first - 1).c_str()),
             .phase = *phase};
 }
 
-void check_device(const std::string& device) {
-    if (device == "cpu") return;
-    throw InputError(
-        {.where = "--device",
-         .found = "'" + device + "'",
-         .accepted = "cpu",
-         .hint = device == "cuda" ? "this program was built without the CUDA runtime" : ""});
+bool on_gpus(const po::variables_map& values) {
+    const std::string device = values["device"].as<std::string>();
+    if (device == "cpu" || device == "cuda") return device == "cuda";
+    throw InputError({.where = "--device", .found = "'" + device + "'", .accepted = "cpu, cuda"});
 }
 
 void check_size(const Scenario& scenario, const Plan& plan, const MeasureOptions& options,
@@ -174,32 +191,13 @@ MeasureOptions measure_options(const po::variables_map& values) {
     }
     options.threads.deadline = std::chrono::milliseconds(static_cast<long>(deadline * 1e3) + 1);
     if (values.count("inject-fault"))
-        options.fault = parse_fault(values["inject-fault"].as<std::string>());
+        options.fault = parse_fault(values["inject-fault"].as<std::string>(), on_gpus(values));
     return options;
 }
 
-int run(const po::variables_map& values) {
-    for (const char* needed : {"scenario", "out"}) {
-        if (values.count(needed) == 0) {
-            throw InputError({.where = "headway-run",
-                              .found = fmt::format("no {}", needed),
-                              .hint = "headway-run --help explains the options"});
-        }
-    }
-    check_device(values["device"].as<std::string>());
-    MeasureOptions options = measure_options(values);
-    const int ranks = at_least(values, "ranks", 0);
-    const Scenario scenario = scenario_to_run(read_scenario(values["scenario"].as<std::string>()),
-                                              ranks, at_least(values, "tokens", 0));
-    const int num_moe_layers = scenario.model.num_layers - scenario.model.num_dense_layers;
-    if (options.num_layers > num_moe_layers) {
-        throw InputError({.where = "--layers",
-                          .found = std::to_string(options.num_layers),
-                          .accepted = fmt::format("1 to {}", num_moe_layers)});
-    }
-    const std::vector<Plan> plans = chosen_plans(scenario, values);
-    for (const Plan& plan : plans)
-        check_size(scenario, plan, options, values["max-time"].as<double>());
+std::vector<Timeline> measure_on_threads(const Scenario& scenario, const std::vector<Plan>& plans,
+                                     MeasureOptions options, double max_time) {
+    for (const Plan& plan : plans) check_size(scenario, plan, options, max_time);
     keep_freed_memory();
     std::vector<Timeline> timelines;
     for (const Plan& plan : plans) {
@@ -211,11 +209,87 @@ int run(const po::variables_map& values) {
         }
         options.progress = progress_of(plan.name);
         Measurement measurement = measure_plan(scenario, plan, options);
-        measurement.timeline.version = version();
         print_summary(measurement);
         timelines.push_back(std::move(measurement.timeline));
     }
-    write_file_atomically(values["out"].as<std::string>(), timelines_to_csv(timelines));
+    return timelines;
+}
+
+void write_timelines(std::vector<Timeline> timelines, const std::string& file) {
+    for (Timeline& timeline : timelines) timeline.version = version();
+    write_file_atomically(file, timelines_to_csv(timelines));
+}
+
+// What must be the same on all ranks: the scenario's text and every option that shapes the run.
+std::string configuration_of(const po::variables_map& values, const std::vector<Plan>& plans) {
+    std::ifstream file(values["scenario"].as<std::string>());
+    std::ostringstream text;
+    text << file.rdbuf();
+    for (const char* option : {"ranks", "tokens", "layers", "warmup", "repeats"})
+        text << option << "=" << values[option].as<int>() << "\n";
+    text << "forward-only=" << values.count("forward-only") << "\n";
+    for (const Plan& plan : plans) text << plan.name << "\n";
+    return text.str();
+}
+
+DeviceRun device_run(const po::variables_map& values, const Launch& launch,
+                     const std::optional<RankIdentity>& identity, const Scenario& scenario,
+                     const std::vector<Plan>& plans, const MeasureOptions& options) {
+    const int num_ranks = plans.front().group_size;
+    for (const Plan& plan : plans) {
+        if (plan.group_size == num_ranks && (!identity || identity->size == num_ranks)) continue;
+        throw InputError({.where = "plan " + plan.name,
+                          .found = fmt::format("{} ranks, but {} run", plan.group_size,
+                                               identity ? identity->size : num_ranks),
+                          .hint = "--ranks N runs all plans on N ranks"});
+    }
+    DeviceRun run{.identity = identity,
+                  .num_ranks = num_ranks,
+                  .arguments = launch.arguments,
+                  .environment = launch.environment,
+                  .scenario = scenario,
+                  .plans = plans,
+                  .options = options,
+                  .configuration = configuration_of(values, plans)};
+    const double memory = values["device-memory"].as<double>();
+    if (memory > 0.0) run.memory = memory * 1073741824.0 * byte;
+    run.report = [](const Measurement& measurement, Bytes peak) {
+        print_summary(measurement);
+        fmt::print("  memory at the peak, fullest rank: {}\n", human(peak));
+    };
+    run.finish = [out = values["out"].as<std::string>()](const std::vector<Timeline>& timelines) {
+        write_timelines(timelines, out);
+    };
+    return run;
+}
+
+int run(const po::variables_map& values, const Launch& launch) {
+    for (const char* needed : {"scenario", "out"}) {
+        if (values.count(needed) == 0) {
+            throw InputError({.where = "headway-run",
+                              .found = fmt::format("no {}", needed),
+                              .hint = "headway-run --help explains the options"});
+        }
+    }
+    const bool gpus = on_gpus(values);
+    const MeasureOptions options = measure_options(values);
+    const auto identity =
+        gpus ? rank_identity(launch.environment, values["rendezvous"].as<std::string>())
+             : std::nullopt;
+    const int asked = at_least(values, "ranks", 0);
+    const int ranks = asked == 0 && identity ? identity->size : asked;
+    const Scenario scenario = scenario_to_run(read_scenario(values["scenario"].as<std::string>()),
+                                              ranks, at_least(values, "tokens", 0));
+    const int num_moe_layers = scenario.model.num_layers - scenario.model.num_dense_layers;
+    if (options.num_layers > num_moe_layers) {
+        throw InputError({.where = "--layers",
+                          .found = std::to_string(options.num_layers),
+                          .accepted = fmt::format("1 to {}", num_moe_layers)});
+    }
+    const std::vector<Plan> plans = chosen_plans(scenario, values);
+    if (gpus) return run_on_devices(device_run(values, launch, identity, scenario, plans, options));
+    write_timelines(measure_on_threads(scenario, plans, options, values["max-time"].as<double>()),
+                    values["out"].as<std::string>());
     return 0;
 }
 
@@ -249,7 +323,13 @@ int main(int argc, char** argv) {
             std::cout << "headway-run " << headway::version() << "\n";
             return 0;
         }
-        return run(values);
+        Launch launch{.arguments = {argv + 1, argv + argc}};
+        for (char** e = environ; *e != nullptr; ++e) {
+            const std::string line(*e);
+            const std::size_t equals = line.find('=');
+            launch.environment[line.substr(0, equals)] = line.substr(equals + 1);
+        }
+        return run(values, launch);
     } catch (const po::error& error) {
         return fail(std::string("error: ") + error.what(), 2);
     } catch (const headway::InputError& error) {

@@ -13,9 +13,10 @@
 
 namespace headway::runtime {
 
-// For tests of the fault handling: `rank` throws, or sleeps, when it enters `phase`.
+// For tests of the fault handling: what happens to `rank` when it enters `phase`. Killed (SIGKILL)
+// and stopped (SIGSTOP) can only be ranks that are processes.
 struct InjectedFault {
-    enum class Kind { throws, stalls };
+    enum class Kind { throws, stalls, is_killed, is_stopped };
     Kind kind = Kind::throws;
     int rank = 0;
     Phase phase = Phase::expert;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -20,31 +21,29 @@ namespace headway::runtime {
 
 namespace {
 
-// Runs `program` with these arguments, input and additional environment; its exit code, or none if
-// it cannot be run or does not end in time (it is killed then).
-struct Outcome {
-    int exit_code = -1;
-    std::string cause;  // empty if it ended by itself
+// Waits for the end of its input, then ends the daemon and removes its directory: $0 the control
+// program, $1 the directory.
+constexpr const char* kGuard = R"(cat > /dev/null
+printf 'quit -t 2\n' | timeout 6 "$0" || kill -9 "$(cat "$1/pipe/nvidia-cuda-mps-control.pid")" rm -
+                               rf
+                               "$1/pipe"
+                               "$1/log"; rmdir "$1")";
+
+// Starts `program`, silent, with additional environment; its process, or 0 and why not.
+struct Started {
+    pid_t pid = 0;
+    std::string cause;
 };
 
-Outcome run_program(const std::string& program, const std::vector<std::string>& arguments,
-                    const Environment& added, const std::string& input,
-                    std::chrono::milliseconds timeout) {
-    int pipe_fds[2];
-    if (pipe2(pipe_fds, O_CLOEXEC) != 0) return {.cause = std::strerror(errno)};
-    const Descriptor out(pipe_fds[0]);
-    {
-        const Descriptor in(pipe_fds[1]);
-        if (write(in.get(), input.data(), input.size()) < 0) return {.cause = std::strerror(errno)};
-    }
+Started start_program(const std::string& program, const std::vector<std::string>& arguments,
+                      const Environment& added, int input) {
     std::vector<char*> argv{const_cast<char*>(program.c_str())};
     for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
     std::vector<std::string> variables;
     for (char** e = environ; *e != nullptr; ++e) {
-        const std::string_view line(*e);
-        if (!added.contains(std::string(line.substr(0, line.find('=')))))
-            variables.emplace_back(line);
+        const std::string line(*e);
+        if (!added.contains(line.substr(0, line.find('=')))) variables.push_back(line);
     }
     for (const auto& [name, value] : added) variables.push_back(name + "=" + value);
     std::vector<char*> envp;
@@ -53,26 +52,41 @@ Outcome run_program(const std::string& program, const std::vector<std::string>& 
 
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, out.get(), STDIN_FILENO);
+    if (input >= 0) {
+        posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+    } else {
+        posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    }
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    pid_t pid = 0;
-    const int error =
-        posix_spawnp(&pid, program.c_str(), &actions, nullptr, argv.data(), envp.data());
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    // A session of its own: a launcher that kills this process's group must not reach it.
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    Started started;
+    const int error = posix_spawnp(&started.pid, program.c_str(), &actions, &attributes,
+                                   argv.data(), envp.data());
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     if (error != 0) return {.cause = fmt::format("{}: {}", program, std::strerror(error))};
+    return started;
+}
+
+// Why the program did not end well in time; empty if it did. Kills it when the time is over.
+std::string failure_of(pid_t pid, const std::string& program, std::chrono::milliseconds timeout) {
     const auto end = std::chrono::steady_clock::now() + timeout;
     int status = 0;
     while (waitpid(pid, &status, WNOHANG) == 0) {
         if (std::chrono::steady_clock::now() > end) {
             kill(pid, SIGKILL);
             waitpid(pid, &status, 0);
-            return {.cause = fmt::format("{} did not end within {} ms", program, timeout.count())};
+            return fmt::format("{} did not end within {} ms", program, timeout.count());
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
-    if (WIFEXITED(status)) return {.exit_code = WEXITSTATUS(status)};
-    return {.cause = program + " was killed"};
+    if (!WIFEXITED(status)) return program + " was killed";
+    return WEXITSTATUS(status) == 0 ? ""
+                                    : fmt::format("{} ended with {}", program, WEXITSTATUS(status));
 }
 
 std::string log_of(const std::filesystem::path& file) {
@@ -91,27 +105,27 @@ MpsDaemon::MpsDaemon(std::filesystem::path directory, std::string control)
     std::error_code ignored;
     std::filesystem::create_directories(directory_ / "log", ignored);
     std::filesystem::create_directories(directory_ / "pipe", ignored);
-    const Outcome start =
-        run_program(control_, {"-d"}, environment(), "", std::chrono::milliseconds(10'000));
-    if (start.exit_code == 0) return;
-    const std::string cause =
-        (start.cause.empty() ? fmt::format("{} -d ended with {}", control_, start.exit_code)
-                             : start.cause) +
-        log_of(directory_ / "log" / "control.log");
-    std::filesystem::remove_all(directory_, ignored);
-    throw MpsUnavailable(cause);
+    const Started daemon = start_program(control_, {"-d"}, environment(), -1);
+    std::string cause = daemon.cause;
+    if (cause.empty())
+        cause = failure_of(daemon.pid, control_ + " -d", std::chrono::milliseconds(10'000));
+    if (!cause.empty()) {
+        cause += log_of(directory_ / "log" / "control.log");
+        std::filesystem::remove_all(directory_, ignored);
+        throw MpsUnavailable(cause);
+    }
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) throw MpsUnavailable(std::strerror(errno));
+    const Descriptor input(ends[0]);
+    leash_ = Descriptor(ends[1]);
+    guard_ = start_program("/bin/sh", {"-c", kGuard, control_, directory_.string()}, environment(),
+                           input.get())
+                 .pid;
 }
 
 MpsDaemon::~MpsDaemon() {
-    const Outcome quit =
-        run_program(control_, {}, environment(), "quit -t 2\n", std::chrono::milliseconds(6'000));
-    if (quit.exit_code != 0) {
-        pid_t daemon = 0;
-        std::ifstream(directory_ / "pipe" / "nvidia-cuda-mps-control.pid") >> daemon;
-        if (daemon > 1) kill(daemon, SIGKILL);
-    }
-    std::error_code ignored;
-    std::filesystem::remove_all(directory_, ignored);
+    leash_ = Descriptor();
+    if (guard_ > 0) failure_of(guard_, "the guard of MPS", std::chrono::milliseconds(9'000));
 }
 
 Environment MpsDaemon::environment() const {

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "runtime/process/connection.hpp"
 #include "runtime/process/launch_environment.hpp"
 
 namespace headway::runtime {
@@ -23,7 +24,9 @@ class MpsDaemon {
     // `directory` is created, and removed at the end; pipes need a short path. `control`: the
     // program, sought on PATH.
     MpsDaemon(std::filesystem::path directory, std::string control = "nvidia-cuda-mps-control");
-    ~MpsDaemon();  // asks it to quit; kills it if it does not
+    // Asks it to quit, and kills it if it does not. A guard process does this, also when this
+    // process is killed.
+    ~MpsDaemon();
     MpsDaemon(const MpsDaemon&) = delete;
     MpsDaemon& operator=(const MpsDaemon&) = delete;
 
@@ -33,6 +36,8 @@ class MpsDaemon {
   private:
     std::filesystem::path directory_;
     std::string control_;
+    int guard_ = 0;     // process
+    Descriptor leash_;  // when it closes, the guard acts
 };
 
 // Where the daemon of a process with this environment would be, or is: its control pipe.

@@ -25,7 +25,7 @@ void run_process_rank(const RankIdentity& identity, const Facts& facts,
     try {
         body(channel);
     } catch (const RankFailure& failure) {
-        channel.fail(failure.cause);
+        channel.fail(failure.cause, true);
     } catch (const InputError& error) {
         channel.refuse(error.what());
     } catch (const std::exception& error) {

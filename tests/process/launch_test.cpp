@@ -1,6 +1,8 @@
 // Launch environments, the local launcher with real processes, and MPS with a stand-in for its
 // control program.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -164,6 +166,20 @@ TEST_F(FakeMps, IsStartedInItsOwnDirectoryAndStopped) {
     }
     const std::string pipe = " pipe " + (home_ / "pipe").string() + "\n";
     EXPECT_EQ(log(), "args -d" + pipe + "args " + pipe + "quit -t 2\n");
+    EXPECT_FALSE(fs::exists(home_));
+}
+
+// The process that holds the daemon is killed: the guard ends the daemon all the same.
+TEST_F(FakeMps, IsStoppedWhenItsHolderIsKilled) {
+    const pid_t holder = fork();
+    if (holder == 0) {
+        const MpsDaemon daemon(home_, control_.string());
+        raise(SIGKILL);
+    }
+    int status = 0;
+    waitpid(holder, &status, 0);
+    for (int i = 0; i < 500 && fs::exists(home_); ++i) usleep(10'000);
+    EXPECT_NE(log().find("quit -t 2"), std::string::npos);
     EXPECT_FALSE(fs::exists(home_));
 }
 

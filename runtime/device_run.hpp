@@ -1,0 +1,33 @@
+// A run of plans on GPUs, one process per rank, as `headway-run --device cuda` makes it. In a build
+// without CUDA and NCCL it is refused.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/measure.hpp"
+#include "runtime/process/launch_environment.hpp"
+
+namespace headway::runtime {
+
+struct DeviceRun {
+    std::optional<RankIdentity> identity;  // none: this process starts the ranks
+    int num_ranks = 1;
+    std::vector<std::string> arguments;  // of this program, given to the ranks
+    Environment environment;
+    Scenario scenario;
+    std::vector<Plan> plans;
+    MeasureOptions options;
+    std::string configuration;    // what must be the same on all ranks
+    std::optional<Bytes> memory;  // per rank; none: its share of 85 % of the GPU
+    // On rank 0: after each plan, and when all ranks have done all plans.
+    std::function<void(const Measurement&, Bytes peak)> report;
+    std::function<void(const std::vector<Timeline>&)> finish;
+};
+
+// Exit code. InputError for what cannot be run at all.
+int run_on_devices(const DeviceRun& run);
+
+}  // namespace headway::runtime

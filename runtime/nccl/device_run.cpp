@@ -1,0 +1,87 @@
+#include "runtime/device_run.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <thread>
+
+#include "kernels/check.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/cuda/measure_device.hpp"
+#include "runtime/cuda/rank_device.hpp"
+#include "runtime/nccl/gpu_rank.hpp"
+
+namespace headway::runtime {
+
+namespace {
+
+void obey(const InjectedFault& fault, int rank, CallSite site) {
+    using Kind = InjectedFault::Kind;
+    if (rank != fault.rank || site.phase != fault.phase) return;
+    if (fault.kind == Kind::throws) throw std::runtime_error("injected fault");
+    // The next sign of life names this phase.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    if (fault.kind == Kind::is_killed) raise(SIGKILL);
+    if (fault.kind == Kind::is_stopped) raise(SIGSTOP);
+    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+std::size_t arena_bytes(const DeviceRun& run, int sharers) {
+    if (run.memory) return static_cast<std::size_t>(run.memory->in(byte));
+    std::size_t available = 0, total = 0;
+    HEADWAY_CUDA_CHECK(cudaMemGetInfo(&available, &total));
+    return total / 100 * 85 / static_cast<std::size_t>(sharers);
+}
+
+void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
+    RankDevice device(rank.seat.device, rank.seat.sharers, arena_bytes(run, rank.seat.sharers));
+    DeviceContext context = device.context(rank.communicator);
+    if (run.options.fault) {
+        context.on_enter = [&](CallSite site) {
+            obey(*run.options.fault, rank.channel.rank(), site);
+        };
+    }
+    DeviceMeasureOptions options{.num_layers = run.options.num_layers,
+                                 .num_warmups = run.options.num_warmups,
+                                 .num_repeats = run.options.num_repeats,
+                                 .backward = run.options.backward};
+    const bool first = rank.channel.rank() == 0;
+    if (first) options.progress = run.options.progress;
+    std::vector<Timeline> timelines;
+    report_before_unwinding(rank.channel, [&] {
+        for (const Plan& plan : run.plans) {
+            const DeviceMeasurement result =
+                measure_on_device(context, run.scenario, plan, options);
+            const auto peak = *std::max_element(result.peak_bytes.begin(), result.peak_bytes.end());
+            if (first) run.report(result.measurement, static_cast<double>(peak) * byte);
+            timelines.push_back(result.measurement.timeline);
+        }
+        rank.channel.barrier();
+        if (first) run.finish(timelines);
+    });
+}
+
+}  // namespace
+
+int run_on_devices(const DeviceRun& run) {
+    char host[256] = {};
+    gethostname(host, sizeof(host) - 1);
+    const DeviceMachine machine{.host = host, .num_device_files = count_device_files()};
+    if (!run.identity) {
+        return launch_locally({.num_ranks = run.num_ranks,
+                               .executable = "/proc/self/exe",
+                               .arguments = run.arguments,
+                               .environment = run.environment,
+                               .machine = machine});
+    }
+    GpuRank rank{.program = "headway-run",
+                 .identity = *run.identity,
+                 .environment = run.environment,
+                 .machine = machine,
+                 .facts = {{"scenario and options", fingerprint(run.configuration)}}};
+    rank.channel.deadline = run.options.threads.deadline;
+    return run_gpu_rank(rank, [&](const GpuRankContext& context) { run_plans(run, context); });
+}
+
+}  // namespace headway::runtime
