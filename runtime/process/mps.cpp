@@ -23,11 +23,11 @@ namespace {
 
 // Waits for the end of its input, then ends the daemon and removes its directory: $0 the control
 // program, $1 the directory.
-constexpr const char* kGuard = R"(cat > /dev/null
-printf 'quit -t 2\n' | timeout 6 "$0" || kill -9 "$(cat "$1/pipe/nvidia-cuda-mps-control.pid")" rm -
-                               rf
-                               "$1/pipe"
-                               "$1/log"; rmdir "$1")";
+constexpr const char* kGuard =
+    "cat > /dev/null\n"
+    "printf 'quit -t 2\\n' | timeout 6 \"$0\" ||"
+    " kill -9 \"$(cat \"$1/pipe/nvidia-cuda-mps-control.pid\")\"\n"
+    "rm -rf \"$1/pipe\" \"$1/log\"; rmdir \"$1\"";
 
 // Starts `program`, silent, with additional environment; its process, or 0 and why not.
 struct Started {
