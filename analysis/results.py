@@ -1,4 +1,5 @@
-"""Reads headway's result files: JSON of `headway predict` and Timeline CSV of any producer.
+"""Reads headway's result files: JSON of `headway predict`, Timeline CSV of any producer, CSV of
+`headway sweep`, and plain tables (`headway validate --format csv`, studies).
 
 Figures read results through this module alone; nothing here computes a model number.
 """
@@ -46,6 +47,29 @@ class Timeline:
         return self.head.get("scenario", "")
 
 
+@dataclass
+class Sweep:
+    """CSV of `headway sweep`: a row a point and plan, as text; `axes` are the varied columns."""
+
+    path: Path
+    head: dict[str, str]
+    axes: list[str]
+    rows: list[dict[str, str]]
+
+    @property
+    def scenario(self) -> str:
+        return self.head.get("scenario", "")
+
+
+@dataclass
+class Table:
+    """A CSV with a header line and nothing else, told apart by its columns."""
+
+    path: Path
+    columns: list[str]
+    rows: list[dict[str, str]]
+
+
 @dataclass(frozen=True)
 class OtherJson:
     """Any other JSON result, told apart by its keys."""
@@ -54,7 +78,10 @@ class OtherJson:
     data: dict
 
 
-Result = Prediction | Timeline | OtherJson
+Result = Prediction | Timeline | Sweep | Table | OtherJson
+
+# Not JSON, and no head: a table is known by its first column.
+_TABLE_STARTS = ("part,", "category,")
 
 _TEXT_COLUMNS = {"source", "plan", "pass", "phase", "bottleneck"}
 _INTEGER_COLUMNS = {"rank", "layer", "micro_batch", "count", "samples"}
@@ -68,6 +95,11 @@ def load(path: Path) -> list[Result]:
         raise ResultError(f"{path}: cannot read: {error}") from error
     if text.startswith("# headway timeline"):
         return list(_read_timelines(path, text.splitlines()))
+    if text.startswith("# headway sweep"):
+        return [_read_sweep(path, text.splitlines())]
+    if text.startswith(_TABLE_STARTS):
+        reader = csv.DictReader(text.splitlines())
+        return [Table(path, list(reader.fieldnames or []), list(reader))]
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -81,7 +113,8 @@ def load(path: Path) -> list[Result]:
     return [OtherJson(path, data)]
 
 
-def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
+def _take_head(path: Path, lines: list[str]) -> dict[str, str]:
+    """Removes the head; what remains is the header, the rows and the end mark."""
     head = {}
     while lines and lines[0].startswith("#"):
         key, _, value = lines.pop(0)[1:].partition(":")
@@ -90,6 +123,20 @@ def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
         raise ResultError(f"{path}: the file is cut: its end mark is missing")
     if lines[-1] != f"# end: {len(lines) - 2} rows":
         raise ResultError(f"{path}: the number of rows is not that of the end mark")
+    return head
+
+
+def _read_sweep(path: Path, lines: list[str]) -> Sweep:
+    head = _take_head(path, lines)
+    reader = csv.DictReader(lines[:-1])
+    columns = list(reader.fieldnames or [])
+    if "plan" not in columns:
+        raise ResultError(f"{path}: a sweep without a column 'plan'")
+    return Sweep(path, head, columns[: columns.index("plan")], list(reader))
+
+
+def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
+    head = _take_head(path, lines)
     timelines: dict[tuple[str, str], Timeline] = {}
     for row in csv.DictReader(lines[:-1]):
         key = (row["source"], row["plan"])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every command block of README.md and docs/howto, and checks what the pages show.
+"""Runs every command block of README.md, docs/howto and docs/studies, and checks what the pages show.
 
 usage: readme_commands_test.py BIN_FOLDER [--update]
 
@@ -46,7 +46,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+    folders = (ROOT / "docs" / name for name in ("howto", "studies"))
+    return [ROOT / "README.md", *(page for folder in folders for page in sorted(folder.glob("*.md")))]
 
 
 def blocks_of(page: Path) -> list[Block]:

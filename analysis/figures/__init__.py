@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from figures import comparison, plans
+from figures import comparison, plans, published, ranks, sweeps
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,27 @@ FIGURES = (
         "compare",
         "predicted or simulated against measured, by phase (Timeline CSVs)",
         comparison.by_phase,
+    ),
+    FigureKind("step", "step time and speedup along one axis (sweep CSV)", sweeps.step),
+    FigureKind("sweep-traffic", "bytes sent along one axis (sweep CSV)", sweeps.traffic),
+    FigureKind("scaling", "tokens/s and GPU against nodes (sweep CSV)", sweeps.scaling),
+    FigureKind(
+        "memory-skew",
+        "memory p50 and p99 over routing.seed against routing.skew (sweep CSV)",
+        sweeps.memory_skew,
+    ),
+    FigureKind("break-even", "best HP over best EP over two axes (sweep CSV)", sweeps.break_even),
+    FigureKind("hp-gain", "best HP over best EP, a line a sweep (sweep CSVs)", sweeps.hp_gain),
+    FigureKind("rank-load", "expert time of every rank (Timeline CSV with ranks)", ranks.load),
+    FigureKind(
+        "validation",
+        "predicted over published (validate --format csv)",
+        published.validation,
+    ),
+    FigureKind(
+        "paper-study",
+        "speedup under each assumption (scripts/studies/paper.py)",
+        published.paper_study,
     ),
     FigureKind("timeline-phases", "time by phase of each plan (Timeline CSV)", comparison.phases),
 )
