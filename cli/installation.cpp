@@ -40,4 +40,8 @@ fs::path plot_script() {
     return find("analysis/plot.py", "the plotting script");
 }
 
+fs::path report_script() {
+    return find("analysis/report.py", "the report script");
+}
+
 }  // namespace headway::cli

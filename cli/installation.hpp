@@ -9,5 +9,7 @@ namespace headway::cli {
 
 // analysis/plot.py. InputError when it is not there.
 std::filesystem::path plot_script();
+// analysis/report.py.
+std::filesystem::path report_script();
 
 }  // namespace headway::cli

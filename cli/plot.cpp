@@ -1,65 +1,12 @@
 // headway plot: a thin call of analysis/plot.py, with a Python that has matplotlib.
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <csignal>
-#include <filesystem>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "cli/installation.hpp"
 #include "cli/options.hpp"
-#include "models/vocab/error.hpp"
+#include "cli/python.hpp"
 
 namespace headway::cli {
-namespace {
-
-enum class Chatter { shown, silent };
-
-// Runs a program found on the PATH and returns its exit code, or 127 when it cannot be started.
-int run_program(const std::vector<std::string>& words, Chatter chatter) {
-    std::vector<char*> argv;
-    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t files;
-    posix_spawn_file_actions_init(&files);
-    if (chatter == Chatter::silent) {
-        posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-        posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    }
-    // This process ignores SIGPIPE; its children must not.
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    sigset_t pipe_signal;
-    sigemptyset(&pipe_signal);
-    sigaddset(&pipe_signal, SIGPIPE);
-    posix_spawnattr_setsigdefault(&attributes, &pipe_signal);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    pid_t child = 0;
-    const int error = posix_spawnp(&child, argv[0], &files, &attributes, argv.data(), ::environ);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&attributes);
-    if (error != 0) return 127;
-    int status = 0;
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 127;
-}
-
-std::string python_with_matplotlib() {
-    for (const std::string python : {"python3", "/usr/bin/python3"}) {
-        if (run_program({python, "-c", "import matplotlib"}, Chatter::silent) == 0) return python;
-    }
-    throw InputError({.where = "headway plot",
-                      .found = "no Python with matplotlib (tried python3 and /usr/bin/python3)",
-                      .hint = "apt-get install python3-matplotlib, or pip install matplotlib"});
-}
-
-}  // namespace
 
 int run_plot(Args args) {
     const CommandHelp help{
@@ -82,7 +29,7 @@ int run_plot(Args args) {
                                                                                       "this text");
     const auto values = parse_options(args, help, options);
     if (!values) return kDone;
-    std::vector<std::string> command = {python_with_matplotlib(), plot_script().string()};
+    std::vector<std::string> command = {python_with_matplotlib("plot"), plot_script().string()};
     if (values->count("result") != 0) {
         const auto& results = (*values)["result"].as<std::vector<std::string>>();
         command.insert(command.end(), results.begin(), results.end());

@@ -35,6 +35,7 @@ constexpr auto kVerbs = std::to_array<Verb>({
     {"Look and draw", "show", "a scenario or preset with every default written out", run_show},
     {"Look and draw", "list", "presets that can be named in a scenario", run_list},
     {"Look and draw", "plot", "figures from result files (JSON or CSV)", run_plot},
+    {"Look and draw", "report", "one HTML page of a scenario: tables and figures", run_report},
 });
 
 }  // namespace

@@ -48,5 +48,6 @@ int run_validate(Args args);
 int run_show(Args args);
 int run_list(Args args);
 int run_plot(Args args);
+int run_report(Args args);
 
 }  // namespace headway::cli

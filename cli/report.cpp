@@ -1,0 +1,85 @@
+// headway report: a prediction as one self-contained HTML page. The page is drawn by
+// analysis/report.py from the result files that predict and show would write.
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <system_error>
+
+#include "cli/installation.hpp"
+#include "cli/options.hpp"
+#include "cli/output.hpp"
+#include "cli/python.hpp"
+#include "cli/scenario_options.hpp"
+#include "models/cost/predict.hpp"
+#include "models/report/prediction_json.hpp"
+#include "models/report/version.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder for the results that the page is drawn from; gone with this object.
+class ScratchFolder {
+  public:
+    ScratchFolder() {
+        std::string name = (fs::temp_directory_path() / "headway-report-XXXXXX").string();
+        if (mkdtemp(name.data()) == nullptr)
+            throw InputError({.where = name, .found = "cannot make a temporary folder"});
+        path_ = name;
+    }
+    ~ScratchFolder() {
+        std::error_code ignored;
+        fs::remove_all(path_, ignored);
+    }
+    ScratchFolder(const ScratchFolder&) = delete;
+    ScratchFolder& operator=(const ScratchFolder&) = delete;
+    const fs::path& path() const { return path_; }
+
+  private:
+    fs::path path_;
+};
+
+}  // namespace
+
+int run_report(Args args) {
+    const CommandHelp help{
+        .usage = "report SCENARIO.yaml -o REPORT.html [options]",
+        .about =
+            "Predicts one training step under every plan and writes one HTML page that needs\n"
+            "no other file: plans, phases, memory, traffic, figures, warnings, assumptions and\n"
+            "the scenario in full. Exit code 1 if a plan does not fit into memory.",
+        .examples =
+            "  headway report scenarios/paper_4gpu.yaml -o report.html\n"
+            "  headway report mine.yaml --profile my_profile.yaml -o report.html",
+        .positional = {"scenario"}};
+    po::options_description options("Options");
+    add_scenario_options(options);
+    options.add_options()("out,o", po::value<std::string>()->value_name("REPORT.html"),
+                          "page to write (required)")("help,h", "this text");
+    const auto values = parse_options(args, help, options);
+    if (!values) return kDone;
+    const std::string out = required(*values, "out", "report");
+    const Scenario scenario = load_scenario(*values, "report");
+    Prediction prediction = predict(scenario, profile_of(scenario));
+    prediction.version = version();
+    const std::string python = python_with_matplotlib("report");
+    const ScratchFolder scratch;
+    const fs::path result = scratch.path() / "prediction.json",
+                   text = scratch.path() / "scenario.yaml";
+    write_result(prediction_to_json(prediction), result.string());
+    write_result(to_yaml(scenario), text.string());
+    const int code = run_program(
+        {python, report_script().string(), result.string(), "--scenario", text.string(), "-o", out},
+        Chatter::shown);
+    if (code != kDone) return code;
+    const bool fits = std::all_of(prediction.plans.begin(), prediction.plans.end(),
+                                  [](const PlanPrediction& plan) { return plan.feasible; });
+    return fits ? kDone : kNegative;
+}
+
+}  // namespace headway::cli
