@@ -47,7 +47,10 @@ class Block:
 
 def pages() -> list[Path]:
     folders = (ROOT / "docs" / name for name in ("howto", "studies"))
-    return [ROOT / "README.md", *(page for folder in folders for page in sorted(folder.glob("*.md")))]
+    return [
+        ROOT / "README.md",
+        *(page for folder in folders for page in sorted(folder.glob("*.md"))),
+    ]
 
 
 def blocks_of(page: Path) -> list[Block]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Figures of Timeline CSVs and predictions: drawn when the results fit, refused with a message else.
+"""Figures of Timeline CSVs, sweeps and tables: drawn when the results fit, refused with a message else.
 
 usage: figures_test.py PLOT_SCRIPT   (exit code 77: skipped, no matplotlib here)
 """
@@ -37,16 +37,48 @@ BOTH = timeline(
 )
 
 
+SWEEP_COLUMNS = (
+    "plan,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
+    "sent_bytes_max,memory_peak_bytes,memory_capacity_bytes"
+)
+
+
+def sweep(axes: str, *rows: str) -> str:
+    head = "# headway sweep 1\n# scenario: by hand\n# seed: 0\n"
+    lines = [f"{axes},{SWEEP_COLUMNS}", *rows]
+    return head + "".join(line + "\n" for line in lines) + f"# end: {len(rows)} rows\n"
+
+
+def point(axes: str, plan: str, step: float) -> str:
+    return f"{axes},{plan},predicted,ok,{step},{0.9 * step},{1.1 * step},1,1e6,1e9,2e9"
+
+
+# HP's step stays 2 s, EP's is k: HP overtakes between k = 1 and 4, whatever the bandwidth.
+OVER_K = sweep(
+    "model.moe.top_k",
+    *(point(str(k), plan, step) for k in (1, 4) for plan, step in (("ep", k), ("hp", 2))),
+)
+MAP = sweep(
+    "model.moe.top_k,cluster.fabric.nic",
+    *(
+        point(f"{k},{nic} Gbps", plan, step)
+        for k in (1, 4)
+        for nic in (100, 400)
+        for plan, step in (("ep", k), ("hp", 2))
+    ),
+)
+
+
 class Figures(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def plot(self, text: str, *words: str, out: str = "figure.svg"):
+    def plot(self, text: str, *words: str, out: str = "figure.svg", times: int = 1):
         path = self.folder / "result"
         path.write_text(text)
-        command = [PYTHON, PLOT, str(path), "-o", str(self.folder / out), *words]
+        command = [PYTHON, PLOT, *[str(path)] * times, "-o", str(self.folder / out), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def expect_refused(self, result, *fragments: str):
@@ -71,6 +103,28 @@ class Figures(unittest.TestCase):
     def test_one_timeline_is_drawn_by_phase(self):
         only = timeline("predicted,hp,-1,0,0,forward,expert,4,0,0.003,0.0027,0.0033,0,1e9,0,flops")
         self.assertEqual(self.plot(only, out="figure.png").returncode, 0)
+
+    def test_a_sweep_along_one_axis_is_drawn_with_its_axis_in_words(self):
+        result = self.plot(OVER_K)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        drawn = (self.folder / "figure.svg").read_text()
+        for text in ("experts per token k", "speedup over the baseline", "hp"):
+            self.assertIn(text, drawn)
+
+    def test_the_map_shows_best_ep_over_best_hp(self):
+        result = self.plot(MAP, "--figure", "break-even")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        drawn = (self.folder / "figure.svg").read_text()
+        for text in (">0.50<", ">2.00<", "Gbps"):
+            self.assertIn(text, drawn)
+
+    def test_two_sweeps_give_a_line_each(self):
+        result = self.plot(OVER_K, "--figure", "hp-gain", times=2)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_a_sweep_that_is_not_finished_is_refused(self):
+        self.expect_refused(self.plot(OVER_K.rpartition("# end")[0]), "end mark")
+        self.expect_refused(self.plot(MAP, "--figure", "step"), "figure 'step'")
 
     def test_a_cut_file_is_refused(self):
         self.expect_refused(self.plot(BOTH.rpartition("# end")[0]), "end mark")

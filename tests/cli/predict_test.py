@@ -116,7 +116,7 @@ class Predict(unittest.TestCase):
         self.assertEqual(headway("predict", SCENARIO).stderr, "")
         result = headway("predict", SCENARIO, "--profile", "a100_public")
         self.assertEqual(result.returncode, 0)
-        self.assertRegex(result.stderr, r"\Aheadway: warning: profile .*A100.*H100.*\n\Z")
+        self.assertRegex(result.stderr, r"\Aheadway: warning: profile .*A100.*H200.*\n\Z")
 
     def test_show_is_a_fixed_point_that_predicts_the_same(self):
         shown = self.folder / "shown.yaml"
@@ -154,6 +154,18 @@ class Predict(unittest.TestCase):
                 result = headway("plot", str(path), "--figure", figure, "-o", str(drawn))
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertEqual(drawn.read_bytes()[: len(magic)], magic)
+
+    def test_a_report_is_one_page_with_every_plan_and_no_other_file(self):
+        if headway("plot", "--figure", "list").returncode != 0:
+            self.skipTest("no Python with matplotlib")
+        page = self.folder / "report.html"
+        result = headway("report", SCENARIO, "-o", str(page))
+        self.assertEqual((result.returncode, result.stdout), (0, ""), result.stderr)
+        text = page.read_text(encoding="utf-8")
+        for expected in ("ep_naive", "hp", "grad_all_reduce", "<svg", "Assumptions", "</html>"):
+            self.assertIn(expected, text)
+        self.assertNotRegex(text, r"""(src|href)=["'](?!#)""")
+        self.assertEqual([path.name for path in self.folder.iterdir()], ["report.html"])
 
     def test_infeasible_plans_exit_with_one(self):
         shown = headway("show", SCENARIO).stdout
