@@ -43,8 +43,9 @@ struct GeluTerms {
     __device__ __forceinline__ static float odd_factor(float u) {
         return erf_form ? fmaf(u, fmaf(u, c5, c3), c1) : fmaf(u, c3, c1);
     }
-    __device__ __forceinline__ static float derivative(float u) {
-        return erf_form ? fmaf(u, fmaf(u, 5.0f * c5, 3.0f * c3), c1) : fmaf(u, 3.0f * c3, c1);
+    __device__ __forceinline__ static float twice_derivative(float u) {
+        return erf_form ? fmaf(u, fmaf(u, 10.0f * c5, 6.0f * c3), 2.0f * c1)
+                        : fmaf(u, 6.0f * c3, 2.0f * c1);
     }
 };
 
@@ -56,19 +57,20 @@ __device__ __forceinline__ float activate(float x) {
     return fmaf(half, tanh_approx(x * Terms::odd_factor(Terms::square(x))), half);
 }
 
-// d/dx [h (1 + t)] = (1 + t)/2 + h (1 - t^2) p'(x); for silu p' = 1/2.
+// With s = (1 + tanh p)/2: value x s, slope s + 2 p'(x) (x s)(1 - s); for silu p' = 1/2.
 template <Activation Act>
 __device__ __forceinline__ ValueSlope activate_with_slope(float x) {
-    const float half = 0.5f * x;
     if constexpr (Act == Activation::swiglu) {
-        const float t = tanh_approx(half);
-        return {fmaf(half, t, half), fmaf(0.5f * half, fmaf(-t, t, 1.0f), fmaf(0.5f, t, 0.5f))};
+        const float s = fmaf(0.5f, tanh_approx(0.5f * x), 0.5f);
+        const float value = x * s;
+        return {value, fmaf(value, 1.0f - s, s)};
     } else {
         using Terms = GeluTerms<Act>;
         const float u = Terms::square(x);
-        const float t = tanh_approx(x * Terms::odd_factor(u));
-        const float bend = half * Terms::derivative(u);
-        return {fmaf(half, t, half), fmaf(bend, fmaf(-t, t, 1.0f), fmaf(0.5f, t, 0.5f))};
+        const float s = fmaf(0.5f, tanh_approx(x * Terms::odd_factor(u)), 0.5f);
+        const float value = x * s;
+        const float bend = Terms::twice_derivative(u);
+        return {value, fmaf(value, fmaf(-s, bend, bend), s)};
     }
 }
 

@@ -154,6 +154,31 @@ struct WeightRings {
 template <int D, int Slices1>
 inline constexpr bool frees_fragments_early = D == 256 || (D == 128 && Slices1 == 2);
 
+// Starts dA, then S of a chunk. At d = 256 the rings hold two W1 slices and one of W2, so each is
+// waited for as late and freed as early as can be: W2 after dA, W1 after dx += dH W1.
+template <int D, int Slices1>
+__device__ __forceinline__ void start_slice(float (&pre)[Slices1][32], float (&da)[32], uint32_t x,
+                                            uint32_t dy, const WeightRings<D, Slices1>& ring,
+                                            int chunk) {
+    uint32_t w2 = ring.w2(chunk);
+    keep_in_loop(w2);
+    keep_in_loop(dy);
+    ring.wait2(chunk);
+    ptx::wgmma_fence();
+    multiply_rows<D>(da, dy, w2);
+    ptx::wgmma_commit();
+    keep_in_loop(x);
+    ring.wait1(chunk);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int s = 0; s < Slices1; ++s) {
+        uint32_t w1 = ring.w1(chunk, s);
+        keep_in_loop(w1);
+        multiply_rows<D>(pre[s], x, w1);
+    }
+    ptx::wgmma_commit();
+}
+
 template <int D, Activation Act, int Slices1>
 __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_pair, uint32_t x,
                                               uint32_t dy, const WeightRings<D, Slices1>& ring,
@@ -166,20 +191,15 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
     float da[32];
     uint32_t dh[Slices1][4][4];
 
-    ring.wait1(0);
-    ring.wait2(0);
     if (take_turns) wait_turn(warpgroup);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int s = 0; s < Slices1; ++s) multiply_rows<D>(pre[s], x, ring.w1(0, s));
-    multiply_rows<D>(da, dy, ring.w2(0));
-    ptx::wgmma_commit();
+    start_slice<D, Slices1>(pre, da, x, dy, ring, 0);
     if (take_turns) pass_turn(warpgroup);
+    ptx::wgmma_wait<1>();
+    ring.free2(0);
     ptx::wgmma_wait<0>();
 
 #pragma unroll 1
     for (int c = 0;; ++c) {
-        ring.free2(c);
         const bool last = c + 1 == num_chunks;
         if (last && threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
         uint32_t gated[4][4];
@@ -188,39 +208,28 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
 #pragma unroll
         for (int s = 0; s < Slices1; ++s)
             store_image(dh_images + (s * num_chunks + c) * block_bytes, dh[s], first_row);
-        if (last) break;
 
-        keep_in_loop(x);
-        keep_in_loop(dy);
-        ring.wait1(c + 1);
         if (take_turns) wait_turn(warpgroup);
         ptx::wgmma_fence();
 #pragma unroll
         for (int s = 0; s < Slices1; ++s)
             multiply_hidden<D>(dx, dh[s], ring.w1(c, s), c > 0 || s > 0);
+        ptx::wgmma_commit();
+        if (last) break;
         if constexpr (frees_fragments_early<D, Slices1>) {
-            ptx::wgmma_commit();
             ptx::wgmma_wait<0>();
-            ptx::wgmma_fence();
+            ring.free1(c);
         }
-#pragma unroll
-        for (int s = 0; s < Slices1; ++s) multiply_rows<D>(pre[s], x, ring.w1(c + 1, s));
-        ptx::wgmma_commit();
-        ring.wait2(c + 1);
-        ptx::wgmma_fence();
-        multiply_rows<D>(da, dy, ring.w2(c + 1));
-        ptx::wgmma_commit();
+        start_slice<D, Slices1>(pre, da, x, dy, ring, c + 1);
         if (take_turns) pass_turn(warpgroup);
+        if constexpr (!frees_fragments_early<D, Slices1>) {
+            ptx::wgmma_wait<2>();
+            ring.free1(c);
+        }
+        ptx::wgmma_wait<1>();
+        ring.free2(c + 1);
         ptx::wgmma_wait<0>();
-        ring.free1(c);
     }
-
-    if (take_turns) wait_turn(warpgroup);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int s = 0; s < Slices1; ++s)
-        multiply_hidden<D>(dx, dh[s], ring.w1(num_chunks - 1, s), num_chunks > 1 || s > 0);
-    ptx::wgmma_commit();
     if (take_turns) pass_turn(warpgroup);
     ptx::wgmma_wait<0>();
     ring.free1(num_chunks - 1);
@@ -306,7 +315,7 @@ __global__ void __launch_bounds__(num_threads, 1)
     const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
-        ptx::lower_registers<narrow ? 56 : 24>();
+        ptx::lower_registers<narrow ? 56 : 40>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
             gather_halves<Layout::num_row_slots>(
@@ -319,7 +328,7 @@ __global__ void __launch_bounds__(num_threads, 1)
         else if (threadIdx.x == 0)
             stream_weights<D, slices1>(p, &map1, &map2, smem + Layout::rows_bytes, bars, walk);
     } else {
-        ptx::raise_registers<narrow ? 224 : 240>();
+        ptx::raise_registers<narrow ? 224 : 232>();
         consume_tiles<D, Act, slices1>(p, stages, stages + Layout::rows_bytes, bars, walk,
                                        warpgroup - 1);
     }
