@@ -7,21 +7,6 @@
 namespace headway::kernels::portable {
 namespace {
 
-struct WeightsParams {
-    const WorkCounts* counts;
-    const WorkPart* parts;
-    const int32_t* row_token;
-    const __nv_bfloat16* x;
-    const __nv_bfloat16* dy_token;
-    const unsigned char* hidden_gradient;
-    const unsigned char* gated_hidden;
-    float* dw1;
-    float* dw2;
-    float* partials;
-    int hidden_rows;
-    int hidden;
-};
-
 template <int D>
 __device__ __forceinline__ void load_stage(uint32_t stage, const unsigned char* image,
                                            const __nv_bfloat16* source, const int32_t* row_token,
@@ -102,18 +87,7 @@ void launch(const WeightsParams& params, int64_t num_items, cudaStream_t stream)
 
 void backward_weights(const RowsArguments& a, const SplitWorkspace& w, cudaStream_t stream) {
     plan_parts(a.shape, a.rows.expert_offset, w, stream);
-    const WeightsParams params{w.counts,
-                               w.parts,
-                               a.rows.row_token,
-                               a.x,
-                               a.dy_token,
-                               static_cast<const unsigned char*>(a.scratch.hidden_gradient),
-                               static_cast<const unsigned char*>(a.scratch.gated_hidden),
-                               a.gradients.dw1,
-                               a.gradients.dw2,
-                               w.partials,
-                               a.shape.hidden_rows(),
-                               a.shape.hidden};
+    const WeightsParams params = weights_params(a, w);
     const int64_t num_items =
         make_split_plan(a.shape).max_parts * ((a.shape.hidden_rows() + a.shape.hidden) / 64);
     if (a.shape.width == 64) launch<64>(params, num_items, stream);

@@ -23,4 +23,35 @@ struct RowsArguments {
     RowsScratch scratch;
 };
 
+// What the weights kernel of either implementation reads and writes.
+struct WeightsParams {
+    const WorkCounts* counts;
+    const WorkPart* parts;
+    const int32_t* row_token;
+    const __nv_bfloat16* x;
+    const __nv_bfloat16* dy_token;
+    const unsigned char* hidden_gradient;
+    const unsigned char* gated_hidden;
+    float* dw1;
+    float* dw2;
+    float* partials;
+    int hidden_rows;  // of W1
+    int hidden;       // of W2
+};
+
+inline WeightsParams weights_params(const RowsArguments& a, const SplitWorkspace& w) {
+    return {w.counts,
+            w.parts,
+            a.rows.row_token,
+            a.x,
+            a.dy_token,
+            static_cast<const unsigned char*>(a.scratch.hidden_gradient),
+            static_cast<const unsigned char*>(a.scratch.gated_hidden),
+            a.gradients.dw1,
+            a.gradients.dw2,
+            w.partials,
+            a.shape.hidden_rows(),
+            a.shape.hidden};
+}
+
 }  // namespace headway::kernels
