@@ -58,12 +58,10 @@ void wgrad_tile(const GroupedWgrad& call, cudaStream_t stream) {
 }  // namespace
 
 void grouped_dgrad_hopper(const GroupedDgrad& call, cudaStream_t stream) {
-    check_grouped_shape(call.shape);
+    check_grouped_call(call.shape, call.activation, call.da_head_width);
     if (call.shape.capacity_rows == 0) return;
     if (call.activation != GroupedActivation::none && call.pre == nullptr)
         throw std::invalid_argument("grouped dgrad: an activation needs its pre-activation");
-    if (call.activation != GroupedActivation::none && call.da_head_width > 0)
-        throw std::invalid_argument("grouped dgrad: no activation into a head-major output");
     switch (call.activation) {
         case GroupedActivation::none:
             return dgrad_tile<GroupedActivation::none>(call, stream);

@@ -35,10 +35,8 @@ void forward_tile(const GroupedForward& call, cudaStream_t stream) {
 }  // namespace
 
 void grouped_forward_hopper(const GroupedForward& call, cudaStream_t stream) {
-    check_grouped_shape(call.shape);
+    check_grouped_call(call.shape, call.activation, call.c_head_width);
     if (call.shape.capacity_rows == 0) return;
-    if (call.activation != GroupedActivation::none && call.c_head_width > 0)
-        throw std::invalid_argument("grouped forward: no activation into a head-major output");
     switch (call.activation) {
         case GroupedActivation::none:
             return forward_tile<GroupedActivation::none>(call, stream);

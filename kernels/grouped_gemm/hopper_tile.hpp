@@ -16,6 +16,14 @@ inline void check_grouped_shape(const GroupedShape& s) {
         throw std::invalid_argument("grouped GEMM: rows must fit in 31 bits");
 }
 
+/// Forward and dgrad: their fused activation writes row-major only.
+inline void check_grouped_call(const GroupedShape& s, GroupedActivation activation,
+                               int out_head_width) {
+    check_grouped_shape(s);
+    if (activation != GroupedActivation::none && out_head_width > 0)
+        throw std::invalid_argument("grouped GEMM: no activation into a head-major output");
+}
+
 constexpr int padded_columns(int n, int tile) {
     return (n + tile - 1) / tile * tile;
 }
