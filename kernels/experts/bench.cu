@@ -214,6 +214,11 @@ std::vector<Shape> edge_shapes() {
             {"long", 1, 128, 4, 1024, 900, 2}};
 }
 
+// More than 2^31 elements in y and dx: P d = 1,100,000 * 8 * 256.
+std::vector<Shape> large_shapes() {
+    return {{"large", 1, 256, 32, 64, 1100000, 8}};
+}
+
 }  // namespace
 
 void register_experts_cases(Registry& registry) {
@@ -238,6 +243,8 @@ void register_experts_cases(Registry& registry) {
             };
             add("", Activation::gelu_erf, false, {}, true);
             add("_edge", Activation::gelu_erf, false, edge_shapes(), false);
+            if (impl == ExpertImpl::hopper)
+                add("_large", Activation::gelu_erf, false, large_shapes(), false);
             add("_hot", Activation::gelu_erf, true, small_shapes(), false);
             for (const auto& [activation, suffix] : variants)
                 add(std::string("_") + suffix, activation, false, small_shapes(), false);

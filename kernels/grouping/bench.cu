@@ -75,11 +75,36 @@ std::optional<Case> make(const Shape& shape, bool hot) {
     return made;
 }
 
+// The same launches with nothing to do: what four dependent launches cost on this device, below
+// which no bandwidth brings the grouping.
+__global__ void empty_kernel() {}
+
+std::optional<Case> make_floor(const Shape& shape) {
+    const GroupingShape grouping{shape.num_heads, shape.num_tokens, shape.num_experts, shape.top_k};
+    Case made;
+    made.check = [](cudaStream_t stream) {
+        empty_kernel<<<1, 1, 0, stream>>>();
+        check_launch();
+        return CheckResult{.passed = true, .error = 0, .detail = "nothing to check"};
+    };
+    made.run = [grouping](cudaStream_t stream) {
+        const dim3 blocks(unsigned(grouping.counts_per_head()), unsigned(grouping.num_heads));
+        const dim3 columns(unsigned(grouping.num_experts + 31) / 32, unsigned(grouping.num_heads));
+        empty_kernel<<<blocks, 256, 0, stream>>>();
+        empty_kernel<<<columns, 1024, 0, stream>>>();
+        empty_kernel<<<1, 1024, 0, stream>>>();
+        empty_kernel<<<blocks, 256, 0, stream>>>();
+        check_launch();
+    };
+    return made;
+}
+
 }  // namespace
 
 void register_grouping_cases(Registry& registry) {
     registry.push_back(
         {"moe", "grouping", "counting", [](const Shape& s) { return make(s, false); }});
+    registry.push_back({"moe", "grouping", "empty launches", make_floor});
     registry.push_back({.suite = "moe",
                         .op = "grouping_hot",
                         .impl = "counting",

@@ -3,6 +3,7 @@
 
 #include "kernels/bench/device.hpp"
 #include "kernels/bench/registry.hpp"
+#include "kernels/hp_layer/bench_projected.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
 
 namespace headway::kernels::bench {
@@ -145,6 +146,24 @@ CheckResult check_against_host(const HpLayerShape& timed, const HpLayerImpl& imp
     return {.passed = error < 6e-3, .error = error, .detail = "worst rel L2 to host fp64, small"};
 }
 
+/// Captures the layer in a graph (which fails on any host synchronisation or allocation) and
+/// replays it.
+void replay_graph(const State& state, const Outputs& to, bool backward) {
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    HEADWAY_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    HEADWAY_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    state.run(to, backward, stream);
+    HEADWAY_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    HEADWAY_CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
+    HEADWAY_CUDA_CHECK(cudaGraphLaunch(executable, stream));
+    HEADWAY_CUDA_CHECK(cudaStreamSynchronize(stream));
+    HEADWAY_CUDA_CHECK(cudaGraphExecDestroy(executable));
+    HEADWAY_CUDA_CHECK(cudaGraphDestroy(graph));
+    HEADWAY_CUDA_CHECK(cudaStreamDestroy(stream));
+}
+
 CheckResult check(State& state, bool backward) {
     CheckResult small = check_against_host(state.shape, state.impl, backward);
     if (!small.passed) return small;
@@ -155,6 +174,11 @@ CheckResult check(State& state, bool backward) {
     state.run(again, backward, nullptr);
     if (!equal_bits(state.out, again, backward))
         return {.passed = false, .error = 0, .detail = "NOT REPEATABLE"};
+    again.poison();
+    HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
+    replay_graph(state, again, backward);
+    if (!equal_bits(state.out, again, backward))
+        return {.passed = false, .error = 0, .detail = "GRAPH REPLAY DIFFERS"};
     HpLayerImpl other = state.impl;
     other.experts = ExpertImpl::portable;
     if (state.impl.experts != ExpertImpl::portable &&
@@ -205,6 +229,11 @@ void register_hp_layer_cases(Registry& registry) {
     add("hp_layer_forward", "portable", ExpertImpl::portable, false);
     add("hp_layer_step", "hopper", ExpertImpl::hopper, true);
     add("hp_layer_step", "portable", ExpertImpl::portable, true);
+    for (const bool backward : {false, true})
+        registry.push_back({.suite = "moe",
+                            .op = backward ? "hp_projected_step" : "hp_projected_forward",
+                            .impl = "hopper",
+                            .make = [=](const Shape& s) { return make_projected(s, backward); }});
 }
 
 }  // namespace headway::kernels::bench
