@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/cpu_samples.hpp"
+#include "cli/grid_samples.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
@@ -66,6 +67,10 @@ po::options_description calibrate_options() {
     add("tokens", po::value<int>()->default_value(0)->value_name("N"),
         "tokens per rank of the Timeline (default: the scenario's)");
     add("from", text("CSV"), "refit from a measured Timeline");
+    add("from-grid", po::value<Strings>()->value_name("CSV"),
+        "fit whole phases and exchanges from samples of headway-run --grid (may be repeated)");
+    add("multiprocessors", po::value<int>()->default_value(132)->value_name("N"),
+        "of the GPU that a rank of --from-grid ran on, or of its share");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
         "import an nccl-tests log, text or JSON (may be repeated)");
     add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");
@@ -151,6 +156,17 @@ void write_cluster(const std::string& file, Cluster cluster) {
     write_file_atomically(file, to_yaml(cluster));
 }
 
+Profile profile_of_grid(const po::variables_map& values, Profile profile) {
+    const Scenario scenario = load_scenario(values, "calibrate");
+    std::vector<runtime::GridSample> samples;
+    for (const std::string& file : values["from-grid"].as<Strings>()) {
+        for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
+    }
+    return fit_profile(
+        calibration_samples(scenario, samples, whole_number(values, "multiprocessors", 1, 4096)),
+        std::move(profile), fmt::format("measured by headway-run, fitted {}", today()));
+}
+
 Profile measured_profile(const po::variables_map& values, Profile profile, std::string& device) {
     const bool cpu = values.count("device") != 0;
     if (cpu) {
@@ -190,18 +206,19 @@ int run_calibrate(Args args) {
     const auto values = parse_options(args, calibrate_help(), calibrate_options());
     if (!values) return kDone;
     const std::string out = required(*values, "out", "calibrate");
-    const bool logs = values->count("from-nccl-tests") != 0;
+    const bool logs = values->count("from-nccl-tests") != 0, grid = values->count("from-grid") != 0;
     const auto bench = optional_text(*values, "from-kernel-bench");
-    if (!logs && !bench && values->count("device") == 0 && values->count("from") == 0) {
+    if (!logs && !bench && !grid && values->count("device") == 0 && values->count("from") == 0) {
         throw InputError({.where = "headway calibrate",
                           .found = "nothing to calibrate from",
-                          .accepted = "--device cpu, --from CSV, --from-kernel-bench CSV or "
-                                      "--from-nccl-tests LOG"});
+                          .accepted = "--device cpu, --from CSV, --from-grid CSV, "
+                                      "--from-kernel-bench CSV or --from-nccl-tests LOG"});
     }
     Profile profile;
     if (const auto base = optional_text(*values, "base"))
         profile = load_profile(*base, read_options(*values));
     if (bench) profile = with_measured_kernels(profile, read_kernel_bench(*bench));
+    if (grid) profile = profile_of_grid(*values, std::move(profile));
     std::string device = profile.provenance.device;
     profile = measured_profile(*values, std::move(profile), device);
     if (logs)

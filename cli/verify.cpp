@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/grid_samples.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
@@ -26,7 +27,9 @@ namespace headway::cli {
 namespace {
 
 CommandHelp verify_help() {
-    return {.usage = "verify SCENARIO.yaml --profile P (--measured M.csv | --run) [options]",
+    return {.usage =
+                "verify SCENARIO.yaml --profile P (--measured M.csv | --run | --grid G.csv)"
+                " [options]",
             .about =
                 "Predicts the MoE layers that a run executed, joins both by phase, and prints\n"
                 "predicted, measured, signed error and whether the measurement lies in the\n"
@@ -44,6 +47,8 @@ po::options_description verify_options() {
     add_scenario_options(options);
     auto add = options.add_options();
     add("measured", po::value<std::string>()->value_name("CSV"), "Timeline of headway-run");
+    add("grid", po::value<std::vector<std::string>>()->value_name("CSV"),
+        "samples of headway-run --grid: errors over all its layers (may be repeated)");
     add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"), "ranks of the run's group");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"), "tokens per rank");
@@ -132,11 +137,29 @@ Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) 
         passed};
 }
 
+// Exit code as for --measured: a layer beyond the tolerance.
+int verify_grid(const po::variables_map& values) {
+    const Scenario scenario = load_scenario(values, "verify");
+    std::vector<runtime::GridSample> samples;
+    for (const std::string& file : values["grid"].as<std::vector<std::string>>()) {
+        for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
+    }
+    const std::vector<JudgedLayer> layers = judge_grid(scenario, profile_of(scenario), samples);
+    write_stdout(judged_table(layers));
+    if (const auto csv = optional_text(values, "csv")) write_result(judged_csv(layers), csv);
+    const double tolerance = values["tolerance"].as<double>() / 100.0;
+    const bool passed = std::all_of(layers.begin(), layers.end(), [&](const JudgedLayer& l) {
+        return std::abs(l.predicted / l.measured - 1.0) <= tolerance;
+    });
+    return passed ? kDone : kNegative;
+}
+
 }  // namespace
 
 int run_verify(Args args) {
     const auto values = parse_options(args, verify_help(), verify_options());
     if (!values) return kDone;
+    if (values->count("grid") != 0) return verify_grid(*values);
     const Scenario scenario = runtime::scenario_to_run(load_scenario(*values, "verify"),
                                                        whole_number(*values, "ranks", 0, 1 << 20),
                                                        whole_number(*values, "tokens", 0, 1 << 30));

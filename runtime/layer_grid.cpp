@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kPointColumns =
     "kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf";
 constexpr std::size_t kNumPointColumns = 9;
-constexpr std::string_view kKindNames[] = {"hp", "ep", "ep_rank"};
+constexpr auto& kKindNames = kLayerKindNames;
 
 std::string sample_columns() {
     return std::string(kPointColumns) +

@@ -13,8 +13,6 @@
 
 namespace headway::runtime {
 
-enum class LayerKind { hp, ep, ep_rank };  // ep_rank: rank-deduplicated
-
 struct GridPoint {
     LayerKind kind = LayerKind::hp;
     int tokens = 0;                 // per rank

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <atomic>
+#include <thread>
 #include <variant>
 
 #include "models/vocab/error.hpp"
@@ -83,16 +86,26 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
 
 std::vector<std::vector<Assignment>> layer_routing(const Scenario& scenario,
                                                    const LayerSetup& setup, int layer) {
-    std::vector<std::vector<Assignment>> routing;
-    for (int head = 0; head < setup.num_routers; ++head) {
-        auto& by_source = routing.emplace_back();
-        for (int source = 0; source < setup.num_ranks; ++source) {
-            by_source.push_back(
+    const auto num_ranks = static_cast<std::size_t>(setup.num_ranks);
+    const auto num_draws = static_cast<std::size_t>(setup.num_routers) * num_ranks;
+    std::vector<std::vector<Assignment>> routing(static_cast<std::size_t>(setup.num_routers),
+                                                 std::vector<Assignment>(num_ranks));
+    std::atomic<std::size_t> next{0};
+    const auto draw = [&] {
+        for (std::size_t i = next++; i < num_draws; i = next++) {
+            routing[i / num_ranks][i % num_ranks] =
                 sample_assignment(scenario.routing, setup.router,
-                                  {.layer = layer, .head = head, .source_rank = source},
-                                  scenario.batch.tokens_per_rank()));
+                                  {.layer = layer,
+                                   .head = static_cast<int>(i / num_ranks),
+                                   .source_rank = static_cast<int>(i % num_ranks)},
+                                  scenario.batch.tokens_per_rank());
         }
-    }
+    };
+    const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
+    std::vector<std::jthread> helpers;
+    for (std::size_t i = 1; i < std::min(cores, num_draws); ++i) helpers.emplace_back(draw);
+    draw();
+    helpers.clear();
     return routing;
 }
 

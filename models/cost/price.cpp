@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "models/cost/phase_terms.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway {
@@ -45,7 +46,9 @@ Interval interval_of(Seconds time, double sigma) {
 PriceBook::PriceBook(const Profile& profile, const Cluster& cluster)
     : profile_(profile),
       cluster_(cluster),
-      sigma_(static_cast<std::size_t>(kNumKernelSources) + profile.communication.size() + 1, 0.0),
+      sigma_(static_cast<std::size_t>(kNumKernelSources) + profile.communication.size() +
+                 profile.phases.size() + 1,
+             0.0),
       ranges_(sigma_.size()) {}
 
 const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
@@ -92,7 +95,50 @@ void PriceBook::note(int source, double asked, bool outside) {
     ++range.outside;
 }
 
+const PhaseCurve* PriceBook::phase_curve(const ComputeWork& work, Pass pass) const {
+    if (!work.shape || profile_.phases.empty()) return nullptr;
+    const PhaseShape& s = *work.shape;
+    return profile_.find(s.layer, s.phase, pass, s.width, s.top_k);
+}
+
+std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
+                                            double fraction) const {
+    const PhaseCurve* curve = phase_curve(work, pass);
+    if (curve == nullptr) return std::nullopt;
+    const double seconds = phase_seconds(*curve, scaled(*work.shape, fraction));
+    Flops flops;
+    Bytes bytes;
+    for (int i = 0; i < work.num_kernels; ++i) {
+        flops += fraction * work.kernels[static_cast<std::size_t>(i)].flops;
+        bytes += fraction * work.kernels[static_cast<std::size_t>(i)].bytes;
+    }
+    const Device& device = cluster_.device;
+    const bool fixed = !curve->terms.empty() && curve->terms.front() == Term::fixed &&
+                       curve->seconds.front() > 0.5 * seconds;
+    const bool memory = bytes / device.memory_bandwidth > flops / device.peak_matmul;
+    return Price{.time = seconds * second,
+                 .sigma = curve->residual * seconds,
+                 .bottleneck = fixed    ? Bottleneck::launch
+                               : memory ? Bottleneck::memory
+                                        : Bottleneck::flops};
+}
+
+Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fraction) const {
+    if (const auto whole = phase_price(work, pass, fraction)) return whole->time;
+    Seconds total;
+    for (int i = 0; i < work.num_kernels; ++i)
+        total += kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction);
+    return total;
+}
+
 Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, double fraction) {
+    if (const auto whole = phase_price(work, pass, fraction)) {
+        const auto source =
+            static_cast<std::size_t>(kNumKernelSources) + profile_.communication.size() +
+            static_cast<std::size_t>(phase_curve(work, pass) - profile_.phases.data());
+        sigma_[source] += weight * whole->sigma;
+        return *whole;
+    }
     Price price;
     Seconds flops, memory, launch;
     for (int i = 0; i < work.num_kernels; ++i) {

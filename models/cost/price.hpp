@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,6 +61,8 @@ class PriceBook {
 
     // Time of each path class that an exchange stage uses, busiest bytes.
     std::vector<PathTime> path_times(const PathBytes& bytes, int group_size) const;
+    // Time of a compute phase, without its account.
+    Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     // Time of one kernel on `factor` times its work.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0) const;
 
@@ -81,6 +84,9 @@ class PriceBook {
         bool outside = false;
     };
 
+    // By the curve of the whole phase, when the profile has one.
+    std::optional<Price> phase_price(const ComputeWork& work, Pass pass, double fraction) const;
+    const PhaseCurve* phase_curve(const ComputeWork& work, Pass pass) const;
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
     PathTime path_time(Collective collective, PathClass path, double bytes, int num_ranks) const;
@@ -89,8 +95,7 @@ class PriceBook {
 
     const Profile& profile_;
     const Cluster& cluster_;
-    std::vector<double>
-        sigma_;  // by source: kernels forward, kernels backward, time curves, overheads
+    std::vector<double> sigma_;  // by source: kernels, time curves, phase curves, overheads
     std::vector<Range> ranges_;
     double independent_variance_ = 0.0;
 };

@@ -29,10 +29,7 @@ ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) co
 }
 
 Seconds TaskPricer::compute_time(const ComputeWork& work, Pass pass, double fraction) const {
-    Seconds total;
-    for (int i = 0; i < work.num_kernels; ++i)
-        total += book_.kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction);
-    return total;
+    return book_.compute_time(work, pass, fraction);
 }
 
 // A compute phase whose work may differ by rank; phase `index` of every entry of `ranks`.

@@ -114,7 +114,11 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         o.residual = robust_spread(ratios);
         o.source = source;
     }
-    fit_kernels(samples, base, source);
+    if (samples.num_multiprocessors > 0) {
+        base.phases = fit_phases(samples.phases, samples.num_multiprocessors, source);
+    } else {
+        fit_kernels(samples, base, source);
+    }
     fit_exchanges(samples, base, source);
     return base;
 }

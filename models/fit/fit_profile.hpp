@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/fit/curve_fit.hpp"
+#include "models/fit/phase_fit.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/profile.hpp"
 
@@ -32,7 +33,9 @@ struct CalibrationSamples {
     std::vector<KernelSample> kernels;
     std::vector<ExchangeSample> exchanges;       // one curve for each (collective, path, num_ranks)
     std::vector<double> launch, count_exchange;  // seconds
-    Bandwidth link;  // nominal bandwidth of a rank's link, of all exchanges
+    std::vector<PhaseTime> phases;
+    int num_multiprocessors = 0;  // that the phases ran on; 0: no curves of whole phases are wanted
+    Bandwidth link;               // nominal bandwidth of a rank's link, of all exchanges
 };
 
 // Curves and overheads that have samples replace those of `base`; the rest of it stays. `source`

@@ -73,6 +73,8 @@ void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& mea
                 if (seconds <= 0.0 || !is_moe_phase(phase.phase)) continue;
                 if (const auto* compute = std::get_if<ComputeWork>(&phase.work)) {
                     add_compute(*compute, phase.pass, seconds, samples);
+                    if (compute->shape)
+                        samples.phases.push_back({*compute->shape, phase.pass, seconds});
                 } else if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
                     add_exchange(*exchange, seconds, samples);
                 } else if (std::holds_alternative<CountExchangeWork>(phase.work)) {

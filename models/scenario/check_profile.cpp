@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <functional>
@@ -56,6 +57,23 @@ void check_time_curve(const std::string& where, const TimeCurve& curve,
     }
 }
 
+void check_phase_curve(const std::string& where, const PhaseCurve& curve,
+                       std::vector<InputProblem>& problems) {
+    for (const Term term : curve.terms) {
+        if (static_cast<std::size_t>(term) < kTermNames.size()) continue;
+        problems.push_back({where + ".terms", "a word that is no term",
+                            fmt::format("{}", fmt::join(kTermNames, ", ")), ""});
+    }
+    if (curve.seconds.size() != curve.terms.size() || curve.terms.empty()) {
+        problems.push_back({where + ".time", fmt::format("{} times", curve.seconds.size()),
+                            fmt::format("{}, one per term", curve.terms.size()), ""});
+    }
+    if (curve.min_top_k > curve.max_top_k) {
+        problems.push_back({where + ".max_top_k", std::to_string(curve.max_top_k),
+                            fmt::format("at least min_top_k, {}", curve.min_top_k), ""});
+    }
+}
+
 }  // namespace
 
 std::vector<InputProblem> check_profile(const Profile& profile) {
@@ -70,6 +88,9 @@ std::vector<InputProblem> check_profile(const Profile& profile) {
     }
     for (std::size_t i = 0; i < profile.communication.size(); ++i) {
         check_time_curve(fmt::format("communication[{}]", i), profile.communication[i], problems);
+    }
+    for (std::size_t i = 0; i < profile.phases.size(); ++i) {
+        check_phase_curve(fmt::format("phases[{}]", i), profile.phases[i], problems);
     }
     return problems;
 }

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "models/scenario/describe.hpp"
 
 namespace headway {
@@ -115,6 +117,30 @@ void describe_time_curve(Fields& f, TimeCurve& curve) {
     f.text("source", curve.source, "where the curve comes from");
 }
 
+void describe_phase_curve(Fields& f, PhaseCurve& curve) {
+    f.choice("layer", curve.layer, kLayerKindNames, "ep_rank: EP deduplicated by rank");
+    f.choice("phase", curve.phase, kPhaseNames, "as in the tables");
+    f.choice("pass", curve.pass, kPassNames, "forward or backward");
+    f.integer("width", curve.width, {0, 1 << 20}, "width of a travelling row; 0: any", optional);
+    f.integer("min_top_k", curve.min_top_k, {1, 1024}, "smallest k that it holds for", optional);
+    f.integer("max_top_k", curve.max_top_k, {1, 1024}, "largest k that it holds for", optional);
+    f.integer("multiprocessors", curve.num_multiprocessors, {1, 4096}, "that the phase ran on");
+    std::vector<std::string> terms;
+    for (const Term t : curve.terms) terms.emplace_back(kTermNames[static_cast<std::size_t>(t)]);
+    f.texts("terms", terms, "what the time grows with; docs/model.md defines the terms");
+    curve.terms.clear();
+    for (const std::string& text : terms) {
+        const auto it = std::find(kTermNames.begin(), kTermNames.end(), text);
+        curve.terms.push_back(static_cast<Term>(it - kTermNames.begin()));
+    }
+    f.numbers("time", curve.seconds, kNotNegative, "of one unit of each term", Presence::required,
+              UnitClass::seconds);
+    f.number("residual", curve.residual, kResidual,
+             "relative standard deviation of measured against fitted", Presence::required,
+             UnitClass::percent);
+    f.text("source", curve.source, "where the curve comes from");
+}
+
 void describe_provenance(Fields& f, Provenance& provenance) {
     static constexpr std::array kKinds = {std::string_view("public"), std::string_view("measured")};
     int kind = provenance.kind == kKinds[1] ? 1 : 0;
@@ -152,6 +178,9 @@ void describe(Fields& f, Profile& profile) {
     f.map("provenance", profile.provenance, "what was measured, when and how", describe_provenance);
     f.map("kernels", profile, "compute curves; a kernel without a curve cannot be priced",
           describe_kernels);
+    f.list("phases", profile.phases,
+           "times of whole phases of an MoE layer, in place of the kernel curves",
+           describe_phase_curve, optional);
     f.list("communication", profile.communication, "communication curves", describe_time_curve);
     f.map("overheads", profile.overheads, "times that no curve holds", describe_overheads);
 }

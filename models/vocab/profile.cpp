@@ -72,4 +72,20 @@ const TimeCurve* Profile::find(Collective collective, PathClass path, int num_ra
     return best;
 }
 
+const PhaseCurve* Profile::find(LayerKind layer, Phase phase, Pass pass, int width,
+                                int top_k) const {
+    const PhaseCurve* best = nullptr;
+    int best_distance = 0;
+    for (const PhaseCurve& curve : phases) {
+        if (curve.layer != layer || curve.phase != phase || curve.pass != pass) continue;
+        if (curve.width != 0 && curve.width != width) continue;
+        const int distance = std::max({0, curve.min_top_k - top_k, top_k - curve.max_top_k});
+        if (best == nullptr || distance < best_distance) {
+            best = &curve;
+            best_distance = distance;
+        }
+    }
+    return best;
+}
+
 }  // namespace headway

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/vocab/units.hpp"
 
 namespace headway {
@@ -97,6 +98,91 @@ struct TimeCurve {
     double floor_seconds() const { return seconds.front(); }
 };
 
+// What a phase of an MoE layer does, as quantities that its time grows with. models/cost computes
+// them from the phase's shape; docs/model.md defines each.
+enum class Term {
+    fixed,
+    gemm_waves,
+    gemm_wave_depth,
+    second_gemm_waves,
+    wgrad_waves,
+    wgrad_wave_rows,
+    wgrad_sums,
+    tokens,
+    token_width,
+    choices,
+    copy_width,
+    row_width,
+    row_hidden,
+    logits,
+    logit_products,
+    list_updates,
+    selection_rounds,
+    tile_waves,
+    tile_wave_hidden,
+    block_waves,
+    block_choices,
+    block_experts,
+    count_blocks,
+    sort_blocks,
+    tiles,
+    groups,
+    group_width,
+    group_hidden,
+    group_weights,
+};
+inline constexpr std::array kTermNames = {std::string_view("fixed"),
+                                          std::string_view("gemm_waves"),
+                                          std::string_view("gemm_wave_depth"),
+                                          std::string_view("second_gemm_waves"),
+                                          std::string_view("wgrad_waves"),
+                                          std::string_view("wgrad_wave_rows"),
+                                          std::string_view("wgrad_sums"),
+                                          std::string_view("tokens"),
+                                          std::string_view("token_width"),
+                                          std::string_view("choices"),
+                                          std::string_view("copy_width"),
+                                          std::string_view("row_width"),
+                                          std::string_view("row_hidden"),
+                                          std::string_view("logits"),
+                                          std::string_view("logit_products"),
+                                          std::string_view("list_updates"),
+                                          std::string_view("selection_rounds"),
+                                          std::string_view("tile_waves"),
+                                          std::string_view("tile_wave_hidden"),
+                                          std::string_view("block_waves"),
+                                          std::string_view("block_choices"),
+                                          std::string_view("block_experts"),
+                                          std::string_view("count_blocks"),
+                                          std::string_view("sort_blocks"),
+                                          std::string_view("tiles"),
+                                          std::string_view("groups"),
+                                          std::string_view("group_width"),
+                                          std::string_view("group_hidden"),
+                                          std::string_view("group_weights")};
+static_assert(kTermNames.size() == static_cast<std::size_t>(Term::group_weights) + 1);
+
+// ep_rank: EP whose dispatch is deduplicated by rank.
+enum class LayerKind { hp, ep, ep_rank };
+inline constexpr std::array kLayerKindNames = {std::string_view("hp"), std::string_view("ep"),
+                                               std::string_view("ep_rank")};
+
+// The time of a whole phase of one implementation: sum of seconds[i] * term i. Where a profile has
+// one it replaces the kernel curves of that phase; a kernel that is compiled for a width or for a
+// range of k has one for each.
+struct PhaseCurve {
+    LayerKind layer = LayerKind::hp;
+    Phase phase = Phase::expert;
+    Pass pass = Pass::forward;
+    int width = 0;  // of a travelling row; 0: any
+    int min_top_k = 1, max_top_k = 1024;
+    int num_multiprocessors = 1;  // that the phase ran on: waves count them
+    std::vector<Term> terms;
+    std::vector<double> seconds;  // >= 0
+    double residual = 0.0;
+    std::string source;
+};
+
 struct KernelCurves {
     std::vector<RateCurve> forward;  // none or one
     std::vector<RateCurve>
@@ -127,6 +213,7 @@ struct Profile {
     std::string name;
     Provenance provenance;
     std::array<KernelCurves, static_cast<std::size_t>(kNumKernels)> kernels;
+    std::vector<PhaseCurve> phases;
     std::vector<TimeCurve> communication;
     Overheads overheads;
 
@@ -135,6 +222,9 @@ struct Profile {
     // The curve of this collective and path class whose num_ranks is nearest (in ratio) to the
     // asked one; null when the profile has none.
     const TimeCurve* find(Collective collective, PathClass path, int num_ranks) const;
+    // The phase curve of this width whose range of k holds `top_k`, or is nearest to it; null when
+    // the profile has none.
+    const PhaseCurve* find(LayerKind layer, Phase phase, Pass pass, int width, int top_k) const;
 };
 
 }  // namespace headway

@@ -179,6 +179,43 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
         phase, pass, {gemm(s.tokens, width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)});
 }
 
+// What the phases of a layer work on, for profiles that know whole phases.
+void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
+    const Rows rows = rows_of(s, load);
+    PhaseShape shape{.own_tokens = s.tokens,
+                     .tokens = s.tokens,
+                     .hidden = s.hidden,
+                     .width = s.layout.width,
+                     .routers = s.layout.routers_per_rank,
+                     .experts = s.layout.router.num_experts,
+                     .groups = experts_on_rank(s),
+                     .top_k = s.layout.router.top_k,
+                     .expert_width = static_cast<double>(s.layout.expert_width),
+                     .rows = rows.expert,
+                     .sent = s.layout.group_size > 1 ? rows.sent : rows.expert,
+                     .arrived = rows.arrived};
+    if (const auto* hp = std::get_if<HeadParallel>(&s.plan.layer)) {
+        shape.layer = LayerKind::hp;
+        shape.tokens = sub_tokens(s);
+        shape.columns = double{1} * hp->num_heads * hp->head_width;
+    } else {
+        const bool deduplicated = s.layout.dedup == Dedup::rank && s.layout.group_size > 1;
+        shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
+    }
+    // What is computed again for backward is forward work in a backward pass: no curve is of it.
+    const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
+                                 return p.phase == Phase::expert;
+                             }).base();
+    for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
+        auto* compute = std::get_if<ComputeWork>(&phase->work);
+        const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
+                           (phase->phase == Phase::expert || phase->phase == Phase::regroup);
+        if (compute == nullptr || again) continue;
+        shape.phase = phase->phase;
+        compute->shape = shape;
+    }
+}
+
 }  // namespace
 
 double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
@@ -220,6 +257,7 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
         permute_phase(s, Phase::unpermute, pass, s.tokens, alone ? rows.expert : rows.sent));
     add_latent(s, Phase::latent_up, pass, p);
     if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipeline);
+    set_shapes(s, load, p);
 }
 
 void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
@@ -251,6 +289,7 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_shared_expert(s, pass, p);
     if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipeline);
+    set_shapes(s, load, p);
 }
 
 void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
@@ -285,6 +324,7 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     p.push_back(head_gemm(s, Phase::head_merge, pass));
     if (!alone && !split)
         mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipeline);
+    set_shapes(s, load, p);
 }
 
 void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
@@ -316,6 +356,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     add_shared_expert(s, pass, p);
     if (!alone && !split)
         mark_pipeline(p, Phase::head_gather, Phase::head_scatter, layer.backward_pipeline);
+    set_shapes(s, load, p);
 }
 
 }  // namespace headway

@@ -8,6 +8,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -32,10 +33,31 @@ struct KernelWork {
     int launches = 1;
 };
 
+// What a phase of an MoE layer works on, on the busiest rank: the arguments of the terms of a
+// PhaseCurve.
+struct PhaseShape {
+    LayerKind layer = LayerKind::hp;
+    Phase phase = Phase::expert;
+    double own_tokens = 0;  // T
+    double tokens = 0;      // that a router of this rank, or all of them together, see: T, or T H
+    double hidden = 0;      // d
+    double columns = 0;     // H d_h under HP
+    int width = 0;          // of a travelling row
+    int routers = 1;        // on the rank
+    int experts = 0;        // of one router
+    double groups = 0;      // experts on the rank
+    int top_k = 1;
+    double expert_width = 0;
+    double rows = 0;     // at the experts
+    double sent = 0;     // copies that permute writes
+    double arrived = 0;  // copies received
+};
+
 // A small fixed list: no phase has more than four kinds of kernels.
 struct ComputeWork {
     std::array<KernelWork, 4> kernels;
     int num_kernels = 0;
+    std::optional<PhaseShape> shape;  // of a phase of an MoE layer
 
     void add(const KernelWork& work) {
         assert(num_kernels < static_cast<int>(kernels.size()));

@@ -1,0 +1,96 @@
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
+#include "models/cost/moe_layer.hpp"
+#include "models/workload/layout.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+namespace {
+
+constexpr double kHalf = 2.0, kFull = 4.0;  // bytes of bf16, and of fp32 and int32
+constexpr double kTileRows = 128.0;
+
+struct LayerSize {
+    double tokens, hidden, width, experts, groups, top_k, expert_width,
+        rows;               // rows at the experts
+    double ranks, w1_rows;  // w1_rows: hidden rows of the first matrix, 2 f when gated
+};
+
+// Parameters, their fp32 gradients, x, y, dy, dx, and the choices that are given.
+double standing(const LayerSize& s, double bf16_parameters, double fp32_parameters,
+                double choices) {
+    return kHalf * bf16_parameters + kFull * fp32_parameters +
+           kFull * (bf16_parameters + fp32_parameters) + 4.0 * kHalf * s.tokens * s.hidden +
+           kFull * choices;
+}
+
+// Hidden rows of both factors in tiles, and partial sums of split weight gradients.
+double hp_expert_workspace(const LayerSize& s) {
+    const double tiles = std::ceil(s.rows / kTileRows) + s.groups;
+    const double images = tiles * kTileRows * (s.w1_rows + s.expert_width) * kHalf;
+    const double strips = std::floor((s.w1_rows + s.expert_width + 127.0) / 128.0);
+    const double wanted = std::min(2.0 * s.rows / s.groups, s.rows * strips / 264.0);
+    const double split = std::ceil(std::max(1024.0, wanted) / 64.0) * 64.0;
+    return images +
+           (std::floor(s.rows / split) + 1.0) * (s.w1_rows + s.expert_width) * s.width * kFull;
+}
+
+double hp_memory(const LayerSize& s, const HeadParallel& hp) {
+    const double columns = double{1} * hp.num_heads * hp.head_width,
+                 projection = s.hidden * columns;
+    const double sub_tokens = s.tokens * hp.num_heads, rows_held = sub_tokens * s.width * kHalf;
+    const double bf16 = 2.0 * projection + s.groups * (s.w1_rows + s.expert_width) * s.width;
+    const double counts = s.groups * std::ceil(s.tokens * s.ranks / 256.0) * kFull;
+    const double saved = 2.0 * rows_held + 5.0 * kFull * s.rows + counts;
+    const bool alone = s.ranks == 1, by_source = !alone && hp.num_heads > s.ranks;
+    const double backward = rows_held * (1.0 + (alone ? 0.0 : 1.0) + (by_source ? 1.0 : 0.0)) +
+                            hp_expert_workspace(s) + s.rows * s.width * kHalf + kFull * s.rows +
+                            kFull * sub_tokens;
+    return standing(s, bf16, s.groups * s.width, s.rows) + saved + backward;
+}
+
+double ep_memory(const LayerSize& s, const GroupLoad& load, bool deduplicated) {
+    const double choices = s.tokens * s.top_k;
+    const double bf16 = s.experts * s.hidden + 2.0 * s.groups * s.expert_width * s.width;
+    const double row = s.width * kHalf, inner = s.expert_width * kHalf;
+    const double router = std::max(s.tokens * s.experts * kHalf, 0.0);
+    double saved = 3.0 * kFull * choices + s.rows * (row + 2.0 * inner);
+    double backward = kFull * choices + s.rows * (inner + row) + router;
+    if (s.ranks == 1) {
+        saved += s.rows * row;
+        backward += s.rows * row;
+    } else {
+        const double most = deduplicated ? s.tokens * std::min(s.top_k, s.ranks) : choices;
+        const bool regrouped = deduplicated || s.groups > 1;
+        saved += most * row + kFull * load.copies_received;
+        if (deduplicated) saved += s.rows * row + 3.0 * kFull * load.copies_received * s.top_k;
+        backward += (load.copies_sent + load.copies_received) * row;
+        if (regrouped) backward += s.rows * row;
+    }
+    return standing(s, bf16, 0.0, choices) + saved + backward;
+}
+
+}  // namespace
+
+Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
+    const ExpertLayout layout = expert_layout(scenario, plan);
+    const GroupLoad load = expected_load(scenario, plan, layer);
+    const double f = layout.expert_width;
+    const LayerSize s{.tokens = static_cast<double>(scenario.batch.tokens_per_rank()),
+                      .hidden = static_cast<double>(scenario.model.hidden),
+                      .width = static_cast<double>(layout.width),
+                      .experts = static_cast<double>(layout.router.num_experts),
+                      .groups = static_cast<double>(layout.router.num_experts) *
+                                layout.routers_per_rank / layout.group_size,
+                      .top_k = static_cast<double>(layout.router.top_k),
+                      .expert_width = f,
+                      .rows = load.rows_max,
+                      .ranks = static_cast<double>(plan.group_size),
+                      .w1_rows = is_gated(scenario.model.moe.activation) ? 2.0 * f : f};
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) return hp_memory(s, *hp) * byte;
+    return ep_memory(s, load, layout.dedup == Dedup::rank && layout.group_size > 1) * byte;
+}
+
+}  // namespace headway

@@ -1,0 +1,195 @@
+#include "models/cost/phase_terms.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace headway {
+namespace {
+
+constexpr double kTile = 128.0, kWideTile = 256.0;
+constexpr double kRouterBlock = 256.0;  // tokens
+constexpr double kSortBlock = 2048.0;   // choices
+
+double normal_cdf(double x) {
+    return 0.5 * std::erfc(-x * M_SQRT1_2);
+}
+
+// E[ceil(X / tile)] of a Poisson X, by the normal distribution.
+double expected_tiles(double mean, double tile) {
+    if (mean <= 0.0) return 0.0;
+    const double sigma = std::sqrt(mean);
+    if (mean > 64.0 * tile) return mean / tile + 0.5;
+    double sum = 1.0;
+    for (double j = 1.0; tile * j < mean + 6.0 * sigma; j += 1.0)
+        sum += normal_cdf((mean - tile * j) / sigma);
+    return sum;
+}
+
+// Of an m x n result; the tile's longer side lies where fewer tiles are needed.
+double tiles_of(double m, double n) {
+    return std::min(std::ceil(m / kTile) * std::ceil(n / kWideTile),
+                    std::ceil(m / kWideTile) * std::ceil(n / kTile));
+}
+
+double waves(double blocks, int sms) {
+    return std::max(1.0, std::ceil(std::round(blocks) / sms));
+}
+
+struct Gemm {
+    double m, n, depth;
+};
+
+// The product of the phase whose result is tokens or sub-tokens by a width.
+Gemm token_gemm(Pass pass, const PhaseShape& s) {
+    const bool to_columns = (s.phase == Phase::head_project) == (pass == Pass::forward);
+    if (s.layer != LayerKind::hp) return {s.own_tokens, s.hidden, double{1} * s.experts};
+    return to_columns ? Gemm{s.own_tokens, s.columns, s.hidden}
+                      : Gemm{s.own_tokens, s.hidden, s.columns};
+}
+
+// Grouped: rows of every expert by n columns; the tile that wastes fewer columns.
+double grouped_tiles(const PhaseShape& s, double n) {
+    const double rows = s.rows / s.groups;
+    const bool wide = std::ceil(n / kWideTile) * kWideTile <= std::ceil(n / kTile) * kTile;
+    return wide ? s.groups * expected_tiles(rows, kTile) * std::ceil(n / kWideTile)
+                : s.groups * expected_tiles(rows, kWideTile) * std::ceil(n / kTile);
+}
+
+double gemm_waves(Pass pass, const PhaseShape& s, int sms) {
+    if (s.phase == Phase::expert) return waves(grouped_tiles(s, s.expert_width), sms);
+    const Gemm g = token_gemm(pass, s);
+    return waves(tiles_of(g.m, g.n), sms);
+}
+
+double second_gemm_waves(const PhaseShape& s, int sms) {
+    return waves(grouped_tiles(s, s.width), sms);
+}
+
+double gemm_wave_depth(Pass pass, const PhaseShape& s, int sms) {
+    if (s.phase == Phase::expert)
+        return gemm_waves(pass, s, sms) * s.width + second_gemm_waves(s, sms) * s.expert_width;
+    return gemm_waves(pass, s, sms) * token_gemm(pass, s).depth;
+}
+
+// A weight gradient with fewer tiles than multiprocessors is cut along the tokens.
+double wgrad_parts(const PhaseShape& s, int sms) {
+    return std::clamp(std::floor(sms / tiles_of(s.columns, s.hidden)), 1.0, 16.0);
+}
+
+double wgrad_waves(const PhaseShape& s, int sms) {
+    if (s.phase == Phase::expert) return waves(s.groups * tiles_of(s.expert_width, s.width), sms);
+    return waves(wgrad_parts(s, sms) * tiles_of(s.columns, s.hidden), sms);
+}
+
+double wgrad_wave_rows(const PhaseShape& s, int sms) {
+    const double rows =
+        s.phase == Phase::expert ? s.rows / s.groups : s.own_tokens / wgrad_parts(s, sms);
+    return wgrad_waves(s, sms) * rows;
+}
+
+double wgrad_sums(const PhaseShape& s, int sms) {
+    const double parts = wgrad_parts(s, sms);
+    return parts > 1.0 ? (parts + 1.0) * s.columns * s.hidden : 0.0;
+}
+
+double expert_tiles(const PhaseShape& s) {
+    return s.groups * expected_tiles(s.rows / s.groups, kTile);
+}
+
+// Lists of the k best are kept at a power of two.
+double list_length(const PhaseShape& s) {
+    return std::max(2.0, std::exp2(std::ceil(std::log2(s.top_k))));
+}
+
+// Router blocks of one router, and rounds of the multiprocessors over all of them.
+double blocks_per_router(const PhaseShape& s) {
+    return std::ceil(s.tokens / s.routers / kRouterBlock);
+}
+double block_waves(const PhaseShape& s, int sms) {
+    return waves(s.routers * blocks_per_router(s), sms);
+}
+
+}  // namespace
+
+double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
+    const double choices = s.tokens * s.top_k;
+    switch (term) {
+        case Term::fixed:
+            return 1.0;
+        case Term::gemm_waves:
+            return gemm_waves(pass, s, sms);
+        case Term::gemm_wave_depth:
+            return gemm_wave_depth(pass, s, sms);
+        case Term::second_gemm_waves:
+            return second_gemm_waves(s, sms);
+        case Term::wgrad_waves:
+            return wgrad_waves(s, sms);
+        case Term::wgrad_wave_rows:
+            return wgrad_wave_rows(s, sms);
+        case Term::wgrad_sums:
+            return wgrad_sums(s, sms);
+        case Term::tokens:
+            return s.tokens;
+        case Term::token_width:
+            return s.tokens * s.width;
+        case Term::choices:
+            return choices;
+        case Term::copy_width:
+            return (s.phase == Phase::regroup || s.phase == Phase::ungroup ? s.arrived : s.sent) *
+                   s.width;
+        case Term::row_width:
+            return s.rows * s.width;
+        case Term::row_hidden:
+            return s.rows * s.expert_width;
+        case Term::logits:
+            return s.tokens * s.experts;
+        case Term::logit_products:
+            return s.tokens * s.experts * s.width;
+        case Term::list_updates:
+            return s.tokens * list_length(s) * std::log1p(s.experts / list_length(s));
+        case Term::selection_rounds:
+            return choices * s.experts;
+        case Term::tile_waves:
+            return waves(expert_tiles(s), sms);
+        case Term::tile_wave_hidden:
+            return waves(expert_tiles(s), sms) * s.expert_width;
+        case Term::block_waves:
+            return block_waves(s, sms);
+        case Term::block_choices:
+            return block_waves(s, sms) * s.top_k;
+        case Term::block_experts:
+            return block_waves(s, sms) * s.experts;
+        case Term::count_blocks:
+            return blocks_per_router(s) * s.experts;
+        case Term::sort_blocks:
+            return std::ceil(choices / kSortBlock) * s.experts;
+        case Term::tiles:
+            return expert_tiles(s);
+        case Term::groups:
+            return s.groups;
+        case Term::group_width:
+            return s.groups * s.width;
+        case Term::group_hidden:
+            return s.groups * s.expert_width;
+        case Term::group_weights:
+            return s.groups * s.expert_width * s.width;
+    }
+    return 0.0;
+}
+
+double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape) {
+    double seconds = 0.0;
+    for (std::size_t i = 0; i < curve.terms.size(); ++i) {
+        seconds += curve.seconds[i] *
+                   term_value(curve.terms[i], curve.pass, shape, curve.num_multiprocessors);
+    }
+    return seconds;
+}
+
+PhaseShape scaled(const PhaseShape& shape, double fraction) {
+    PhaseShape s = shape;
+    for (double* v : {&s.own_tokens, &s.tokens, &s.rows, &s.sent, &s.arrived}) *v *= fraction;
+    return s;
+}
+
+}  // namespace headway

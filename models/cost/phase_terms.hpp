@@ -1,0 +1,21 @@
+// Terms of phase curves: quantities that the time of a phase grows with, from its shape.
+//   t = sum_i seconds_i term_i(shape)
+// A wave is one round of the multiprocessors over blocks of equal work: ceil(blocks / SMs). Blocks
+// of GEMMs are 128 x 256 tiles of the result; of grouped ones, rows of an expert are a Poisson
+// number, so that partly filled tiles are counted. docs/model.md defines every term.
+#pragma once
+
+#include "models/vocab/profile.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway {
+
+double term_value(Term term, Pass pass, const PhaseShape& shape, int num_multiprocessors);
+
+// Seconds of the phase by `curve`.
+double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape);
+
+// `fraction` of the tokens of a phase.
+PhaseShape scaled(const PhaseShape& shape, double fraction);
+
+}  // namespace headway

@@ -1,0 +1,213 @@
+// headway-grid: runs a grid of MoE layers on GPUs, forward and backward, on one rank or on several
+// that exchange through NCCL, and writes how long each phase took on every rank, bytes and memory.
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <boost/program_options.hpp>
+#include <fstream>
+#include <iostream>
+#include <optional>
+
+#include "models/scenario/read_scenario.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/cuda/check_layers.hpp"
+#include "runtime/cuda/grid_run.hpp"
+#include "runtime/cuda/local_communicator.hpp"
+#include "runtime/cuda/rank_device.hpp"
+#ifdef HEADWAY_NCCL
+#include "runtime/nccl/gpu_rank.hpp"
+#endif
+
+namespace headway::runtime {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr std::string_view kUsage =
+    R"(headway-grid SCENARIO.yaml --grid LAYERS.csv -o SAMPLES.csv [options]
+
+Runs the layers of a grid (scenarios/grids) on GPUs, in interleaved passes, and writes the times of
+their phases for `headway calibrate --from-grid` and `headway verify --grid`. Samples are written as
+they come: a run that ends early keeps what it has, and --append continues it.
+Ranks: --ranks N starts N processes here; or start it by torchrun, mpirun or srun.
+Exit codes: 0 done, 1 a check failed, 2 bad input, 4 a rank failed.
+
+Options)";
+
+po::options_description declare_options() {
+    po::options_description options{std::string(kUsage)};
+    auto add = options.add_options();
+    add("help,h", "this text");
+    add("scenario", po::value<std::string>(), "scenario that the grid's layers replace parts of");
+    add("grid", po::value<std::string>(), "CSV of layers");
+    add("out,o", po::value<std::string>(), "CSV of samples");
+    add("append", "keep the samples of OUT and run only the layers that it does not have");
+    add("check", "first compare the layers with the CPU reference");
+    add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
+    add("repeats", po::value<int>()->default_value(7), "timed repeats of a layer in a pass");
+    add("max-seconds", po::value<double>()->default_value(480.0), "start no layer after this time");
+    add("ranks", po::value<int>()->default_value(1), "start this many ranks on this machine");
+    add("rendezvous", po::value<std::string>()->default_value(""),
+        "HOST:PORT of rank 0 (default: from the launcher)");
+    return options;
+}
+
+std::string text_of(const po::variables_map& values, const char* name) {
+    if (values.count(name)) return values[name].as<std::string>();
+    throw InputError({.where = "headway-grid", .found = fmt::format("no {}", name)});
+}
+
+// False when a layer differs from the reference.
+bool check(DeviceContext& context) {
+    bool passed = true;
+    for (const LayerCheck& c : check_layers(context)) {
+        passed = passed && c.passed;
+        if (context.communicator.rank() == 0 || !c.passed) {
+            fmt::print("rank {} {:<64} {:<24} {:.2e} {}\n", context.communicator.rank(), c.layer,
+                       c.what, c.error, c.passed ? "ok" : "FAILED");
+        }
+    }
+    std::fflush(stdout);
+    const std::int64_t failed = !passed;
+    for (const std::int64_t f : context.communicator.all_gather_counts({&failed, 1}))
+        passed = passed && f == 0;
+    return passed;
+}
+
+std::vector<GridPoint> points_to_run(const po::variables_map& values, bool append) {
+    std::vector<GridPoint> points = read_grid(text_of(values, "grid"));
+    if (!append) return points;
+    for (const GridSample& s : read_grid_samples(text_of(values, "out"))) {
+        std::erase(points, s.point);
+    }
+    return points;
+}
+
+int run_layers(DeviceContext& context, const po::variables_map& values) {
+    if (values.count("check") && !check(context)) return 1;
+    if (!values.count("grid")) return 0;
+    const Scenario base = read_scenario(text_of(values, "scenario"));
+    const std::string file = text_of(values, "out");
+    const bool append = values.count("append") && std::ifstream(file).good();
+    const std::vector<GridPoint> points = points_to_run(values, append);
+    context.communicator.barrier();  // all have read what rank 0 is about to write
+    std::ofstream out;
+    const bool writes = context.communicator.rank() == 0;
+    if (writes) {
+        out.open(file, append ? std::ios::app : std::ios::trunc);
+        if (!append) out << grid_samples_header();
+    }
+    GridRunOptions options{.num_passes = values["passes"].as<int>(),
+                           .max_seconds = values["max-seconds"].as<double>()};
+    options.measure.num_warmups = 2;
+    options.measure.num_repeats = values["repeats"].as<int>();
+    options.sink = [&](std::span<const GridSample> samples) {
+        if (!writes) return;
+        for (const GridSample& s : samples) out << to_csv_line(s);
+        out.flush();
+    };
+    options.skipped = [&](const GridPoint& p, const std::string& why) {
+        if (writes) fmt::print("skipped T={} d={}: {}\n", p.tokens, p.hidden, why);
+    };
+    std::size_t num_done = 0, num_all = 0;
+    options.progress = [&](std::size_t done, std::size_t total) {
+        num_done = done;
+        num_all = total;
+    };
+    run_grid(context, base, points, options);
+    if (writes) fmt::print("{} of {} layers run\n", num_done, num_all);
+    return 0;
+}
+
+int run_alone(const po::variables_map& values) {
+    RankDevice device(0, 1);
+    LocalDeviceCommunicator alone;
+    DeviceContext context = device.context(alone);
+    return run_layers(context, values);
+}
+
+#ifdef HEADWAY_NCCL
+std::string host_name() {
+    char name[256] = {};
+    gethostname(name, sizeof(name) - 1);
+    return name;
+}
+
+int run(const po::variables_map& values, const std::vector<std::string>& arguments,
+        const Environment& environment) {
+    const DeviceMachine machine{.host = host_name(), .num_device_files = count_device_files()};
+    const auto identity = rank_identity(environment, values["rendezvous"].as<std::string>());
+    const int ranks = values["ranks"].as<int>();
+    if (!identity && ranks == 1) return run_alone(values);
+    if (!identity) {
+        return launch_locally({.num_ranks = ranks,
+                               .executable = "/proc/self/exe",
+                               .arguments = arguments,
+                               .environment = environment,
+                               .machine = machine});
+    }
+    std::string configuration;
+    for (const std::string& word : arguments) configuration += word + " ";
+    int code = 0;
+    const int failed = run_gpu_rank({.program = "headway-grid",
+                                     .identity = *identity,
+                                     .environment = environment,
+                                     .machine = machine,
+                                     .facts = {{"options", configuration}}},
+                                    [&](const GpuRankContext& rank) {
+                                        RankDevice device(rank.seat.device, rank.seat.sharers);
+                                        DeviceContext context = device.context(rank.communicator);
+                                        code = run_layers(context, values);
+                                    });
+    return failed != 0 ? failed : code;
+}
+#else
+int run(const po::variables_map& values, const std::vector<std::string>&,
+        const std::map<std::string, std::string>&) {
+    if (values["ranks"].as<int>() == 1) return run_alone(values);
+    throw InputError({.where = "--ranks",
+                      .found = std::to_string(values["ranks"].as<int>()),
+                      .accepted = "1",
+                      .hint = "this program was built without NCCL"});
+}
+#endif
+
+}  // namespace
+}  // namespace headway::runtime
+
+int main(int argc, char** argv) {
+    using namespace headway::runtime;
+    std::map<std::string, std::string> environment;
+    for (char** e = environ; *e != nullptr; ++e) {
+        const std::string line(*e);
+        const std::size_t equals = line.find('=');
+        environment[line.substr(0, equals)] = line.substr(equals + 1);
+    }
+    const auto fail = [](const std::string& text, int code) {
+        std::cerr << "headway-grid: " << text << "\n";
+        return code;
+    };
+    try {
+        const po::options_description options = declare_options();
+        po::positional_options_description positional;
+        positional.add("scenario", 1);
+        po::variables_map values;
+        po::store(po::command_line_parser(argc, argv).options(options).positional(positional).run(),
+                  values);
+        po::notify(values);
+        if (values.count("help")) {
+            std::cout << options;
+            return 0;
+        }
+        return run(values, {argv + 1, argv + argc}, environment);
+    } catch (const po::error& error) {
+        return fail(std::string("error: ") + error.what(), 2);
+    } catch (const headway::InputError& error) {
+        return fail(std::string("error: ") + error.what(), 2);
+    } catch (const RankFailure& failure) {
+        return fail(std::string("error: ") + failure.what(), kRankFailureExit);
+    } catch (const std::exception& error) {
+        return fail(std::string("internal error (please report it): ") + error.what(), 3);
+    }
+}
