@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <fstream>
 #include <iostream>
@@ -24,6 +25,8 @@ namespace {
 
 namespace po = boost::program_options;
 
+using Strings = std::vector<std::string>;
+
 constexpr std::string_view kUsage =
     R"(headway-grid SCENARIO.yaml --grid LAYERS.csv -o SAMPLES.csv [options]
 
@@ -40,8 +43,10 @@ po::options_description declare_options() {
     auto add = options.add_options();
     add("help,h", "this text");
     add("scenario", po::value<std::string>(), "scenario that the grid's layers replace parts of");
-    add("grid", po::value<std::string>(), "CSV of layers");
-    add("out,o", po::value<std::string>(), "CSV of samples");
+    add("grid", po::value<Strings>()->composing(),
+        "CSV of layers; several grids are run interleaved, so that a slow minute is in all of "
+        "them");
+    add("out,o", po::value<Strings>()->composing(), "CSV of samples, one for each --grid");
     add("append", "keep the samples of OUT and run only the layers that it does not have");
     add("check", "first compare the layers with the CPU reference");
     add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
@@ -75,37 +80,62 @@ bool check(DeviceContext& context) {
     return passed;
 }
 
-std::vector<GridPoint> points_to_run(const po::variables_map& values, bool append) {
-    std::vector<GridPoint> points = read_grid(text_of(values, "grid"));
-    if (!append) return points;
-    for (const GridSample& s : read_grid_samples(text_of(values, "out"))) {
-        std::erase(points, s.point);
+// One grid and the file of its samples.
+struct GridFile {
+    std::string file;
+    std::vector<GridPoint> points;  // that are still to be run
+    bool append = false;
+    std::ofstream out{};
+};
+
+std::vector<GridFile> grid_files(const po::variables_map& values) {
+    const auto grids = values["grid"].as<Strings>();
+    const auto outs = values.count("out") ? values["out"].as<Strings>() : Strings{};
+    if (grids.size() != outs.size()) {
+        throw InputError(
+            {.where = "headway-grid",
+             .found = fmt::format("{} grids and {} files for samples", grids.size(), outs.size()),
+             .accepted = "one -o for each --grid"});
     }
-    return points;
+    std::vector<GridFile> files;
+    for (std::size_t i = 0; i < grids.size(); ++i) {
+        GridFile f{.file = outs[i],
+                   .points = read_grid(grids[i]),
+                   .append = values.count("append") && std::ifstream(outs[i]).good()};
+        if (f.append) {
+            for (const GridSample& s : read_grid_samples(f.file)) std::erase(f.points, s.point);
+        }
+        files.push_back(std::move(f));
+    }
+    return files;
 }
 
 int run_layers(DeviceContext& context, const po::variables_map& values) {
     if (values.count("check") && !check(context)) return 1;
     if (!values.count("grid")) return 0;
     const Scenario base = read_scenario(text_of(values, "scenario"));
-    const std::string file = text_of(values, "out");
-    const bool append = values.count("append") && std::ifstream(file).good();
-    const std::vector<GridPoint> points = points_to_run(values, append);
+    std::vector<GridFile> files = grid_files(values);
+    std::vector<GridPoint> points;
+    for (const GridFile& f : files) points.insert(points.end(), f.points.begin(), f.points.end());
     context.communicator.barrier();  // all have read what rank 0 is about to write
-    std::ofstream out;
     const bool writes = context.communicator.rank() == 0;
-    if (writes) {
-        out.open(file, append ? std::ios::app : std::ios::trunc);
-        if (!append) out << grid_samples_header();
+    for (GridFile& f : files) {
+        if (!writes) continue;
+        f.out.open(f.file, f.append ? std::ios::app : std::ios::trunc);
+        if (!f.append) f.out << grid_samples_header();
     }
     GridRunOptions options{.num_passes = values["passes"].as<int>(),
                            .max_seconds = values["max-seconds"].as<double>()};
     options.measure.num_warmups = 2;
     options.measure.num_repeats = values["repeats"].as<int>();
     options.sink = [&](std::span<const GridSample> samples) {
-        if (!writes) return;
-        for (const GridSample& s : samples) out << to_csv_line(s);
-        out.flush();
+        for (GridFile& f : files) {
+            const GridPoint& point = samples.front().point;
+            if (!writes || std::find(f.points.begin(), f.points.end(), point) == f.points.end())
+                continue;
+            for (const GridSample& s : samples) f.out << to_csv_line(s);
+            f.out.flush();
+        }
     };
     options.skipped = [&](const GridPoint& p, const std::string& why) {
         if (writes) fmt::print("skipped T={} d={}: {}\n", p.tokens, p.hidden, why);
