@@ -49,6 +49,14 @@ std::vector<std::pair<std::string, fs::path>> shipped_scenarios(const ReadOption
     return found;
 }
 
+std::string names_only(const std::string& kind, const ReadOptions& options) {
+    std::string text;
+    for (const Preset& preset : list_presets(options)) {
+        if (preset.kind == kind) text += preset.name + '\n';
+    }
+    return text;
+}
+
 std::string describe(const std::string& kind, const ReadOptions& options) {
     std::vector<std::pair<std::string, fs::path>> found;
     if (kind == "scenarios") found = shipped_scenarios(options);
@@ -79,8 +87,8 @@ int run_list(Args args) {
     po::options_description options("Options");
     options.add_options()("kind", po::value<std::string>()->value_name("KIND"),
                           "models, clusters, profiles or scenarios")(
-        "presets", po::value<std::string>()->value_name("DIR"), "folder of presets")("help,h",
-                                                                                     "this text");
+        "presets", po::value<std::string>()->value_name("DIR"), "folder of presets")(
+        "names", po::bool_switch(), "names of presets only, one a line")("help,h", "this text");
     const auto values = parse_options(args, help, options);
     if (!values) return kDone;
     const auto chosen = optional_text(*values, "kind");
@@ -89,6 +97,10 @@ int run_list(Args args) {
     std::string text;
     for (const std::string& kind : kKinds) {
         if (chosen && *chosen != kind) continue;
+        if ((*values)["names"].as<bool>()) {
+            text += names_only(kind, read);
+            continue;
+        }
         if (!text.empty()) text += '\n';
         text += describe(kind, read);
     }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <cstdio>
 
+#include <algorithm>
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/positional_options.hpp>
 #include <sstream>
@@ -39,6 +40,22 @@ void print_help(const CommandHelp& help, const po::options_description& options)
     write_stdout(text.str());
 }
 
+// For shell completion: every option as it is typed, one a line, but for those that plain words
+// fill.
+void print_option_names(const CommandHelp& help, const po::options_description& options) {
+    std::string text;
+    for (const auto& option : options.options()) {
+        const std::string& name = option->long_name();
+        const auto& plain = help.positional;
+        if (std::find(plain.begin(), plain.end(), name) != plain.end()) continue;
+        text += "--" + name + '\n';
+        const std::string typed =
+            option->canonical_display_name(po::command_line_style::allow_dash_for_short);
+        if (typed.size() == 2) text += typed + '\n';
+    }
+    write_stdout(text);
+}
+
 }  // namespace
 
 std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
@@ -46,6 +63,10 @@ std::optional<po::variables_map> parse_options(Args args, const CommandHelp& hel
     const std::string verb(help.usage.substr(0, help.usage.find(' ')));
     for (const std::string& word : args) {
         if (word == "--") break;
+        if (word == "--list-options") {
+            print_option_names(help, options);
+            return std::nullopt;
+        }
         if (word != "--help" && word != "-h") continue;
         print_help(help, options);
         return std::nullopt;

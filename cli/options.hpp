@@ -24,7 +24,8 @@ struct CommandHelp {
     bool repeat_last = false;             // the last of them takes all words that are left
 };
 
-// The parsed options, or nothing when --help was asked for and printed. Options named in
+// The parsed options, or nothing when --help, or --list-options (for completion), was asked for and
+// printed. Options named in
 // `positional` must be in `options` too; those a verb cannot do without are checked by `required`.
 std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
                                                const po::options_description& options);

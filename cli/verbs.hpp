@@ -49,5 +49,6 @@ int run_show(Args args);
 int run_list(Args args);
 int run_plot(Args args);
 int run_report(Args args);
+int run_completion(Args args);
 
 }  // namespace headway::cli

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <set>
@@ -13,6 +12,7 @@
 #include <utility>
 
 #include "models/fit/statistics.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/phase.hpp"
 
@@ -166,11 +166,7 @@ double total_time(const std::vector<Sample>& samples) {
 }  // namespace
 
 std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file) {
-    std::ifstream in(file);
-    if (!in)
-        throw InputError({.where = file.string(),
-                          .found = "cannot be opened",
-                          .accepted = "a CSV written by headway-bench --csv"});
+    std::istringstream in(read_input_file(file, "a CSV written by headway-bench --csv"));
     std::string line;
     std::getline(in, line);
     const std::vector<std::string> header = split(line);

@@ -84,6 +84,9 @@ NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
     } catch (const Json::parse_error& error) {
         reject_log(fmt::format("{}:{}", file_name, line_of(text, error.byte)), "not JSON: cut off?",
                    "a whole file of nccl-tests -J");
+    } catch (const Json::out_of_range&) {
+        reject_log(file_name, "a number that no double holds",
+                   "the JSON that nccl-tests -J writes");
     }
     try {
         NcclTable table;

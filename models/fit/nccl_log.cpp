@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <sstream>
 
 #include "models/fit/nccl_json.hpp"
 #include "models/fit/nccl_rows.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway {
@@ -146,10 +145,8 @@ NcclTable read_nccl_log(std::string_view text, const std::string& file_name,
 }
 
 NcclTable read_nccl_log(const std::filesystem::path& file, std::optional<Collective> collective) {
-    std::ifstream stream(file);
-    if (!stream) throw InputError({.where = file.string(), .found = "cannot be read"});
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    return read_nccl_log(text, file.filename().string(), collective);
+    return read_nccl_log(read_input_file(file, "a log of nccl-tests"), file.filename().string(),
+                         collective);
 }
 
 double curve_bytes(const NcclTable& table, PathClass path, double size) {

@@ -4,10 +4,10 @@
 
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <iterator>
 #include <vector>
 
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway {
@@ -106,15 +106,8 @@ TrafficMatrix parse_matrix(std::string_view text, const std::string& file_name) 
 }
 
 TrafficMatrix read_matrix(const std::filesystem::path& file) {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) {
-        throw InputError(InputProblem{.where = file.string(),
-                                      .found = "the file cannot be read",
-                                      .accepted = "a matrix of bytes, CSV or nccl-tests",
-                                      .hint = ""});
-    }
-    const std::string text((std::istreambuf_iterator<char>(stream)), {});
-    return parse_matrix(text, file.string());
+    return parse_matrix(read_input_file(file, "a matrix of bytes, CSV or nccl-tests"),
+                        file.string());
 }
 
 }  // namespace headway

@@ -67,11 +67,11 @@ AxisValue read_part(const std::string& text, ReferenceKind kind, const ReadOptio
         is_file ? std::filesystem::path(text) : find_preset(folder, text, options);
     switch (kind) {
         case ReferenceKind::model:
-            return {text, read_model(path, options)};
+            return {text, std::make_shared<const ModelSpec>(read_model(path, options))};
         case ReferenceKind::cluster:
-            return {text, read_cluster(path, options)};
+            return {text, std::make_shared<const Cluster>(read_cluster(path, options))};
         default:
-            return {text, read_profile(path, options)};
+            return {text, std::make_shared<const Profile>(read_profile(path, options))};
     }
 }
 
@@ -96,9 +96,12 @@ void reset(const Sweep& sweep, Scenario& scenario) {
 
 std::optional<InputProblem> set_value(const Axis& axis, const AxisValue& value,
                                       Scenario& scenario) {
-    if (const auto* model = std::get_if<ModelSpec>(&value.value)) scenario.model = *model;
-    if (const auto* cluster = std::get_if<Cluster>(&value.value)) scenario.cluster = *cluster;
-    if (const auto* profile = std::get_if<Profile>(&value.value)) scenario.profile = *profile;
+    if (const auto* model = std::get_if<std::shared_ptr<const ModelSpec>>(&value.value))
+        scenario.model = **model;
+    if (const auto* cluster = std::get_if<std::shared_ptr<const Cluster>>(&value.value))
+        scenario.cluster = **cluster;
+    if (const auto* profile = std::get_if<std::shared_ptr<const Profile>>(&value.value))
+        scenario.profile = **profile;
     const auto* scalar = std::get_if<ScalarValue>(&value.value);
     if (!scalar) return std::nullopt;
     if (const auto* derived = std::get_if<DerivedAxis>(&axis.target)) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -16,7 +17,10 @@ namespace headway {
 
 struct AxisValue {
     std::string text;  // as in results
-    std::variant<ScalarValue, ModelSpec, Cluster, Profile> value;
+    // A part is a pointer, so that a million numbers stay small.
+    std::variant<ScalarValue, std::shared_ptr<const ModelSpec>, std::shared_ptr<const Cluster>,
+                 std::shared_ptr<const Profile>>
+        value;
 };
 
 struct Axis {

@@ -33,9 +33,12 @@ class Hash {
 
 void add_value(const AxisValue& value, Hash& hash) {
     hash.add(value.text);
-    if (const auto* model = std::get_if<ModelSpec>(&value.value)) hash.add(to_yaml(*model));
-    if (const auto* cluster = std::get_if<Cluster>(&value.value)) hash.add(to_yaml(*cluster));
-    if (const auto* profile = std::get_if<Profile>(&value.value)) hash.add(to_yaml(*profile));
+    if (const auto* model = std::get_if<std::shared_ptr<const ModelSpec>>(&value.value))
+        hash.add(to_yaml(**model));
+    if (const auto* cluster = std::get_if<std::shared_ptr<const Cluster>>(&value.value))
+        hash.add(to_yaml(**cluster));
+    if (const auto* profile = std::get_if<std::shared_ptr<const Profile>>(&value.value))
+        hash.add(to_yaml(**profile));
 }
 
 std::string hash_of(const Sweep& sweep, const RowOptions& options) {

@@ -99,7 +99,7 @@ TEST(NcclLog, RejectsMalformedLogsWithTheirPlace) {
         }
         ++count;
     }
-    EXPECT_EQ(count, 12);
+    EXPECT_EQ(count, 13);
 }
 
 TEST(NcclLog, TheCollectiveAskedForMustBeTheLogs) {

@@ -1,0 +1,18 @@
+// The text of an input file, within limits: a directory, a device or a file of gigabytes is named
+// as what it is instead of being read.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+
+namespace headway {
+
+inline constexpr std::size_t kMaxInputFile = std::size_t{256} << 20;
+
+// InputError unless `path` is a regular file of at most `limit` bytes; `what` says what belongs
+// there.
+std::string read_input_file(const std::filesystem::path& path, const std::string& what,
+                            std::size_t limit = kMaxInputFile);
+
+}  // namespace headway
