@@ -24,16 +24,18 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 CommandHelp alltoall_help() {
-    return {.usage = "alltoall --matrix FILE --cluster FILE|NAME [options]",
-            .about =
-                "How long one all-to-all takes when all messages start at once and share links\n"
-                "fairly. The matrix has a row a sender, in bytes: CSV, or the matrix file of\n"
-                "nccl-tests' alltoallv_perf. Latency is not counted.",
-            .examples =
-                "  headway matrix scenarios/deepseek_v3_256.yaml --plan ep_naive --out m.csv\n"
-                "  headway alltoall --matrix m.csv --cluster dgx_h100 --nodes 8\n"
-                "  headway alltoall --matrix m.csv --cluster c.yaml --epsilon 1e-3 --format json",
-            .positional = {}};
+    return {
+        .usage = "alltoall --matrix FILE --cluster FILE|NAME [options]",
+        .about =
+            "How long one all-to-all takes when all messages start at once and share links\n"
+            "fairly. The matrix has a row a sender, in bytes: CSV, or the matrix file of\n"
+            "nccl-tests' alltoallv_perf. Latency is not counted. Exit code 1 if a message needs a\n"
+            "dead link.",
+        .examples =
+            "  headway matrix scenarios/deepseek_v3_256.yaml --plan ep_naive --out m.csv\n"
+            "  headway alltoall --matrix m.csv --cluster dgx_h100 --nodes 8\n"
+            "  headway alltoall --matrix m.csv --cluster c.yaml --epsilon 1e-3 --format json",
+        .positional = {}};
 }
 
 po::options_description alltoall_options() {
@@ -90,8 +92,24 @@ Json links_json(const sim::AllToAllResult& result) {
     return links;
 }
 
+std::string unreachable_text(const sim::AllToAllResult& r) {
+    return sim::DeadPath(*r.unreachable).what();
+}
+
 std::string to_json(const sim::AllToAllResult& r, double cpu_s) {
-    return Json{{"completion_s", r.completion.in(second)},
+    if (r.unreachable) {
+        return Json{{"feasible", false},
+                    {"infeasible_because", unreachable_text(r)},
+                    {"unreachable",
+                     {{"source", r.unreachable->source},
+                      {"destination", r.unreachable->destination},
+                      {"link", r.unreachable->link}}},
+                    {"version", version()}}
+                   .dump(2) +
+               "\n";
+    }
+    return Json{{"feasible", true},
+                {"completion_s", r.completion.in(second)},
                 {"mean_flow_completion_s", r.mean_flow_completion.in(second)},
                 {"flows", r.flows},
                 {"instants", r.instants},
@@ -115,6 +133,7 @@ std::string to_csv(const sim::AllToAllResult& r) {
 }
 
 std::string to_table(const sim::AllToAllResult& r) {
+    if (r.unreachable) return fmt::format("cannot be done: {}\n", unreachable_text(r));
     std::string text = fmt::format(
         "done after {}; a message takes {} on average; no schedule is faster than {}\n"
         "{} messages, {} instants at which rates changed",
@@ -162,8 +181,10 @@ int run_alltoall(Args args) {
     const std::string text = format == "json"
                                  ? to_json(result, cpu_s)
                                  : (format == "csv" ? to_csv(result) : to_table(result));
+    if (result.unreachable && format == "csv")
+        fmt::print(stderr, "headway: {}\n", unreachable_text(result));
     write_result(text, optional_text(*values, "out"));
-    return kDone;
+    return result.unreachable ? kNegative : kDone;
 }
 
 }  // namespace headway::cli

@@ -29,14 +29,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr double kDefaultEpsilon = 1e-2;
+constexpr std::size_t kMaxPlottedLinks = 64;
 
 CommandHelp simulate_help() {
     return {.usage = "simulate SCENARIO.yaml [options]",
             .about =
                 "Executes one training step of every plan, rank by rank, on the links of the\n"
                 "cluster: stragglers under skewed routing, contention on shared links, overlap,\n"
-                "slow links and ranks. Writes the same phases as predict. Exit code 2 if traffic\n"
-                "needs a dead link.",
+                "slow links and ranks. Writes the same phases as predict. Exit code 1 if a plan\n"
+                "cannot run because its traffic needs a dead link.",
             .examples =
                 "  headway simulate scenarios/paper_4gpu.yaml\n"
                 "  headway simulate scenarios/paper_4gpu.yaml --plan hp --trace step.json\n"
@@ -64,7 +65,12 @@ po::options_description simulate_options() {
                                            po::value<int>()->default_value(0)->value_name("N"),
                                            "only N micro-batches of the step; 0: all")(
         "sample", po::value<int>()->default_value(0)->value_name("N"), "which draw of the routing")(
-        "help,h", "this text");
+        "draws", po::value<int>()->default_value(1)->value_name("N"),
+        "distinct draws of the routing noise in a step: micro-batch m uses draw m mod N; 0: one\n"
+        "each. Micro-batches with the same draw are simulated once where they repeat exactly")(
+        "link-bins", po::value<int>()->default_value(0)->value_name("N"),
+        "JSON: also the use of the 64 busiest links in N equal parts of the step")("help,h",
+                                                                                   "this text");
     return options;
 }
 
@@ -73,6 +79,9 @@ struct PlanRun {
     sim::SimulationResult result;
     Seconds predicted;
     bool whole_step = true;
+    double epsilon = 0.0;
+    int num_micro_batches = 1, num_draws = 1;
+    int num_link_bins = 0;
     double cpu_s = 0.0;
 };
 
@@ -85,27 +94,14 @@ struct PhaseRow {
 };
 
 std::vector<PhaseRow> phase_rows(const sim::SimulationResult& result) {
-    struct Total {
-        Seconds time;
-        Bytes bytes;
-        int count = 0;
-    };
-    std::map<std::pair<Pass, Phase>, std::map<int, Total>> totals;
-    for (const Span& s : result.timeline.spans) {
-        Total& t = totals[{s.pass, s.phase}][s.rank];
-        t.time += s.duration;
-        t.bytes += s.bytes;
-        ++t.count;
-    }
     std::vector<PhaseRow> rows;
-    for (const auto& [key, by_rank] : totals) {
-        PhaseRow row{
-            .phase = key.second, .pass = key.first, .count = by_rank.begin()->second.count};
-        for (const auto& [rank, t] : by_rank) {
-            row.mean += t.time / static_cast<double>(result.rank_finish.size());
-            row.longest = max(row.longest, t.time);
-            row.bytes = max(row.bytes, t.bytes);
+    for (const sim::PhaseUse& use : result.phases) {
+        PhaseRow row{.phase = use.phase, .pass = use.pass, .count = use.count};
+        for (const Seconds t : use.time) {
+            row.mean += t / static_cast<double>(use.time.size());
+            row.longest = max(row.longest, t);
         }
+        for (const Bytes b : use.bytes) row.bytes = max(row.bytes, b);
         rows.push_back(row);
     }
     return rows;
@@ -120,9 +116,15 @@ std::vector<sim::LinkUse> busiest_links(const sim::SimulationResult& result) {
     return links;
 }
 
+std::string unreachable_text(const sim::SimulationResult& r) {
+    return sim::DeadPath(*r.unreachable).what();
+}
+
 std::string plan_table(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
-    const auto [first, last] = std::ranges::minmax_element(r.rank_finish);
+    if (r.unreachable) {
+        return fmt::format("plan {}: cannot run: {}\n", run.name, unreachable_text(r));
+    }
     std::string text = fmt::format("plan {}: {} a step", run.name, human(r.step));
     if (r.error_bound > Seconds{})
         text += fmt::format(" (batching: within {})", human(r.error_bound));
@@ -130,9 +132,16 @@ std::string plan_table(const PlanRun& run) {
         text += fmt::format(", predicted {} ({})", human(run.predicted),
                             signed_percent(r.step / run.predicted - 1.0));
     }
-    text += fmt::format("\n  ranks finish between {} (rank {}) and {} (rank {}); {} messages\n\n",
+    const auto [first, last] = std::ranges::minmax_element(r.rank_finish);
+    text += fmt::format("\n  ranks finish between {} (rank {}) and {} (rank {}); {} messages\n",
                         human(*first), first - r.rank_finish.begin(), human(*last),
                         last - r.rank_finish.begin(), grouped(static_cast<double>(r.messages)));
+    text += run.epsilon > 0.0 ? fmt::format("  --epsilon {:g}", run.epsilon) : "  exact";
+    if (run.num_micro_batches > 1) {
+        text += fmt::format("; {} micro-batches, {} distinct draw{} of the routing (--draws)",
+                            run.num_micro_batches, run.num_draws, run.num_draws > 1 ? "s" : "");
+    }
+    text += "\n\n";
     TextTable phases{.head = {"phase", "pass", "times", "mean rank", "longest rank", "of the step"},
                      .rows = {}};
     for (const PhaseRow& row : phase_rows(r)) {
@@ -153,8 +162,42 @@ std::string plan_table(const PlanRun& run) {
     return links.rows.empty() ? text : text + "\n" + links.to_string();
 }
 
+// Fraction of its bandwidth that each of the busiest links uses, in equal parts of the step.
+Json link_use_json(const PlanRun& run) {
+    const sim::SimulationResult& r = run.result;
+    const auto bins = static_cast<std::size_t>(run.num_link_bins);
+    const Seconds bin = r.step / static_cast<double>(bins);
+    std::vector<std::vector<double>> used(r.links.size(), std::vector<double>(bins, 0.0));
+    for (const sim::LinkActivity& a : r.activity) {
+        const auto link = static_cast<std::size_t>(a.link);
+        const Bandwidth rate = a.bytes / max(a.end - a.begin, 1.0 * ps);
+        const auto first = static_cast<std::size_t>(a.begin / bin);
+        for (std::size_t b = first; b < bins && static_cast<double>(b) * bin < a.end; ++b) {
+            const Seconds from = max(a.begin, static_cast<double>(b) * bin);
+            const Seconds to = min(a.end, static_cast<double>(b + 1) * bin);
+            used[link][b] += (to - from) / bin * (rate / r.links[link].capacity);
+        }
+    }
+    Json links = Json::object();
+    for (const sim::LinkUse& l : busiest_links(r)) {
+        if (links.size() == kMaxPlottedLinks) break;
+        const auto at = std::ranges::find(r.links, l.name, &sim::LinkUse::name) - r.links.begin();
+        links[l.name] = used[static_cast<std::size_t>(at)];
+    }
+    return {{"bin_s", bin.in(second)}, {"links", links}};
+}
+
 Json plan_json(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
+    if (r.unreachable) {
+        return {{"name", run.name},
+                {"feasible", false},
+                {"infeasible_because", unreachable_text(r)},
+                {"unreachable",
+                 {{"source", r.unreachable->source},
+                  {"destination", r.unreachable->destination},
+                  {"link", r.unreachable->link}}}};
+    }
     Json phases = Json::array(), links = Json::array(), finish = Json::array();
     for (const PhaseRow& row : phase_rows(r)) {
         phases.push_back({{"phase", name(row.phase)},
@@ -172,8 +215,12 @@ Json plan_json(const PlanRun& run) {
     }
     for (const Seconds t : r.rank_finish) finish.push_back(t.in(second));
     Json json = {{"name", run.name},
+                 {"feasible", true},
                  {"step_time_s", r.step.in(second)},
-                 {"error_bound_s", r.error_bound.in(second)}};
+                 {"error_bound_s", r.error_bound.in(second)},
+                 {"epsilon", run.epsilon},
+                 {"num_micro_batches", run.num_micro_batches},
+                 {"num_draws", run.num_draws}};
     if (run.whole_step) json["predicted_step_time_s"] = run.predicted.in(second);
     json.update({{"phases", phases},
                  {"rank_finish_s", finish},
@@ -181,7 +228,10 @@ Json plan_json(const PlanRun& run) {
                  {"messages", r.messages},
                  {"instants", r.instants},
                  {"events", r.events},
+                 {"sections", r.sections},
+                 {"repeated_sections", r.repeated_sections},
                  {"cpu_s", run.cpu_s}});
+    if (run.num_link_bins > 0) json["link_use"] = link_use_json(run);
     return json;
 }
 
@@ -189,7 +239,10 @@ std::string formatted(const Scenario& scenario, const std::vector<PlanRun>& runs
                       const std::string& format) {
     if (format == "csv") {
         std::vector<Timeline> timelines;
-        for (const PlanRun& run : runs) timelines.push_back(run.result.timeline);
+        for (const PlanRun& run : runs) {
+            if (run.result.unreachable) fmt::print(stderr, "headway: {}", plan_table(run));
+            timelines.push_back(run.result.timeline);
+        }
         return timelines_to_csv(timelines);
     }
     if (format == "json") {
@@ -252,16 +305,17 @@ void write_trace_file(const std::string& file, const std::vector<PlanRun>& runs,
 }
 
 PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology& topology,
-                 const ProgramOptions& program_options, double epsilon, bool trace) {
+                 const ProgramOptions& program_options, sim::SimulateOptions options) {
     const double before = cpu_seconds();
     const Program program = build_program(scenario, plan, profile_of(scenario), program_options);
     Progress progress("simulate " + plan.name);
-    PlanRun run{.name = plan.name, .result = {}};
-    run.result = sim::simulate(
-        program, topology,
-        {.epsilon = epsilon, .trace = trace, .progress = [&](std::size_t done, std::size_t total) {
-             progress.update(done, total);
-         }});
+    options.progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); };
+    const int batches = scenario.batch.num_micro_batches, draws = program_options.num_draws;
+    PlanRun run{.name = plan.name,
+                .result = sim::simulate(program, topology, options),
+                .epsilon = options.epsilon,
+                .num_micro_batches = batches,
+                .num_draws = draws > 0 ? std::min(draws, batches) : batches};
     run.cpu_s = cpu_seconds() - before;
     Timeline& timeline = run.result.timeline;
     timeline.scenario = scenario.name;
@@ -290,7 +344,9 @@ int run_simulate(Args args) {
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");
     Scenario scenario = load_scenario(*values, "simulate");
     const ProgramOptions program_options{.sample = whole_number(*values, "sample", 0, 1'000'000),
-                                         .num_layers = whole_number(*values, "layers", 0, 100'000)};
+                                         .num_layers = whole_number(*values, "layers", 0, 100'000),
+                                         .num_draws = whole_number(*values, "draws", 0, 1'000'000)};
+    const int num_link_bins = whole_number(*values, "link-bins", 0, 100'000);
     const int micro_batches = whole_number(*values, "micro-batches", 0, 1'000'000);
     const auto trace = optional_text(*values, "trace");
     const double epsilon = checked_epsilon(*values);
@@ -309,9 +365,14 @@ int run_simulate(Args args) {
     std::vector<PlanRun> runs;
     for (const Plan& plan : scenario.plans) {
         if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
-        PlanRun run =
-            run_plan(scenario, plan, topology, program_options, epsilon, trace.has_value());
+        PlanRun run = run_plan(scenario, plan, topology, program_options,
+                               {.epsilon = epsilon,
+                                .timeline = trace.has_value() || format == "csv",
+                                .trace = trace.has_value(),
+                                .link_use = num_link_bins > 0,
+                                .progress = {}});
         run.whole_step = whole_step;
+        run.num_link_bins = num_link_bins;
         for (const PlanPrediction& p : prediction.plans) {
             if (p.name == plan.name) run.predicted = p.step;
         }
@@ -319,7 +380,9 @@ int run_simulate(Args args) {
     }
     if (trace) write_trace_file(*trace, runs, *values);
     write_result(formatted(scenario, runs, format), optional_text(*values, "out"));
-    return kDone;
+    const bool all_run = std::ranges::none_of(
+        runs, [](const PlanRun& run) { return run.result.unreachable.has_value(); });
+    return all_run ? kDone : kNegative;
 }
 
 }  // namespace headway::cli

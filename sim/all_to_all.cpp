@@ -264,7 +264,13 @@ AllToAllResult all_to_all(const Topology& topology, const TrafficMatrix& matrix,
     const std::int64_t uniform =
         options.collapse && topology.is_symmetric() ? uniform_bytes(matrix) : 0;
     if (uniform > 0) return collapsed(topology, uniform);
-    return FlowByFlow(topology, matrix).run(options.epsilon);
+    try {
+        return FlowByFlow(topology, matrix).run(options.epsilon);
+    } catch (const DeadPath& dead) {
+        AllToAllResult result;
+        result.unreachable = dead.where();
+        return result;
+    }
 }
 
 }  // namespace headway::sim

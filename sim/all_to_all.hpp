@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@ struct LinkUse {
 };
 
 struct AllToAllResult {
+    std::optional<Unreachable> unreachable;  // it cannot be done; the rest is empty then
     Seconds completion;
     Seconds mean_flow_completion;
     Seconds lower_bound;  // no schedule on these paths is faster

@@ -5,6 +5,14 @@
 #include <numeric>
 
 namespace headway::sim {
+namespace {
+
+constexpr auto kNow = [](const auto& engine) { return engine.now(); };
+constexpr auto kWindow = [](const auto& engine) { return engine.window(); };
+constexpr auto kInstants = [](const auto& engine) { return engine.num_instants(); };
+constexpr auto kActive = [](const auto& engine) { return engine.num_active(); };
+
+}  // namespace
 
 Network::Network(const Topology& topology, double epsilon, bool record)
     : topology_(topology), epsilon_(epsilon), record_(record) {
@@ -37,10 +45,11 @@ void Network::join(std::uint32_t a, std::uint32_t b) {
 std::vector<std::uint32_t> Network::own_links(std::span<const Path> paths) {
     std::vector<std::uint32_t> links;
     for (const Path& path : paths) {
-        for (const std::uint32_t l : path.span()) {
+        const std::uint32_t first = path.shared()[0];
+        for (const std::uint32_t l : path.shared()) {
             if (!seen_[l]) links.push_back(l);
             seen_[l] = 1;
-            join(l, path.links[0]);
+            join(l, first);
         }
     }
     for (const std::uint32_t l : links) seen_[l] = 0;
@@ -67,7 +76,10 @@ void Network::join_met_sets(std::vector<std::uint32_t>& links) {
 double Network::misplaced(std::uint32_t link) const {
     if (set_of_[link] == kNoSet) return misplaced_[link];
     const LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[link])];
-    return misplaced_[link] + set.engine.misplaced_seconds(local_[link]);
+    return misplaced_[link] +
+           std::visit(
+               [l = local_[link]](const auto& engine) { return engine.misplaced_seconds(l); },
+               set.engine);
 }
 
 Network::Opened Network::open(std::span<const Path> paths, Picoseconds now) {
@@ -93,35 +105,60 @@ Network::Opened Network::open(std::span<const Path> paths, Picoseconds now) {
     return opened;
 }
 
+// With batching, a set in which every path is an up port and a down port of one kind is a crossbar.
+Network::Engine Network::make_engine(const std::vector<std::uint32_t>& links) const {
+    std::vector<double> capacity;
+    std::vector<bool> is_up;
+    bool ports[3] = {true, true, true};  // all links are ports of: NVLink, PCIe, NICs
+    for (const std::uint32_t l : links) {
+        const LinkKind k = topology_.kind(l);
+        capacity.push_back(topology_.capacity()[l]);
+        is_up.push_back(k == LinkKind::nvlink_up || k == LinkKind::pcie_up ||
+                        k == LinkKind::nic_up);
+        ports[0] = ports[0] && (k == LinkKind::nvlink_up || k == LinkKind::nvlink_down);
+        ports[1] = ports[1] && (k == LinkKind::pcie_up || k == LinkKind::pcie_down);
+        ports[2] = ports[2] && (k == LinkKind::nic_up || k == LinkKind::nic_down);
+    }
+    if (epsilon_ > 0.0 && (ports[0] || ports[1] || ports[2])) {
+        return CrossbarEngine(capacity, is_up, epsilon_);
+    }
+    return FlowEngine(capacity, epsilon_);
+}
+
 // A new set over `links`, with the messages of the sets that it swallows.
 void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
-    std::vector<double> capacity;
     std::vector<int> old_sets;
     for (const std::uint32_t l : links) {
-        capacity.push_back(topology_.capacity()[l]);
         if (set_of_[l] != kNoSet) old_sets.push_back(set_of_[l]);
     }
     std::ranges::sort(old_sets);
     old_sets.erase(std::unique(old_sets.begin(), old_sets.end()), old_sets.end());
+    Engine engine = make_engine(links);
     auto set = std::make_unique<LinkSet>(LinkSet{
-        .links = std::move(links), .engine = FlowEngine(capacity, epsilon_), .messages = {}});
+        .links = std::move(links), .engine = std::move(engine), .epoch = now, .messages = {}});
     for (const int index : old_sets) retire(*sets_[static_cast<std::size_t>(index)]);
     for (std::uint32_t k = 0; k < set->links.size(); ++k) local_[set->links[k]] = k;
-    set->engine.skip_to(now);
     for (const int index : old_sets) {
         LinkSet& old = *sets_[static_cast<std::size_t>(index)];
-        old.engine.skip_to(now);
-        (void)old.engine.next_completion();  // gives gathered starts their rates
-        for (std::uint32_t flow = 0; flow < old.messages.size(); ++flow) {
-            const double left = old.engine.remaining(flow);
-            if (left >= 0.0) start_in(*set, old.messages[flow].path, left, old.messages[flow].tag);
-        }
+        std::visit(
+            [&](auto& from) {
+                from.skip_to(now - old.epoch);
+                (void)from.next_completion();  // gives gathered starts their rates
+                for (std::uint32_t flow = 0; flow < old.messages.size(); ++flow) {
+                    const double left = from.remaining(flow);
+                    if (left < 0.0) continue;
+                    start_in(*set, old.messages[flow].path, left, old.messages[flow].tag);
+                }
+            },
+            old.engine);
         set->opened += old.opened;
         sets_[static_cast<std::size_t>(index)].reset();
+        --num_sets_;
     }
     const auto free = std::ranges::find_if(sets_, [](const auto& s) { return s == nullptr; });
     const auto slot = static_cast<int>(free - sets_.begin());
     for (const std::uint32_t l : set->links) set_of_[l] = slot;
+    ++num_sets_;
     if (free == sets_.end()) {
         sets_.push_back(std::move(set));
     } else {
@@ -131,7 +168,7 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
 
 void Network::retire(LinkSet& set) {
     for (const std::uint32_t l : set.links) misplaced_[l] = misplaced(l);
-    num_instants_ += set.engine.num_instants();
+    num_instants_ += std::visit(kInstants, set.engine);
 }
 
 double Network::close(const Opened& opened) {
@@ -142,30 +179,38 @@ double Network::close(const Opened& opened) {
     Picoseconds window = 0;
     for (const std::uint32_t link : opened.sets) {
         auto& set = sets_[static_cast<std::size_t>(set_of_[link])];
-        window = std::max(window, set->engine.window());
+        window = std::max(window, std::visit(kWindow, set->engine));
         if (--set->opened > 0) continue;
-        assert(set->engine.num_active() == 0);
+        assert(std::visit(kActive, set->engine) == 0);
         retire(*set);
         for (const std::uint32_t l : set->links) set_of_[l] = kNoSet;
         set.reset();
+        --num_sets_;
     }
     return error + 0.5e-12 * static_cast<double>(window);
 }
 
 void Network::start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag) {
-    Path inside;
-    for (const std::uint32_t l : path.span()) inside.add(local_[l]);
-    set.engine.start(inside.span(), wire_bytes);
+    std::array<std::uint32_t, 6> inside{};
+    std::size_t n = 0;
+    for (const std::uint32_t l : path.shared()) inside[n++] = local_[l];
+    std::visit([&](auto& engine) { engine.start({inside.data(), n}, wire_bytes); }, set.engine);
     set.messages.push_back({path, tag});
-    if (epsilon_ <= 0.0) set.changed = true;
-    set.next = std::min(set.next, set.engine.now() + set.engine.window());
+    if (epsilon_ <= 0.0) {
+        set.changed = true;
+        set.next = std::min(set.next, set.epoch + std::visit(kNow, set.engine));
+    } else {
+        set.next = std::min(
+            set.next, set.epoch + std::visit(kNow, set.engine) + std::visit(kWindow, set.engine));
+    }
 }
 
 void Network::start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
                     Picoseconds now) {
-    assert(path.size > 0 && set_of_[path.links[0]] != kNoSet);
-    LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[path.links[0]])];
-    set.engine.skip_to(now);
+    const std::uint32_t first = path.shared()[0];
+    assert(set_of_[first] != kNoSet);
+    LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[first])];
+    std::visit([&](auto& engine) { engine.skip_to(now - set.epoch); }, set.engine);
     start_in(set, path, wire_bytes, tag);
     for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
     ++num_messages_;
@@ -192,7 +237,9 @@ Picoseconds Network::next_delivery() {
     for (const auto& set : sets_) {
         if (!set) continue;
         if (set->changed) {
-            set->next = set->engine.next_completion();
+            const Picoseconds in =
+                std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
+            set->next = in == kNever ? kNever : set->epoch + in;
             set->changed = false;
         }
         next = std::min(next, set->next);
@@ -204,15 +251,28 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
     for (const auto& set : sets_) {
         if (!set || set->next != time) continue;
         completions_.clear();
-        set->engine.skip_to(time);
-        set->engine.advance(time, completions_);
+        std::visit(
+            [&](auto& engine) {
+                engine.skip_to(time - set->epoch);
+                engine.advance(time - set->epoch, completions_);
+            },
+            set->engine);
         set->changed = true;
         for (const Completion& c : completions_) {
             const Message& message = set->messages[c.flow];
-            out.push_back({message.tag, c.time});
+            out.push_back({message.tag, set->epoch + c.time});
             for (const std::uint32_t l : message.path.span()) release(l, time);
         }
     }
+}
+
+void Network::add(const Totals& after, const Totals& before) {
+    for (std::size_t l = 0; l < bytes_.size(); ++l) {
+        bytes_[l] += after.bytes[l] - before.bytes[l];
+        busy_[l] += after.busy[l] - before.busy[l];
+    }
+    num_messages_ += after.messages - before.messages;
+    num_instants_ += after.instants - before.instants;
 }
 
 }  // namespace headway::sim

@@ -1,13 +1,17 @@
 // Network: all messages in flight on a Topology. Links that messages (transitively) share form a
 // set with an engine of its own, so that groups which do not meet do not pay for each other. An
 // operation first opens the paths that it will use, then starts messages on them, then closes them.
+// An engine counts time from when its set was made, so that what happens on an idle network does
+// not depend on when it happens, to the bit.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <variant>
 #include <vector>
 
+#include "sim/crossbar_engine.hpp"
 #include "sim/flow_engine.hpp"
 #include "sim/topology.hpp"
 
@@ -47,6 +51,16 @@ class Network {
     // half a batching window.
     void deliver(Picoseconds time, std::vector<Delivery>& out);
 
+    bool idle() const { return num_sets_ == 0; }
+    // Adds what a repetition of something already simulated carried.
+    struct Totals {
+        std::vector<double> bytes;
+        std::vector<Picoseconds> busy;
+        std::int64_t messages = 0, instants = 0;
+    };
+    Totals totals() const { return {bytes_, busy_, num_messages_, num_instants_}; }
+    void add(const Totals& after, const Totals& before);
+
     std::int64_t num_messages() const { return num_messages_; }
     std::int64_t num_instants() const { return num_instants_; }
     const std::vector<double>& bytes_by_link() const { return bytes_; }
@@ -58,9 +72,11 @@ class Network {
         Path path;
         std::uint64_t tag = 0;
     };
+    using Engine = std::variant<FlowEngine, CrossbarEngine>;
     struct LinkSet {
         std::vector<std::uint32_t> links;  // ascending
-        FlowEngine engine;
+        Engine engine;
+        Picoseconds epoch = 0;          // the engine's time nought
         std::vector<Message> messages;  // [flow of the engine]
         int opened = 0;                 // operations that use it
         Picoseconds next = kNever;      // delivery, or the end of gathering starts
@@ -71,6 +87,7 @@ class Network {
     std::uint32_t root(std::uint32_t link);
     void join(std::uint32_t a, std::uint32_t b);
     double misplaced(std::uint32_t link) const;
+    Engine make_engine(const std::vector<std::uint32_t>& links) const;
     void retire(LinkSet& set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
     std::vector<std::uint32_t> own_links(std::span<const Path> paths);
@@ -83,11 +100,12 @@ class Network {
     double epsilon_ = 0.0;
     bool record_ = false;
     std::vector<std::unique_ptr<LinkSet>> sets_;  // free slots are null
-    std::vector<int> set_of_;                     // [link]
-    std::vector<std::uint32_t> local_;            // [link] index inside its set
-    std::vector<std::uint32_t> parent_;           // [link] union-find, identity between calls
-    std::vector<int> in_flight_;                  // [link]
-    std::vector<double> misplaced_;               // [link] seconds, by engines that are gone
+    int num_sets_ = 0;
+    std::vector<int> set_of_;            // [link]
+    std::vector<std::uint32_t> local_;   // [link] index inside its set
+    std::vector<std::uint32_t> parent_;  // [link] union-find, identity between calls
+    std::vector<int> in_flight_;         // [link]
+    std::vector<double> misplaced_;      // [link] seconds, by engines that are gone
     std::vector<double> bytes_;
     std::vector<Picoseconds> busy_, busy_since_;
     std::vector<double> bytes_at_begin_;

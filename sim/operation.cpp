@@ -10,7 +10,7 @@ using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>
 
 // Appends messages between members of one operation.
 struct Writer {
-    const Topology& topology;
+    const PathTable& paths;
     const std::vector<int>& members;
     const Efficiency& efficiency;
 
@@ -18,13 +18,16 @@ struct Writer {
         const int source = members[static_cast<std::size_t>(from)];
         const int destination = members[static_cast<std::size_t>(to)];
         if (source == destination || bytes <= 0.0) return;
-        Message m{.from = from, .to = to, .bytes = bytes};
-        m.path = topology.live_path(source, destination);
-        m.path_class = path_class(topology.cluster(), source, destination);
-        const bool fabric = m.path_class == PathClass::nic || m.path_class == PathClass::spine;
-        m.wire_bytes =
-            bytes * (fabric ? shared_by : 1.0) / efficiency[static_cast<std::size_t>(m.path_class)];
-        stage.messages.push_back(m);
+        const Route& route = paths.route(source, destination);
+        const PathClass c = route.path_class;
+        const bool fabric = c == PathClass::nic || c == PathClass::spine;
+        stage.messages.push_back({.from = from,
+                                  .to = to,
+                                  .bytes = bytes,
+                                  .wire_bytes = bytes * (fabric ? shared_by : 1.0) /
+                                                efficiency[static_cast<std::size_t>(c)],
+                                  .path_class = c,
+                                  .path = route.path});
     }
 };
 
@@ -33,43 +36,64 @@ struct GroupBytes {
     const TrafficMatrix* matrix = nullptr;
     std::int64_t uniform = 0;
 
+    bool transposed = false;
+
     double operator()(int from, int to) const {
-        return static_cast<double>(matrix ? matrix->at(from, to) : uniform);
+        if (!matrix) return static_cast<double>(uniform);
+        return static_cast<double>(transposed ? matrix->at(to, from) : matrix->at(from, to));
     }
 };
 
 GroupBytes group_bytes(const ExchangeStage& stage, int group) {
     if (stage.matrices.empty()) return {.uniform = stage.uniform_bytes};
     const auto slot = stage.matrices.size() == 1 ? 0 : static_cast<std::size_t>(group);
-    return {.matrix = stage.matrices[slot].get(), .uniform = stage.uniform_bytes};
+    return {.matrix = stage.matrices[slot].get(),
+            .uniform = stage.uniform_bytes,
+            .transposed = stage.transposed};
 }
 
-void expand_grouped(const GroupBytes& bytes, int n, const Writer& writer, Stage stage,
-                    std::vector<Stage>& out) {
+// Appends stages to an operation; those of its former life lend their memory.
+struct Stages {
+    std::vector<Stage>& all;
+    std::size_t used = 0;
+
+    std::size_t add(Picoseconds latency, bool collective) {
+        if (used == all.size()) all.emplace_back();
+        Stage& stage = all[used];
+        stage.latency = latency;
+        stage.collective = collective;
+        stage.messages.clear();
+        return used++;
+    }
+    void end() { all.resize(used); }
+};
+
+void expand_grouped(const GroupBytes& bytes, int n, const Writer& writer, Picoseconds latency,
+                    Stages& out) {
     // Without any bytes to send it is a rendezvous.
-    stage.collective = bytes.matrix == nullptr && bytes.uniform == 0;
+    Stage& stage = out.all[out.add(latency, bytes.matrix == nullptr && bytes.uniform == 0)];
     for (int i = 0; i < n; ++i) {
         for (int j = 0; j < n; ++j) writer.add(stage, i, j, bytes(i, j));
     }
-    out.push_back(std::move(stage));
 }
 
-void expand_pairwise(const GroupBytes& bytes, int n, const Writer& writer, const Stage& stage,
-                     std::vector<Stage>& out) {
+void expand_pairwise(const GroupBytes& bytes, int n, const Writer& writer, Picoseconds latency,
+                     Stages& out) {
     for (int round = 1; round < n; ++round) {
-        out.push_back(stage);
+        Stage& stage = out.all[out.add(latency, false)];
         for (int i = 0; i < n; ++i) {
             const int j = (i + round) % n;
-            writer.add(out.back(), i, j, bytes(i, j));
+            writer.add(stage, i, j, bytes(i, j));
         }
     }
 }
 
-void expand_hierarchical(const GroupBytes& bytes, const Writer& writer, const Stage& stage,
-                         std::vector<Stage>& out) {
+void expand_hierarchical(const GroupBytes& bytes, const Writer& writer, Picoseconds latency,
+                         Stages& out) {
     const int n = static_cast<int>(writer.members.size());
-    const int island = std::min(n, writer.topology.cluster().island_size());
-    Stage inside = stage, across = stage;
+    const int island = std::min(n, writer.paths.topology().cluster().island_size());
+    const std::size_t first = out.add(latency, false), second = out.add(latency, false);
+    Stage &inside = out.all[first], &across = out.all[second];
     for (int i = 0; i < n; ++i) {
         const int base = i / island * island;
         for (int local = 0; base + local < n && local < island; ++local) {
@@ -83,8 +107,6 @@ void expand_hierarchical(const GroupBytes& bytes, const Writer& writer, const St
             if (j / island != i / island) writer.add(across, i, j, sum);
         }
     }
-    out.push_back(std::move(inside));
-    out.push_back(std::move(across));
 }
 
 // Members of one island must sit together, the same number on each; else one ring in member order.
@@ -114,7 +136,7 @@ std::vector<int> ring_order(int n, int k, int c) {
 
 void expand_ring(double bytes, const Writer& writer, Stage& stage) {
     const auto n = static_cast<int>(writer.members.size());
-    const int k = rings_of(writer.members, writer.topology.cluster().island_size());
+    const int k = rings_of(writer.members, writer.paths.topology().cluster().island_size());
     for (int c = 0; c < k; ++c) {
         const std::vector<int> order = ring_order(n, k, c);
         for (int i = 0; i < n; ++i) {
@@ -158,34 +180,36 @@ int group_of(const ReduceTask& task, int rank) {
     return rank / block * task.stride + rank % task.stride;
 }
 
-Operation expand(const ExchangeTask& task, int group, const Topology& topology) {
-    Operation op;
+void expand(const ExchangeTask& task, int group, const PathTable& paths, Operation& op) {
+    op.members.clear();
     for (int i = 0; i < task.group_size; ++i) op.members.push_back(group * task.group_size + i);
+    Stages out{.all = op.stages};
     for (const ExchangeStage& s : task.stages) {
-        const Writer writer{topology, op.members, s.efficiency};
+        const Writer writer{paths, op.members, s.efficiency};
         const GroupBytes bytes = group_bytes(s, group);
-        const Stage stage{.latency = to_picoseconds(s.latency), .messages = {}};
+        const Picoseconds latency = to_picoseconds(s.latency);
         switch (task.algorithm) {
             case ExchangeAlgorithm::grouped:
-                expand_grouped(bytes, task.group_size, writer, stage, op.stages);
+                expand_grouped(bytes, task.group_size, writer, latency, out);
                 break;
             case ExchangeAlgorithm::pairwise:
-                expand_pairwise(bytes, task.group_size, writer, stage, op.stages);
+                expand_pairwise(bytes, task.group_size, writer, latency, out);
                 break;
             case ExchangeAlgorithm::hierarchical:
-                expand_hierarchical(bytes, writer, stage, op.stages);
+                expand_hierarchical(bytes, writer, latency, out);
                 break;
         }
     }
-    return op;
+    out.end();
 }
 
-Operation expand(const ReduceTask& task, int group, const Topology& topology) {
-    Operation op;
+void expand(const ReduceTask& task, int group, const PathTable& paths, Operation& op) {
+    op.members.clear();
     const int first = group / task.stride * task.stride * task.group_size + group % task.stride;
     for (int i = 0; i < task.group_size; ++i) op.members.push_back(first + i * task.stride);
-    Stage stage{.latency = to_picoseconds(task.latency), .collective = true, .messages = {}};
-    const Writer writer{topology, op.members, task.efficiency};
+    Stages out{.all = op.stages};
+    Stage& stage = out.all[out.add(to_picoseconds(task.latency), true)];
+    const Writer writer{paths, op.members, task.efficiency};
     const double n = task.group_size, bytes = static_cast<double>(task.bytes);
     const double passes = task.collective == Collective::all_reduce ? 2.0 : 1.0;
     if (task.algorithm == ReduceAlgorithm::tree && task.collective == Collective::all_reduce) {
@@ -193,8 +217,40 @@ Operation expand(const ReduceTask& task, int group, const Topology& topology) {
     } else {
         expand_ring(passes * bytes * (n - 1) / n, writer, stage);
     }
-    op.stages.push_back(std::move(stage));
-    return op;
+    out.end();
+}
+
+double decouple(Stage& stage, const Topology& topology, double epsilon) {
+    const double share = topology.relay_share();
+    if (epsilon <= 0.0 || share >= 1.0) return 0.0;
+    const auto relayed = [](const Message& m) {
+        return m.path_class != PathClass::nvlink && m.path.size > 2 && m.path.skip == 0;
+    };
+    const auto is_port = [&](std::uint32_t l) {
+        return topology.kind(l) == LinkKind::nvlink_up || topology.kind(l) == LinkKind::nvlink_down;
+    };
+    std::vector<double> inside(static_cast<std::size_t>(topology.num_links()), 0.0);
+    std::vector<double> fabric(inside.size(), 0.0);
+    bool any = false;
+    for (const Message& m : stage.messages) {
+        std::vector<double>& load = m.path_class == PathClass::nvlink ? inside : fabric;
+        for (const std::uint32_t l : m.path.span()) load[l] += m.wire_bytes;
+        any = any || (relayed(m) && is_port(m.path.links[0]));
+    }
+    if (!any) return 0.0;
+    double inside_time = 0.0, fabric_time = 0.0;
+    for (std::uint32_t l = 0; l < inside.size(); ++l) {
+        if (inside[l] > 0.0)
+            inside_time = std::max(inside_time, inside[l] / topology.capacity()[l]);
+        if (fabric[l] > 0.0 && !is_port(l))
+            fabric_time = std::max(fabric_time, fabric[l] / topology.capacity()[l]);
+    }
+    const double error = inside_time / (1.0 - share);
+    if (error > 2.0 * epsilon * fabric_time) return 0.0;
+    for (Message& m : stage.messages) {
+        if (relayed(m) && is_port(m.path.links[0])) m.path.skip = 2;
+    }
+    return error;
 }
 
 }  // namespace headway::sim

@@ -18,7 +18,7 @@
 
 #include "models/vocab/program.hpp"
 #include "sim/flow_engine.hpp"
-#include "sim/topology.hpp"
+#include "sim/path_table.hpp"
 
 namespace headway::sim {
 
@@ -49,8 +49,16 @@ int num_groups(const ReduceTask& task, int num_ranks);
 int group_of(const ExchangeTask& task, int rank);
 int group_of(const ReduceTask& task, int rank);
 
-// Throws InputError when a message needs a dead link.
-Operation expand(const ExchangeTask& task, int group, const Topology& topology);
-Operation expand(const ReduceTask& task, int group, const Topology& topology);
+// Into `op`, whose memory is used again. Throws DeadPath when a message needs a dead link.
+void expand(const ExchangeTask& task, int group, const PathTable& paths, Operation& op);
+void expand(const ReduceTask& task, int group, const PathTable& paths, Operation& op);
+
+// A stage whose messages over the fabric first cross NVLink to a NIC of their rail, beside messages
+// that stay inside the node: if the latter are gone within 2 epsilon of the time that the fabric
+// needs, fabric messages no longer compete for NVLink (Path::skip), and each rail is a system of
+// its own. Returns the error that this may make, in seconds: the messages inside last at most
+//   max_p (inside bytes of port p / its bandwidth) / (1 - relay_share),
+// 0 if nothing was decoupled.
+double decouple(Stage& stage, const Topology& topology, double epsilon);
 
 }  // namespace headway::sim

@@ -1,16 +1,14 @@
 #include "sim/simulate.hpp"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <queue>
 #include <stdexcept>
 #include <variant>
 
-#include "sim/network.hpp"
-#include "sim/operation.hpp"
+#include "sim/collective.hpp"
+#include "sim/repetition.hpp"
 
 namespace headway::sim {
 namespace {
@@ -31,24 +29,6 @@ struct Event {
     friend bool operator>(const Event& a, const Event& b) {
         return a.time != b.time ? a.time > b.time : a.sequence > b.sequence;
     }
-};
-
-// A collective of one group on its way.
-struct RunningOperation {
-    struct StageState {
-        std::vector<std::uint8_t> armed;    // [member]
-        std::vector<int> pending;           // [member] messages to and from it
-        std::vector<Picoseconds> last;      // [member] latest delivery
-        std::vector<std::int32_t> slowest;  // [member] the message of that delivery, or -1
-        std::vector<Picoseconds> begin;     // [message]; only with traces
-        std::vector<std::vector<std::int32_t>> messages_of;  // [member]
-        int num_armed = 0, num_pending = 0;
-    };
-    Operation operation;
-    std::vector<StageState> stages;
-    std::optional<Network::Opened> opened;  // in the network
-    int members_done = 0;
-    int task = 0, group = 0;
 };
 
 struct ComputeState {
@@ -75,9 +55,11 @@ class Simulation {
         : program_(program),
           topology_(topology),
           options_(options),
-          network_(topology, options.epsilon, options.trace),
+          paths_(topology),
+          network_(topology, options.epsilon, options.trace || options.link_use),
+          recorder_(program, options.timeline),
           ranks_(static_cast<std::size_t>(program.num_ranks)),
-          operations_(program.tasks.size()),
+          collectives_(program.tasks.size()),
           error_of_task_(program.tasks.size(), 0.0) {
         for (std::size_t t = 0; t < program.tasks.size(); ++t) {
             streams_[stream_of(static_cast<int>(t))].push_back(static_cast<int>(t));
@@ -90,7 +72,6 @@ class Simulation {
             ranks_[static_cast<std::size_t>(o.rank)].speed = o.compute_factor;
         }
         result_.timeline.source = Source::simulated;
-        result_.timeline.spans.reserve(program.tasks.size() * ranks_.size());
     }
 
     SimulationResult run() {
@@ -184,7 +165,9 @@ class Simulation {
         ++rank.cursor[s];
         rank.finish = std::max(rank.finish, now_);
         record_span(r, task);
-        if (r == 0 && options_.progress) options_.progress(++tasks_done_, program_.tasks.size());
+        if (r == 0 && options_.progress) {
+            options_.progress(static_cast<std::size_t>(task) + 1, program_.tasks.size());
+        }
         start_ready_tasks(r);
     }
 
@@ -222,80 +205,59 @@ class Simulation {
         return group_of(std::get<ReduceTask>(t.work), r);
     }
 
-    RunningOperation& operation_of(int r, int task) {
-        const int group = group_of_task(r, task);
-        auto& by_group = operations_[static_cast<std::size_t>(task)];
-        const auto slot = static_cast<std::size_t>(group);
-        if (by_group.size() <= slot) by_group.resize(slot + 1);
-        if (!by_group[slot]) by_group[slot] = create_operation(task, group);
-        return *by_group[slot];
+    RunningCollective& collective_of(int r, int task) {
+        const auto group = static_cast<std::size_t>(group_of_task(r, task));
+        auto& by_group = collectives_[static_cast<std::size_t>(task)];
+        if (by_group.size() <= group) by_group.resize(group + 1, nullptr);
+        if (by_group[group] == nullptr) by_group[group] = &begin(task, static_cast<int>(group));
+        return *by_group[group];
     }
 
-    std::unique_ptr<RunningOperation> create_operation(int task, int group) const {
-        auto run = std::make_unique<RunningOperation>();
-        run->task = task;
-        run->group = group;
-        run->operation = std::visit(
-            [&](const auto& work) -> Operation {
-                if constexpr (std::is_same_v<std::decay_t<decltype(work)>, ComputeTask>) {
-                    throw std::logic_error("simulate: compute is not a collective");
-                } else {
-                    return expand(work, group, topology_);
-                }
-            },
-            task_at(task).work);
-        const std::size_t n = run->operation.members.size();
-        for (const Stage& stage : run->operation.stages) {
-            RunningOperation::StageState state{.armed = std::vector<std::uint8_t>(n, 0),
-                                               .pending = std::vector<int>(n, 0),
-                                               .last = std::vector<Picoseconds>(n, 0),
-                                               .slowest = std::vector<std::int32_t>(n, -1),
-                                               .begin = {},
-                                               .messages_of = {}};
-            state.messages_of.resize(n);
-            for (std::size_t m = 0; m < stage.messages.size(); ++m) {
-                for (const int end : {stage.messages[m].from, stage.messages[m].to}) {
-                    ++state.pending[static_cast<std::size_t>(end)];
-                    state.messages_of[static_cast<std::size_t>(end)].push_back(
-                        static_cast<std::int32_t>(m));
-                }
-            }
-            state.num_pending = static_cast<int>(stage.messages.size());
-            if (options_.trace) state.begin.assign(stage.messages.size(), 0);
-            run->stages.push_back(std::move(state));
+    RunningCollective& begin(int task, int group) {
+        if (free_slots_.empty()) {
+            free_slots_.push_back(static_cast<std::uint32_t>(slots_.size()));
+            slots_.push_back(std::make_unique<RunningCollective>());
+            slots_.back()->slot = free_slots_.back();
         }
+        RunningCollective& run = *slots_[free_slots_.back()];
+        free_slots_.pop_back();
+        ++num_running_;
+        run.task = task;
+        begin_collective(task_at(task), group, paths_, options_.epsilon, options_.trace, run);
         return run;
     }
 
-    int member_index(const RunningOperation& run, int r) const {
-        const auto& members = run.operation.members;
-        return static_cast<int>(std::ranges::lower_bound(members, r) - members.begin());
+    void end(RunningCollective& run) {
+        double& error = error_of_task_[static_cast<std::size_t>(run.task)];
+        error = std::max(error,
+                         run.decoupling_error + (run.opened ? network_.close(*run.opened) : 0.0));
+        collectives_[static_cast<std::size_t>(run.task)][static_cast<std::size_t>(run.group)] =
+            nullptr;
+        free_slots_.push_back(run.slot);
+        --num_running_;
     }
 
     void enter_stage(int r, int task, int stage) {
-        RunningOperation& run = operation_of(r, task);
-        if (stage == static_cast<int>(run.operation.stages.size())) {
-            leave_operation(r, run);
-            return;
-        }
+        RunningCollective& run = collective_of(r, task);
+        if (stage == run.num_stages()) return leave(r, run);
         const Picoseconds latency = run.operation.stages[static_cast<std::size_t>(stage)].latency;
         push(now_ + latency, EventKind::armed, r, task, stage);
     }
 
-    void open(RunningOperation& run) {
-        std::vector<Path> paths;
+    void open(RunningCollective& run) {
+        open_paths_.clear();
         for (const Stage& stage : run.operation.stages) {
-            for (const Message& m : stage.messages) paths.push_back(m.path);
+            for (const Message& m : stage.messages) open_paths_.push_back(m.path);
         }
-        run.opened = network_.open(paths, now_);
+        run.opened = network_.open(open_paths_, now_);
     }
 
     void arm(int r, int task, int stage_index) {
-        RunningOperation& run = operation_of(r, task);
+        RunningCollective& run = collective_of(r, task);
         const auto slot = static_cast<std::size_t>(stage_index);
-        RunningOperation::StageState& state = run.stages[slot];
+        StageState& state = run.states[slot];
         const Stage& stage = run.operation.stages[slot];
-        const auto member = static_cast<std::size_t>(member_index(run, r));
+        const auto member = static_cast<std::size_t>(run.member_index(r));
         state.armed[member] = 1;
         ++state.num_armed;
         if (stage.collective) {
@@ -307,7 +269,7 @@ class Simulation {
         }
         if (state.pending[member] == 0) return leave_stage(r, task, stage_index);
         if (!run.opened) open(run);
-        for (const std::int32_t m : state.messages_of[member]) {
+        for (const std::int32_t m : state.messages_of(member)) {
             const Message& message = stage.messages[static_cast<std::size_t>(m)];
             const auto from = static_cast<std::size_t>(message.from);
             const auto to = static_cast<std::size_t>(message.to);
@@ -317,39 +279,27 @@ class Simulation {
         }
     }
 
-    void start_message(RunningOperation& run, std::size_t stage, std::size_t m) {
+    // A message goes through the network under (collective, stage, message).
+    void start_message(RunningCollective& run, std::size_t stage, std::size_t m) {
         const Message& message = run.operation.stages[stage].messages[m];
-        if (options_.trace) run.stages[stage].begin[m] = now_;
-        network_.start(message.path, message.bytes, message.wire_bytes, tag_of(run, stage, m),
-                       now_);
-    }
-
-    // (task, group, stage, message) through the network and back.
-    std::uint64_t tag_of(RunningOperation& run, std::size_t stage, std::size_t m) {
-        if (free_tags_.empty()) {
-            free_tags_.push_back(static_cast<std::uint32_t>(in_flight_.size()));
-            in_flight_.emplace_back();
-        }
-        const std::uint32_t tag = free_tags_.back();
-        free_tags_.pop_back();
-        in_flight_[tag] = {&run, static_cast<std::int32_t>(stage), static_cast<std::int32_t>(m)};
-        return tag;
+        if (options_.trace) run.states[stage].begin[m] = now_;
+        const std::uint64_t tag = std::uint64_t{run.slot} << 44 | std::uint64_t{stage} << 32 | m;
+        network_.start(message.path, message.bytes, message.wire_bytes, tag, now_);
     }
 
     void handle_deliveries(Picoseconds time) {
         deliveries_.clear();
         network_.deliver(time, deliveries_);
         for (const Delivery& d : deliveries_) {
-            const InFlight f = in_flight_[d.tag];
-            free_tags_.push_back(static_cast<std::uint32_t>(d.tag));
-            deliver(*f.run, f.stage, f.message, std::max(d.time, now_));
+            deliver(*slots_[d.tag >> 44], static_cast<int>(d.tag >> 32 & 0xfff),
+                    static_cast<std::int32_t>(d.tag & 0xffffffff), std::max(d.time, now_));
         }
     }
 
-    void deliver(RunningOperation& run, int stage_index, int m, Picoseconds time) {
+    void deliver(RunningCollective& run, int stage_index, std::int32_t m, Picoseconds time) {
         const auto slot = static_cast<std::size_t>(stage_index);
         const Stage& stage = run.operation.stages[slot];
-        RunningOperation::StageState& state = run.stages[slot];
+        StageState& state = run.states[slot];
         const Message& message = stage.messages[static_cast<std::size_t>(m)];
         --state.num_pending;
         for (const int end : {message.from, message.to}) {
@@ -367,9 +317,11 @@ class Simulation {
         }
     }
 
-    void release_all(RunningOperation& run, int stage, Picoseconds time) {
-        for (const int member : run.operation.members) {
-            push(time, EventKind::stage_done, member, run.task, stage);
+    void release_all(RunningCollective& run, int stage, Picoseconds time) {
+        RunningCollective& last = is_still(run) ? pass_over_repetitions(run) : run;
+        if (&last != &run) time = now_;
+        for (const int member : last.operation.members) {
+            push(time, EventKind::stage_done, member, last.task, stage);
         }
     }
 
@@ -378,26 +330,104 @@ class Simulation {
         enter_stage(r, task, stage + 1);
     }
 
-    void leave_operation(int r, RunningOperation& run) {
-        const int task = run.task;
+    void leave(int r, RunningCollective& run) {
         set_communicating(r, -1);
-        last_operation_ = &run;
-        finish_task(r, task);
-        if (++run.members_done < static_cast<int>(run.operation.members.size())) return;
-        if (run.opened) {
-            double& error = error_of_task_[static_cast<std::size_t>(task)];
-            error = std::max(error, network_.close(*run.opened));
+        left_ = &run;
+        finish_task(r, run.task);
+        if (++run.members_done == static_cast<int>(run.operation.members.size())) end(run);
+    }
+
+    // ---- repetition
+
+    // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.
+    bool is_still(const RunningCollective& run) const {
+        if (!options_.repeat || options_.trace || options_.link_use || !run.is_rendezvous())
+            return false;
+        if (static_cast<int>(run.operation.members.size()) != program_.num_ranks) return false;
+        if (num_running_ != 1 || !network_.idle() || !events_.empty()) return false;
+        return std::ranges::all_of(ranks_, [&](const RankState& rank) {
+            for (std::size_t s = 0; s < kNumStreams; ++s) {
+                const auto cursor = static_cast<std::size_t>(rank.cursor[s]);
+                if (cursor > 0 && streams_[s][cursor - 1] > run.task) return false;
+            }
+            return rank.compute.task == kNoTask;
+        });
+    }
+
+    // Takes note of the section that ends here and begins the next one; passes over sections that
+    // were simulated before. Returns the rendezvous at which simulation goes on, all members in it.
+    RunningCollective& pass_over_repetitions(RunningCollective& run) {
+        end_section(run.task);
+        RunningCollective* at = &run;
+        while (const Section* section = find_repeated(sections_, program_, at->task)) {
+            at = &repeat(*section, *at);
         }
-        operations_[static_cast<std::size_t>(task)][static_cast<std::size_t>(run.group)].reset();
+        section_ = {.first_task = at->task, .before = network_.totals(), .events = result_.events};
+        section_begin_ = now_;
+        recorder_.begin_section();
+        return *at;
+    }
+
+    void end_section(int task) {
+        if (section_begin_ < 0) return;
+        section_.last_task = task;
+        section_.duration = now_ - section_begin_;
+        section_.after = network_.totals();
+        section_.events = result_.events - section_.events;
+        for (const RankState& rank : ranks_) {
+            section_.entered.push_back(rank.started[static_cast<std::size_t>(task)] -
+                                       section_begin_);
+        }
+        for (SpanRecord& span : recorder_.take_section()) {
+            if (span.task == section_.first_task) continue;
+            span.begin -= section_begin_;
+            span.end -= section_begin_;
+            section_.spans.push_back(span);
+        }
+        sections_.push_back(std::move(section_));
+        ++result_.sections;
+    }
+
+    RunningCollective& repeat(const Section& section, RunningCollective& run) {
+        const int shift = run.task - section.first_task, last = section.last_task + shift;
+        for (int r = 0; r < program_.num_ranks; ++r) {
+            record_span(r, run.task, &run);
+            RankState& rank = rank_at(r);
+            for (int task = run.task; task < last; ++task) {
+                rank.done[static_cast<std::size_t>(task)] = 1;
+                ++rank.cursor[stream_of(task)];
+            }
+            rank.started[static_cast<std::size_t>(last)] =
+                now_ + section.entered[static_cast<std::size_t>(r)];
+        }
+        for (SpanRecord span : section.spans) {
+            span.task += shift;
+            span.begin += now_;
+            span.end += now_;
+            recorder_.add(span);
+        }
+        for (int task = section.first_task + 1; task < section.last_task; ++task) {
+            error_of_task_[static_cast<std::size_t>(task + shift)] =
+                error_of_task_[static_cast<std::size_t>(task)];
+        }
+        network_.add(section.after, section.before);
+        result_.events += section.events;
+        ++result_.sections;
+        ++result_.repeated_sections;
+        now_ += section.duration;
+        if (options_.progress)
+            options_.progress(static_cast<std::size_t>(last), program_.tasks.size());
+        end(run);
+        return collective_of(0, last);
     }
 
     // ---- results
 
     void record_arrow(int r, int task, int stage) {
-        const RunningOperation& run = operation_of(r, task);
+        const RunningCollective& run = collective_of(r, task);
         const auto slot = static_cast<std::size_t>(stage);
-        const RunningOperation::StageState& state = run.stages[slot];
-        const auto member = static_cast<std::size_t>(member_index(run, r));
+        const StageState& state = run.states[slot];
+        const auto member = static_cast<std::size_t>(run.member_index(r));
         const std::int32_t m = state.slowest[member];
         if (m < 0) return;
         const Message& message = run.operation.stages[slot].messages[static_cast<std::size_t>(m)];
@@ -409,43 +439,27 @@ class Simulation {
              .end = static_cast<double>(state.last[member]) * ps});
     }
 
+    // Of a collective: with the bytes that the rank sent and the path of the message it ended with.
     void record_span(int r, int task) {
-        const Task& t = task_at(task);
-        const Picoseconds begin = rank_at(r).started[static_cast<std::size_t>(task)];
-        Span span{.rank = r,
-                  .layer = t.layer,
-                  .micro_batch = t.micro_batch,
-                  .pass = t.pass,
-                  .phase = t.phase,
-                  .begin = static_cast<double>(begin) * ps,
-                  .duration = static_cast<double>(now_ - begin) * ps,
-                  .bottleneck = ""};
-        span.low = span.high = span.duration;
-        if (const auto* work = std::get_if<ComputeTask>(&t.work)) {
-            span.bytes = work->bytes;
-            span.flops = work->flops;
-        } else {
-            describe_collective(r, span);
-        }
-        result_.timeline.spans.push_back(std::move(span));
+        const bool compute = std::holds_alternative<ComputeTask>(task_at(task).work);
+        record_span(r, task, compute ? nullptr : left_);
     }
 
-    // Bytes that the rank sent, and the path of the message it ended with.
-    void describe_collective(int r, Span& span) const {
-        const RunningOperation& run = *last_operation_;
-        const int member = member_index(run, r);
-        for (std::size_t s = 0; s < run.stages.size(); ++s) {
-            const std::vector<Message>& messages = run.operation.stages[s].messages;
-            const auto at = static_cast<std::size_t>(member);
-            for (const std::int32_t m : run.stages[s].messages_of[at]) {
-                const Message& message = messages[static_cast<std::size_t>(m)];
-                if (message.from == member) span.bytes += message.bytes * byte;
-            }
-            const std::int32_t slowest = run.stages[s].slowest[at];
-            if (slowest >= 0) {
-                span.bottleneck = name(messages[static_cast<std::size_t>(slowest)].path_class);
+    void record_span(int r, int task, const RunningCollective* run) {
+        SpanRecord span{.rank = r,
+                        .task = task,
+                        .begin = rank_at(r).started[static_cast<std::size_t>(task)],
+                        .end = now_};
+        if (run != nullptr) {
+            const auto member = static_cast<std::size_t>(run->member_index(r));
+            span.bytes = run->sent[member];
+            for (std::size_t s = 0; s < run->operation.stages.size(); ++s) {
+                const std::int32_t m = run->states[s].slowest[member];
+                const std::vector<Message>& messages = run->operation.stages[s].messages;
+                if (m >= 0) span.bottleneck = messages[static_cast<std::size_t>(m)].path_class;
             }
         }
+        recorder_.add(span);
     }
 
     void check_all_done() const {
@@ -466,6 +480,8 @@ class Simulation {
             last = std::max(last, rank.finish);
         }
         result_.step = static_cast<double>(last) * ps;
+        result_.timeline.spans = recorder_.spans();
+        result_.phases = recorder_.phases();
         double error = 0.0;
         for (const double e : error_of_task_) error += e;
         result_.error_bound = error * second;
@@ -490,27 +506,28 @@ class Simulation {
         return std::move(result_);
     }
 
-    struct InFlight {
-        RunningOperation* run = nullptr;
-        std::int32_t stage = 0, message = 0;
-    };
-
     const Program& program_;
     const Topology& topology_;
     const SimulateOptions& options_;
+    PathTable paths_;
     Network network_;
+    Recorder recorder_;
     Picoseconds now_ = 0;
     std::uint64_t sequence_ = 0;
     std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
     std::array<std::vector<int>, kNumStreams> streams_;  // task numbers
     std::vector<RankState> ranks_;
-    std::vector<std::vector<std::unique_ptr<RunningOperation>>> operations_;  // [task][group]
-    const RunningOperation* last_operation_ = nullptr;  // that a rank is leaving
-    std::vector<InFlight> in_flight_;
-    std::vector<std::uint32_t> free_tags_;
+    std::vector<std::vector<RunningCollective*>> collectives_;  // [task][group], under way
+    std::vector<std::unique_ptr<RunningCollective>> slots_;
+    std::vector<std::uint32_t> free_slots_;
+    int num_running_ = 0;
+    const RunningCollective* left_ = nullptr;  // that a rank is leaving
+    std::vector<Path> open_paths_;
+    std::vector<Section> sections_;
+    Section section_;
+    Picoseconds section_begin_ = -1;
     std::vector<Delivery> deliveries_;
     std::vector<double> error_of_task_;  // seconds
-    std::size_t tasks_done_ = 0;
     SimulationResult result_;
 };
 
@@ -521,7 +538,13 @@ SimulationResult simulate(const Program& program, const Topology& topology,
     if (program.num_ranks != topology.num_ranks()) {
         throw std::logic_error("simulate: program and topology differ in ranks");
     }
-    return Simulation(program, topology, options).run();
+    try {
+        return Simulation(program, topology, options).run();
+    } catch (const DeadPath& dead) {
+        SimulationResult result;
+        result.unreachable = dead.where();
+        return result;
+    }
 }
 
 }  // namespace headway::sim

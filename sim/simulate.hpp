@@ -6,12 +6,13 @@
 
 #include <cstdint>
 #include <functional>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "models/vocab/program.hpp"
 #include "models/vocab/timeline.hpp"
 #include "sim/all_to_all.hpp"
+#include "sim/recorder.hpp"
 #include "sim/topology.hpp"
 
 namespace headway::sim {
@@ -20,7 +21,10 @@ struct SimulateOptions {
     // Completions on the same links within this fraction of the time that their traffic needs count
     // as one; 0: exact.
     double epsilon = 0.0;
-    bool trace = false;  // keep link use over time and who waited for whom
+    bool timeline = true;   // keep every span; without, only sums by phase
+    bool trace = false;     // keep who waited for whom, and link use over time
+    bool link_use = false;  // keep link use over time
+    bool repeat = true;  // sections that repeat exactly are simulated once (not with the two above)
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
 
@@ -38,7 +42,9 @@ struct LinkActivity {
 };
 
 struct SimulationResult {
-    Timeline timeline;  // names and seed are the caller's to fill in
+    std::optional<Unreachable> unreachable;  // the step cannot run; the rest is empty then
+    Timeline timeline;                       // names and seed are the caller's to fill in
+    std::vector<PhaseUse> phases;
     Seconds step;
     Seconds error_bound;  // of `step`: what batching may have moved, summed over collectives
     std::vector<Seconds> rank_finish;
@@ -46,9 +52,10 @@ struct SimulationResult {
     std::vector<LinkActivity> activity;
     std::vector<Arrow> arrows;
     std::int64_t messages = 0, instants = 0, events = 0;
+    int sections = 0, repeated_sections = 0;  // between rendezvous of all ranks
 };
 
-// Throws InputError when the program needs a dead link, std::logic_error when it cannot end.
+// Throws std::logic_error when the program cannot end.
 SimulationResult simulate(const Program& program, const Topology& topology,
                           const SimulateOptions& options = {});
 

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <stdexcept>
+#include <limits>
+#include <utility>
 
 #include "models/vocab/error.hpp"
 
@@ -40,6 +41,15 @@ void check(const Cluster& c) {
     }
 }
 
+// A GPU with several NICs of its own sees them as one NIC of their sum.
+Cluster with_merged_nics(Cluster c) {
+    if (c.fabric && c.fabric->nics_per_node > c.gpus_per_node) {
+        c.fabric->nic = c.fabric->nic * c.fabric->nics_per_node / c.gpus_per_node;
+        c.fabric->nics_per_node = c.gpus_per_node;
+    }
+    return c;
+}
+
 // splitmix64 finaliser.
 std::uint64_t mix(std::uint64_t x) {
     x += 0x9E3779B97F4A7C15ULL;
@@ -50,9 +60,10 @@ std::uint64_t mix(std::uint64_t x) {
 
 }  // namespace
 
-Topology::Topology(const Cluster& cluster, std::uint64_t ecmp_seed)
-    : cluster_(cluster), ecmp_seed_(ecmp_seed) {
-    check(cluster);
+Topology::Topology(const Cluster& given, std::uint64_t ecmp_seed)
+    : cluster_(with_merged_nics(given)), ecmp_seed_(ecmp_seed) {
+    check(cluster_);
+    const Cluster& cluster = cluster_;
     const int ranks = cluster.num_ranks();
     const auto speed = [](Bandwidth b) { return b.in(kBytesPerSecond); };
     const double nvlink = cluster.nvlink ? speed(cluster.nvlink->bandwidth) : 0.0;
@@ -64,7 +75,6 @@ Topology::Topology(const Cluster& cluster, std::uint64_t ecmp_seed)
         per_switch > 0 ? cluster.num_nodes * divide_up(cluster.gpus_per_node, per_switch) : 0;
     const Fabric fabric = cluster.fabric.value_or(Fabric{});
     const int num_nics = cluster.fabric ? cluster.num_nodes * fabric.nics_per_node : 0;
-    // GPUs with several NICs of their own see them as one NIC of their sum.
     const double nic = speed(fabric.nic);
     int num_leaves = 0;
     double trunk = 0.0;
@@ -224,18 +234,29 @@ Path Topology::path(int source, int destination) const {
     return path;
 }
 
+DeadPath::DeadPath(Unreachable what)
+    : std::runtime_error(fmt::format("rank {} cannot reach rank {}: link {} is dead", what.source,
+                                     what.destination, what.link)),
+      where_(std::move(what)) {}
+
 Path Topology::live_path(int source, int destination) const {
     const Path path = this->path(source, destination);
     for (const std::uint32_t l : path.span()) {
         if (capacity_[l] > 0.0) continue;
-        throw InputError(InputProblem{
-            .where = "cluster " + cluster_.name,
-            .found = fmt::format("rank {} cannot reach rank {}: link {} is dead", source,
-                                 destination, link_name(l)),
-            .accepted = "traffic over live links only",
-            .hint = "remove the override of the link, or take the ranks out of the job"});
+        throw DeadPath({.source = source, .destination = destination, .link = link_name(l)});
     }
     return path;
+}
+
+double Topology::relay_share() const {
+    if (!cluster_.fabric || !cluster_.fabric->rails || !cluster_.nvlink) return 0.0;
+    const Fabric& f = *cluster_.fabric;
+    double slowest = std::numeric_limits<double>::infinity();
+    for (const LinkKind kind : {LinkKind::nvlink_up, LinkKind::nvlink_down}) {
+        for (int r = 0; r < num_ranks(); ++r) slowest = std::min(slowest, capacity_[link(kind, r)]);
+    }
+    const int others = std::max(1, f.nics_per_node - 1);
+    return slowest > 0.0 ? others * f.nic.in(kBytesPerSecond) / slowest : 1.0;
 }
 
 bool Topology::is_symmetric() const {

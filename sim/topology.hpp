@@ -3,10 +3,10 @@
 //   nvlink_up:R, nvlink_down:R        NVLink ports of rank R, into and out of the NVSwitch
 //   pcie_up:R, pcie_down:R            PCIe link of rank R
 //   pcie_root_up:S, pcie_root_down:S  uplink of PCIe switch S (S counts over all nodes)
-//   nic_up:N, nic_down:N              NIC N (N = node * nics_per_node + i)
+//   nic_up:N, nic_down:N              NIC N (N = node * nics_per_node + i); all NICs of a GPU that
+//                                     has several are one
 //   leaf_up:L, leaf_down:L            all uplinks of leaf L as one pipe (ideal spraying); with
-//   rails
-//                                     L = group * nics_per_node + rail
+//                                     rails L = group * nics_per_node + rail
 //   leaf_up:L.U, leaf_down:L.U        uplink U of leaf L (ecmp spraying)
 // In an override "nic:3" means both directions of NIC 3, "leaf:0" every uplink of leaf 0.
 #pragma once
@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -43,15 +44,36 @@ inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
 
 // The links of one message, in order. Empty: the message stays on its rank.
 struct Path {
-    std::array<std::uint32_t, 8> links{};
-    int size = 0;
+    std::array<std::uint32_t, 6> links{};
+    std::int16_t size = 0;
+    std::int16_t skip = 0;  // so many leading links are known never to slow the message down
 
     void add(std::uint32_t link) { links[static_cast<std::size_t>(size++)] = link; }
+    // The links that it competes for.
+    std::span<const std::uint32_t> shared() const&& = delete;
+    std::span<const std::uint32_t> shared() const& {
+        return {links.data() + skip, static_cast<std::size_t>(size - skip)};
+    }
     // Not of a temporary: a range-for over it would outlive the path.
     std::span<const std::uint32_t> span() const&& = delete;
     std::span<const std::uint32_t> span() const& {
         return {links.data(), static_cast<std::size_t>(size)};
     }
+};
+
+// Traffic that cannot be delivered: a result of a cluster with dead links, not an error in it.
+struct Unreachable {
+    int source = 0, destination = 0;  // ranks
+    std::string link;
+};
+
+class DeadPath : public std::runtime_error {
+  public:
+    explicit DeadPath(Unreachable what);
+    const Unreachable& where() const { return where_; }
+
+  private:
+    Unreachable where_;
 };
 
 class Topology {
@@ -68,8 +90,11 @@ class Topology {
     LinkKind kind(std::uint32_t link) const;
 
     Path path(int source, int destination) const;
-    // The same, and InputError with the pair and the link if one of them is dead.
+    // The same; throws DeadPath if one of them is dead.
     Path live_path(int source, int destination) const;
+    // The largest fraction of an NVLink port that traffic from or to the NICs of other GPUs of the
+    // node can take: what those NICs can carry together over the port's bandwidth.
+    double relay_share() const;
 
     // True if any rank can be mapped on any other with all links: full leaves and domains, ideal
     // spraying, no overrides. Then one rank's flows stand for everybody's in a uniform exchange.

@@ -1,6 +1,7 @@
 #include "models/cost/program.hpp"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <variant>
 
@@ -12,7 +13,7 @@ namespace {
 // What a layer's draw means: traffic of every group, and the phases of every rank with its own rows
 // (dense layers, and layers whose routing stays on the rank: one entry for all).
 struct LayerDraw {
-    std::vector<DrawnGroup> groups;
+    const std::vector<DrawnGroup>* groups = nullptr;
     std::vector<LayerWork> ranks;
 
     const std::vector<PhaseWork>& phases(Pass pass) const {
@@ -66,9 +67,10 @@ class ProgramBuilder {
     Program build() {
         const int all = scenario_.model.num_layers;
         const int layers = options_.num_layers > 0 ? std::min(options_.num_layers, all) : all;
+        std::map<int, std::vector<std::vector<DrawnGroup>>> drawn;  // [draw][layer]
         for (micro_batch_ = 0; micro_batch_ < workload_.num_micro_batches; ++micro_batch_) {
-            std::vector<std::vector<DrawnGroup>> draws;
-            for (int i = 0; i < layers; ++i) draws.push_back(draw(i));
+            std::vector<std::vector<DrawnGroup>>& draws = drawn[draw_of(micro_batch_)];
+            for (int i = static_cast<int>(draws.size()); i < layers; ++i) draws.push_back(draw(i));
             run_outer(workload_.before, Pass::forward);
             for (int i = 0; i < layers; ++i)
                 run_layer(layer_draw(i, draws[static_cast<std::size_t>(i)]), i, Pass::forward);
@@ -79,6 +81,9 @@ class ProgramBuilder {
                 if (micro_batch_ + 1 == workload_.num_micro_batches) reduce_bucket(i, layers);
             }
             run_outer(workload_.before, Pass::backward);
+            if (options_.num_draws > 0) continue;
+            pricer_.forget_draws();
+            drawn.clear();
         }
         --micro_batch_;
         run_update();
@@ -86,18 +91,22 @@ class ProgramBuilder {
     }
 
   private:
+    int draw_of(int micro_batch) const {
+        return options_.num_draws > 0 ? micro_batch % options_.num_draws : micro_batch;
+    }
+
     std::vector<DrawnGroup> draw(int layer) const {
         std::vector<DrawnGroup> groups;
         const int n = pricer_.layout().group_size;
         if (n == 1 || layer < scenario_.model.num_dense_layers) return groups;
-        const int sample = options_.sample * workload_.num_micro_batches + micro_batch_;
+        const int sample = options_.sample * workload_.num_micro_batches + draw_of(micro_batch_);
         for (int g = 0; g < program_.num_ranks / n; ++g)
             groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
         return groups;
     }
 
     LayerDraw layer_draw(int layer, const std::vector<DrawnGroup>& groups) const {
-        LayerDraw result{.groups = groups};
+        LayerDraw result{.groups = &groups, .ranks = {}};
         if (groups.empty()) {
             result.ranks.push_back(alike_layer(layer));
             return result;
@@ -163,7 +172,7 @@ class ProgramBuilder {
                 pricer_.count_exchange_task(*counts);
         } else {
             add(phase.phase, pass, layer, Stream::communication, std::move(after), chunk).work =
-                pricer_.exchange_task(phase, draw.groups, fraction);
+                pricer_.exchange_task(phase, *draw.groups, fraction);
         }
     }
 

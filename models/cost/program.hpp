@@ -13,6 +13,8 @@ namespace headway {
 struct ProgramOptions {
     int sample = 0;      // which draw of the routing
     int num_layers = 0;  // > 0: only the first so many layers; 0: all
+    // Distinct draws of the routing: micro-batch m uses draw m mod num_draws; 0: one each.
+    int num_draws = 0;
 };
 
 Program build_program(const Scenario& scenario, const Plan& plan, const Profile& profile,

@@ -78,8 +78,7 @@ void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int grou
 }
 
 ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
-                                       const std::vector<DrawnGroup>& groups,
-                                       double fraction) const {
+                                       const std::vector<DrawnGroup>& groups, double fraction) {
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
     const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
@@ -97,9 +96,9 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     // again.
     const bool reverse = (phase.phase == Phase::combine) != (phase.pass == Pass::backward);
     const auto add_stage = [&](auto select, const PathBytes& mean) {
-        ExchangeStage stage;
+        ExchangeStage stage{.transposed = reverse};
         for (const DrawnGroup& group : groups)
-            stage.matrices.push_back(bytes_of(select(group), reverse, fraction));
+            stage.matrices.push_back(bytes_of(select(group), fraction));
         fit_stage(stage, scale(mean), work.group_size);
         task.stages.push_back(std::move(stage));
     };
@@ -133,16 +132,18 @@ const LayerWork& TaskPricer::moe_layer_of_workload() const {
                          [](const LayerWork& l) { return l.is_moe; });
 }
 
-std::shared_ptr<const TrafficMatrix> TaskPricer::bytes_of(const TrafficMatrix& copies, bool reverse,
-                                                          double fraction) const {
+std::shared_ptr<const TrafficMatrix> TaskPricer::bytes_of(const TrafficMatrix& copies,
+                                                          double fraction) {
+    std::shared_ptr<const TrafficMatrix>& kept = bytes_[{&copies, fraction}];
+    if (kept) return kept;
     const double width = layout_.width * bytes_per_element(scenario_.model.dtype);
-    TrafficMatrix bytes = reverse ? copies.transposed() : copies;
+    TrafficMatrix bytes = copies;
     for (std::int64_t& b : bytes.bytes) b = std::llround(static_cast<double>(b) * width * fraction);
-    return std::make_shared<const TrafficMatrix>(std::move(bytes));
+    return kept = std::make_shared<const TrafficMatrix>(std::move(bytes));
 }
 
 // HP's equal split: the same bytes to every peer it serves.
-ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) const {
+ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) {
     ExchangeStage stage;
     const int heads = std::get<HeadParallel>(plan_.layer).num_heads;
     const std::int64_t tokens = scenario_.batch.tokens_per_rank();
@@ -152,10 +153,16 @@ ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) 
             std::llround(static_cast<double>(tokens) * heads / work.group_size * sub_token);
         return stage;
     }
+    std::shared_ptr<const TrafficMatrix>& kept = head_bytes_[fraction];
+    if (kept) {
+        stage.matrices.push_back(kept);
+        return stage;
+    }
     TrafficMatrix bytes = head_scatter_copies(
         std::vector<std::int64_t>(static_cast<std::size_t>(work.group_size), tokens), heads);
     for (std::int64_t& b : bytes.bytes) b = std::llround(static_cast<double>(b) * sub_token);
-    stage.matrices.push_back(std::make_shared<const TrafficMatrix>(std::move(bytes)));
+    kept = std::make_shared<const TrafficMatrix>(std::move(bytes));
+    stage.matrices.push_back(kept);
     return stage;
 }
 

@@ -3,7 +3,9 @@
 // models/cost.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "models/cost/price.hpp"
@@ -26,8 +28,10 @@ class TaskPricer {
     // chunks.
     ComputeTask compute_task(const std::vector<const PhaseWork*>& ranks, double fraction) const;
     // `groups`: the draw of every group of the world; unused for HP's equal split.
+    // Tasks of the same draw share its matrices: `groups` must live until forget_draws().
     ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>& groups,
-                               double fraction) const;
+                               double fraction);
+    void forget_draws() { bytes_.clear(); }
     ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
     ReduceTask reduce_task(const ReduceWork& work, double share);
 
@@ -36,9 +40,8 @@ class TaskPricer {
     void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const;
     PathBytes mean_bytes(bool second_stage) const;
     const LayerWork& moe_layer_of_workload() const;
-    std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, bool reverse,
-                                                  double fraction) const;
-    ExchangeStage head_stage(const ExchangeWork& work, double fraction) const;
+    std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, double fraction);
+    ExchangeStage head_stage(const ExchangeWork& work, double fraction);
 
     const Scenario& scenario_;
     const Plan& plan_;
@@ -46,6 +49,8 @@ class TaskPricer {
     const Workload& workload_;
     ExpertLayout layout_;
     PriceBook book_;
+    std::map<double, std::shared_ptr<const TrafficMatrix>> head_bytes_;  // by fraction
+    std::map<std::pair<const TrafficMatrix*, double>, std::shared_ptr<const TrafficMatrix>> bytes_;
 };
 
 }  // namespace headway

@@ -43,6 +43,7 @@ enum class ExchangeAlgorithm {
 struct ExchangeStage {
     std::vector<std::shared_ptr<const TrafficMatrix>>
         matrices;                    // one, or [num_groups]; null: uniform
+    bool transposed = false;         // the matrices are read [destination, source]
     std::int64_t uniform_bytes = 0;  // per ordered pair, when there is no matrix
     Seconds latency;                 // before the first byte of this stage arrives
     // Achieved fraction of each path class's link bandwidth at this stage's message sizes, from the

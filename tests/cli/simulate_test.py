@@ -123,20 +123,21 @@ class Simulate(unittest.TestCase):
         )
         self.expect_bad_input("simulate", SCENARIO, "--epsilon", "-1", fragment="--epsilon")
 
-    def test_a_dead_link_is_an_error_that_names_it(self):
+    def test_a_dead_link_is_a_negative_result_that_names_it(self):
         matrix, cluster = self.folder / "m.csv", self.folder / "c.yaml"
         matrix.write_text("0,1,1,1\n1,0,1,1\n1,1,0,1\n1,1,1,0\n")
         cluster.write_text(
             self.cluster_text("link_overrides: [{link: nvlink_down:2, bandwidth_factor: 0}]\n")
         )
-        self.expect_bad_input(
-            "alltoall",
-            "--matrix",
-            matrix,
-            "--cluster",
-            cluster,
-            fragment="rank 0 cannot reach rank 2: link nvlink_down:2 is dead",
-        )
+        words = ("alltoall", "--matrix", matrix, "--cluster", cluster)
+        result = headway(*words)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        because = "rank 0 cannot reach rank 2: link nvlink_down:2 is dead"
+        self.assertIn(because, result.stdout)
+        answer = json.loads(headway(*words, "--format", "json").stdout)
+        self.assertFalse(answer["feasible"])
+        self.assertEqual(answer["infeasible_because"], because)
+        self.assertEqual(answer["unreachable"]["link"], "nvlink_down:2")
 
 
 if __name__ == "__main__":

@@ -140,10 +140,24 @@ TEST(Topology, ADeadPathNamesThePairAndTheLink) {
     Cluster c = four_nodes();
     c.link_overrides = {{.link = "nic_down:6", .bandwidth_factor = 0.0}};
     const Topology t(c);
-    const std::string error = error_of([&] { (void)t.live_path(1, 6); });
-    EXPECT_NE(error.find("rank 1 cannot reach rank 6: link nic_down:6 is dead"), std::string::npos)
-        << error;
+    try {
+        (void)t.live_path(1, 6);
+        FAIL() << "a path over a dead link";
+    } catch (const DeadPath& e) {
+        EXPECT_STREQ(e.what(), "rank 1 cannot reach rank 6: link nic_down:6 is dead");
+        EXPECT_EQ(e.where().link, "nic_down:6");
+    }
     EXPECT_EQ(t.live_path(1, 5).size, 2);
+}
+
+// Two NICs of B for each GPU are one NIC of 2 B.
+TEST(Topology, AGpuSeesItsNicsAsOne) {
+    Cluster c = four_nodes();
+    c.fabric->nics_per_node = 8;
+    const Topology t(c);
+    EXPECT_EQ(path_names(t, 1, 6), (Names{"nic_up:1", "nic_down:6"}));
+    EXPECT_DOUBLE_EQ(capacity_of(t, "nic_up:1"), 2 * 50e9);
+    EXPECT_DOUBLE_EQ(capacity_of(t, "leaf_up:0"), 400e9);
 }
 
 TEST(Topology, NodesWithoutFabricAreAnError) {

@@ -1,0 +1,50 @@
+// RunningCollective: an Operation under way: which members have entered a stage, which messages are
+// still missing, and when each member's last one came. Plain state; the simulation moves it on.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "sim/network.hpp"
+#include "sim/operation.hpp"
+
+namespace headway::sim {
+
+struct StageState {
+    std::vector<std::uint8_t> armed;     // [member]
+    std::vector<int> pending;            // [member] messages to and from it
+    std::vector<Picoseconds> last;       // [member] latest delivery
+    std::vector<std::int32_t> slowest;   // [member] the message of that delivery, or -1
+    std::vector<Picoseconds> begin;      // [message]; only with traces
+    std::vector<std::int32_t> first_of;  // [member + 1] into `ids`: its messages
+    std::vector<std::int32_t> ids;
+    int num_armed = 0, num_pending = 0;
+
+    std::span<const std::int32_t> messages_of(std::size_t member) const {
+        return {ids.data() + first_of[member],
+                static_cast<std::size_t>(first_of[member + 1] - first_of[member])};
+    }
+};
+
+struct RunningCollective {
+    Operation operation;
+    std::vector<StageState> states;         // of each stage; may be longer
+    std::vector<double> sent;               // [member] bytes
+    std::optional<Network::Opened> opened;  // in the network
+    int members_done = 0;
+    int task = 0, group = 0;
+    std::uint32_t slot = 0;  // its number among those under way
+    double decoupling_error = 0.0;
+
+    int num_stages() const { return static_cast<int>(operation.stages.size()); }
+    int member_index(int rank) const;
+    bool is_rendezvous() const;  // one stage without messages: all leave together
+};
+
+// Spells out `task` for `group` into `c`, whose memory is used again.
+void begin_collective(const Task& task, int group, const PathTable& paths, double epsilon,
+                      bool trace, RunningCollective& c);
+
+}  // namespace headway::sim

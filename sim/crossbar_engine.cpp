@@ -1,0 +1,277 @@
+#include "sim/crossbar_engine.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+
+#include "sim/row_kernels.hpp"
+
+namespace headway::sim {
+namespace {
+
+constexpr double kPerSecond = 1e12;  // picoseconds in a second
+constexpr double kFrozen = -1e18;    // unfrozen flows of a frozen port: stays below nought
+constexpr double kTie = 0.5;         // picoseconds: the resolution of time
+
+int padded(std::ptrdiff_t count) {
+    const auto width = 2 * kRowWidth;
+    return (static_cast<int>(count) + width - 1) / width * width;
+}
+
+}  // namespace
+
+CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vector<bool>& is_up,
+                               double epsilon)
+    : epsilon_(epsilon) {
+    const auto ups = std::ranges::count(is_up, true);
+    num_ups_ = padded(ups);
+    num_downs_ = padded(static_cast<std::ptrdiff_t>(is_up.size()) - ups);
+    const auto ports = static_cast<std::size_t>(num_ups_ + num_downs_);
+    const auto bundles = static_cast<std::size_t>(num_ups_) * static_cast<std::size_t>(num_downs_);
+    for (auto* values :
+         {&flows_, &residual_, &unfrozen_, &level_, &inverse_, &outstanding_, &misplaced_}) {
+        values->assign(ports, 0.0);
+    }
+    capacity_.assign(ports, 1.0);
+    candidate_.assign(ports, kNoCandidate);
+    int up = 0, down = num_ups_;
+    for (std::size_t l = 0; l < capacity.size(); ++l) {
+        assert(capacity[l] > 0.0);
+        port_of_.push_back(static_cast<std::size_t>(is_up[l] ? up++ : down++));
+        capacity_[port_of_.back()] = capacity[l] / kPerSecond;
+    }
+    by_up_.assign(bundles, 0);
+    by_down_.assign(bundles, 0);
+    served_.assign(bundles, 0.0);
+    next_mark_.assign(bundles, kNoCandidate);
+    first_.assign(bundles, kNone);
+    row_least_.assign(static_cast<std::size_t>(num_ups_), kNoCandidate);
+}
+
+void CrossbarEngine::count(std::int32_t bundle, int change) {
+    const std::size_t up = up_of(bundle), down = down_of(bundle);
+    by_up_[static_cast<std::size_t>(bundle)] += change;
+    by_down_[(down - static_cast<std::size_t>(num_ups_)) * static_cast<std::size_t>(num_ups_) +
+             up] += change;
+    flows_[up] += change;
+    flows_[down] += change;
+}
+
+std::uint32_t CrossbarEngine::start(std::span<const std::uint32_t> links, double bytes) {
+    assert(links.size() == 2);
+    const std::size_t up = port_of_[links[0]], down = port_of_[links[1]];
+    const auto flow = static_cast<std::uint32_t>(all_.size());
+    const auto bundle =
+        static_cast<std::int32_t>(up) * num_downs_ + static_cast<std::int32_t>(down) - num_ups_;
+    all_.push_back({.mark = bytes, .bytes = bytes, .bundle = bundle});
+    started_.push_back(flow);
+    started_at_.push_back(now_);
+    count(bundle, +1);
+    for (const std::size_t p : {up, down}) {
+        outstanding_[p] += bytes;
+        longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
+    }
+    ++num_active_;
+    solved_ = collected_ = false;
+    return flow;
+}
+
+Picoseconds CrossbarEngine::window() const {
+    return static_cast<Picoseconds>(std::llround(epsilon_ * longest_));
+}
+
+void CrossbarEngine::update_window() {
+    longest_ = 0.0;
+    for (std::size_t p = 0; p < capacity_.size(); ++p) {
+        longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
+    }
+    window_ = epsilon_ * longest_;
+}
+
+void CrossbarEngine::serve_until_now() {
+    if (now_ == served_until_) return;
+    const Grid grid{.rows = num_ups_,
+                    .stride = num_downs_,
+                    .served = served_.data(),
+                    .up = level_.data(),
+                    .down = level_.data() + num_ups_};
+    serve(grid, static_cast<double>(now_ - served_until_));
+    served_until_ = now_;
+}
+
+// Progressive filling: the port with the least level freezes its flows; what they use is taken from
+// the ports at their other ends.
+void CrossbarEngine::fill() {
+    const auto ports = static_cast<std::size_t>(num_ups_ + num_downs_);
+    for (std::size_t p = 0; p < ports; ++p) {
+        residual_[p] = capacity_[p];
+        unfrozen_[p] = flows_[p];
+        candidate_[p] = flows_[p] > 0.0 ? capacity_[p] / flows_[p] : kNoCandidate;
+        level_[p] = -1.0;
+    }
+    double level = 0.0;
+    while (true) {
+        const int port = argmin(candidate_.data(), num_ups_ + num_downs_);
+        const auto p = static_cast<std::size_t>(port);
+        if (candidate_[p] == kNoCandidate) break;
+        level = std::max(level, candidate_[p]);  // rounding must not break the order
+        level_[p] = level;
+        candidate_[p] = kNoCandidate;
+        unfrozen_[p] = kFrozen;
+        const auto ups = static_cast<std::size_t>(num_ups_);
+        if (port < num_ups_) {
+            freeze_row(&by_up_[p * static_cast<std::size_t>(num_downs_)], level, 0, num_downs_,
+                       &residual_[ups], &unfrozen_[ups], &candidate_[ups]);
+        } else {
+            freeze_row(&by_down_[(p - ups) * ups], level, 0, num_ups_, residual_.data(),
+                       unfrozen_.data(), candidate_.data());
+        }
+    }
+    // A port that never froze is no bottleneck: all its flows froze at their other end.
+    for (std::size_t p = 0; p < ports; ++p) {
+        if (level_[p] < 0.0) level_[p] = level;
+        inverse_[p] = level_[p] > 0.0 ? 1.0 / level_[p] : 0.0;
+    }
+}
+
+// New flows get their place on their bundle's clock, made good for the time since they started.
+void CrossbarEngine::place_starts() {
+    for (std::size_t k = 0; k < started_.size(); ++k) {
+        Flow& flow = all_[started_[k]];
+        const auto b = static_cast<std::size_t>(flow.bundle);
+        const double waited = rate(flow.bundle) * static_cast<double>(now_ - started_at_[k]);
+        misplaced_[up_of(flow.bundle)] += waited;
+        misplaced_[down_of(flow.bundle)] += waited;
+        flow.mark = std::max(served_[b] + flow.bytes - waited, 0.0);
+        flow.next = first_[b];
+        first_[b] = static_cast<std::int32_t>(started_[k]);
+        next_mark_[b] = std::min(next_mark_[b], flow.mark);
+    }
+    started_.clear();
+    started_at_.clear();
+}
+
+void CrossbarEngine::solve() {
+    if (solved_) return;
+    serve_until_now();
+    if (!started_.empty()) update_window();
+    fill();
+    place_starts();
+    solved_ = true;
+}
+
+void CrossbarEngine::collect_bundle(std::int32_t bundle, double last) {
+    const auto b = static_cast<std::size_t>(bundle);
+    const double slowness = std::max(inverse_[up_of(bundle)], inverse_[down_of(bundle)]);
+    for (std::int32_t f = first_[b]; f != kNone; f = all_[static_cast<std::size_t>(f)].next) {
+        const double time = (all_[static_cast<std::size_t>(f)].mark - served_[b]) * slowness;
+        if (time <= last) batch_.push_back({f, time});
+    }
+}
+
+void CrossbarEngine::collect_batch() {
+    if (num_active_ == 0 || collected_) return;
+    solve();
+    serve_until_now();
+    batch_.clear();
+    const auto ups = static_cast<std::size_t>(num_ups_);
+    const Grid grid{.rows = num_ups_,
+                    .stride = num_downs_,
+                    .served = served_.data(),
+                    .next = next_mark_.data(),
+                    .up = inverse_.data(),
+                    .down = inverse_.data() + ups};
+    const double first = earliest(grid, row_least_.data());
+    const double last = first + std::max(kTie, window_);
+    for (int u = 0; u < num_ups_; ++u) {
+        if (row_least_[static_cast<std::size_t>(u)] > last) continue;
+        const double up = inverse_[static_cast<std::size_t>(u)];
+        for (int d = 0; d < num_downs_; ++d) {
+            const auto b = static_cast<std::size_t>(u * num_downs_ + d);
+            if (next_mark_[b] == kNoCandidate) continue;
+            const double slow = std::max(up, inverse_[ups + static_cast<std::size_t>(d)]);
+            if ((next_mark_[b] - served_[b]) * slow <= last) {
+                collect_bundle(static_cast<std::int32_t>(b), last);
+            }
+        }
+    }
+    double weight = 0.0, weighted = 0.0;
+    for (const Pending& p : batch_) {
+        const double level = rate(all_[static_cast<std::size_t>(p.flow)].bundle);
+        weight += level;
+        weighted += level * (p.time - first);
+    }
+    // Centred, so that bytes sent too early and too late cancel.
+    batch_time_ = static_cast<double>(now_) + first + weighted / weight;
+    for (Pending& p : batch_) p.time += static_cast<double>(now_);
+    collected_ = true;
+}
+
+void CrossbarEngine::drop_done(std::int32_t bundle) {
+    const auto b = static_cast<std::size_t>(bundle);
+    std::int32_t* link = &first_[b];
+    double least = kNoCandidate;
+    while (*link != kNone) {
+        Flow& flow = all_[static_cast<std::size_t>(*link)];
+        if (flow.mark < 0.0) {
+            *link = flow.next;
+            continue;
+        }
+        least = std::min(least, flow.mark);
+        link = &flow.next;
+    }
+    next_mark_[b] = least;
+    if (first_[b] == kNone) served_[b] = 0.0;
+}
+
+void CrossbarEngine::finish_batch(std::vector<Completion>& done) {
+    serve_until_now();
+    for (const Pending& p : batch_) {
+        Flow& flow = all_[static_cast<std::size_t>(p.flow)];
+        const double moved = rate(flow.bundle) * std::abs(p.time - batch_time_);
+        for (const std::size_t port : {up_of(flow.bundle), down_of(flow.bundle)}) {
+            misplaced_[port] += moved;
+            outstanding_[port] -= flow.bytes;
+        }
+        flow.mark = -1.0;
+        count(flow.bundle, -1);
+        done.push_back(
+            {static_cast<std::uint32_t>(p.flow), static_cast<Picoseconds>(std::llround(p.time))});
+    }
+    std::int32_t last = kNone;  // flows of a bundle stand together
+    for (const Pending& p : batch_) {
+        const std::int32_t bundle = all_[static_cast<std::size_t>(p.flow)].bundle;
+        if (bundle != last) drop_done(bundle);
+        last = bundle;
+    }
+    num_active_ -= batch_.size();
+    batch_.clear();
+    solved_ = collected_ = false;
+    ++num_instants_;
+}
+
+Picoseconds CrossbarEngine::next_completion() {
+    if (num_active_ == 0) return kNever;
+    collect_batch();
+    return std::max(now_, static_cast<Picoseconds>(std::llround(batch_time_)));
+}
+
+void CrossbarEngine::advance(Picoseconds time, std::vector<Completion>& done) {
+    while (true) {
+        const Picoseconds next = next_completion();
+        if (next == kNever || next > time) break;
+        now_ = next;
+        finish_batch(done);
+    }
+    now_ = std::max(now_, time);
+}
+
+double CrossbarEngine::remaining(std::uint32_t flow) {
+    serve_until_now();
+    const Flow& f = all_[flow];
+    if (f.mark < 0.0) return -1.0;
+    const bool waits = std::ranges::find(started_, flow) != started_.end();
+    return waits ? f.bytes : std::max(f.mark - served_[static_cast<std::size_t>(f.bundle)], 0.0);
+}
+
+}  // namespace headway::sim

@@ -1,0 +1,57 @@
+// Recorder: what every rank did when, while a step is simulated: sums by phase always, spans if the
+// timeline is wanted.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "models/vocab/program.hpp"
+#include "models/vocab/timeline.hpp"
+#include "sim/flow_engine.hpp"
+
+namespace headway::sim {
+
+struct SpanRecord {
+    std::int32_t rank = 0, task = 0;
+    Picoseconds begin = 0, end = 0;
+    double bytes = 0.0;                      // sent, of collectives
+    PathClass bottleneck = PathClass::self;  // path of the message it ended with; self: none
+};
+
+// One phase in one pass, summed over the step.
+struct PhaseUse {
+    Phase phase = Phase::embed;
+    Pass pass = Pass::forward;
+    int count = 0;              // executions on a rank
+    std::vector<Seconds> time;  // [rank]
+    std::vector<Bytes> bytes;   // [rank] sent, or moved through memory
+};
+
+class Recorder {
+  public:
+    Recorder(const Program& program, bool keep_spans);
+
+    void add(const SpanRecord& span);
+    // From here on spans are also kept apart, until taken.
+    void begin_section();
+    std::vector<SpanRecord> take_section();
+
+    std::vector<PhaseUse> phases() const;
+    std::vector<Span> spans() const;
+
+  private:
+    struct Sums {
+        int count = 0;
+        std::vector<Picoseconds> time;  // [rank]
+        std::vector<double> bytes;      // [rank]
+    };
+    Bytes bytes_of(const SpanRecord& span) const;
+
+    const Program& program_;
+    bool keep_spans_ = false, in_section_ = false;
+    std::vector<SpanRecord> spans_, section_;
+    std::array<std::array<Sums, static_cast<std::size_t>(kNumPhases)>, 3> sums_;
+};
+
+}  // namespace headway::sim

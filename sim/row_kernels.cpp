@@ -1,0 +1,117 @@
+#include "sim/row_kernels.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+// NOTE: the kernels below round the same with and without AVX (no fused multiply-add), so results
+// do not depend on the machine that runs them.
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define HEADWAY_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define HEADWAY_CLONES
+#endif
+
+namespace headway::sim {
+namespace {
+
+constexpr int kWidth = kRowWidth;
+
+using Doubles = double __attribute__((vector_size(8 * kWidth)));
+using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
+using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
+
+}  // namespace
+
+HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first, int last,
+                               double* residual, double* unfrozen, double* candidate) {
+    const Doubles none = Doubles{} + kNoCandidate;
+    for (int m = first; m < last; m += kWidth) {
+        Ints counts;
+        Doubles left, flows;
+        std::memcpy(&counts, row + m, sizeof counts);
+        std::int64_t any[kWidth / 2];
+        std::memcpy(any, row + m, sizeof any);
+        if ((any[0] | any[1] | any[2] | any[3]) == 0) continue;  // rows get sparse
+        std::memcpy(&left, residual + m, sizeof left);
+        std::memcpy(&flows, unfrozen + m, sizeof flows);
+        const Doubles frozen = __builtin_convertvector(counts, Doubles);
+        flows -= frozen;
+        left -= level * frozen;
+        const Doubles share = flows > 0.0 ? left / flows : none;
+        std::memcpy(residual + m, &left, sizeof left);
+        std::memcpy(unfrozen + m, &flows, sizeof flows);
+        std::memcpy(candidate + m, &share, sizeof share);
+    }
+}
+
+// The first index of the least value. Two accumulators hide the latency of the comparison.
+HEADWAY_CLONES int argmin(const double* value, int size) {
+    Doubles least[2] = {Doubles{} + 2.0 * kNoCandidate, Doubles{} + 2.0 * kNoCandidate};
+    Longs where[2] = {}, index[2] = {{0, 1, 2, 3, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 14, 15}};
+    for (int m = 0; m < size; m += 2 * kWidth) {
+        for (int k = 0; k < 2; ++k) {
+            Doubles v;
+            std::memcpy(&v, value + m + k * kWidth, sizeof v);
+            const Longs less = v < least[k];
+            least[k] = less ? v : least[k];
+            where[k] = less ? index[k] : where[k];
+            index[k] += 2 * kWidth;
+        }
+    }
+    double best = least[0][0];
+    std::int64_t best_index = where[0][0];
+    for (int k = 0; k < 2 * kWidth; ++k) {
+        const double v = least[k / kWidth][k % kWidth];
+        const std::int64_t i = where[k / kWidth][k % kWidth];
+        const bool better = v < best || (v == best && i < best_index);
+        best = better ? v : best;
+        best_index = better ? i : best_index;
+    }
+    return static_cast<int>(best_index);
+}
+
+// NOTE: a link without traffic has inverse 0, and a bundle without messages a next mark of
+// kNoCandidate, which no clock reaches.
+HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {
+    double best = kNoCandidate;
+    for (int u = 0; u < g.rows; ++u) {
+        const Doubles row = Doubles{} + g.up[u];
+        Doubles least = Doubles{} + kNoCandidate;
+        for (int d = 0; d < g.stride; d += kWidth) {
+            const std::size_t at =
+                static_cast<std::size_t>(u) * static_cast<std::size_t>(g.stride) +
+                static_cast<std::size_t>(d);
+            Doubles next, served, down;
+            std::memcpy(&next, g.next + at, sizeof next);
+            std::memcpy(&served, g.served + at, sizeof served);
+            std::memcpy(&down, g.down + d, sizeof down);
+            const Doubles slow = row > down ? row : down;
+            const Doubles time = (next - served) * slow;
+            const Doubles valid = next < kNoCandidate ? time : Doubles{} + kNoCandidate;
+            least = valid < least ? valid : least;
+        }
+        double first = least[0];
+        for (int k = 1; k < kWidth; ++k) first = least[k] < first ? least[k] : first;
+        row_least[u] = first;
+        best = first < best ? first : best;
+    }
+    return best;
+}
+
+HEADWAY_CLONES void serve(const Grid& g, double elapsed) {
+    for (int u = 0; u < g.rows; ++u) {
+        const Doubles row = Doubles{} + g.up[u];
+        for (int d = 0; d < g.stride; d += kWidth) {
+            const std::size_t at =
+                static_cast<std::size_t>(u) * static_cast<std::size_t>(g.stride) +
+                static_cast<std::size_t>(d);
+            Doubles served, down;
+            std::memcpy(&served, g.served + at, sizeof served);
+            std::memcpy(&down, g.down + d, sizeof down);
+            served += (row < down ? row : down) * elapsed;
+            std::memcpy(g.served + at, &served, sizeof served);
+        }
+    }
+}
+
+}  // namespace headway::sim

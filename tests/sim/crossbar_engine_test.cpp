@@ -1,0 +1,177 @@
+#include "sim/crossbar_engine.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "sim/all_to_all.hpp"
+#include "sim/operation.hpp"
+#include "tests/sim/table_cases.hpp"
+
+namespace headway::sim {
+namespace {
+
+constexpr double C = 50e9;       // bytes per second of every port
+constexpr double kExact = 1e-9;  // a window of less than the picosecond that all ties have
+
+// Ports u0 .. u(n-1), d0 .. d(n-1) of capacity C.
+struct Switch {
+    int n;
+    CrossbarEngine engine;
+
+    Switch(int ports, double epsilon) : n(ports), engine(capacities(), sides(), epsilon) {}
+    std::vector<double> capacities() const {
+        return std::vector<double>(2 * static_cast<std::size_t>(n), C);
+    }
+    std::vector<bool> sides() const {
+        std::vector<bool> up(2 * static_cast<std::size_t>(n), false);
+        std::fill(up.begin(), up.begin() + n, true);
+        return up;
+    }
+    std::uint32_t start(int up, int down, double bytes) {
+        const std::uint32_t links[] = {static_cast<std::uint32_t>(up),
+                                       static_cast<std::uint32_t>(n + down)};
+        return engine.start(links, bytes);
+    }
+    std::vector<double> run(std::size_t flows) {  // seconds
+        std::vector<Completion> done;
+        while (engine.next_completion() != kNever) engine.advance(engine.next_completion(), done);
+        std::vector<double> times(flows, -1.0);
+        for (const Completion& c : done) times[c.flow] = static_cast<double>(c.time) * 1e-12;
+        return times;
+    }
+};
+
+// One flow of b bytes: b / C.
+TEST(CrossbarEngine, OneFlowHasItsPortsToItself) {
+    Switch s(2, kExact);
+    s.start(0, 1, 1e6);
+    EXPECT_NEAR(s.run(1)[0], 1e6 / C, 1e-12);
+}
+
+// Flows a: u0 -> d0, b: u0 -> d1, c: u1 -> d1 of b, b, 2b bytes. All have C/2 until 2b/C, when a
+// and b end; c then has b left and C: 3b/C.
+TEST(CrossbarEngine, RatesRiseWhenFlowsEnd) {
+    Switch s(2, kExact);
+    const double b = 1e6;
+    s.start(0, 0, b);
+    s.start(0, 1, b);
+    s.start(1, 1, 2 * b);
+    const std::vector<double> t = s.run(3);
+    EXPECT_NEAR(t[0], 2 * b / C, 1e-12);
+    EXPECT_NEAR(t[1], 2 * b / C, 1e-12);
+    EXPECT_NEAR(t[2], 3 * b / C, 1e-12);
+}
+
+// A flow that joins at t1: until then C, after it C/2 each.
+TEST(CrossbarEngine, AFlowThatJoinsLater) {
+    Switch s(1, kExact);
+    const double b = 1e6, t1 = 0.25 * b / C;
+    s.start(0, 0, b);
+    (void)s.engine.next_completion();
+    s.engine.skip_to(std::llround(t1 * 1e12));
+    s.start(0, 0, b);
+    const std::vector<double> t = s.run(2);
+    EXPECT_NEAR(t[0], t1 + (b - C * t1) / (C / 2), 2e-12);
+    EXPECT_NEAR(t[1], 2 * b / C, 2e-12);
+}
+
+// The same flows through the general engine, which is checked against the published table.
+TEST(CrossbarEngine, EqualsTheGeneralEngine) {
+    for (const char* sizes : {"bal", "zipf", "rand"}) {
+        const int n = 24;
+        const TrafficMatrix m = cases::matrix(sizes, n);
+        Switch s(n, kExact);
+        FlowEngine general(s.capacities());
+        std::size_t flows = 0;
+        for (int i = 0; i < n; ++i) {
+            for (int j = 0; j < n; ++j) {
+                if (i == j) continue;
+                const auto bytes = static_cast<double>(m.at(i, j));
+                s.start(i, j, bytes);
+                const std::uint32_t links[] = {static_cast<std::uint32_t>(i),
+                                               static_cast<std::uint32_t>(n + j)};
+                general.start(links, bytes);
+                ++flows;
+            }
+        }
+        const std::vector<double> ours = s.run(flows);
+        std::vector<Completion> done;
+        while (general.next_completion() != kNever)
+            general.advance(general.next_completion(), done);
+        ASSERT_EQ(done.size(), flows);
+        for (const Completion& c : done) {
+            const double expected = static_cast<double>(c.time) * 1e-12;
+            EXPECT_NEAR(ours[c.flow], expected, 1e-6 * expected) << sizes << " flow " << c.flow;
+        }
+    }
+}
+
+// Batching moves the end of the whole by no more than the bytes it misplaced on a port, and half a
+// window; it needs fewer moments.
+TEST(CrossbarEngine, BatchingStaysWithinWhatItMisplaces) {
+    const int n = 32;
+    const TrafficMatrix m = cases::zipf(n);
+    const AllToAllResult exact = all_to_all(Topology(cases::cluster("star", n)), m);
+    for (const double epsilon : {1e-3, 1e-2}) {
+        Switch s(n, epsilon);
+        std::size_t flows = 0;
+        for (int i = 0; i < n; ++i) {
+            for (int j = 0; j < n; ++j) {
+                if (i == j) continue;
+                s.start(i, j, static_cast<double>(m.at(i, j)));
+                ++flows;
+            }
+        }
+        const double window = static_cast<double>(s.engine.window()) * 1e-12;
+        const double end = std::ranges::max(s.run(flows));
+        double misplaced = 0.0;
+        for (std::uint32_t l = 0; l < 2 * n; ++l)
+            misplaced = std::max(misplaced, s.engine.misplaced_seconds(l));
+        EXPECT_LE(std::abs(end - exact.completion.in(second)), misplaced + window / 2);
+        EXPECT_LT(s.engine.num_instants(), exact.instants);
+    }
+}
+
+// ---- messages that stop competing for NVLink
+
+Cluster rails(double nvlink_gb) {
+    Cluster c{.name = "rails", .num_nodes = 4, .gpus_per_node = 4};
+    c.nvlink = NvLink{.domain = 4, .bandwidth = nvlink_gb * GB / second};
+    c.fabric = Fabric{.nics_per_node = 4, .nic = 10.0 * GB / second, .rails = true};
+    return c;
+}
+
+Stage all_pairs(const Topology& topology) {
+    ExchangeTask task{.group_size = topology.num_ranks(), .stages = {{.uniform_bytes = 1000000}}};
+    Operation op;
+    expand(task, 0, PathTable(topology), op);
+    return op.stages[0];
+}
+
+// Four GPUs, NICs of B, NVLink of W = 90 B: the others' NICs take at most 3 B / W of a port; the
+// messages inside need 3 S / W there, that is at most 3 S / (W - 3 B).
+TEST(Decouple, FabricTrafficLeavesNvlinkWhenTheRestIsSoonGone) {
+    const Topology topology(rails(900.0));
+    EXPECT_DOUBLE_EQ(topology.relay_share(), 3 * 10.0 / 900.0);
+    Stage stage = all_pairs(topology);
+    const double error = decouple(stage, topology, 0.01);
+    EXPECT_NEAR(error, 3e6 / (900e9 - 30e9), 1e-12);
+    for (const Message& m : stage.messages) {
+        const bool relayed = m.path.size == 4;
+        EXPECT_EQ(m.path.skip, relayed ? 2 : 0);
+        EXPECT_EQ(m.path.shared().size(), 2U);
+    }
+}
+
+TEST(Decouple, NotWhenItWouldMatterNorWhenExact) {
+    const Topology narrow(rails(45.0)), wide(rails(900.0));
+    Stage a = all_pairs(narrow), b = all_pairs(wide);
+    EXPECT_EQ(decouple(a, narrow, 0.01), 0.0) << "messages inside last too long";
+    EXPECT_EQ(decouple(b, wide, 0.0), 0.0) << "exact";
+    for (const Message& m : a.messages) EXPECT_EQ(m.path.skip, 0);
+}
+
+}  // namespace
+}  // namespace headway::sim
