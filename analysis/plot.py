@@ -28,6 +28,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, help="figure to write, .png or .svg")
     parser.add_argument("--figure", help="which figure; 'list' names them")
     parser.add_argument("--title", help="title of the figure")
+    parser.add_argument("--ranks", help="of timelines, only these ranks: 0,5,8-11")
+    parser.add_argument("--layers", help="of timelines, only these layers: 0-3")
+    parser.add_argument(
+        "--pass", dest="of_pass", choices=("forward", "backward", "update"), help="of timelines"
+    )
+    parser.add_argument("--plan", help="of timelines, only this plan")
     return parser.parse_args()
 
 
@@ -43,6 +49,41 @@ def chosen_figures(name: str | None):
     return chosen
 
 
+def numbers(text: str, option: str) -> set[int]:
+    """0,5,8-11 as a set."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise BadInput(f"{option}: '{text}'; accepted: numbers and ranges, e.g. 0,5,8-11")
+        chosen.update(range(int(first), int(last or first) + 1))
+    return chosen
+
+
+def choose_spans(results, arguments: argparse.Namespace):
+    """Drops what --plan, --pass, --ranks and --layers leave out; other results stay as they are."""
+    from results import Timeline
+
+    timelines = [result for result in results if isinstance(result, Timeline)]
+    if arguments.plan is not None:
+        results = [r for r in results if r not in timelines or r.plan == arguments.plan]
+        if timelines and not results:
+            names = ", ".join(sorted({timeline.plan for timeline in timelines}))
+            raise BadInput(f"--plan: '{arguments.plan}'; accepted: {names}")
+    for timeline in timelines:
+        if arguments.of_pass is not None:
+            timeline.spans = [s for s in timeline.spans if s["pass"] == arguments.of_pass]
+    for key, text in (("rank", arguments.ranks), ("layer", arguments.layers)):
+        if text is None:
+            continue
+        wanted = numbers(text, f"--{key}s")
+        for timeline in timelines:
+            timeline.spans = [span for span in timeline.spans if span[key] in wanted]
+            if not timeline.spans:
+                raise BadInput(f"--{key}s: '{text}': the timeline has none of them")
+    return results
+
+
 def draw(arguments: argparse.Namespace):
     from results import ResultError, load
     from style import use_style
@@ -51,6 +92,7 @@ def draw(arguments: argparse.Namespace):
         results = [result for path in arguments.results for result in load(path)]
     except ResultError as error:
         raise BadInput(str(error)) from error
+    results = choose_spans(results, arguments)
     use_style()
     for kind in chosen_figures(arguments.figure):
         figure = kind.draw(results, arguments.title)

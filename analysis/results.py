@@ -32,6 +32,22 @@ class Prediction:
         return self.data["plans"]
 
 
+@dataclass(frozen=True)
+class Simulation:
+    """The JSON of `headway simulate` (docs/simulator.md)."""
+
+    path: Path
+    data: dict
+
+    @property
+    def scenario(self) -> str:
+        return self.data["scenario"]
+
+    @property
+    def feasible_plans(self) -> list[dict]:
+        return [plan for plan in self.data["plans"] if plan.get("feasible", True)]
+
+
 @dataclass
 class Timeline:
     """One (source, plan) of a Timeline CSV; spans are dictionaries with numbers as numbers."""
@@ -78,7 +94,7 @@ class OtherJson:
     data: dict
 
 
-Result = Prediction | Timeline | Sweep | Table | OtherJson
+Result = Prediction | Simulation | Timeline | Sweep | Table | OtherJson
 
 # Not JSON, and no head: a table is known by its first column.
 _TABLE_STARTS = ("part,", "category,")
@@ -108,6 +124,8 @@ def load(path: Path) -> list[Result]:
         ) from error
     if not isinstance(data, dict):
         raise ResultError(f"{path}: a JSON object was expected")
+    if "plans" in data and data.get("source") == "simulated":
+        return [Simulation(path, data)]
     if "plans" in data and "scenario" in data:
         return [Prediction(path, data)]
     return [OtherJson(path, data)]

@@ -9,24 +9,32 @@
 namespace headway::cli {
 
 int run_plot(Args args) {
-    const CommandHelp help{
-        .usage = "plot RESULT... -o FIGURE [options]",
-        .about =
-            "Draws a result file: JSON of `predict`, or Timeline CSV of any verb. The ending of\n"
-            "FIGURE chooses the format (.png or .svg).",
-        .examples =
-            "  headway plot result.json -o phases.png\n"
-            "  headway plot result.json --figure memory -o memory.svg",
-        .positional = {"result"},
-        .repeat_last = true};
+    const CommandHelp help{.usage = "plot RESULT... -o FIGURE [options]",
+                           .about =
+                               "Draws a result file: JSON of `predict` or `simulate`, or Timeline "
+                               "CSV of any verb. The\n"
+                               "ending of FIGURE chooses the format (.png or .svg).",
+                           .examples =
+                               "  headway plot result.json -o phases.png\n"
+                               "  headway plot result.json --figure memory -o memory.svg\n"
+                               "  headway plot simulated.csv --figure gantt --plan hp --pass "
+                               "forward --layers 4 -o g.png",
+                           .positional = {"result"},
+                           .repeat_last = true};
     po::options_description options("Options");
     options.add_options()("result", po::value<std::vector<std::string>>()->value_name("RESULT"),
                           "result file; several for figures that compare")(
         "out,o", po::value<std::string>()->value_name("FIGURE"), "figure to write, .png or .svg")(
         "figure", po::value<std::string>()->value_name("NAME"),
         "which figure (default: the first that fits the result); --figure list names them")(
-        "title", po::value<std::string>()->value_name("TEXT"), "title of the figure")("help,h",
-                                                                                      "this text");
+        "title", po::value<std::string>()->value_name("TEXT"), "title of the figure")(
+        "plan", po::value<std::string>()->value_name("NAME"), "of timelines, only this plan")(
+        "pass", po::value<std::string>()->value_name("NAME"),
+        "of timelines, only this pass: forward, backward or update")(
+        "ranks", po::value<std::string>()->value_name("LIST"),
+        "of timelines, only these ranks: 0,5,8-11")(
+        "layers", po::value<std::string>()->value_name("LIST"), "of timelines, only these layers")(
+        "help,h", "this text");
     const auto values = parse_options(args, help, options);
     if (!values) return kDone;
     std::vector<std::string> command = {python_with_matplotlib("plot"), plot_script().string()};
@@ -34,7 +42,7 @@ int run_plot(Args args) {
         const auto& results = (*values)["result"].as<std::vector<std::string>>();
         command.insert(command.end(), results.begin(), results.end());
     }
-    for (const std::string name : {"out", "figure", "title"}) {
+    for (const std::string name : {"out", "figure", "title", "plan", "pass", "ranks", "layers"}) {
         const auto value = optional_text(*values, name);
         if (value) command.insert(command.end(), {"--" + name, *value});
     }

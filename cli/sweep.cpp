@@ -125,9 +125,15 @@ Sweep make_sweep(const po::variables_map& values) {
 }
 
 SimulatedStep simulated_step(const Scenario& scenario, const Plan& plan, double epsilon) {
-    const Program program = build_program(scenario, plan, *scenario.profile, {});
+    const Program program = build_program(scenario, plan, *scenario.profile, {.num_draws = 1});
     const sim::Topology topology(scenario.cluster, scenario.routing.seed);
-    const sim::SimulationResult result = sim::simulate(program, topology, {.epsilon = epsilon});
+    const sim::SimulationResult result =
+        sim::simulate(program, topology, {.epsilon = epsilon, .timeline = false});
+    if (result.unreachable) {
+        throw InputError({.where = "plan " + plan.name,
+                          .found = sim::DeadPath(*result.unreachable).what(),
+                          .accepted = "traffic over live links only"});
+    }
     return {result.step, result.error_bound};
 }
 

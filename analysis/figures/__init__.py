@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from figures import comparison, plans, published, ranks, sweeps
+from figures import comparison, plans, published, ranks, simulation, sweeps
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,21 @@ FIGURES = (
         "speedup under each assumption (scripts/studies/paper.py)",
         published.paper_study,
     ),
+    FigureKind(
+        "predict-simulate",
+        "step time predicted and simulated, a pair of bars a plan (simulate JSON)",
+        simulation.predicted_and_simulated,
+    ),
+    FigureKind("finish", "when each rank finishes (simulate JSON)", simulation.finish_times),
+    FigureKind(
+        "links",
+        "use of the busiest links over time (simulate JSON with --link-bins)",
+        simulation.link_heat_map,
+    ),
     FigureKind("timeline-phases", "time by phase of each plan (Timeline CSV)", comparison.phases),
+    FigureKind(
+        "gantt",
+        "what ranks do when, by stream; --ranks and --layers choose (Timeline CSV of one plan)",
+        simulation.gantt,
+    ),
 )
