@@ -16,7 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from style import use_style  # noqa: E402
+from style import use_style
 
 LABELS = {"hp": "HP", "ep": "EP, a copy a choice", "ep_rank": "EP, a copy a rank"}
 
