@@ -40,12 +40,22 @@ def draw(file: Path, out: Path) -> None:
     for kind, label in LABELS.items():
         points = sorted(groups[key].get(kind, []))
         if points:
-            line = axes.plot([p[0] for p in points], [p[1] for p in points], label=f"{label}, predicted")[0]
+            line = axes.plot(
+                [p[0] for p in points], [p[1] for p in points], label=f"{label}, predicted"
+            )[0]
             axes.plot(
-                [p[0] for p in points], [p[2] for p in points], "o", color=line.get_color(), label=f"{label}, measured"
+                [p[0] for p in points],
+                [p[2] for p in points],
+                "o",
+                color=line.get_color(),
+                label=f"{label}, measured",
             )
     tokens, hidden, experts, width, _ = key
-    axes.set(xlabel="experts per token, k", ylabel="layer time, forward and backward (ms)", ylim=(0, None))
+    axes.set(
+        xlabel="experts per token, k",
+        ylabel="layer time, forward and backward (ms)",
+        ylim=(0, None),
+    )
     axes.set_title(f"T = {tokens} a rank, d = {hidden}, E = {experts}, f = {width}")
     axes.legend()
     figure.savefig(out)
