@@ -9,9 +9,7 @@
 namespace headway::sim {
 namespace {
 
-constexpr double kPerSecond = 1e12;  // picoseconds in a second
-constexpr double kFrozen = -1e18;    // unfrozen flows of a frozen port: stays below nought
-constexpr double kTie = 0.5;         // picoseconds: the resolution of time
+constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
 
 int padded(std::ptrdiff_t count) {
     const auto width = 2 * kRowWidth;

@@ -7,11 +7,9 @@
 namespace headway::sim {
 namespace {
 
-constexpr double kPerSecond = 1e12;  // picoseconds in a second
 constexpr double kNoTime = std::numeric_limits<double>::infinity();
 constexpr int kNotFrozen = std::numeric_limits<int>::max();
 constexpr int kClean = std::numeric_limits<int>::max();
-constexpr double kTie = 0.5;  // picoseconds: the resolution of time
 
 constexpr auto kLater = [](const auto& a, const auto& b) {
     return a.at != b.at ? a.at > b.at : a.flow > b.flow;

@@ -22,6 +22,8 @@
 namespace headway::sim {
 
 using Picoseconds = std::int64_t;
+inline constexpr double kPerSecond = 1e12;  // picoseconds in a second
+inline constexpr double kTie = 0.5;         // picoseconds: the resolution of time
 inline constexpr Picoseconds kNever = std::numeric_limits<Picoseconds>::max();
 
 struct Completion {

@@ -8,14 +8,13 @@ namespace headway::sim {
 namespace {
 
 constexpr int kSaveEvery = 16;
-constexpr int kWidth = kRowWidth;
 constexpr double kNone = kNoCandidate;
 
 }  // namespace
 
 LevelFilling::LevelFilling(std::span<const double> capacity)
     : num_links_(static_cast<int>(capacity.size())),
-      stride_((num_links_ + 2 * kWidth - 1) / (2 * kWidth) * 2 * kWidth) {
+      stride_((num_links_ + 2 * kRowWidth - 1) / (2 * kRowWidth) * 2 * kRowWidth) {
     const auto links = static_cast<std::size_t>(stride_);
     rows_.assign(static_cast<std::size_t>(num_links_) * links, 0);
     first_.assign(links, stride_);
@@ -38,8 +37,8 @@ void LevelFilling::save() {
 
 void LevelFilling::add_flow(std::span<const std::uint32_t> links) {
     const auto [low, high] = std::ranges::minmax(links);
-    const int first = static_cast<int>(low) / kWidth * kWidth;
-    const int last = (static_cast<int>(high) / kWidth + 1) * kWidth;
+    const int first = static_cast<int>(low) / kRowWidth * kRowWidth;
+    const int last = (static_cast<int>(high) / kRowWidth + 1) * kRowWidth;
     State& start = saved_.front();
     for (const std::uint32_t l : links) {
         first_[l] = std::min(first_[l], first);

@@ -77,6 +77,20 @@ void expand_grouped(const GroupBytes& bytes, int n, const Writer& writer, Picose
     }
 }
 
+void expand_in_chunks(const ExchangeTask& task, int group, const PathTable& paths,
+                      const std::vector<int>& members, Stages& out) {
+    Picoseconds latency = 0;
+    for (const ExchangeStage& s : task.stages) latency += to_picoseconds(s.latency);
+    Stage& stage = out.all[out.add(latency, false)];
+    for (const ExchangeStage& s : task.stages) {
+        const Writer writer{paths, members, s.efficiency};
+        const GroupBytes bytes = group_bytes(s, group);
+        for (int i = 0; i < task.group_size; ++i) {
+            for (int j = 0; j < task.group_size; ++j) writer.add(stage, i, j, bytes(i, j));
+        }
+    }
+}
+
 void expand_pairwise(const GroupBytes& bytes, int n, const Writer& writer, Picoseconds latency,
                      Stages& out) {
     for (int round = 1; round < n; ++round) {
@@ -184,6 +198,10 @@ void expand(const ExchangeTask& task, int group, const PathTable& paths, Operati
     op.members.clear();
     for (int i = 0; i < task.group_size; ++i) op.members.push_back(group * task.group_size + i);
     Stages out{.all = op.stages};
+    if (task.in_chunks && task.stages.size() > 1) {
+        expand_in_chunks(task, group, paths, op.members, out);
+        return out.end();
+    }
     for (const ExchangeStage& s : task.stages) {
         const Writer writer{paths, op.members, s.efficiency};
         const GroupBytes bytes = group_bytes(s, group);

@@ -20,6 +20,7 @@ bool same(const ExchangeStage& a, const ExchangeStage& b) {
 
 bool same(const ExchangeTask& a, const ExchangeTask& b) {
     return a.group_size == b.group_size && a.algorithm == b.algorithm &&
+           a.in_chunks == b.in_chunks &&
            std::ranges::equal(a.stages, b.stages,
                               [](const auto& x, const auto& y) { return same(x, y); });
 }

@@ -22,9 +22,9 @@ ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) co
     // Every rank waits for every other, then for its host.
     const Overheads& o = profile_.overheads;
     ExchangeTask task{.group_size = counts.group_size};
-    task.stages.push_back(
-        {.uniform_bytes = 0,
-         .latency = counts.num_syncs * o.host_sync + (counts.hidden ? Seconds{} : o.count_exchange)});
+    task.stages.push_back({.uniform_bytes = 0,
+                           .latency = counts.num_syncs * o.host_sync +
+                                      (counts.hidden ? Seconds{} : o.count_exchange)});
     return task;
 }
 
@@ -104,6 +104,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     };
     const auto nic = [](const DrawnGroup& g) -> const TrafficMatrix& { return g.staged.over_nic; };
     const auto inside = [](const DrawnGroup& g) -> const TrafficMatrix& { return g.staged.inside; };
+    task.in_chunks = work.forwarded;  // as predicted
     if (!work.forwarded) {
         add_stage([](const DrawnGroup& g) -> const TrafficMatrix& { return g.copies; },
                   mean_bytes(false));

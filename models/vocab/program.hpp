@@ -55,6 +55,9 @@ struct ExchangeStage {
 struct ExchangeTask {
     int group_size = 1;
     ExchangeAlgorithm algorithm = ExchangeAlgorithm::grouped;
+    // Grouped stages that forward chunk by chunk run beside each other, after the latency of both:
+    // what many small chunks come to. Else a rank ends a stage before it enters the next.
+    bool in_chunks = false;
     std::vector<ExchangeStage> stages;
 };
 

@@ -12,17 +12,17 @@
 namespace headway::sim {
 namespace {
 
-constexpr double C = 50e9;       // bytes per second of every port
+constexpr double kPort = 50e9;   // bytes per second of every port
 constexpr double kExact = 1e-9;  // a window of less than the picosecond that all ties have
 
-// Ports u0 .. u(n-1), d0 .. d(n-1) of capacity C.
+// Ports u0 .. u(n-1), d0 .. d(n-1) of capacity kPort.
 struct Switch {
     int n;
     CrossbarEngine engine;
 
     Switch(int ports, double epsilon) : n(ports), engine(capacities(), sides(), epsilon) {}
     std::vector<double> capacities() const {
-        return std::vector<double>(2 * static_cast<std::size_t>(n), C);
+        return std::vector<double>(2 * static_cast<std::size_t>(n), kPort);
     }
     std::vector<bool> sides() const {
         std::vector<bool> up(2 * static_cast<std::size_t>(n), false);
@@ -43,15 +43,15 @@ struct Switch {
     }
 };
 
-// One flow of b bytes: b / C.
+// One flow of b bytes: b / kPort.
 TEST(CrossbarEngine, OneFlowHasItsPortsToItself) {
     Switch s(2, kExact);
     s.start(0, 1, 1e6);
-    EXPECT_NEAR(s.run(1)[0], 1e6 / C, 1e-12);
+    EXPECT_NEAR(s.run(1)[0], 1e6 / kPort, 1e-12);
 }
 
-// Flows a: u0 -> d0, b: u0 -> d1, c: u1 -> d1 of b, b, 2b bytes. All have C/2 until 2b/C, when a
-// and b end; c then has b left and C: 3b/C.
+// Flows a: u0 -> d0, b: u0 -> d1, c: u1 -> d1 of b, b, 2b bytes. All have kPort/2 until 2b/kPort,
+// when a and b end; c then has b left and C: 3b/kPort.
 TEST(CrossbarEngine, RatesRiseWhenFlowsEnd) {
     Switch s(2, kExact);
     const double b = 1e6;
@@ -59,22 +59,22 @@ TEST(CrossbarEngine, RatesRiseWhenFlowsEnd) {
     s.start(0, 1, b);
     s.start(1, 1, 2 * b);
     const std::vector<double> t = s.run(3);
-    EXPECT_NEAR(t[0], 2 * b / C, 1e-12);
-    EXPECT_NEAR(t[1], 2 * b / C, 1e-12);
-    EXPECT_NEAR(t[2], 3 * b / C, 1e-12);
+    EXPECT_NEAR(t[0], 2 * b / kPort, 1e-12);
+    EXPECT_NEAR(t[1], 2 * b / kPort, 1e-12);
+    EXPECT_NEAR(t[2], 3 * b / kPort, 1e-12);
 }
 
-// A flow that joins at t1: until then C, after it C/2 each.
+// A flow that joins at t1: until then kPort, after it kPort/2 each.
 TEST(CrossbarEngine, AFlowThatJoinsLater) {
     Switch s(1, kExact);
-    const double b = 1e6, t1 = 0.25 * b / C;
+    const double b = 1e6, t1 = 0.25 * b / kPort;
     s.start(0, 0, b);
     (void)s.engine.next_completion();
     s.engine.skip_to(std::llround(t1 * 1e12));
     s.start(0, 0, b);
     const std::vector<double> t = s.run(2);
-    EXPECT_NEAR(t[0], t1 + (b - C * t1) / (C / 2), 2e-12);
-    EXPECT_NEAR(t[1], 2 * b / C, 2e-12);
+    EXPECT_NEAR(t[0], t1 + (b - kPort * t1) / (kPort / 2), 2e-12);
+    EXPECT_NEAR(t[1], 2 * b / kPort, 2e-12);
 }
 
 // The same flows through the general engine, which is checked against the published table.

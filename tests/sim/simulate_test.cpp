@@ -159,6 +159,20 @@ TEST(Simulate, StagesFollowEachOther) {
     EXPECT_NEAR(r.rank_finish[1].in(us), (2.0 * L).in(us), kPicosecond);
 }
 
+// The same forwarded chunk by chunk: both latencies, then the longer of the two stages.
+TEST(Simulate, StagesInChunksRunBesideEachOther) {
+    TrafficMatrix over_nic(4), inside(4);
+    over_nic.at(0, 2) = 1000000;
+    inside.at(2, 3) = 1000000;
+    Task task = exchange(4, from_matrix(over_nic));
+    auto& work = std::get<ExchangeTask>(task.work);
+    work.stages.push_back(from_matrix(inside));
+    work.in_chunks = true;
+    const SimulationResult r = run(nodes(2, 2), {task});
+    EXPECT_NEAR(r.rank_finish[2].in(us), (2.0 * L + 1.0 * MB / B).in(us), 2 * kPicosecond);
+    EXPECT_NEAR(r.rank_finish[3].in(us), (2.0 * L + 1.0 * MB / W).in(us), 2 * kPicosecond);
+}
+
 ReduceTask all_reduce(int group_size, int stride, std::int64_t bytes) {
     return {.group_size = group_size, .stride = stride, .bytes = bytes, .latency = L};
 }
