@@ -72,7 +72,8 @@ TraceSource trace_source(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
     TraceSource source{.name = run.name + " simulated", .timeline = &r.timeline};
     for (const sim::Arrow& a : r.arrows) {
-        source.arrows.push_back({.from = a.from, .to = a.to, .begin = a.begin, .end = a.end});
+        source.arrows.push_back(
+            {.from = a.from, .to = a.to, .phase = a.phase, .begin = a.begin, .end = a.end});
     }
     for (const sim::LinkActivity& a : r.activity) {
         source.counters.push_back({.name = r.links[static_cast<std::size_t>(a.link)].name,

@@ -435,6 +435,7 @@ class Simulation {
             {.from = run.operation.members[static_cast<std::size_t>(message.from)],
              .to = run.operation.members[static_cast<std::size_t>(message.to)],
              .task = task,
+             .phase = task_at(task).phase,
              .begin = static_cast<double>(state.begin[static_cast<std::size_t>(m)]) * ps,
              .end = static_cast<double>(state.last[member]) * ps});
     }

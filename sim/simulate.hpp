@@ -32,6 +32,7 @@ struct SimulateOptions {
 struct Arrow {
     int from = 0, to = 0;  // ranks
     int task = 0;
+    Phase phase = Phase::dispatch;  // of the task
     Seconds begin, end;
 };
 

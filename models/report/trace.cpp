@@ -93,11 +93,11 @@ class TraceWriter {
     void write_arrow(const TraceArrow& a) {
         ++num_arrows_;
         event(
-            R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":1,"ts":{:.6f}}})",
-            num_arrows_, process(a.from), a.begin.in(us));
+            R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
+            num_arrows_, process(a.from), track_of(a.phase), a.begin.in(us));
         event(
-            R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":1,"ts":{:.6f}}})",
-            num_arrows_, process(a.to), a.end.in(us));
+            R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
+            num_arrows_, process(a.to), track_of(a.phase), a.end.in(us));
     }
 
     void write_counters(const TraceSource& source) {

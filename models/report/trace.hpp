@@ -15,6 +15,7 @@ namespace headway {
 
 struct TraceArrow {  // from a span of rank `from` to the span of rank `to` that it delayed
     int from = 0, to = 0;
+    Phase phase = Phase::dispatch;  // of both spans: chooses the track
     Seconds begin, end;
 };
 

@@ -76,6 +76,43 @@ class Simulate(unittest.TestCase):
         self.assertIn("hp simulated: rank 3", names)
         self.assertIn("hp predicted: busiest rank", names)
 
+    def test_trace_keeps_to_the_chrome_trace_format(self):
+        """Predicted, simulated and measured in one file; arrows in pairs inside slices."""
+        trace, predicted = self.folder / "trace.json", self.folder / "predicted.csv"
+        measured = self.folder / "measured.csv"
+        self.run_well("predict", SCENARIO, "--plan", "hp", "--format", "csv", "--out", predicted)
+        own = self.run_well("simulate", SCENARIO, "--plan", "hp", "--format", "csv")
+        measured.write_text(own.replace("\nsimulated,", "\nmeasured,"))
+        files = ("--trace-with", predicted, "--trace-with", measured)
+        self.run_well("simulate", SCENARIO, "--plan", "hp", "--trace", trace, *files)
+        events = json.loads(trace.read_text())["traceEvents"]
+        names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
+        for source in ("predicted: busiest rank", "simulated: rank 0", "measured: rank 0"):
+            self.assertIn(f"hp {source}", names)
+        slices, arrows = {}, {}
+        for e in events:
+            self.assertIsInstance(e["pid"], int)
+            if e["ph"] == "M":
+                continue
+            self.assertGreaterEqual(e["ts"], 0)
+            if e["ph"] == "C":
+                self.assertTrue(all(v >= 0 for v in e["args"].values()))
+                continue
+            self.assertIsInstance(e["tid"], int)
+            if e["ph"] == "X":
+                self.assertGreaterEqual(e["dur"], 0)
+                slices.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
+            else:
+                arrows.setdefault(e["id"], []).append(e)
+        self.assertTrue(arrows)
+        for pair in arrows.values():
+            self.assertEqual([e["ph"] for e in pair], ["s", "f"])
+            self.assertLessEqual(pair[0]["ts"], pair[1]["ts"])
+            self.assertEqual(pair[1]["bp"], "e")
+            for e in pair:
+                around = slices[e["pid"], e["tid"]]
+                self.assertTrue(any(a - 1e-5 <= e["ts"] <= b + 1e-5 for a, b in around))
+
     def test_matrix_replays_in_alltoall(self):
         csv, nccl = self.folder / "m.csv", self.folder / "m.txt"
         self.run_well("matrix", SCENARIO, "--plan", "ep_naive", "--out", csv)
