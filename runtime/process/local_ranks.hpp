@@ -25,7 +25,7 @@ struct LocalRun {
     std::vector<std::string> arguments;  // without the program's name
     std::vector<Environment> added;      // to this process's environment, by rank
     int listen_fd = -1;                  // stays open in rank 0
-    std::chrono::milliseconds grace{8'000};
+    std::chrono::milliseconds grace{6'000};
 };
 
 struct LocalRunEnd {
