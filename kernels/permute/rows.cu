@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads)
                             float* __restrict__ dweight) {
     const std::int64_t row = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) / Lanes;
     constexpr int kGroup = MaxFan <= 8 ? MaxFan : 4;  // loads in flight
-    const bool active = owns_row(s, m, row);         // all lanes stay for the reductions
+    const bool active = owns_row(s, m, row);          // all lanes stay for the reductions
     const int vectors = active ? s.width / 8 : 0;
     int place[MaxFan];
     float weight[MaxFan], dot[MaxFan];

@@ -20,9 +20,9 @@ struct MoePrediction {
 MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
                                  int num_layers);
 
-// Device memory of one layer, forward and backward, as the CUDA runtime runs it, on the busiest rank:
-// weights, fp32 gradients, tokens and their gradients, what forward saves, workspace. Formulas:
-// docs/model.md, "Memory of a layer".
+// Device memory of one layer, forward and backward, as the CUDA runtime runs it, on the busiest
+// rank: weights, fp32 gradients, tokens and their gradients, what forward saves, workspace.
+// Formulas: docs/model.md, "Memory of a layer".
 Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer);
 
 }  // namespace headway
