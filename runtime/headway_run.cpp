@@ -196,7 +196,7 @@ MeasureOptions measure_options(const po::variables_map& values) {
 }
 
 std::vector<Timeline> measure_on_threads(const Scenario& scenario, const std::vector<Plan>& plans,
-                                     MeasureOptions options, double max_time) {
+                                         MeasureOptions options, double max_time) {
     for (const Plan& plan : plans) check_size(scenario, plan, options, max_time);
     keep_freed_memory();
     std::vector<Timeline> timelines;
