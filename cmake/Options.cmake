@@ -1,6 +1,7 @@
 # Every build option of headway, and the one INTERFACE target that carries warnings and sanitizers.
 option(HEADWAY_CUDA "Build the CUDA kernels and the GPU runtime" OFF)
 option(HEADWAY_TESTS "Build the tests" ON)
+option(HEADWAY_HEADER_TESTS "Compile every header alone as well; what CI does" OFF)
 option(HEADWAY_WERROR "Treat warnings as errors" OFF)
 option(HEADWAY_UNITY "Compile several files of a folder as one: a clean build in a third of the time" ON)
 option(HEADWAY_FUZZ "Build the libFuzzer targets (needs clang)" OFF)

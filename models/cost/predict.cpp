@@ -3,83 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <functional>
-#include <thread>
 #include <utility>
 
+#include "models/cost/loads.hpp"
 #include "models/cost/memory.hpp"
 #include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/layout.hpp"
 
 namespace headway {
-namespace {
-
-// Mean over sampled routings, field by field; the spread of the busiest rank's rows becomes its
-// sigma.
-GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
-    GroupLoad mean = samples.front();
-    const double n = static_cast<double>(samples.size());
-    const auto average = [&](auto field) {
-        double sum = 0.0;
-        for (const GroupLoad& s : samples) sum += field(s);
-        return sum / n;
-    };
-    mean.rows_max = average([](const GroupLoad& s) { return s.rows_max; });
-    mean.copies_sent = average([](const GroupLoad& s) { return s.copies_sent; });
-    mean.copies_received = average([](const GroupLoad& s) { return s.copies_received; });
-    for (std::size_t c = 0; c < mean.copies_mean.size(); ++c) {
-        mean.copies_mean[c] = average([c](const GroupLoad& s) { return s.copies_mean[c]; });
-        mean.copies_max[c] = average([c](const GroupLoad& s) { return s.copies_max[c]; });
-        mean.forward_mean[c] = average([c](const GroupLoad& s) { return s.forward_mean[c]; });
-        mean.forward_max[c] = average([c](const GroupLoad& s) { return s.forward_max[c]; });
-    }
-    const double square = average([](const GroupLoad& s) { return s.rows_max * s.rows_max; });
-    mean.rows_sigma = std::sqrt(std::max(0.0, square - mean.rows_max * mean.rows_max));
-    return mean;
-}
-
-// Every load is a function of (layer, sample) alone, so the order in which threads take them is
-// immaterial.
-void for_each_job(int count, int threads, const std::function<void(int)>& job) {
-    std::atomic<int> next{0};
-    const auto work = [&] {
-        for (int i = next++; i < count; i = next++) job(i);
-    };
-    std::vector<std::jthread> pool;
-    for (int t = 1; t < std::min(threads, count); ++t) pool.emplace_back(work);
-    work();
-}
-
-}  // namespace
-
-std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,
-                                  const PredictOptions& options) {
-    const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
-    const int distinct = layers_differ(scenario, plan) ? std::max(1, sparse) : 1;
-    std::vector<GroupLoad> loads(static_cast<std::size_t>(distinct));
-    if (options.samples <= 0) {
-        // The first one here: what it throws must reach the caller.
-        loads[0] = expected_load(scenario, plan, dense);
-        for_each_job(distinct - 1, options.threads, [&](int i) {
-            loads[static_cast<std::size_t>(i) + 1] = expected_load(scenario, plan, dense + i + 1);
-        });
-        return loads;
-    }
-    std::vector<GroupLoad> drawn(static_cast<std::size_t>(distinct * options.samples));
-    for_each_job(distinct * options.samples, options.threads, [&](int job) {
-        drawn[static_cast<std::size_t>(job)] =
-            sampled_load(scenario, plan, dense + job / options.samples, job % options.samples);
-    });
-    for (int i = 0; i < distinct; ++i) {
-        const auto begin = drawn.begin() + std::ptrdiff_t{i} * options.samples;
-        loads[static_cast<std::size_t>(i)] = mean_load({begin, begin + options.samples});
-    }
-    return loads;
-}
-
 namespace {
 
 PlanTraffic traffic_of(const Workload& workload) {
@@ -244,13 +177,19 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
             "profile {} was measured on {}, the cluster has {}: times are not of this machine",
             profile.name, profile.provenance.device, scenario.cluster.device.name));
     }
-    Seconds baseline;
+    std::vector<Plan> plans;
     for (const Plan& plan : scenario.plans) {
-        const bool is_baseline = plan.name == scenario.baseline;
-        if (!wanted(plan.name) && !is_baseline) continue;
-        PlanPrediction p = predict_plan(scenario, plan, profile, options);
-        if (is_baseline) baseline = p.step;
-        if (wanted(plan.name)) prediction.plans.push_back(std::move(p));
+        if (wanted(plan.name) || plan.name == scenario.baseline) plans.push_back(plan);
+    }
+    const std::vector<std::vector<GroupLoad>> loads = loads_of_plans(scenario, plans, options);
+    std::vector<PlanPrediction> predicted(plans.size());
+    for_each_job(plans.size(), options.threads, [&](std::size_t i) {
+        predicted[i] = predict_plan(scenario, plans[i], profile, options, loads[i]);
+    });
+    Seconds baseline;
+    for (PlanPrediction& p : predicted) {
+        if (p.name == scenario.baseline) baseline = p.step;
+        if (wanted(p.name)) prediction.plans.push_back(std::move(p));
     }
     if (baseline > Seconds{}) {
         for (PlanPrediction& p : prediction.plans) p.speedup = baseline / p.step;

@@ -17,7 +17,7 @@ struct PredictOptions {
         0;  // > 0: loads are counted from this many sampled routings instead of closed form
     bool strict = false;                  // a look-up outside a measured range is an InputError
     std::vector<std::string> only_plans;  // empty: all
-    int threads = 1;                      // for the loads of the layers
+    int threads = 1;                      // over plans and the loads of their layers
     bool timeline = true;                 // fill PlanPrediction::timeline
 };
 
