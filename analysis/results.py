@@ -97,7 +97,7 @@ class OtherJson:
 Result = Prediction | Simulation | Timeline | Sweep | Table | OtherJson
 
 # Not JSON, and no head: a table is known by its first column.
-_TABLE_STARTS = ("part,", "category,")
+_TABLE_STARTS = ("part,", "category,", "kind,")
 
 _TEXT_COLUMNS = {"source", "plan", "pass", "phase", "bottleneck"}
 _INTEGER_COLUMNS = {"rank", "layer", "micro_batch", "count", "samples"}

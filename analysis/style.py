@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -82,5 +83,10 @@ def significant(value: float) -> str:
 
 
 def legend_below(figure, handles, columns: int = 5) -> None:
-    """One legend under the axes, where it never covers data; `savefig.bbox: tight` keeps it."""
+    """One legend under the axes, where it never covers data; `savefig.bbox: tight` keeps it.
+
+    At most `columns`, and no row that is nearly empty.
+    """
+    rows = math.ceil(len(handles) / columns)
+    columns = math.ceil(len(handles) / rows)
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=columns)

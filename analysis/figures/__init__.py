@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from figures import comparison, plans, published, ranks, simulation, sweeps
+from figures import comparison, measured, plans, published, ranks, simulation, sweeps
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ FIGURES = (
         "paper-study",
         "speedup under each assumption (scripts/studies/paper.py)",
         published.paper_study,
+    ),
+    FigureKind("layers", "predicted over measured layers (verify --grid --csv)", measured.judged),
+    FigureKind(
+        "layers-k",
+        "layer time against k, predicted and measured (verify --grid --csv)",
+        measured.over_k,
     ),
     FigureKind(
         "predict-simulate",

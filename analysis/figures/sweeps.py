@@ -55,13 +55,23 @@ def _plot_step(axes, sweep: Sweep, axis: str, look: dict) -> None:
     axes.set_ylabel(f"training step [{unit}], with its interval")
 
 
+def _baseline(sweep: Sweep) -> str:
+    """The plan whose speedup over itself is 1 at every point; no other is."""
+    names = [
+        plan
+        for plan in plans(sweep)
+        if all(float(r["speedup_vs_baseline"] or 1) == 1 for r in sweep.rows if r["plan"] == plan)
+    ]
+    return names[0] if len(names) == 1 else "the baseline"
+
+
 def _plot_speedup(axes, sweep: Sweep, axis: str, look: dict) -> None:
     for plan in plans(sweep):
         xs, speedups = series(sweep, axis, plan, "speedup_vs_baseline")
         axes.plot(xs, speedups, label=plan, **look[plan])
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
-    axes.set_ylabel("speedup over the baseline")
+    axes.set_ylabel(f"speedup over {_baseline(sweep)}")
 
 
 def step(results, title: str | None):

@@ -50,7 +50,8 @@ def sweep(axes: str, *rows: str) -> str:
 
 
 def point(axes: str, plan: str, step: float) -> str:
-    return f"{axes},{plan},predicted,ok,{step},{0.9 * step},{1.1 * step},1,1e6,1e9,2e9"
+    """The baseline takes 2 s everywhere."""
+    return f"{axes},{plan},predicted,ok,{step},{0.9 * step},{1.1 * step},{2 / step},1e6,1e9,2e9"
 
 
 # HP's step stays 2 s, EP's is k: HP overtakes between k = 1 and 4, whatever the bandwidth.
@@ -66,6 +67,29 @@ MAP = sweep(
         for nic in (100, 400)
         for plan, step in (("ep", k), ("hp", 2))
     ),
+)
+
+# Two layers that differ in k: predicted 1.1 and 2.2 ms of two phases, measured 1 and 2 ms.
+JUDGED_COLUMNS = (
+    "kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf,ranks,pass,phase,"
+    "predicted_us,low_us,high_us,measured_us,error"
+)
+
+
+def judged_layer(kind: str, k: int) -> list[str]:
+    shape = f"{kind},512,1024,8,128,64,{k},256,0,4"
+    return [
+        f"{shape},forward,expert,{600 * k},{500 * k},{700 * k},{600 * k},0",
+        f"{shape},backward,expert,{500 * k},{400 * k},{600 * k},{400 * k},0.25",
+        f"{shape},both,layer,{1100 * k},{1100 * k},{1100 * k},{1000 * k},0.1",
+    ]
+
+
+JUDGED = "\n".join(
+    [
+        JUDGED_COLUMNS,
+        *(row for kind in ("ep", "hp") for k in (1, 2) for row in judged_layer(kind, k)),
+    ]
 )
 
 
@@ -108,7 +132,7 @@ class Figures(unittest.TestCase):
         result = self.plot(OVER_K)
         self.assertEqual(result.returncode, 0, result.stderr)
         drawn = (self.folder / "figure.svg").read_text()
-        for text in ("experts per token k", "speedup over the baseline", "hp"):
+        for text in ("experts per token k", "speedup over hp"):
             self.assertIn(text, drawn)
 
     def test_the_map_shows_best_ep_over_best_hp(self):
@@ -121,6 +145,19 @@ class Figures(unittest.TestCase):
     def test_two_sweeps_give_a_line_each(self):
         result = self.plot(OVER_K, "--figure", "hp-gain", times=2)
         self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_judged_layers_are_drawn_with_their_intervals(self):
+        result = self.plot(JUDGED, "--figure", "layers")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        drawn = (self.folder / "figure.svg").read_text()
+        for text in ("HP (2)", "EP, a copy an expert (2)", "predicted / measured"):
+            self.assertIn(text, drawn)
+
+    def test_judged_layers_are_drawn_over_k(self):
+        result = self.plot(JUDGED, "--figure", "layers-k")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        drawn = (self.folder / "figure.svg").read_text()
+        self.assertIn("4 ranks, 512 tokens each, d = 1024, E = 64, f = 256", drawn)
 
     def test_a_sweep_that_is_not_finished_is_refused(self):
         self.expect_refused(self.plot(OVER_K.rpartition("# end")[0]), "end mark")
