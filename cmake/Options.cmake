@@ -5,6 +5,7 @@ option(HEADWAY_HEADER_TESTS "Compile every header alone as well; what CI does" O
 option(HEADWAY_WERROR "Treat warnings as errors" OFF)
 option(HEADWAY_UNITY "Compile several files of a folder as one: a clean build in a third of the time" ON)
 option(HEADWAY_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
+option(HEADWAY_COVERAGE "Count which lines the tests run (gcov; scripts/coverage)" OFF)
 set(HEADWAY_SANITIZE "" CACHE STRING "Sanitizers for every target, e.g. address,undefined")
 
 set(CMAKE_CXX_STANDARD 20)
@@ -37,6 +38,12 @@ if(HEADWAY_SANITIZE)
     target_compile_options(headway_options INTERFACE
         $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${HEADWAY_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
     target_link_options(headway_options INTERFACE -fsanitize=${HEADWAY_SANITIZE})
+endif()
+if(HEADWAY_COVERAGE)
+    # Of -O1 and inlining little is left, so that lines stay apart; threads count the same line.
+    target_compile_options(headway_options INTERFACE
+        $<$<COMPILE_LANGUAGE:CXX>:--coverage -fprofile-update=atomic -O1 -fno-inline>)
+    target_link_options(headway_options INTERFACE --coverage)
 endif()
 if(HEADWAY_FUZZ)
     target_compile_options(headway_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
