@@ -17,13 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from style import byte_unit, significant, time_unit
+from style import PHASES, byte_unit, significant, time_unit
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 0.15rem 0.7rem; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 td.part { padding-left: 1.6rem; } svg { max-width: 100%; height: auto; }
@@ -88,7 +89,7 @@ def phases_table(data: dict) -> str:
             {p["phase"]: p["time_s"] for p in plan["phases"] if p["pass"] == name} for plan in plans
         ]
         rows.append([name, *(duration(sum(time.values())) for time in times)])
-        phases = list(dict.fromkeys(phase for time in times for phase in time))
+        phases = sorted(set().union(*times), key=list(PHASES).index)
         rows += [[f"  {phase}", *(duration(t.get(phase, 0.0)) for t in times)] for phase in phases]
     return table(["exposed time in the step", *(plan["name"] for plan in plans)], rows)
 
@@ -137,7 +138,7 @@ def drawings(prediction) -> str:
         figure.savefig(stream, format="svg", metadata={"Date": None})
         plt.close(figure)
         svg = stream.getvalue()
-        svg = svg[svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
         prefix = f"f{len(parts)}-"
         svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}", svg)
         parts.append(f"<figure>{svg}</figure>")
