@@ -146,6 +146,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
                       .overlap_chunks = plan.overlap_chunks};
     add_embedding(s, workload.before);
     add_head_and_loss(s, workload.after);
+    if (plan.implementation == Implementation::unfused) widen_head(s, workload.after);
     workload.model_flops = s.tokens * 2.0 * model.hidden * model.vocab_size * flop;
     const int dense = model.num_dense_layers, sparse = model.num_layers - dense,
               period = attention_period(model.attention);

@@ -41,6 +41,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void add_unfused_hp(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void widen_residual_stream(const StepShape& s, LayerWork& layer);
+void widen_head(const StepShape& s, std::vector<PhaseWork>& phases);
 
 // Forward FLOPs per token of one layer's parts, as published "model FLOPs" count them.
 double attention_flops_per_token(const Scenario& scenario, int layer);

@@ -93,4 +93,23 @@ void widen_residual_stream(const StepShape& s, LayerWork& layer) {
     add_move(layer.backward, Phase::norm, 10.0 * row * (kCast - s.element), 1);
 }
 
+void widen_head(const StepShape& s, std::vector<PhaseWork>& phases) {
+    // No autocast around the language head and the loss: fp32 operands, logits and gradients,
+    // multiplied as TF32, for which a tensor core takes twice the time of bf16 (datasheets of A100,
+    // H100 and H200).
+    for (PhaseWork& phase : phases) {
+        if (phase.phase != Phase::lm_head && phase.phase != Phase::loss) continue;
+        auto& compute = std::get<ComputeWork>(phase.work);
+        for (int i = 0; i < compute.num_kernels; ++i) {
+            KernelWork& work = compute.kernels[static_cast<std::size_t>(i)];
+            const double wider = kCast / s.element;
+            work.bytes = work.bytes * wider;
+            if (work.kernel == Kernel::dense_gemm)
+                work.flops = work.flops * 2.0;
+            else
+                work.size *= wider;
+        }
+    }
+}
+
 }  // namespace headway

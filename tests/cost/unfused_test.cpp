@@ -63,6 +63,20 @@ TEST(Unfused, HpCopiesAroundTheGather) {
                 kLayers * (4 * kCopies + 12) * kRow / toy::kByteRate, 1e-12);
 }
 
+// Language head and loss in fp32: the logits are twice the bytes (one read in the forward loss);
+// the head's products are TF32, twice the time of bf16 whether FLOPs or bytes bound them.
+TEST(Unfused, HeadAndLossAreInFp32) {
+    const Scenario s = toy::scenario();
+    const Plan ep = s.plans[0];
+    const double logits = 2.0 * kTokens * static_cast<double>(s.model.vocab_size);
+    EXPECT_NEAR(extra(s, ep, Phase::loss, Pass::forward), logits / toy::kByteRate, 1e-12);
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const double fused = seconds(predict_plan(s, ep, toy::profile()), Phase::lm_head, pass);
+        EXPECT_GT(fused, 0.0);
+        EXPECT_NEAR(extra(s, ep, Phase::lm_head, pass), fused, 1e-12);
+    }
+}
+
 // Whatever the machine, the same traffic and never a faster step.
 TEST(Unfused, SendsTheSameAndIsNeverFaster) {
     const Scenario s = toy::scenario();
