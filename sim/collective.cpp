@@ -22,14 +22,16 @@ void begin_stage(const Stage& stage, std::size_t n, bool trace, StageState& stat
     state.first_of.assign(n + 1, 0);
     for (std::size_t i = 0; i < n; ++i)
         state.first_of[i + 1] = state.first_of[i] + state.pending[i];
-    state.ids.resize(2 * stage.messages.size());
+    state.partners.resize(2 * stage.messages.size());
     std::vector<std::int32_t> at(state.first_of.begin(), state.first_of.end() - 1);
+    const auto add = [&](std::int32_t member, std::int32_t other, std::int32_t message) {
+        state.partners[static_cast<std::size_t>(at[static_cast<std::size_t>(member)]++)] = {
+            .member = other, .message = message};
+    };
     for (std::size_t k = 0; k < stage.messages.size(); ++k) {
         const Message& m = stage.messages[k];
-        for (const int end : {m.from, m.to}) {
-            state.ids[static_cast<std::size_t>(at[static_cast<std::size_t>(end)]++)] =
-                static_cast<std::int32_t>(k);
-        }
+        add(m.from, m.to, static_cast<std::int32_t>(k));
+        add(m.to, m.from, static_cast<std::int32_t>(k));
     }
 }
 

@@ -12,18 +12,23 @@
 
 namespace headway::sim {
 
+// Of a member: the other end of a message, and the message.
+struct Partner {
+    std::int32_t member = 0, message = 0;
+};
+
 struct StageState {
     std::vector<std::uint8_t> armed;     // [member]
     std::vector<int> pending;            // [member] messages to and from it
     std::vector<Picoseconds> last;       // [member] latest delivery
     std::vector<std::int32_t> slowest;   // [member] the message of that delivery, or -1
     std::vector<Picoseconds> begin;      // [message]; only with traces
-    std::vector<std::int32_t> first_of;  // [member + 1] into `ids`: its messages
-    std::vector<std::int32_t> ids;
+    std::vector<std::int32_t> first_of;  // [member + 1] into `partners`
+    std::vector<Partner> partners;
     int num_armed = 0, num_pending = 0;
 
-    std::span<const std::int32_t> messages_of(std::size_t member) const {
-        return {ids.data() + first_of[member],
+    std::span<const Partner> partners_of(std::size_t member) const {
+        return {partners.data() + first_of[member],
                 static_cast<std::size_t>(first_of[member + 1] - first_of[member])};
     }
 };

@@ -42,8 +42,9 @@ CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vect
     by_down_.assign(bundles, 0);
     served_.assign(bundles, 0.0);
     next_mark_.assign(bundles, kNoCandidate);
-    first_.assign(bundles, kNone);
+    bundles_.assign(bundles, {});
     row_least_.assign(static_cast<std::size_t>(num_ups_), kNoCandidate);
+    due_.resize(static_cast<std::size_t>(num_downs_));
 }
 
 void CrossbarEngine::count(std::int32_t bundle, int change) {
@@ -58,12 +59,11 @@ void CrossbarEngine::count(std::int32_t bundle, int change) {
 std::uint32_t CrossbarEngine::start(std::span<const std::uint32_t> links, double bytes) {
     assert(links.size() == 2);
     const std::size_t up = port_of_[links[0]], down = port_of_[links[1]];
-    const auto flow = static_cast<std::uint32_t>(all_.size());
+    const auto flow = static_cast<std::uint32_t>(bundle_of_.size());
     const auto bundle =
         static_cast<std::int32_t>(up) * num_downs_ + static_cast<std::int32_t>(down) - num_ups_;
-    all_.push_back({.mark = bytes, .bytes = bytes, .bundle = bundle});
-    started_.push_back(flow);
-    started_at_.push_back(now_);
+    bundle_of_.push_back(bundle);
+    started_.push_back({.flow = flow, .bundle = bundle, .bytes = bytes, .at = now_});
     count(bundle, +1);
     for (const std::size_t p : {up, down}) {
         outstanding_[p] += bytes;
@@ -132,21 +132,32 @@ void CrossbarEngine::fill() {
     }
 }
 
+// Behind the others of its bundle; a full bundle moves to where there is room for all that it has.
+void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
+    const auto b = static_cast<std::size_t>(bundle);
+    Bundle& in = bundles_[b];
+    if (in.size == in.room) {
+        const auto first = static_cast<std::int32_t>(entries_.size());
+        in.room = std::max(by_up_[b], 2 * in.room);
+        entries_.resize(entries_.size() + static_cast<std::size_t>(in.room));
+        std::ranges::copy(entries(in), entries_.begin() + first);
+        in.first = first;
+    }
+    entries_[static_cast<std::size_t>(in.first + in.size++)] = entry;
+}
+
 // New flows get their place on their bundle's clock, made good for the time since they started.
 void CrossbarEngine::place_starts() {
-    for (std::size_t k = 0; k < started_.size(); ++k) {
-        Flow& flow = all_[started_[k]];
-        const auto b = static_cast<std::size_t>(flow.bundle);
-        const double waited = rate(flow.bundle) * static_cast<double>(now_ - started_at_[k]);
-        misplaced_[up_of(flow.bundle)] += waited;
-        misplaced_[down_of(flow.bundle)] += waited;
-        flow.mark = std::max(served_[b] + flow.bytes - waited, 0.0);
-        flow.next = first_[b];
-        first_[b] = static_cast<std::int32_t>(started_[k]);
-        next_mark_[b] = std::min(next_mark_[b], flow.mark);
+    for (const Started& s : started_) {
+        const auto b = static_cast<std::size_t>(s.bundle);
+        const double waited = rate(s.bundle) * static_cast<double>(now_ - s.at);
+        misplaced_[up_of(s.bundle)] += waited;
+        misplaced_[down_of(s.bundle)] += waited;
+        const double mark = std::max(served_[b] + s.bytes - waited, 0.0);
+        add(s.bundle, {.mark = mark, .bytes = s.bytes, .flow = s.flow});
+        next_mark_[b] = std::min(next_mark_[b], mark);
     }
     started_.clear();
-    started_at_.clear();
 }
 
 void CrossbarEngine::solve() {
@@ -160,10 +171,11 @@ void CrossbarEngine::solve() {
 
 void CrossbarEngine::collect_bundle(std::int32_t bundle, double last) {
     const auto b = static_cast<std::size_t>(bundle);
+    const Bundle& in = bundles_[b];
     const double slowness = std::max(inverse_[up_of(bundle)], inverse_[down_of(bundle)]);
-    for (std::int32_t f = first_[b]; f != kNone; f = all_[static_cast<std::size_t>(f)].next) {
-        const double time = (all_[static_cast<std::size_t>(f)].mark - served_[b]) * slowness;
-        if (time <= last) batch_.push_back({f, time});
+    for (std::int32_t e = in.first + in.size; e-- > in.first;) {
+        const double time = (entries_[static_cast<std::size_t>(e)].mark - served_[b]) * slowness;
+        if (time <= last) batch_.push_back({.entry = e, .bundle = bundle, .time = time});
     }
 }
 
@@ -183,19 +195,14 @@ void CrossbarEngine::collect_batch() {
     const double last = first + std::max(kTie, window_);
     for (int u = 0; u < num_ups_; ++u) {
         if (row_least_[static_cast<std::size_t>(u)] > last) continue;
-        const double up = inverse_[static_cast<std::size_t>(u)];
-        for (int d = 0; d < num_downs_; ++d) {
-            const auto b = static_cast<std::size_t>(u * num_downs_ + d);
-            if (next_mark_[b] == kNoCandidate) continue;
-            const double slow = std::max(up, inverse_[ups + static_cast<std::size_t>(d)]);
-            if ((next_mark_[b] - served_[b]) * slow <= last) {
-                collect_bundle(static_cast<std::int32_t>(b), last);
-            }
+        const int num_due = due(grid, u, last, due_.data());
+        for (int k = 0; k < num_due; ++k) {
+            collect_bundle(u * num_downs_ + due_[static_cast<std::size_t>(k)], last);
         }
     }
     double weight = 0.0, weighted = 0.0;
     for (const Pending& p : batch_) {
-        const double level = rate(all_[static_cast<std::size_t>(p.flow)].bundle);
+        const double level = rate(p.bundle);
         weight += level;
         weighted += level * (p.time - first);
     }
@@ -207,40 +214,38 @@ void CrossbarEngine::collect_batch() {
 
 void CrossbarEngine::drop_done(std::int32_t bundle) {
     const auto b = static_cast<std::size_t>(bundle);
-    std::int32_t* link = &first_[b];
+    Bundle& in = bundles_[b];
+    const std::span<Entry> all = entries(in);
     double least = kNoCandidate;
-    while (*link != kNone) {
-        Flow& flow = all_[static_cast<std::size_t>(*link)];
-        if (flow.mark < 0.0) {
-            *link = flow.next;
-            continue;
-        }
-        least = std::min(least, flow.mark);
-        link = &flow.next;
+    std::int32_t kept = 0;
+    for (const Entry& entry : all) {
+        if (entry.mark < 0.0) continue;
+        least = std::min(least, entry.mark);
+        all[static_cast<std::size_t>(kept++)] = entry;
     }
+    in.size = kept;
     next_mark_[b] = least;
-    if (first_[b] == kNone) served_[b] = 0.0;
+    if (kept == 0) served_[b] = 0.0;
 }
 
 void CrossbarEngine::finish_batch(std::vector<Completion>& done) {
     serve_until_now();
     for (const Pending& p : batch_) {
-        Flow& flow = all_[static_cast<std::size_t>(p.flow)];
-        const double moved = rate(flow.bundle) * std::abs(p.time - batch_time_);
-        for (const std::size_t port : {up_of(flow.bundle), down_of(flow.bundle)}) {
+        Entry& entry = entries_[static_cast<std::size_t>(p.entry)];
+        const double moved = rate(p.bundle) * std::abs(p.time - batch_time_);
+        for (const std::size_t port : {up_of(p.bundle), down_of(p.bundle)}) {
             misplaced_[port] += moved;
-            outstanding_[port] -= flow.bytes;
+            outstanding_[port] -= entry.bytes;
         }
-        flow.mark = -1.0;
-        count(flow.bundle, -1);
-        done.push_back(
-            {static_cast<std::uint32_t>(p.flow), static_cast<Picoseconds>(std::llround(p.time))});
+        entry.mark = -1.0;
+        bundle_of_[entry.flow] = kNone;
+        count(p.bundle, -1);
+        done.push_back({entry.flow, static_cast<Picoseconds>(std::llround(p.time))});
     }
     std::int32_t last = kNone;  // flows of a bundle stand together
     for (const Pending& p : batch_) {
-        const std::int32_t bundle = all_[static_cast<std::size_t>(p.flow)].bundle;
-        if (bundle != last) drop_done(bundle);
-        last = bundle;
+        if (p.bundle != last) drop_done(p.bundle);
+        last = p.bundle;
     }
     num_active_ -= batch_.size();
     batch_.clear();
@@ -266,10 +271,12 @@ void CrossbarEngine::advance(Picoseconds time, std::vector<Completion>& done) {
 
 double CrossbarEngine::remaining(std::uint32_t flow) {
     serve_until_now();
-    const Flow& f = all_[flow];
-    if (f.mark < 0.0) return -1.0;
-    const bool waits = std::ranges::find(started_, flow) != started_.end();
-    return waits ? f.bytes : std::max(f.mark - served_[static_cast<std::size_t>(f.bundle)], 0.0);
+    if (bundle_of_[flow] == kNone) return -1.0;
+    const auto b = static_cast<std::size_t>(bundle_of_[flow]);
+    const std::span<Entry> placed = entries(bundles_[b]);
+    const auto entry = std::ranges::find(placed, flow, &Entry::flow);
+    if (entry != placed.end()) return std::max(entry->mark - served_[b], 0.0);
+    return std::ranges::find(started_, flow, &Started::flow)->bytes;
 }
 
 }  // namespace headway::sim

@@ -41,14 +41,23 @@ class CrossbarEngine {
   private:
     static constexpr std::int32_t kNone = -1;
 
-    struct Flow {
-        double mark = 0.0;  // value of its bundle's clock at which it ends; negative: done
+    // A flow in its bundle. The entries of a bundle lie together, in order of their starts.
+    struct Entry {
+        double mark = 0.0;  // value of the bundle's clock at which it ends; negative: done
         double bytes = 0.0;
-        std::int32_t bundle = 0;    // up * stride + down
-        std::int32_t next = kNone;  // in the bundle
+        std::uint32_t flow = 0;
+    };
+    struct Bundle {
+        std::int32_t first = 0, size = 0, room = 0;  // in entries_
+    };
+    struct Started {
+        std::uint32_t flow = 0;
+        std::int32_t bundle = 0;
+        double bytes = 0.0;
+        Picoseconds at = 0;
     };
     struct Pending {
-        std::int32_t flow = 0;
+        std::int32_t entry = 0, bundle = 0;
         double time = 0.0;
     };
 
@@ -62,6 +71,10 @@ class CrossbarEngine {
         return std::min(level_[up_of(bundle)], level_[down_of(bundle)]);
     }
     void count(std::int32_t bundle, int change);
+    std::span<Entry> entries(const Bundle& bundle) {
+        return {entries_.data() + bundle.first, static_cast<std::size_t>(bundle.size)};
+    }
+    void add(std::int32_t bundle, const Entry& entry);
     void serve_until_now();
     void update_window();
     void fill();
@@ -82,11 +95,12 @@ class CrossbarEngine {
     std::vector<double> outstanding_, misplaced_;                  // [port] bytes
     std::vector<std::int32_t> by_up_, by_down_;  // flows of each bundle, [up, down], [down, up]
     std::vector<double> served_, next_mark_;     // [bundle]
-    std::vector<std::int32_t> first_;            // [bundle] flow
-    std::vector<double> row_least_;              // [up] picoseconds until its first completion
-    std::vector<Flow> all_;
-    std::vector<std::uint32_t> started_;  // since rates were last solved
-    std::vector<Picoseconds> started_at_;
+    std::vector<Bundle> bundles_;                // up * stride + down
+    std::vector<Entry> entries_;
+    std::vector<double> row_least_;        // [up] picoseconds until its first completion
+    std::vector<std::int32_t> bundle_of_;  // [flow], or kNone when done
+    std::vector<Started> started_;         // since rates were last solved
+    std::vector<std::int32_t> due_;        // scratch of collect_batch()
     std::vector<Pending> batch_;
     bool solved_ = true, collected_ = false;
     double batch_time_ = 0.0, longest_ = 0.0, window_ = 0.0;

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cassert>
 #include <numeric>
+#include <utility>
 
 namespace headway::sim {
 namespace {
+
+constexpr std::size_t kAhead = 8;  // messages are fetched so far ahead of their delivery
 
 constexpr auto kNow = [](const auto& engine) { return engine.now(); };
 constexpr auto kWindow = [](const auto& engine) { return engine.window(); };
@@ -21,12 +24,8 @@ Network::Network(const Topology& topology, double epsilon, bool record)
     local_.assign(links, 0);
     parent_.resize(links);
     std::iota(parent_.begin(), parent_.end(), 0U);
-    in_flight_.assign(links, 0);
     misplaced_.assign(links, 0.0);
-    bytes_.assign(links, 0.0);
-    busy_.assign(links, 0);
-    busy_since_.assign(links, 0);
-    bytes_at_begin_.assign(links, 0.0);
+    use_.assign(links, {});
     seen_.assign(links, 0);
 }
 
@@ -41,19 +40,13 @@ void Network::join(std::uint32_t a, std::uint32_t b) {
     parent_[std::max(a, b)] = std::min(a, b);
 }
 
-// The links of the paths, each joined to the others of its paths.
-std::vector<std::uint32_t> Network::own_links(std::span<const Path> paths) {
-    std::vector<std::uint32_t> links;
-    for (const Path& path : paths) {
-        const std::uint32_t first = path.shared()[0];
-        for (const std::uint32_t l : path.shared()) {
-            if (!seen_[l]) links.push_back(l);
-            seen_[l] = 1;
-            join(l, first);
-        }
+void Network::use(const Path& path) {
+    const std::uint32_t first = path.shared()[0];
+    for (const std::uint32_t l : path.shared()) {
+        if (!seen_[l]) touched_.push_back(l);
+        seen_[l] = 1;
+        if (parent_[l] != parent_[first]) join(l, first);
     }
-    for (const std::uint32_t l : links) seen_[l] = 0;
-    return links;
 }
 
 // Adds all links of the sets that own one of `links`.
@@ -82,9 +75,10 @@ double Network::misplaced(std::uint32_t link) const {
                set.engine);
 }
 
-Network::Opened Network::open(std::span<const Path> paths, Picoseconds now) {
+Network::Opened Network::open(Picoseconds now) {
     Opened opened;
-    std::vector<std::uint32_t> touched = own_links(paths);
+    std::vector<std::uint32_t> touched = std::exchange(touched_, {});
+    for (const std::uint32_t l : touched) seen_[l] = 0;
     for (const std::uint32_t l : touched) opened.links.emplace_back(l, misplaced(l));
     join_met_sets(touched);
     std::vector<std::vector<std::uint32_t>> groups(set_of_.size());
@@ -190,18 +184,20 @@ double Network::close(const Opened& opened) {
     return error + 0.5e-12 * static_cast<double>(window);
 }
 
-void Network::start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag) {
+void Network::start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag) {
     std::array<std::uint32_t, 6> inside{};
     std::size_t n = 0;
-    for (const std::uint32_t l : path.shared()) inside[n++] = local_[l];
+    for (const std::uint32_t l : path->shared()) inside[n++] = local_[l];
     std::visit([&](auto& engine) { engine.start({inside.data(), n}, wire_bytes); }, set.engine);
     set.messages.push_back({path, tag});
+    if (set.gathers) return;  // for a window that only grows with what starts
+    set.gathers = true;
+    const Picoseconds now = set.epoch + std::visit(kNow, set.engine);
     if (epsilon_ <= 0.0) {
         set.changed = true;
-        set.next = std::min(set.next, set.epoch + std::visit(kNow, set.engine));
+        set.next = std::min(set.next, now);
     } else {
-        set.next = std::min(
-            set.next, set.epoch + std::visit(kNow, set.engine) + std::visit(kWindow, set.engine));
+        set.next = std::min(set.next, now + std::visit(kWindow, set.engine));
     }
 }
 
@@ -211,24 +207,26 @@ void Network::start(const Path& path, double bytes, double wire_bytes, std::uint
     assert(set_of_[first] != kNoSet);
     LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[first])];
     std::visit([&](auto& engine) { engine.skip_to(now - set.epoch); }, set.engine);
-    start_in(set, path, wire_bytes, tag);
+    start_in(set, &path, wire_bytes, tag);
     for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
     ++num_messages_;
 }
 
 void Network::occupy(std::uint32_t link, double bytes, Picoseconds now) {
-    if (in_flight_[link]++ == 0) {
-        busy_since_[link] = now;
-        bytes_at_begin_[link] = bytes_[link];
+    LinkState& use = use_[link];
+    if (use.in_flight++ == 0) {
+        use.busy_since = now;
+        use.bytes_at_begin = use.bytes;
     }
-    bytes_[link] += bytes;
+    use.bytes += bytes;
 }
 
 void Network::release(std::uint32_t link, Picoseconds time) {
-    if (--in_flight_[link] > 0) return;
-    busy_[link] += time - busy_since_[link];
+    LinkState& use = use_[link];
+    if (--use.in_flight > 0) return;
+    use.busy += time - use.busy_since;
     if (record_) {
-        intervals_.push_back({link, busy_since_[link], time, bytes_[link] - bytes_at_begin_[link]});
+        intervals_.push_back({link, use.busy_since, time, use.bytes - use.bytes_at_begin});
     }
 }
 
@@ -240,7 +238,7 @@ Picoseconds Network::next_delivery() {
             const Picoseconds in =
                 std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
             set->next = in == kNever ? kNever : set->epoch + in;
-            set->changed = false;
+            set->changed = set->gathers = false;
         }
         next = std::min(next, set->next);
     }
@@ -258,21 +256,34 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
             },
             set->engine);
         set->changed = true;
-        for (const Completion& c : completions_) {
-            const Message& message = set->messages[c.flow];
-            out.push_back({message.tag, set->epoch + c.time});
-            for (const std::uint32_t l : message.path.span()) release(l, time);
+        set->gathers = false;
+        for (std::size_t k = 0; k < completions_.size(); ++k) {
+            if (k + kAhead < completions_.size()) {
+                __builtin_prefetch(set->messages[completions_[k + kAhead].flow].path);
+            }
+            const Message& message = set->messages[completions_[k].flow];
+            out.push_back({message.tag, set->epoch + completions_[k].time});
+            for (const std::uint32_t l : message.path->span()) release(l, time);
         }
     }
 }
 
-void Network::add(const Totals& after, const Totals& before) {
-    for (std::size_t l = 0; l < bytes_.size(); ++l) {
-        bytes_[l] += after.bytes[l] - before.bytes[l];
-        busy_[l] += after.busy[l] - before.busy[l];
+Network::Totals Network::totals() const {
+    Totals totals{.bytes = {}, .busy = {}, .messages = num_messages_, .instants = num_instants_};
+    for (const LinkState& use : use_) {
+        totals.bytes.push_back(use.bytes);
+        totals.busy.push_back(use.busy);
     }
-    num_messages_ += after.messages - before.messages;
-    num_instants_ += after.instants - before.instants;
+    return totals;
+}
+
+void Network::add(const Totals& carried) {
+    for (std::size_t l = 0; l < use_.size(); ++l) {
+        use_[l].bytes += carried.bytes[l];
+        use_[l].busy += carried.busy[l];
+    }
+    num_messages_ += carried.messages;
+    num_instants_ += carried.instants;
 }
 
 }  // namespace headway::sim

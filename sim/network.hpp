@@ -39,11 +39,14 @@ class Network {
         std::vector<std::uint32_t> sets;
         std::vector<std::pair<std::uint32_t, double>> links;
     };
-    Opened open(std::span<const Path> paths, Picoseconds now);
+    // The paths of an operation, one after the other; then what they need together.
+    void use(const Path& path);
+    Opened open(Picoseconds now);
     // The seconds by which batching may have moved the end of what ran on the links meanwhile.
     double close(const Opened& opened);
 
-    // `bytes` are charged to the links' totals, `wire_bytes` (>= bytes) take time on them.
+    // `bytes` are charged to the links' totals, `wire_bytes` (>= bytes) take time on them. The path
+    // stays where it is until the message is delivered.
     void start(const Path& path, double bytes, double wire_bytes, std::uint64_t tag,
                Picoseconds now);
     Picoseconds next_delivery();
@@ -52,25 +55,30 @@ class Network {
     void deliver(Picoseconds time, std::vector<Delivery>& out);
 
     bool idle() const { return num_sets_ == 0; }
-    // Adds what a repetition of something already simulated carried.
+    // What has been carried so far; add(): by a repetition of something already simulated.
     struct Totals {
-        std::vector<double> bytes;
-        std::vector<Picoseconds> busy;
+        std::vector<double> bytes;      // [link]
+        std::vector<Picoseconds> busy;  // [link]
         std::int64_t messages = 0, instants = 0;
     };
-    Totals totals() const { return {bytes_, busy_, num_messages_, num_instants_}; }
-    void add(const Totals& after, const Totals& before);
+    Totals totals() const;
+    void add(const Totals& carried);
 
     std::int64_t num_messages() const { return num_messages_; }
     std::int64_t num_instants() const { return num_instants_; }
-    const std::vector<double>& bytes_by_link() const { return bytes_; }
-    const std::vector<Picoseconds>& busy_by_link() const { return busy_; }
+    double bytes(std::uint32_t link) const { return use_[link].bytes; }
+    Picoseconds busy(std::uint32_t link) const { return use_[link].busy; }
     const std::vector<LinkInterval>& intervals() const { return intervals_; }
 
   private:
     struct Message {
-        Path path;
+        const Path* path = nullptr;
         std::uint64_t tag = 0;
+    };
+    struct LinkState {  // of all messages, whatever set they are in
+        int in_flight = 0;
+        double bytes = 0.0, bytes_at_begin = 0.0;  // of the busy interval
+        Picoseconds busy = 0, busy_since = 0;
     };
     using Engine = std::variant<FlowEngine, CrossbarEngine>;
     struct LinkSet {
@@ -81,6 +89,7 @@ class Network {
         int opened = 0;                 // operations that use it
         Picoseconds next = kNever;      // delivery, or the end of gathering starts
         bool changed = false;           // `next` is out of date
+        bool gathers = false;           // `next` is the end of gathering starts, or earlier
     };
     static constexpr int kNoSet = -1;
 
@@ -90,9 +99,8 @@ class Network {
     Engine make_engine(const std::vector<std::uint32_t>& links) const;
     void retire(LinkSet& set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
-    std::vector<std::uint32_t> own_links(std::span<const Path> paths);
     void join_met_sets(std::vector<std::uint32_t>& links);
-    void start_in(LinkSet& set, const Path& path, double wire_bytes, std::uint64_t tag);
+    void start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag);
     void occupy(std::uint32_t link, double bytes, Picoseconds now);
     void release(std::uint32_t link, Picoseconds time);
 
@@ -104,14 +112,12 @@ class Network {
     std::vector<int> set_of_;            // [link]
     std::vector<std::uint32_t> local_;   // [link] index inside its set
     std::vector<std::uint32_t> parent_;  // [link] union-find, identity between calls
-    std::vector<int> in_flight_;         // [link]
     std::vector<double> misplaced_;      // [link] seconds, by engines that are gone
-    std::vector<double> bytes_;
-    std::vector<Picoseconds> busy_, busy_since_;
-    std::vector<double> bytes_at_begin_;
+    std::vector<LinkState> use_;         // [link]
     std::vector<LinkInterval> intervals_;
     std::vector<Completion> completions_;
-    std::vector<std::uint8_t> seen_;  // [link] scratch of open()
+    std::vector<std::uint32_t> touched_;  // links of the paths given to use()
+    std::vector<std::uint8_t> seen_;      // [link] it is among them
     std::int64_t num_messages_ = 0, num_instants_ = 0;
 };
 

@@ -22,7 +22,7 @@
 
 namespace headway::sim {
 
-struct Message {
+struct alignas(64) Message {        // a cache line: messages are visited in no order
     std::int32_t from = 0, to = 0;  // index of the member
     double bytes = 0.0;
     double wire_bytes = 0.0;  // bytes / efficiency: what takes time on the links

@@ -19,6 +19,14 @@ struct SpanRecord {
     PathClass bottleneck = PathClass::self;  // path of the message it ended with; self: none
 };
 
+// The message that a rank's collective ended with: who it waited for.
+struct Arrow {
+    int from = 0, to = 0;  // ranks
+    int task = 0;
+    Phase phase = Phase::dispatch;  // of the task
+    Seconds begin, end;
+};
+
 // One phase in one pass, summed over the step.
 struct PhaseUse {
     Phase phase = Phase::embed;

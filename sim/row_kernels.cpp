@@ -20,6 +20,22 @@ using Doubles = double __attribute__((vector_size(8 * kWidth)));
 using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
 
+// Picoseconds until the next completion of kWidth bundles from column d of a row on.
+// NOTE: a link without traffic has inverse 0, and a bundle without messages a next mark of
+// kNoCandidate, which no clock reaches.
+[[gnu::always_inline]] inline void bundle_times(const Grid& g, int row, int d, Doubles& time) {
+    const std::size_t at = static_cast<std::size_t>(row) * static_cast<std::size_t>(g.stride) +
+                           static_cast<std::size_t>(d);
+    Doubles next, served, down;
+    std::memcpy(&next, g.next + at, sizeof next);
+    std::memcpy(&served, g.served + at, sizeof served);
+    std::memcpy(&down, g.down + d, sizeof down);
+    const Doubles up = Doubles{} + g.up[row];
+    const Doubles slow = up > down ? up : down;
+    const Doubles until = (next - served) * slow;
+    time = next < kNoCandidate ? until : Doubles{} + kNoCandidate;
+}
+
 }  // namespace
 
 HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first, int last,
@@ -70,25 +86,14 @@ HEADWAY_CLONES int argmin(const double* value, int size) {
     return static_cast<int>(best_index);
 }
 
-// NOTE: a link without traffic has inverse 0, and a bundle without messages a next mark of
-// kNoCandidate, which no clock reaches.
 HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {
     double best = kNoCandidate;
     for (int u = 0; u < g.rows; ++u) {
-        const Doubles row = Doubles{} + g.up[u];
         Doubles least = Doubles{} + kNoCandidate;
         for (int d = 0; d < g.stride; d += kWidth) {
-            const std::size_t at =
-                static_cast<std::size_t>(u) * static_cast<std::size_t>(g.stride) +
-                static_cast<std::size_t>(d);
-            Doubles next, served, down;
-            std::memcpy(&next, g.next + at, sizeof next);
-            std::memcpy(&served, g.served + at, sizeof served);
-            std::memcpy(&down, g.down + d, sizeof down);
-            const Doubles slow = row > down ? row : down;
-            const Doubles time = (next - served) * slow;
-            const Doubles valid = next < kNoCandidate ? time : Doubles{} + kNoCandidate;
-            least = valid < least ? valid : least;
+            Doubles time;
+            bundle_times(g, u, d, time);
+            least = time < least ? time : least;
         }
         double first = least[0];
         for (int k = 1; k < kWidth; ++k) first = least[k] < first ? least[k] : first;
@@ -96,6 +101,22 @@ HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {
         best = first < best ? first : best;
     }
     return best;
+}
+
+HEADWAY_CLONES int due(const Grid& g, int row, double last, std::int32_t* columns) {
+    int found = 0;
+    for (int d = 0; d < g.stride; d += kWidth) {
+        Doubles time;
+        bundle_times(g, row, d, time);
+        const Longs is_due = time <= last;
+        std::int64_t any[kWidth];
+        std::memcpy(any, &is_due, sizeof any);
+        if ((any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7]) == 0) continue;
+        for (int k = 0; k < kWidth; ++k) {
+            if (any[k] != 0) columns[found++] = d + k;
+        }
+    }
+    return found;
 }
 
 HEADWAY_CLONES void serve(const Grid& g, double elapsed) {

@@ -28,6 +28,8 @@ struct Grid {
 
 // min over bundles of (next - served) max(up, down), with inverse levels; and of each row.
 double earliest(const Grid& grid, double* row_least);
+// The columns of `row` with (next - served) max(up, down) <= last, ascending; returns their number.
+int due(const Grid& grid, int row, double last, std::int32_t* columns);
 // served += min(up, down) elapsed, with levels.
 void serve(const Grid& grid, double elapsed);
 

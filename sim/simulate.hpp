@@ -28,14 +28,6 @@ struct SimulateOptions {
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
 
-// The message that a rank's collective ended with: who it waited for.
-struct Arrow {
-    int from = 0, to = 0;  // ranks
-    int task = 0;
-    Phase phase = Phase::dispatch;  // of the task
-    Seconds begin, end;
-};
-
 struct LinkActivity {
     int link = 0;  // in SimulationResult::links
     Seconds begin, end;
@@ -53,7 +45,7 @@ struct SimulationResult {
     std::vector<LinkActivity> activity;
     std::vector<Arrow> arrows;
     std::int64_t messages = 0, instants = 0, events = 0;
-    int sections = 0, repeated_sections = 0;  // between rendezvous of all ranks
+    int sections = 0, repeated_sections = 0;  // between still moments (repetition.hpp)
 };
 
 // Throws std::logic_error when the program cannot end.

@@ -125,9 +125,9 @@ TEST(Repetition, OtherDrawsAreSimulated) {
 
 TEST(Repetition, TasksAreComparedByWhatTheyDo) {
     const Program program = step(2, true);  // micro-batches of 12 tasks, the second with reductions
-    EXPECT_TRUE(same_tasks(program, 0, 12, 3));
-    EXPECT_FALSE(same_tasks(program, 0, 12, 4)) << "a reduction comes in between";
-    EXPECT_FALSE(same_tasks(program, 0, 4, 3)) << "another layer";
+    EXPECT_TRUE(same_tasks(program, 0, 12, 4));
+    EXPECT_FALSE(same_tasks(program, 0, 12, 5)) << "a reduction comes in between";
+    EXPECT_FALSE(same_tasks(program, 0, 4, 4)) << "another layer";
     EXPECT_FALSE(same_tasks(program, 0, 12, 1000)) << "beyond the end";
 }
 

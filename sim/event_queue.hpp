@@ -1,0 +1,51 @@
+// EventQueue: what the ranks of a simulation do next, in order of time, then of creation, so that a
+// run is reproducible to the bit.
+#pragma once
+
+#include <cstdint>
+#include <queue>
+#include <vector>
+
+#include "sim/flow_engine.hpp"
+
+namespace headway::sim {
+
+enum class EventKind {
+    compute_done,
+    armed,      // the rank has waited the latency of a stage
+    stage_done  // the rank has all its messages of a stage
+};
+
+struct Event {
+    Picoseconds time = 0;
+    EventKind kind = EventKind::compute_done;
+    int rank = 0;
+    int task = 0;
+    int stage = 0;  // of compute_done: the version of the rank's schedule
+    std::uint64_t sequence = 0;
+
+    friend bool operator>(const Event& a, const Event& b) {
+        return a.time != b.time ? a.time > b.time : a.sequence > b.sequence;
+    }
+};
+
+class EventQueue {
+  public:
+    bool empty() const { return events_.empty(); }
+    Picoseconds next_time() const { return events_.empty() ? kNever : events_.top().time; }
+    void push(Event event) {
+        event.sequence = sequence_++;
+        events_.push(event);
+    }
+    Event pop() {
+        const Event event = events_.top();
+        events_.pop();
+        return event;
+    }
+
+  private:
+    std::uint64_t sequence_ = 0;
+    std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
+};
+
+}  // namespace headway::sim

@@ -1,0 +1,199 @@
+#include "sim/rank_streams.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <variant>
+
+namespace headway::sim {
+
+RankStreams::RankStreams(const Program& program, const Cluster& cluster, EventQueue& events)
+    : program_(program), events_(events), ranks_(static_cast<std::size_t>(program.num_ranks)) {
+    for (int t = 0; t < static_cast<int>(program.tasks.size()); ++t) {
+        std::vector<int>& list = tasks_[stream_of(t)];
+        place_.push_back(static_cast<int>(list.size()));
+        list.push_back(t);
+    }
+    for (const RankOverride& o : cluster.rank_overrides) at(o.rank).speed = o.compute_factor;
+}
+
+std::size_t RankStreams::stream_of(int task) const {
+    return static_cast<std::size_t>(task_at(task).stream);
+}
+
+bool RankStreams::is_done(const Rank& rank, int task) const {
+    return place_[static_cast<std::size_t>(task)] < rank.cursor[stream_of(task)];
+}
+
+// Tasks of a stream with numbers below `task`.
+int RankStreams::num_before(std::size_t stream, int task) const {
+    const std::vector<int>& list = tasks_[stream];
+    return static_cast<int>(std::ranges::lower_bound(list, task) - list.begin());
+}
+
+int RankStreams::ready_task(int r, std::size_t stream) const {
+    const Rank& rank = at(r);
+    const auto cursor = static_cast<std::size_t>(rank.cursor[stream]);
+    if (rank.running[stream] || cursor >= tasks_[stream].size()) return kNoTask;
+    const int task = tasks_[stream][cursor];
+    const bool ready =
+        std::ranges::all_of(task_at(task).after, [&](int before) { return is_done(rank, before); });
+    return ready ? task : kNoTask;
+}
+
+void RankStreams::begin(int r, int task, Picoseconds now) {
+    Rank& rank = at(r);
+    rank.running[stream_of(task)] = true;
+    rank.started[stream_of(task)] = now;
+    const auto* work = std::get_if<ComputeTask>(&task_at(task).work);
+    if (work == nullptr) return;
+    const auto slot = work->per_rank.size() == 1 ? 0 : static_cast<std::size_t>(r);
+    rank.compute.task = task;
+    rank.compute.left = work->per_rank[slot].in(ps) / rank.speed;
+    rank.compute.since = now;
+    schedule(r, now);
+}
+
+void RankStreams::end(int r, int task, Picoseconds now) {
+    Rank& rank = at(r);
+    const std::size_t stream = stream_of(task);
+    if (rank.compute.task == task) rank.compute.task = kNoTask;
+    rank.running[stream] = false;
+    ++rank.cursor[stream];
+    finished(r, now);
+}
+
+Picoseconds RankStreams::started(int rank, int task) const {
+    return at(rank).started[stream_of(task)];
+}
+
+void RankStreams::finished(int rank, Picoseconds time) {
+    at(rank).finish = std::max(at(rank).finish, time);
+}
+
+bool RankStreams::is_current(const Event& event) const {
+    const Compute& compute = at(event.rank).compute;
+    return compute.task == event.task && compute.version == event.stage;
+}
+
+double RankStreams::slowdown(const Rank& rank) const {
+    return rank.communicating > 0 ? program_.overlap_slowdown : 1.0;
+}
+
+void RankStreams::schedule(int r, Picoseconds now) {
+    Compute& compute = at(r).compute;
+    const auto time = static_cast<Picoseconds>(std::llround(compute.left * slowdown(at(r))));
+    events_.push({.time = now + time,
+                  .kind = EventKind::compute_done,
+                  .rank = r,
+                  .task = compute.task,
+                  .stage = ++compute.version});
+}
+
+void RankStreams::communicate(int r, int change, Picoseconds now) {
+    Rank& rank = at(r);
+    const double before = slowdown(rank);
+    rank.communicating += change;
+    Compute& compute = rank.compute;
+    if (compute.task == kNoTask || slowdown(rank) == before) return;
+    compute.left = std::max(0.0, compute.left - static_cast<double>(now - compute.since) / before);
+    compute.since = now;
+    schedule(r, now);
+}
+
+void RankStreams::check_all_done() const {
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            const auto cursor = static_cast<std::size_t>(ranks_[r].cursor[s]);
+            if (cursor == tasks_[s].size()) continue;
+            throw std::logic_error("simulate: rank " + std::to_string(r) + " never ends task " +
+                                   std::to_string(tasks_[s][cursor]));
+        }
+    }
+}
+
+Still RankStreams::take_computing(Picoseconds now) {
+    Still still{.first = std::numeric_limits<int>::max()};
+    for (const Rank& rank : ranks_) {
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            const auto cursor = static_cast<std::size_t>(rank.cursor[s]);
+            if (cursor < tasks_[s].size()) still.first = std::min(still.first, tasks_[s][cursor]);
+            if (cursor > 0) still.reach = std::max(still.reach, tasks_[s][cursor - 1] + 1);
+        }
+    }
+    for (const Rank& rank : ranks_) {
+        auto& ended = still.ended.emplace_back();
+        for (std::size_t s = 0; s < kNumStreams; ++s)
+            ended[s] = rank.cursor[s] - num_before(s, still.first);
+    }
+    while (!events_.empty()) {
+        const Event e = events_.pop();
+        if (!is_current(e)) continue;
+        assert(e.kind == EventKind::compute_done);
+        const Compute& compute = at(e.rank).compute;
+        still.reach = std::max(still.reach, e.task + 1);
+        still.computing.push_back({.rank = e.rank,
+                                   .task = e.task - still.first,
+                                   .started = started(e.rank, e.task) - now,
+                                   .since = compute.since - now,
+                                   .until = e.time - now,
+                                   .left = compute.left});
+    }
+    return still;
+}
+
+bool RankStreams::all_wait_in(int task) const {
+    return std::ranges::all_of(ranks_, [&](const Rank& rank) {
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            const auto cursor = static_cast<std::size_t>(rank.cursor[s]);
+            if (cursor > 0 && tasks_[s][cursor - 1] > task) return false;
+        }
+        return rank.compute.task == kNoTask;
+    });
+}
+
+void RankStreams::put_computing(const Still& still, Picoseconds now) {
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+        Rank& rank = ranks_[r];
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            rank.cursor[s] = num_before(s, still.first) + still.ended[r][s];
+            rank.running[s] = false;
+        }
+        rank.communicating = 0;
+        rank.compute.task = kNoTask;
+    }
+    for (const Computing& c : still.computing) {
+        Rank& rank = at(c.rank);
+        const int task = still.first + c.task;
+        rank.running[stream_of(task)] = true;
+        rank.started[stream_of(task)] = now + c.started;
+        rank.compute.task = task;
+        rank.compute.left = c.left;
+        rank.compute.since = now + c.since;
+        events_.push({.time = now + c.until,
+                      .kind = EventKind::compute_done,
+                      .rank = c.rank,
+                      .task = task,
+                      .stage = ++rank.compute.version});
+    }
+}
+
+void RankStreams::put_waiting(int task, std::span<const Picoseconds> entered) {
+    const std::size_t stream = stream_of(task);
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+        Rank& rank = ranks_[r];
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            rank.cursor[s] = num_before(s, task);
+            rank.running[s] = false;
+        }
+        rank.running[stream] = true;
+        rank.started[stream] = entered[r];
+        rank.communicating = 1;
+        rank.compute.task = kNoTask;
+    }
+}
+
+}  // namespace headway::sim

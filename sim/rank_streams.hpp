@@ -1,0 +1,79 @@
+// RankStreams: how far every rank has come in the program. A rank works through the tasks of each
+// of its streams in order; a task starts when those that it waits for have ended. Compute takes its
+// time / the rank's speed, times the overlap slowdown while the rank has a collective in progress.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+#include "models/vocab/program.hpp"
+#include "sim/event_queue.hpp"
+#include "sim/repetition.hpp"
+
+namespace headway::sim {
+
+class RankStreams {
+  public:
+    RankStreams(const Program& program, const Cluster& cluster, EventQueue& events);
+
+    // The next task of a stream if the rank can start it now; else kNoTask.
+    int ready_task(int rank, std::size_t stream) const;
+    void begin(int rank, int task, Picoseconds now);  // compute is scheduled
+    void end(int rank, int task, Picoseconds now);
+    Picoseconds started(int rank, int task) const;  // of a task under way
+    void finished(int rank, Picoseconds time);      // the rank has ended some task at `time`
+
+    // The compute_done event of a rank whose schedule has not changed since.
+    bool is_current(const Event& event) const;
+    void enter_collective(int rank, Picoseconds now) { communicate(rank, +1, now); }
+    void leave_collective(int rank, Picoseconds now) { communicate(rank, -1, now); }
+
+    const std::vector<int>& tasks(std::size_t stream) const { return tasks_[stream]; }
+    std::size_t stream_of(int task) const;
+    Picoseconds finish(int rank) const { return at(rank).finish; }
+    // Throws std::logic_error naming a rank that has not done everything.
+    void check_all_done() const;
+
+    // For repetition. Without collectives under way; takes the events of the computing ranks.
+    Still take_computing(Picoseconds now);
+    // True if all ranks are in `task` and compute nothing, and none has begun a later task.
+    bool all_wait_in(int task) const;
+    // The ranks go on from such a state.
+    void put_computing(const Still& still, Picoseconds now);
+    void put_waiting(int task, std::span<const Picoseconds> entered);
+
+  private:
+    struct Compute {
+        int task = kNoTask;
+        double left = 0.0;  // picoseconds at full speed
+        Picoseconds since = 0;
+        int version = 0;
+    };
+    struct Rank {
+        std::array<int, kNumStreams> cursor{};  // in the stream's list
+        std::array<bool, kNumStreams> running{};
+        std::array<Picoseconds, kNumStreams> started{};
+        Compute compute;
+        int communicating = 0;  // collectives in progress
+        double speed = 1.0;     // of compute, from the cluster's overrides
+        Picoseconds finish = 0;
+    };
+
+    const Rank& at(int rank) const { return ranks_[static_cast<std::size_t>(rank)]; }
+    Rank& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
+    const Task& task_at(int task) const { return program_.tasks[static_cast<std::size_t>(task)]; }
+    bool is_done(const Rank& rank, int task) const;
+    int num_before(std::size_t stream, int task) const;
+    double slowdown(const Rank& rank) const;
+    void schedule(int rank, Picoseconds now);
+    void communicate(int rank, int change, Picoseconds now);
+
+    const Program& program_;
+    EventQueue& events_;
+    std::array<std::vector<int>, kNumStreams> tasks_;
+    std::vector<int> place_;  // [task] in its stream's list
+    std::vector<Rank> ranks_;
+};
+
+}  // namespace headway::sim
