@@ -9,19 +9,17 @@ namespace {
 
 void begin_stage(const Stage& stage, std::size_t n, bool trace, StageState& state) {
     state.armed.assign(n, 0);
-    state.pending.assign(n, 0);
-    state.last.assign(n, 0);
-    state.slowest.assign(n, -1);
+    state.members.assign(n, {});
     state.begin.assign(trace ? stage.messages.size() : 0, 0);
     state.num_armed = 0;
     state.num_pending = static_cast<int>(stage.messages.size());
     for (const Message& m : stage.messages) {
-        ++state.pending[static_cast<std::size_t>(m.from)];
-        ++state.pending[static_cast<std::size_t>(m.to)];
+        ++state.members[static_cast<std::size_t>(m.from)].pending;
+        ++state.members[static_cast<std::size_t>(m.to)].pending;
     }
     state.first_of.assign(n + 1, 0);
     for (std::size_t i = 0; i < n; ++i)
-        state.first_of[i + 1] = state.first_of[i] + state.pending[i];
+        state.first_of[i + 1] = state.first_of[i] + state.members[i].pending;
     state.partners.resize(2 * stage.messages.size());
     std::vector<std::int32_t> at(state.first_of.begin(), state.first_of.end() - 1);
     const auto add = [&](std::int32_t member, std::int32_t other, std::int32_t message) {

@@ -17,11 +17,15 @@ struct Partner {
     std::int32_t member = 0, message = 0;
 };
 
+struct MemberState {
+    Picoseconds last = 0;       // latest delivery
+    std::int32_t slowest = -1;  // the message of that delivery, or -1
+    int pending = 0;            // messages to and from the member
+};
+
 struct StageState {
-    std::vector<std::uint8_t> armed;     // [member]
-    std::vector<int> pending;            // [member] messages to and from it
-    std::vector<Picoseconds> last;       // [member] latest delivery
-    std::vector<std::int32_t> slowest;   // [member] the message of that delivery, or -1
+    std::vector<std::uint8_t> armed;  // [member]
+    std::vector<MemberState> members;
     std::vector<Picoseconds> begin;      // [message]; only with traces
     std::vector<std::int32_t> first_of;  // [member + 1] into `partners`
     std::vector<Partner> partners;

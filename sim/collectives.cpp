@@ -95,7 +95,7 @@ Armed Collectives::arm(int rank, int task, int stage_index, Picoseconds now) {
         for (std::size_t m = 0; m < stage.messages.size(); ++m) start(run, slot, m, now);
         return Armed::waits;
     }
-    if (state.pending[member] == 0) return Armed::leaves;
+    if (state.members[member].pending == 0) return Armed::leaves;
     if (!run.opened) open(run, now);
     const std::span<const Partner> partners = state.partners_of(member);
     for (std::size_t k = 0; k < partners.size(); ++k) {
@@ -144,20 +144,20 @@ void Collectives::deliver(RunningCollective& run, int stage_index, std::int32_t 
     const Message& message = stage.messages[static_cast<std::size_t>(m)];
     --state.num_pending;
     for (const int end : {message.from, message.to}) {
-        const auto member = static_cast<std::size_t>(end);
-        if (time >= state.last[member]) {
-            state.last[member] = time;
-            state.slowest[member] = m;
+        MemberState& member = state.members[static_cast<std::size_t>(end)];
+        if (time >= member.last) {
+            member.last = time;
+            member.slowest = m;
         }
-        if (--state.pending[member] > 0 || stage.collective) continue;
-        events_.push({.time = state.last[member],
+        if (--member.pending > 0 || stage.collective) continue;
+        events_.push({.time = member.last,
                       .kind = EventKind::stage_done,
-                      .rank = run.operation.members[member],
+                      .rank = run.operation.members[static_cast<std::size_t>(end)],
                       .task = run.task,
                       .stage = stage_index});
     }
     if (stage.collective && state.num_pending == 0) {
-        release(run, stage_index, std::ranges::max(state.last));
+        release(run, stage_index, std::ranges::max(state.members, {}, &MemberState::last).last);
     }
 }
 
@@ -166,8 +166,8 @@ void Collectives::note_arrow(int rank, int task, int stage) {
     const RunningCollective& run = of(rank, task);
     const auto slot = static_cast<std::size_t>(stage);
     const StageState& state = run.states[slot];
-    const auto member = static_cast<std::size_t>(run.member_index(rank));
-    const std::int32_t m = state.slowest[member];
+    const MemberState& member = state.members[static_cast<std::size_t>(run.member_index(rank))];
+    const std::int32_t m = member.slowest;
     if (m < 0) return;
     const Message& message = run.operation.stages[slot].messages[static_cast<std::size_t>(m)];
     arrows_.push_back({.from = run.operation.members[static_cast<std::size_t>(message.from)],
@@ -175,7 +175,7 @@ void Collectives::note_arrow(int rank, int task, int stage) {
                        .task = task,
                        .phase = program_.tasks[static_cast<std::size_t>(task)].phase,
                        .begin = static_cast<double>(state.begin[static_cast<std::size_t>(m)]) * ps,
-                       .end = static_cast<double>(state.last[member]) * ps});
+                       .end = static_cast<double>(member.last) * ps});
 }
 
 void Collectives::leave(RunningCollective& run) {

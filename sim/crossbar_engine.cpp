@@ -132,7 +132,8 @@ void CrossbarEngine::fill() {
     }
 }
 
-// Behind the others of its bundle; a full bundle moves to where there is room for all that it has.
+// Before the flows of its bundle that end earlier; a full bundle moves to where there is room for
+// all that it has.
 void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
     const auto b = static_cast<std::size_t>(bundle);
     Bundle& in = bundles_[b];
@@ -143,7 +144,12 @@ void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
         std::ranges::copy(entries(in), entries_.begin() + first);
         in.first = first;
     }
-    entries_[static_cast<std::size_t>(in.first + in.size++)] = entry;
+    Entry* at = &entries_[static_cast<std::size_t>(in.first + in.size++)];
+    for (const Entry* first = &entries_[static_cast<std::size_t>(in.first)];
+         at > first && at[-1].mark < entry.mark; --at) {
+        *at = at[-1];
+    }
+    *at = entry;
 }
 
 // New flows get their place on their bundle's clock, made good for the time since they started.
@@ -175,7 +181,8 @@ void CrossbarEngine::collect_bundle(std::int32_t bundle, double last) {
     const double slowness = std::max(inverse_[up_of(bundle)], inverse_[down_of(bundle)]);
     for (std::int32_t e = in.first + in.size; e-- > in.first;) {
         const double time = (entries_[static_cast<std::size_t>(e)].mark - served_[b]) * slowness;
-        if (time <= last) batch_.push_back({.entry = e, .bundle = bundle, .time = time});
+        if (time > last) break;
+        batch_.push_back({.entry = e, .bundle = bundle, .time = time});
     }
 }
 
@@ -212,40 +219,26 @@ void CrossbarEngine::collect_batch() {
     collected_ = true;
 }
 
-void CrossbarEngine::drop_done(std::int32_t bundle) {
-    const auto b = static_cast<std::size_t>(bundle);
-    Bundle& in = bundles_[b];
-    const std::span<Entry> all = entries(in);
-    double least = kNoCandidate;
-    std::int32_t kept = 0;
-    for (const Entry& entry : all) {
-        if (entry.mark < 0.0) continue;
-        least = std::min(least, entry.mark);
-        all[static_cast<std::size_t>(kept++)] = entry;
-    }
-    in.size = kept;
-    next_mark_[b] = least;
-    if (kept == 0) served_[b] = 0.0;
-}
-
 void CrossbarEngine::finish_batch(std::vector<Completion>& done) {
     serve_until_now();
     for (const Pending& p : batch_) {
-        Entry& entry = entries_[static_cast<std::size_t>(p.entry)];
+        const Entry& entry = entries_[static_cast<std::size_t>(p.entry)];
+        const auto b = static_cast<std::size_t>(p.bundle);
         const double moved = rate(p.bundle) * std::abs(p.time - batch_time_);
         for (const std::size_t port : {up_of(p.bundle), down_of(p.bundle)}) {
             misplaced_[port] += moved;
             outstanding_[port] -= entry.bytes;
         }
-        entry.mark = -1.0;
         bundle_of_[entry.flow] = kNone;
         count(p.bundle, -1);
+        --bundles_[b].size;
+        if (p.entry > bundles_[b].first) {
+            next_mark_[b] = (&entry)[-1].mark;
+        } else {
+            next_mark_[b] = kNoCandidate;
+            served_[b] = 0.0;
+        }
         done.push_back({entry.flow, static_cast<Picoseconds>(std::llround(p.time))});
-    }
-    std::int32_t last = kNone;  // flows of a bundle stand together
-    for (const Pending& p : batch_) {
-        if (p.bundle != last) drop_done(p.bundle);
-        last = p.bundle;
     }
     num_active_ -= batch_.size();
     batch_.clear();

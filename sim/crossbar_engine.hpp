@@ -41,9 +41,9 @@ class CrossbarEngine {
   private:
     static constexpr std::int32_t kNone = -1;
 
-    // A flow in its bundle. The entries of a bundle lie together, in order of their starts.
+    // A flow in its bundle. The entries of a bundle lie together, the next one to end last.
     struct Entry {
-        double mark = 0.0;  // value of the bundle's clock at which it ends; negative: done
+        double mark = 0.0;  // value of the bundle's clock at which it ends
         double bytes = 0.0;
         std::uint32_t flow = 0;
     };
@@ -83,7 +83,6 @@ class CrossbarEngine {
     void collect_batch();
     void collect_bundle(std::int32_t bundle, double last);
     void finish_batch(std::vector<Completion>& done);
-    void drop_done(std::int32_t bundle);
 
     int num_ups_ = 0, num_downs_ = 0;   // padded; ports are ups, then downs
     std::vector<std::size_t> port_of_;  // [link]

@@ -26,6 +26,7 @@ Network::Network(const Topology& topology, double epsilon, bool record)
     std::iota(parent_.begin(), parent_.end(), 0U);
     misplaced_.assign(links, 0.0);
     use_.assign(links, {});
+    if (record) bytes_before_.assign(links, 0.0);
     seen_.assign(links, 0);
 }
 
@@ -216,7 +217,7 @@ void Network::occupy(std::uint32_t link, double bytes, Picoseconds now) {
     LinkState& use = use_[link];
     if (use.in_flight++ == 0) {
         use.busy_since = now;
-        use.bytes_at_begin = use.bytes;
+        if (record_) bytes_before_[link] = use.bytes;
     }
     use.bytes += bytes;
 }
@@ -226,7 +227,7 @@ void Network::release(std::uint32_t link, Picoseconds time) {
     if (--use.in_flight > 0) return;
     use.busy += time - use.busy_since;
     if (record_) {
-        intervals_.push_back({link, use.busy_since, time, use.bytes - use.bytes_at_begin});
+        intervals_.push_back({link, use.busy_since, time, use.bytes - bytes_before_[link]});
     }
 }
 
@@ -258,9 +259,10 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
         set->changed = true;
         set->gathers = false;
         for (std::size_t k = 0; k < completions_.size(); ++k) {
-            if (k + kAhead < completions_.size()) {
+            if (k + 2 * kAhead < completions_.size())
+                __builtin_prefetch(&set->messages[completions_[k + 2 * kAhead].flow]);
+            if (k + kAhead < completions_.size())
                 __builtin_prefetch(set->messages[completions_[k + kAhead].flow].path);
-            }
             const Message& message = set->messages[completions_[k].flow];
             out.push_back({message.tag, set->epoch + completions_[k].time});
             for (const std::uint32_t l : message.path->span()) release(l, time);

@@ -76,9 +76,9 @@ class Network {
         std::uint64_t tag = 0;
     };
     struct LinkState {  // of all messages, whatever set they are in
-        int in_flight = 0;
-        double bytes = 0.0, bytes_at_begin = 0.0;  // of the busy interval
+        double bytes = 0.0;
         Picoseconds busy = 0, busy_since = 0;
+        std::int64_t in_flight = 0;
     };
     using Engine = std::variant<FlowEngine, CrossbarEngine>;
     struct LinkSet {
@@ -114,6 +114,7 @@ class Network {
     std::vector<std::uint32_t> parent_;  // [link] union-find, identity between calls
     std::vector<double> misplaced_;      // [link] seconds, by engines that are gone
     std::vector<LinkState> use_;         // [link]
+    std::vector<double> bytes_before_;   // [link] its busy interval, to be recorded
     std::vector<LinkInterval> intervals_;
     std::vector<Completion> completions_;
     std::vector<std::uint32_t> touched_;  // links of the paths given to use()

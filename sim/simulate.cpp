@@ -208,7 +208,7 @@ class Simulation {
             const auto member = static_cast<std::size_t>(run->member_index(r));
             span.bytes = run->sent[member];
             for (std::size_t s = 0; s < run->operation.stages.size(); ++s) {
-                const std::int32_t m = run->states[s].slowest[member];
+                const std::int32_t m = run->states[s].members[member].slowest;
                 const std::vector<Message>& messages = run->operation.stages[s].messages;
                 if (m >= 0) span.bottleneck = messages[static_cast<std::size_t>(m)].path_class;
             }
