@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 #include <variant>
 
@@ -73,11 +74,11 @@ class ProgramBuilder {
             for (int i = static_cast<int>(draws.size()); i < layers; ++i) draws.push_back(draw(i));
             run_outer(workload_.before, Pass::forward);
             for (int i = 0; i < layers; ++i)
-                run_layer(layer_draw(i, draws[static_cast<std::size_t>(i)]), i, Pass::forward);
+                run_layer(draws[static_cast<std::size_t>(i)], i, Pass::forward);
             run_outer(workload_.after, Pass::forward);
             run_outer(workload_.after, Pass::backward);
             for (int i = layers; i-- > 0;) {
-                run_layer(layer_draw(i, draws[static_cast<std::size_t>(i)]), i, Pass::backward);
+                run_layer(draws[static_cast<std::size_t>(i)], i, Pass::backward);
                 if (micro_batch_ + 1 == workload_.num_micro_batches) reduce_bucket(i, layers);
             }
             run_outer(workload_.before, Pass::backward);
@@ -176,7 +177,36 @@ class ProgramBuilder {
         }
     }
 
-    void run_layer(const LayerDraw& draw, int layer, Pass pass) {
+    // A micro-batch with the draw of an earlier one does what that did.
+    void run_layer(const std::vector<DrawnGroup>& groups, int layer, Pass pass) {
+        const std::tuple key{draw_of(micro_batch_), layer, pass};
+        const auto written = written_.find(key);
+        if (written != written_.end()) return copy_tasks(written->second);
+        const int begin = static_cast<int>(program_.tasks.size());
+        // Before the first tasks of a stream there is nothing to wait for, later there is.
+        const bool can_be_copied = options_.num_draws > 0 && last_of(Stream::compute) >= 0 &&
+                                   last_of(Stream::communication) >= 0;
+        write_layer(layer_draw(layer, groups), layer, pass);
+        if (can_be_copied) written_[key] = {begin, static_cast<int>(program_.tasks.size())};
+    }
+
+    // What the tasks [begin, end) waited for before them were the last tasks of their streams.
+    void copy_tasks(const std::array<int, 2>& range) {
+        const std::array<int, 3> before = last_;
+        const int shift = static_cast<int>(program_.tasks.size()) - range[0];
+        for (int t = range[0]; t < range[1]; ++t) {
+            Task task = program_.tasks[static_cast<std::size_t>(t)];
+            task.micro_batch = micro_batch_;
+            for (int& wait : task.after) {
+                const Stream stream = program_.tasks[static_cast<std::size_t>(wait)].stream;
+                wait = wait >= range[0] ? wait + shift : before[static_cast<std::size_t>(stream)];
+            }
+            last_[static_cast<std::size_t>(task.stream)] = t + shift;
+            program_.tasks.push_back(std::move(task));
+        }
+    }
+
+    void write_layer(const LayerDraw& draw, int layer, Pass pass) {
         const std::vector<PhaseWork>& phases = draw.phases(pass);
         const std::array<int, 2>& pipeline = draw.pipeline(pass);
         const bool chunked = pipeline[1] > pipeline[0] && plan_.overlap_chunks > 1;
@@ -250,7 +280,8 @@ class ProgramBuilder {
     TaskPricer pricer_;
     Program program_;
     int micro_batch_ = 0;
-    std::array<int, 3> last_{-1, -1, -1};  // last task of each stream
+    std::array<int, 3> last_{-1, -1, -1};                               // last task of each stream
+    std::map<std::tuple<int, int, Pass>, std::array<int, 2>> written_;  // [draw, layer, pass]
 };
 
 }  // namespace
