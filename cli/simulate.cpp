@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "cli/options.hpp"
@@ -62,6 +63,10 @@ po::options_description simulate_options() {
         "draws", po::value<int>()->default_value(1)->value_name("N"),
         "distinct draws of the routing noise in a step: micro-batch m uses draw m mod N; 0: one\n"
         "each. Micro-batches with the same draw are simulated once where they repeat exactly")(
+        "all-to-all", text("ALGORITHM")->default_value("grouped"),
+        "of exchanges with one stage: grouped (all pairs at once, as NCCL), pairwise (rounds) or\n"
+        "hierarchical (over NVLink to the right rail, then over the NIC)")(
+        "all-reduce", text("ALGORITHM")->default_value("ring"), "of gradients: ring or tree")(
         "link-bins", po::value<int>()->default_value(0)->value_name("N"),
         "JSON: also the use of the 64 busiest links in N equal parts of the step")("help,h",
                                                                                    "this text");
@@ -108,10 +113,42 @@ void write_trace_file(const std::string& file, const std::vector<PlanRun>& runs,
     out.commit();
 }
 
+struct Algorithms {
+    ExchangeAlgorithm all_to_all = ExchangeAlgorithm::grouped;
+    ReduceAlgorithm all_reduce = ReduceAlgorithm::ring;
+};
+
+Algorithms chosen_algorithms(const po::variables_map& values) {
+    Algorithms chosen;
+    const std::string all_to_all = one_of(values["all-to-all"].as<std::string>(),
+                                          {"grouped", "pairwise", "hierarchical"}, "--all-to-all");
+    if (all_to_all == "pairwise") chosen.all_to_all = ExchangeAlgorithm::pairwise;
+    if (all_to_all == "hierarchical") chosen.all_to_all = ExchangeAlgorithm::hierarchical;
+    if (one_of(values["all-reduce"].as<std::string>(), {"ring", "tree"}, "--all-reduce") == "tree")
+        chosen.all_reduce = ReduceAlgorithm::tree;
+    return chosen;
+}
+
+// Node-dedup's two stages are an algorithm of their own; an exchange without bytes is a rendezvous.
+void choose(const Algorithms& algorithms, Program& program) {
+    for (Task& task : program.tasks) {
+        if (auto* exchange = std::get_if<ExchangeTask>(&task.work)) {
+            const ExchangeStage& stage = exchange->stages.front();
+            const bool has_bytes = !stage.matrices.empty() || stage.uniform_bytes > 0;
+            if (exchange->stages.size() == 1 && has_bytes)
+                exchange->algorithm = algorithms.all_to_all;
+        } else if (auto* reduce = std::get_if<ReduceTask>(&task.work)) {
+            reduce->algorithm = algorithms.all_reduce;
+        }
+    }
+}
+
 PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology& topology,
-                 const ProgramOptions& program_options, sim::SimulateOptions options) {
+                 const ProgramOptions& program_options, const Algorithms& algorithms,
+                 sim::SimulateOptions options) {
     const double before = cpu_seconds();
-    const Program program = build_program(scenario, plan, profile_of(scenario), program_options);
+    Program program = build_program(scenario, plan, profile_of(scenario), program_options);
+    choose(algorithms, program);
     Progress progress("simulate " + plan.name);
     options.progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); };
     const int batches = scenario.batch.num_micro_batches, draws = program_options.num_draws;
@@ -154,6 +191,7 @@ int run_simulate(Args args) {
     const int micro_batches = whole_number(*values, "micro-batches", 0, 1'000'000);
     const auto trace = optional_text(*values, "trace");
     const double epsilon = checked_epsilon(*values);
+    const Algorithms algorithms = chosen_algorithms(*values);
     std::vector<std::string> names, wanted;
     for (const Plan& plan : scenario.plans) names.push_back(plan.name);
     if (values->count("plan") > 0) wanted = (*values)["plan"].as<std::vector<std::string>>();
@@ -169,7 +207,7 @@ int run_simulate(Args args) {
     std::vector<PlanRun> runs;
     for (const Plan& plan : scenario.plans) {
         if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
-        PlanRun run = run_plan(scenario, plan, topology, program_options,
+        PlanRun run = run_plan(scenario, plan, topology, program_options, algorithms,
                                {.epsilon = epsilon,
                                 .timeline = trace.has_value() || format == "csv",
                                 .trace = trace.has_value(),

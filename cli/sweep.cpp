@@ -129,12 +129,10 @@ SimulatedStep simulated_step(const Scenario& scenario, const Plan& plan, double 
     const sim::Topology topology(scenario.cluster, scenario.routing.seed);
     const sim::SimulationResult result =
         sim::simulate(program, topology, {.epsilon = epsilon, .timeline = false});
-    if (result.unreachable) {
-        throw InputError({.where = "plan " + plan.name,
-                          .found = sim::DeadPath(*result.unreachable).what(),
-                          .accepted = "traffic over live links only"});
-    }
-    return {result.step, result.error_bound};
+    return {.step = result.step,
+            .error_bound = result.error_bound,
+            .cannot_run =
+                result.unreachable ? sim::DeadPath(*result.unreachable).what() : std::string()};
 }
 
 RowOptions row_options(const po::variables_map& values) {

@@ -15,8 +15,9 @@ namespace headway {
 namespace {
 
 struct PlanResult {
-    std::optional<PlanPrediction> prediction;  // none: invalid
+    std::optional<PlanPrediction> prediction;  // none: no numbers
     std::string reason;
+    bool cannot_run = false;  // a result; else, without numbers, the point is invalid
 };
 
 void add_reason(std::string& reason, const InputProblem& problem) {
@@ -45,6 +46,8 @@ PlanResult predict_one(const Scenario& scenario, const Plan& plan, const RowOpti
                                         {.samples = options.samples, .timeline = false});
         if (options.simulator) {
             const SimulatedStep simulated = options.simulator(scenario, plan);
+            if (!simulated.cannot_run.empty())
+                return {.prediction = {}, .reason = simulated.cannot_run, .cannot_run = true};
             p.tokens_per_second_per_gpu *= p.step / simulated.step;
             p.model_flop_rate_per_gpu *= p.step / simulated.step;
             p.step = simulated.step;
@@ -129,8 +132,8 @@ std::string PointEvaluator::rows(std::size_t point) {
     fmt::memory_buffer out;
     for (std::size_t i = 0; i < plans.size(); ++i) {
         const auto& prediction = results[i].prediction;
-        const std::string_view status =
-            !prediction ? "invalid" : (prediction->feasible ? "ok" : "infeasible");
+        const bool infeasible = prediction ? !prediction->feasible : results[i].cannot_run;
+        const std::string_view status = infeasible ? "infeasible" : (prediction ? "ok" : "invalid");
         fmt::format_to(std::back_inserter(out), "{}{},{},{},", prefix, csv_field(plans[i].name),
                        is_simulated ? "simulated" : "predicted", status);
         if (prediction) {

@@ -20,6 +20,7 @@ inline constexpr std::string_view kSweepColumns =
 
 struct SimulatedStep {
     Seconds step, error_bound;
+    std::string cannot_run;  // why, when its traffic needs a dead link; the rest is empty then
 };
 // Executes a plan instead of predicting its step.
 using Simulator = std::function<SimulatedStep(const Scenario&, const Plan&)>;

@@ -89,17 +89,25 @@ class Simulate(unittest.TestCase):
         names = {e["args"]["name"] for e in events if e["name"] == "process_name"}
         for source in ("predicted: busiest rank", "simulated: rank 0", "measured: rank 0"):
             self.assertIn(f"hp {source}", names)
-        slices, arrows = {}, {}
+        slices, arrows, named = {}, {}, set()
+        for e in events:
+            if e["name"] in ("process_name", "thread_name"):
+                self.assertEqual(e["ph"], "M")
+                self.assertTrue(e["args"]["name"])
+                named.add((e["pid"], e["tid"] if e["name"] == "thread_name" else None))
         for e in events:
             self.assertIsInstance(e["pid"], int)
             if e["ph"] == "M":
                 continue
             self.assertGreaterEqual(e["ts"], 0)
+            self.assertIn((e["pid"], None), named)
             if e["ph"] == "C":
+                self.assertTrue(e["name"])
                 self.assertTrue(all(v >= 0 for v in e["args"].values()))
                 continue
-            self.assertIsInstance(e["tid"], int)
+            self.assertIn((e["pid"], e["tid"]), named)
             if e["ph"] == "X":
+                self.assertTrue(e["name"])
                 self.assertGreaterEqual(e["dur"], 0)
                 slices.setdefault((e["pid"], e["tid"]), []).append((e["ts"], e["ts"] + e["dur"]))
             else:
@@ -159,6 +167,49 @@ class Simulate(unittest.TestCase):
             "matrix", SCENARIO, "--plan", "hp", "--phase", "dispatch", fragment="no such exchange"
         )
         self.expect_bad_input("simulate", SCENARIO, "--epsilon", "-1", fragment="--epsilon")
+
+    def test_a_step_over_a_dead_rail_is_a_negative_result(self):
+        scenario = Path(__file__).with_name("dead_rail.yaml")
+        result = headway("simulate", scenario)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        because = r"rank \d+ cannot reach rank \d+: link nic_(up|down):3 is dead"
+        self.assertRegex(result.stdout, "plan ep: cannot run: " + because)
+        self.assertRegex(result.stdout, "plan hp: cannot run: " + because)
+        result = headway("simulate", scenario, "--plan", "ep", "--format", "json")
+        self.assertEqual(result.returncode, 1, result.stderr)
+        plan = json.loads(result.stdout)["plans"][0]
+        self.assertFalse(plan["feasible"])
+        self.assertRegex(plan["infeasible_because"], because)
+        self.assertNotIn("step_time_s", plan)
+        self.assertIn(plan["unreachable"]["link"], ("nic_up:3", "nic_down:3"))
+        result = headway("simulate", scenario, "--format", "csv")
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, because)
+        alive = self.folder / "alive.yaml"
+        alive.write_text(scenario.read_text().replace("bandwidth_factor: 0", "bandwidth_factor: 1"))
+        self.run_well("simulate", alive)
+
+    def test_algorithms_are_chosen(self):
+        """n - 1 rounds wait their latency n - 1 times; a tree moves other bytes than a ring."""
+
+        def plan(*words):
+            text = self.run_well("simulate", SCENARIO, "--plan", "hp", "--format", "json", *words)
+            return json.loads(text)["plans"][0]
+
+        def time_of(result, phase):
+            return sum(p["time_mean_s"] for p in result["phases"] if p["phase"] == phase)
+
+        usual = plan()
+        self.assertEqual(usual["step_time_s"], plan("--all-to-all", "grouped")["step_time_s"])
+        rounds, tree = plan("--all-to-all", "pairwise"), plan("--all-reduce", "tree")
+        self.assertGreater(time_of(rounds, "head_scatter"), time_of(usual, "head_scatter"))
+        self.assertEqual(rounds["messages"], usual["messages"])
+        self.assertNotEqual(tree["messages"], usual["messages"])
+        # inside one island the hierarchy is its first stage alone
+        inside = plan("--all-to-all", "hierarchical")
+        self.assertEqual(inside["messages"], usual["messages"])
+        self.expect_bad_input("simulate", SCENARIO, "--all-to-all", "ring", fragment="pairwise")
+        self.expect_bad_input("simulate", SCENARIO, "--all-reduce", "star", fragment="ring, tree")
 
     def test_a_dead_link_is_a_negative_result_that_names_it(self):
         matrix, cluster = self.folder / "m.csv", self.folder / "c.yaml"

@@ -136,6 +136,20 @@ class Sweep(unittest.TestCase):
         self.assertEqual({r["status"] for r in rows}, {"ok"})
         self.assertEqual(rows[0]["moe_forward_s"], "")
 
+    def test_a_dead_path_is_an_infeasible_row(self):
+        scenario = Path(__file__).with_name("dead_rail.yaml")
+        out = self.folder / "dead.csv"
+        self.run_well(
+            *("sweep", scenario, "--axis", "model.moe.top_k=2,4", "--simulate", "-o", out)
+        )
+        rows = rows_of(out)
+        self.assertEqual(len(rows), 4)
+        for row in rows:
+            self.assertEqual((row["status"], row["step_time_s"]), ("infeasible", ""))
+            self.assertRegex(
+                row["reason"], r"rank \d+ cannot reach rank \d+: link nic_\w+:3 is dead"
+            )
+
     def test_a_file_cut_anywhere_is_continued(self):
         axes = ("--axis", "model.moe.top_k=1..8")
         whole = self.sweep("whole.csv", *axes).read_bytes()

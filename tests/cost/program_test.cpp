@@ -68,6 +68,50 @@ TEST(Program, CombineReturnsWhatDispatchBrought) {
     EXPECT_EQ(total, 8LL * 4096 * 4 * 1024 * 2);  // N T k d b
 }
 
+// What a plan's exchanges and reductions run as: all pairs at once, node-dedup in two stages that
+// forward chunk by chunk, rings.
+TEST(Program, PlansChooseTheirAlgorithms) {
+    Scenario s = toy::scenario();
+    s.cluster = toy::cluster(2, 4);
+    const auto stages_of = [&](const Plan& plan, Phase phase) {
+        std::size_t stages = 0;
+        for (const Task& task : build_program(s, plan, toy::profile()).tasks) {
+            if (const auto* reduce = std::get_if<ReduceTask>(&task.work)) {
+                EXPECT_EQ(reduce->algorithm, ReduceAlgorithm::ring);
+            }
+            if (task.phase != phase) continue;
+            const auto& exchange = std::get<ExchangeTask>(task.work);
+            EXPECT_EQ(exchange.algorithm, ExchangeAlgorithm::grouped);
+            EXPECT_EQ(exchange.in_chunks, exchange.stages.size() > 1);
+            stages = exchange.stages.size();
+        }
+        return stages;
+    };
+    EXPECT_EQ(stages_of(toy::ep(Dedup::none, 8), Phase::dispatch), 1U);
+    EXPECT_EQ(stages_of(toy::ep(Dedup::rank, 8), Phase::dispatch), 1U);
+    EXPECT_EQ(stages_of(toy::ep(Dedup::node, 8), Phase::dispatch), 2U);
+    EXPECT_EQ(stages_of(toy::hp(8, s.model, 8), Phase::head_scatter), 1U);
+}
+
+// Micro-batches of one draw are written once and copied: what each task waits for is what it would
+// wait for if it were written anew, as for draws of their own.
+TEST(Program, CopiedMicroBatchesWaitForTheSame) {
+    Scenario s = toy::scenario();
+    s.batch.num_micro_batches = 4;
+    const Program copied = build_program(s, s.plans[0], toy::profile(), {.num_draws = 1});
+    const Program written = build_program(s, s.plans[0], toy::profile(), {.num_draws = 0});
+    ASSERT_EQ(copied.tasks.size(), written.tasks.size());
+    for (std::size_t t = 0; t < copied.tasks.size(); ++t) {
+        const Task &a = copied.tasks[t], &b = written.tasks[t];
+        EXPECT_EQ(a.after, b.after) << t;
+        EXPECT_EQ(a.phase, b.phase);
+        EXPECT_EQ(a.layer, b.layer);
+        EXPECT_EQ(a.micro_batch, b.micro_batch);
+        EXPECT_EQ(a.stream, b.stream);
+        EXPECT_EQ(a.work.index(), b.work.index());
+    }
+}
+
 // Drawing counts instead of tokens keeps the mean and the spread of what arrives.
 TEST(DrawnGroup, CountsHaveTheMomentsOfTokens) {
     Scenario s = toy::scenario();

@@ -79,41 +79,93 @@ Program step(int batches, bool same_draw) {
     return b.program;
 }
 
+// HP-like: equal splits over all ranks, no rendezvous; ranks compute for different times between.
+Program uniform_step(int batches) {
+    Builder b;
+    for (b.micro_batch = 0; b.micro_batch < batches; ++b.micro_batch) {
+        for (int l = 0; l < 3; ++l) {
+            const ExchangeStage stage{.uniform_bytes = 100'000, .latency = 5.0 * us};
+            b.add(Phase::head_project, l, Stream::compute).work =
+                ComputeTask{.per_rank = {(300.0 + 40.0 * l) * us}};
+            b.add(Phase::head_scatter, l, Stream::communication).work =
+                ExchangeTask{.group_size = kRanks, .stages = {stage}};
+            std::vector<Seconds> times;
+            for (int r = 0; r < kRanks; ++r) times.push_back((400.0 + (7 * r + l) % 11 * 3.1) * us);
+            b.add(Phase::expert, l, Stream::compute).work = ComputeTask{.per_rank = times};
+            b.add(Phase::head_gather, l, Stream::communication).work =
+                ExchangeTask{.group_size = kRanks, .stages = {stage}};
+            if (b.micro_batch + 1 == batches) b.reduce();
+        }
+    }
+    return b.program;
+}
+
 SimulationResult run(const Program& program, double epsilon, bool repeat) {
     return simulate(program, Topology(cluster()), {.epsilon = epsilon, .repeat = repeat});
+}
+
+void expect_same(const SimulationResult& once, const SimulationResult& all) {
+    EXPECT_EQ(all.repeated_sections, 0);
+    EXPECT_EQ(once.step, all.step);
+    EXPECT_EQ(once.rank_finish, all.rank_finish);
+    EXPECT_EQ(once.messages, all.messages);
+    EXPECT_EQ(once.instants, all.instants);
+    EXPECT_EQ(once.events, all.events);
+    ASSERT_EQ(once.timeline.spans.size(), all.timeline.spans.size());
+    const auto key = [](const Span& s) {
+        return std::tuple(s.begin.in(ps), s.rank, s.micro_batch, s.layer, static_cast<int>(s.phase),
+                          s.duration.in(ps), s.bytes.in(byte), s.bottleneck);
+    };
+    std::vector<decltype(key(Span{}))> a, b;
+    for (const Span& s : once.timeline.spans) a.push_back(key(s));
+    for (const Span& s : all.timeline.spans) b.push_back(key(s));
+    std::ranges::sort(a);
+    std::ranges::sort(b);
+    EXPECT_EQ(a, b);
+    ASSERT_EQ(once.links.size(), all.links.size());
+    for (std::size_t l = 0; l < once.links.size(); ++l) {
+        EXPECT_EQ(once.links[l].busy, all.links[l].busy);
+        EXPECT_NEAR(once.links[l].bytes.in(byte), all.links[l].bytes.in(byte), 1.0);
+    }
+    EXPECT_NEAR(once.error_bound.in(us), all.error_bound.in(us), 1e-6);
 }
 
 TEST(Repetition, GivesTheSameToTheBit) {
     for (const double epsilon : {0.0, 1e-2}) {
         const Program program = step(6, true);
         const SimulationResult once = run(program, epsilon, true);
-        const SimulationResult all = run(program, epsilon, false);
         EXPECT_GT(once.repeated_sections, 3 * 3) << "micro-batches 2 to 5 repeat the first";
-        EXPECT_EQ(all.repeated_sections, 0);
-        EXPECT_EQ(once.step, all.step);
-        EXPECT_EQ(once.rank_finish, all.rank_finish);
-        EXPECT_EQ(once.messages, all.messages);
-        EXPECT_EQ(once.instants, all.instants);
-        EXPECT_EQ(once.events, all.events);
-        ASSERT_EQ(once.timeline.spans.size(), all.timeline.spans.size());
-        const auto key = [](const Span& s) {
-            return std::tuple(s.begin.in(ps), s.rank, s.micro_batch, s.layer,
-                              static_cast<int>(s.phase), s.duration.in(ps), s.bytes.in(byte),
-                              s.bottleneck);
-        };
-        std::vector<decltype(key(Span{}))> a, b;
-        for (const Span& s : once.timeline.spans) a.push_back(key(s));
-        for (const Span& s : all.timeline.spans) b.push_back(key(s));
-        std::ranges::sort(a);
-        std::ranges::sort(b);
-        EXPECT_EQ(a, b);
-        ASSERT_EQ(once.links.size(), all.links.size());
-        for (std::size_t l = 0; l < once.links.size(); ++l) {
-            EXPECT_EQ(once.links[l].busy, all.links[l].busy);
-            EXPECT_NEAR(once.links[l].bytes.in(byte), all.links[l].bytes.in(byte), 1.0);
-        }
-        EXPECT_NEAR(once.error_bound.in(us), all.error_bound.in(us), 1e-6);
+        expect_same(once, run(program, epsilon, false));
     }
+}
+
+// Without a rendezvous: between exchanges all ranks compute at once, and from the second
+// micro-batch on they do so from the same state.
+TEST(Repetition, StillMomentsNeedNoRendezvous) {
+    for (const double epsilon : {0.0, 1e-2}) {
+        const Program program = uniform_step(6);
+        const SimulationResult once = run(program, epsilon, true);
+        EXPECT_GE(once.repeated_sections, 3 * 3);
+        expect_same(once, run(program, epsilon, false));
+    }
+}
+
+// Micro-batches alike but for a reduction, far behind in the program, that may start as soon as the
+// second one's experts are done: the section that it falls into is no repetition.
+TEST(Repetition, WhatStartsEarlyTheSecondTimeIsSeen) {
+    Program program = uniform_step(3);
+    int expert = -1;
+    for (std::size_t t = 0; t < program.tasks.size(); ++t) {
+        if (program.tasks[t].phase == Phase::expert && program.tasks[t].micro_batch == 1 &&
+            program.tasks[t].layer == 1)
+            expert = static_cast<int>(t);
+    }
+    ASSERT_GE(expert, 0);
+    for (Task& task : program.tasks) {
+        if (task.stream == Stream::gradient) task.after = {expert};
+    }
+    for (const double epsilon : {0.0, 1e-2})
+        expect_same(run(program, epsilon, true), run(program, epsilon, false));
 }
 
 TEST(Repetition, OtherDrawsAreSimulated) {

@@ -257,6 +257,34 @@ TEST(Simulate, SetsOfLinksMergeWhenALateOperationMeetsThem) {
     EXPECT_NEAR(r.rank_finish[2].in(us), late.in(us), 1e-5);
 }
 
+// Two leaves of two nodes, two uplinks of B each: rank 0 sends to 2 and 1 to 3, b bytes each, over
+// the trunk. Sprayed ideally the uplinks are one pipe of 2 B: L + b / B. With ECMP each message
+// keeps to the uplink of its hash: L + b / B on two uplinks, L + 2 b / B where they collide.
+TEST(Simulate, EcmpCollidesWhereIdealSprayingDoesNot) {
+    Cluster c{.name = "leafspine", .num_nodes = 4, .gpus_per_node = 1};
+    c.fabric = Fabric{.nics_per_node = 1, .nic = B, .nodes_per_leaf = 2, .uplinks_per_leaf = 2};
+    TrafficMatrix m(4);
+    m.at(0, 2) = m.at(1, 3) = 1000000;
+    const Task task = exchange(4, from_matrix(m));
+    const Program program{.num_ranks = 4, .tasks = {task}};
+    const SimulationResult ideal = simulate(program, Topology(c));
+    EXPECT_NEAR(ideal.step.in(us), (L + 1.0 * MB / B).in(us), 2 * kPicosecond);
+    c.fabric->spraying = Spraying::ecmp;
+    int collisions = 0;
+    const int seeds = 16;
+    for (std::uint64_t seed = 0; seed < seeds; ++seed) {
+        const Topology topology(c, seed);
+        const Path a = topology.path(0, 2), b = topology.path(1, 3);
+        const bool collide = a.links[1] == b.links[1];
+        collisions += collide;
+        const SimulationResult r = simulate(program, topology);
+        EXPECT_NEAR(r.step.in(us), (L + (collide ? 2.0 : 1.0) * MB / B).in(us), 2 * kPicosecond)
+            << seed;
+    }
+    EXPECT_GT(collisions, 0);
+    EXPECT_LT(collisions, seeds);
+}
+
 // NIC 3 is dead, so rank 3 cannot be reached from the other node: a result, neither error nor hang.
 TEST(Simulate, ADeadPathIsAResultThatNamesPairAndLink) {
     Cluster c = nodes(2, 2);
