@@ -39,9 +39,11 @@ __device__ __forceinline__ void adamw_update(const AdamWFactors& f, float gradie
     x.m = fmaf(f.beta1, x.m, f.one_minus_beta1 * g);
     x.v = fmaf(f.beta2, x.v, f.one_minus_beta2 * g * g);
     float root;
-    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x.v));
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x.v));
     const float denominator = fmaf(root, f.v_correction, f.epsilon);
-    x.p = fmaf(f.decay, x.p, -f.rate * __fdividef(x.m, denominator));
+    float inverse;  // of at least epsilon, so no denormal number and no overflow
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(denominator));
+    x.p = fmaf(f.decay, x.p, -f.rate * x.m * inverse);
 }
 
 }  // namespace headway::kernels
