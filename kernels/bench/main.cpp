@@ -27,7 +27,7 @@ std::optional<Options> parse(int argc, char** argv) {
     po::options_description description("headway-bench: check and time the kernels");
     auto add = description.add_options();
     add("help,h", "this text");
-    add("suite", po::value(&options.suite), "moe | router | experts | ep | dense | all");
+    add("suite", po::value(&options.suite), "moe | router | experts | ep | dense | block | all");
     add("shape", po::value(&options.shape), "A|B|C|D, small, or H=..,d=..,E=..,f=..,T=..,k=..");
     add("op", po::value(&options.op), "only this operation");
     add("impl", po::value(&options.impl), "only this implementation");
@@ -42,10 +42,11 @@ std::optional<Options> parse(int argc, char** argv) {
         std::cout << description;
         return std::nullopt;
     }
-    static const std::set<std::string> suites = {"moe", "router", "experts", "ep", "dense", "all"};
+    static const std::set<std::string> suites = {"moe",   "router", "experts", "ep",
+                                                 "dense", "block",  "all"};
     if (!suites.contains(options.suite))
         throw po::error("--suite " + options.suite +
-                        ": accepted are moe, router, experts, ep, dense, all");
+                        ": accepted are moe, router, experts, ep, dense, block, all");
     return options;
 }
 
@@ -132,8 +133,9 @@ int run(const Options& options) {
                 std::fflush(stdout);
                 results.push_back(std::move(result));
             }
+        // After every operation, so that a run that is cut short leaves what it measured.
+        if (!options.csv.empty()) write_csv(options.csv, results, device, ceilings);
     }
-    if (!options.csv.empty()) write_csv(options.csv, results, device, ceilings);
     const auto failed = std::count_if(results.begin(), results.end(),
                                       [](const Result& r) { return !r.check.passed; });
     fmt::print("{} cases, {} failed\n", results.size(), failed);

@@ -51,9 +51,9 @@ struct Case {
 };
 
 struct Operation {
-    std::string suite;                                      // moe | router | experts | ep | dense
-    std::string op;                                         // e.g. router_forward
-    std::string impl;                                       // e.g. fused, library, reference
+    std::string suite;  // moe | router | experts | ep | dense | block
+    std::string op;     // e.g. router_forward
+    std::string impl;   // e.g. fused, library, reference
     std::function<std::optional<Case>(const Shape&)> make;  // nullopt: shape not supported
     std::vector<Shape> shapes = {};                         // empty: the HP shapes A-D
     bool timed = true;                                      // false: a reference, check only

@@ -89,9 +89,10 @@ DenseGemm::~DenseGemm() {
 }
 
 void DenseGemm::run(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
-                    cudaStream_t stream) const {
-    check(cublasLtMatmul(handle_, operation_, &shape_.alpha, b, b_, a, a_, &shape_.beta, c, c_, c,
-                         c_, &algorithm_, workspace, workspace_bytes_, stream),
+                    cudaStream_t stream, const void* addend) const {
+    check(cublasLtMatmul(handle_, operation_, &shape_.alpha, b, b_, a, a_, &shape_.beta,
+                         addend == nullptr ? c : addend, c_, c, c_, &algorithm_, workspace,
+                         workspace_bytes_, stream),
           "matmul");
 }
 

@@ -33,8 +33,9 @@ class DenseGemm {
     ~DenseGemm();
 
     [[nodiscard]] std::size_t workspace_bytes() const { return workspace_bytes_; }
+    /// `addend`, laid out as C, stands for C on the right-hand side when it is given.
     void run(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
-             cudaStream_t stream) const;
+             cudaStream_t stream, const void* addend = nullptr) const;
 
   private:
     cublasLtHandle_t handle_;

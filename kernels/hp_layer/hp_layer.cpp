@@ -2,28 +2,12 @@
 
 #include <algorithm>
 
+#include "kernels/arena.hpp"
 #include "kernels/combine/combine.hpp"
 
 namespace headway::kernels {
 
 namespace {
-
-/// Cuts one block of memory into aligned arrays; with a null base it only counts.
-class Arena {
-  public:
-    explicit Arena(void* base) : base_(static_cast<std::byte*>(base)) {}
-    template <typename T>
-    T* take(int64_t n) {
-        T* at = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-        used_ += (std::size_t(n) * sizeof(T) + 255) / 256 * 256;
-        return at;
-    }
-    [[nodiscard]] std::size_t used() const { return used_; }
-
-  private:
-    std::byte* base_;
-    std::size_t used_ = 0;
-};
 
 HpLayerRouting cut_routing(const HpLayerShape& shape, Arena& arena) {
     const GroupingShape rows = shape.router().grouping();

@@ -81,6 +81,7 @@ struct HpLayerRouting {
 struct HostHpLayer {
     HpLayerShape shape;
     std::vector<float> x, dy, w1, w2, router, bias;
+    std::vector<int32_t> index = {};  // the choices [S, k], or empty: the router's own
 };
 struct HostHpResult {
     std::vector<double> y, dx, dw1, dw2, drouter;

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/experts/experts_reference.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
 
@@ -7,6 +10,26 @@ namespace {
 
 std::vector<double> widened(const std::vector<float>& values) {
     return {values.begin(), values.end()};
+}
+
+/// Gates of given choices: the softmax over their logits.
+HostRouting route_as_given(const HostHpLayer& layer) {
+    HostRouting out{.index = layer.index, .gate = std::vector<double>(layer.index.size())};
+    const int d = layer.shape.width, k = layer.shape.top_k;
+    for (int64_t token = 0; token < layer.shape.router().num_subtokens(); ++token) {
+        double* gate = out.gate.data() + token * k;
+        for (int j = 0; j < k; ++j) {
+            const int64_t group = token / layer.shape.num_tokens * layer.shape.num_experts +
+                                  layer.index[token * k + j];
+            for (int i = 0; i < d; ++i)
+                gate[j] += double(layer.x[token * d + i]) * layer.router[group * d + i];
+        }
+        const double top = *std::max_element(gate, gate + k);
+        double sum = 0;
+        for (int j = 0; j < k; ++j) sum += gate[j] = std::exp(gate[j] - top);
+        for (int j = 0; j < k; ++j) gate[j] /= sum;
+    }
+    return out;
 }
 
 /// dx += sum_j dx_row + dlogit R, dR += dlogit x, with the Jacobian of the softmax over the k
@@ -38,7 +61,9 @@ void add_router_gradients(const HostHpLayer& layer, const HostRouting& routing,
 
 HostHpResult hp_layer_reference(const HostHpLayer& layer) {
     const HostRouting routing =
-        router_reference(layer.shape.router(), layer.x, layer.router, layer.bias);
+        layer.index.empty()
+            ? router_reference(layer.shape.router(), layer.x, layer.router, layer.bias)
+            : route_as_given(layer);
     const HostGrouping rows =
         group_rows_reference(layer.shape.router().grouping(), routing.index,
                              std::vector<float>(routing.gate.begin(), routing.gate.end()));
