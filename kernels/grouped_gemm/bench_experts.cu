@@ -177,6 +177,21 @@ void register_ep_experts_cases(Registry& registry) {
         add("ep_experts_forward", n, [n](const Shape& s) { return forward_case(s, n.impl, true); });
         add("ep_experts_backward", n, [n](const Shape& s) { return backward_case(s, n.impl); });
     }
+    // Small problems are skewed: an expert without rows, one with more than half of them.
+    const std::vector<Shape> edges = {{"few", 1, 128, 64, 192, 40, 1},
+                                      {"odd", 1, 136, 5, 200, 777, 1},
+                                      {"one", 1, 64, 1, 64, 1, 1},
+                                      {"hot", 1, 256, 16, 128, 1900, 2}};
+    for (const bool backward : {false, true})
+        registry.push_back({.suite = "ep",
+                            .op = backward ? "ep_experts_backward_edge" : "ep_experts_forward_edge",
+                            .impl = "hopper",
+                            .make = [backward](const Shape& s) -> std::optional<Case> {
+                                return backward ? backward_case(s, GroupedImpl::hopper)
+                                                : forward_case(s, GroupedImpl::hopper, true);
+                            },
+                            .shapes = edges,
+                            .timed = false});
 }
 
 }  // namespace headway::kernels::bench

@@ -5,6 +5,7 @@
 
 #include "kernels/bench/device.hpp"
 #include "kernels/bench/registry.hpp"
+#include "kernels/permute/bench_chain.hpp"
 #include "kernels/permute/maps.hpp"
 #include "kernels/permute/permute.hpp"
 
@@ -17,6 +18,11 @@ std::vector<Shape> permute_shapes() {
     return {{"P1", 1, 1024, 256, 1024, 32768, 4},
             {"P2", 1, 2048, 128, 1408, 16384, 8},
             {"P3", 1, 7168, 256, 2048, 8192, 8}};
+}
+
+// More than 2^31 elements in the rows: 40,000 * 8 * 7168.
+std::vector<Shape> large_permute_shapes() {
+    return {{"large", 1, 7168, 256, 2048, 40000, 8}};
 }
 
 std::vector<std::int32_t> random_choices(const Shape& s, std::uint64_t seed) {
@@ -324,6 +330,29 @@ void register_permute_cases(Registry& registry) {
             [=](const Shape& s) { return collect_backward_case(s, which); });
     };
     add_rows("vectorised", PermuteImpl::vectorised, true);
+    const auto add_checked = [&](const char* op, const std::vector<Shape>& shapes, auto make) {
+        registry.push_back(
+            {.suite = "ep",
+             .op = op,
+             .impl = "vectorised",
+             .make = [make](const Shape& s) -> std::optional<Case> { return make(s); },
+             .shapes = shapes,
+             .timed = false});
+    };
+    add_checked("ep_permute_large", large_permute_shapes(), [](const Shape& s) {
+        return spread_case<bf16>(s, PermuteImpl::vectorised, false);
+    });
+    add_checked("ep_unpermute_large", large_permute_shapes(),
+                [](const Shape& s) { return collect_case(s, PermuteImpl::vectorised, true); });
+    add_checked("ep_unpermute_backward_large", large_permute_shapes(),
+                [](const Shape& s) { return collect_backward_case(s, PermuteImpl::vectorised); });
+    const std::vector<Shape> chain_shapes = {{"k8", 1, 256, 64, 64, 1500, 8},
+                                             {"k1", 1, 64, 8, 64, 77, 1},
+                                             {"all", 1, 128, 16, 64, 301, 16}};
+    add_checked("ep_dedup_chain", chain_shapes, [](const Shape& s) -> std::optional<Case> {
+        if (s.num_experts % kRanks != 0 || s.top_k > s.num_experts) return std::nullopt;
+        return make_dedup_chain(s, kRanks, random_choices(s, 12));
+    });
     add("ep_expert_map", "counting-sort", true, key_sort_case);
     add("ep_dedup_map", "counting-sort", true, [](const Shape& s) -> std::optional<Case> {
         if (s.num_experts % kRanks != 0) return std::nullopt;

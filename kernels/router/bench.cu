@@ -315,6 +315,13 @@ void register_router_cases(Registry& registry) {
              .timed = false});
     };
     forward("fused", Forward::fused, true);
+    // More than 2^31 elements in x: 8,400,000 * 256.
+    registry.push_back({.suite = "router",
+                        .op = "router_forward_large",
+                        .impl = "fused",
+                        .make = [](const Shape& s) { return make_forward(s, Forward::fused); },
+                        .shapes = {{"large", 1, 256, 32, 64, 8400000, 1}},
+                        .timed = false});
     forward("library", Forward::library, true);
     forward("reference", Forward::reference, false);
     registry.push_back({"router", "router_backward", "expert_rows", make_backward});
