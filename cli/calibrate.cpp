@@ -20,6 +20,7 @@
 #include "models/fit/layer_samples.hpp"
 #include "models/fit/nccl_log.hpp"
 #include "models/report/atomic_file.hpp"
+#include "models/report/csv_text.hpp"
 #include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/check_scenario.hpp"
@@ -45,6 +46,8 @@ CommandHelp calibrate_help() {
             "samples are kept from --base.",
         .examples =
             "  headway calibrate scenarios/cpu_small.yaml --device cpu -o cpu.yaml\n"
+            "  headway calibrate scenarios/cpu_small.yaml --device cpu --samples cpu.csv -o "
+            "cpu.yaml\n"
             "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
             "  headway calibrate --from-kernel-bench docs/kernels_h200_grid.csv --base h200_public "
             "-o mine.yaml",
@@ -62,6 +65,8 @@ po::options_description calibrate_options() {
         "small or full");
     add("passes", po::value<int>()->default_value(3)->value_name("N"),
         "interleaved passes over the grid");
+    add("samples", text("FILE"),
+        "keep the samples of --device cpu there; a second run goes on with those it finds");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"),
         "ranks that run, or that ran the Timeline (default: the plan's group_size)");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"),
@@ -140,13 +145,23 @@ CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scen
 CalibrationSamples samples_of_cpu(const po::variables_map& values, const Scenario& scenario) {
     runtime::keep_freed_memory();
     Progress progress("calibrating");
-    const int ranks = whole_number(values, "ranks", 0, 64);
-    return measure_cpu(
-        scenario,
-        {.full = one_of(values["grid"].as<std::string>(), {"small", "full"}, "--grid") == "full",
-         .num_passes = whole_number(values, "passes", 1, 1000),
-         .num_ranks = ranks > 0 ? ranks : scenario.plans.front().group_size,
-         .progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); }});
+    const int asked = whole_number(values, "ranks", 0, 64);
+    const int ranks = asked > 0 ? asked : scenario.plans.front().group_size;
+    const std::string grid = one_of(values["grid"].as<std::string>(), {"small", "full"}, "--grid");
+    std::optional<SamplesFile> file;
+    if (const auto path = optional_text(values, "samples")) {
+        file.emplace(
+            *path, fmt::format("{} of {} plans, {} tokens, {} grid, {} ranks, {}",
+                               one_line(scenario.name), scenario.plans.size(),
+                               scenario.batch.tokens_per_rank(), grid, ranks, runtime::cpu_name()));
+    }
+    return measure_cpu(scenario, {.full = grid == "full",
+                                  .num_passes = whole_number(values, "passes", 1, 1000),
+                                  .num_ranks = ranks,
+                                  .file = file ? &*file : nullptr,
+                                  .progress = [&](std::size_t done, std::size_t total) {
+                                      progress.update(done, total);
+                                  }});
 }
 
 void write_cluster(const std::string& file, Cluster cluster) {

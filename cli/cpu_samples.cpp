@@ -108,51 +108,68 @@ void time_streaming(std::int64_t bytes, CalibrationSamples& samples) {
     });
 }
 
-}  // namespace
-
-CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options) {
-    CalibrationSamples samples;
-    std::vector<Point> points = grid_of(scenario, options.full);
-    std::vector<std::int64_t> sizes;
-    for (std::int64_t bytes = 1 << 12; bytes <= 1 << 24; bytes *= 4) sizes.push_back(bytes);
-    std::mt19937_64 random(1);
-    const std::size_t per_pass = points.size() + sizes.size();
-    std::size_t done = 0;
-    const auto step = [&] {
-        if (options.progress)
-            options.progress(++done, per_pass * static_cast<std::size_t>(options.num_passes));
-    };
-    std::vector<ExchangeSample> bare;
-    for (int pass = 0; pass < options.num_passes; ++pass) {
-        std::shuffle(points.begin(), points.end(), random);
-        for (const Point& point : points) {
-            run_point(scenario, point, options.num_ranks, samples);
-            step();
-        }
-        std::shuffle(sizes.begin(), sizes.end(), random);
-        for (const std::int64_t bytes : sizes) {
-            time_streaming(bytes, samples);
-            for (const int ranks : {2, 4}) {
-                const double sent = static_cast<double>(bytes * (ranks - 1));
-                bare.push_back(
-                    {.path = path_class(scenario_to_run(scenario, ranks, 0).cluster, 0, 1),
-                     .num_ranks = ranks,
-                     .sample = {sent, time_exchange(ranks, bytes)}});
-            }
-            step();
-        }
+// Streaming over `bytes`, and exchanges of as many between 2 and 4 ranks.
+void run_size(const Scenario& scenario, std::int64_t bytes, CalibrationSamples& samples) {
+    time_streaming(bytes, samples);
+    for (const int ranks : {2, 4}) {
+        const double sent = static_cast<double>(bytes * (ranks - 1));
+        samples.exchanges.push_back(
+            {.path = path_class(scenario_to_run(scenario, ranks, 0).cluster, 0, 1),
+             .num_ranks = ranks,
+             .sample = {sent, time_exchange(ranks, bytes)},
+             .is_bare = true});
     }
-    // Inside a layer the caches are cold; where the layers reach, their samples are the truth.
+}
+
+// Inside a layer the caches are cold; where the layers reach, their samples are the truth.
+void drop_covered(CalibrationSamples& samples, int num_ranks) {
     double low = INFINITY, high = 0.0;
     for (const ExchangeSample& s : samples.exchanges) {
+        if (s.is_bare) continue;
         low = std::min(low, s.sample.bytes);
         high = std::max(high, s.sample.bytes);
     }
-    for (const ExchangeSample& s : bare) {
-        const bool covered =
-            s.num_ranks == options.num_ranks && low <= s.sample.bytes && s.sample.bytes <= high;
-        if (!covered) samples.exchanges.push_back(s);
+    std::erase_if(samples.exchanges, [&](const ExchangeSample& s) {
+        return s.is_bare && s.num_ranks == num_ranks && low <= s.sample.bytes &&
+               s.sample.bytes <= high;
+    });
+}
+
+}  // namespace
+
+CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options) {
+    std::vector<Point> points = grid_of(scenario, options.full);
+    std::vector<std::int64_t> sizes;
+    for (std::int64_t bytes = 1 << 12; bytes <= 1 << 24; bytes *= 4) sizes.push_back(bytes);
+    // The order of all steps follows from the seed: finished ones are the first.
+    std::mt19937_64 random(1);
+    CalibrationSamples samples;
+    const Cluster cluster = scenario_to_run(scenario, options.num_ranks, 0).cluster;
+    samples.link = link_bandwidth(cluster, path_class(cluster, 0, 1));
+    std::size_t done = 0;
+    const std::size_t total =
+        (points.size() + sizes.size()) * static_cast<std::size_t>(options.num_passes);
+    const auto step = [&](auto&& measure) {
+        CalibrationSamples of_step;
+        if (options.file != nullptr && done < options.file->finished().size()) {
+            of_step = options.file->finished()[done];
+        } else {
+            measure(of_step);
+            if (options.file != nullptr) options.file->append(of_step);
+        }
+        append(samples, of_step);
+        ++done;
+        if (options.progress) options.progress(done, total);
+    };
+    for (int pass = 0; pass < options.num_passes; ++pass) {
+        std::shuffle(points.begin(), points.end(), random);
+        for (const Point& point : points)
+            step([&](auto& out) { run_point(scenario, point, options.num_ranks, out); });
+        std::shuffle(sizes.begin(), sizes.end(), random);
+        for (const std::int64_t bytes : sizes)
+            step([&](auto& out) { run_size(scenario, bytes, out); });
     }
+    drop_covered(samples, options.num_ranks);
     return samples;
 }
 

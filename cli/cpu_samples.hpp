@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "models/fit/fit_profile.hpp"
+#include "models/fit/samples_file.hpp"
 #include "models/vocab/scenario.hpp"
 
 namespace headway::cli {
@@ -14,6 +15,7 @@ struct CpuGrid {
     bool full = false;   // more token counts
     int num_passes = 3;  // through all points, each in another random order
     int num_ranks = 2;
+    SamplesFile* file = nullptr;  // steps that it holds are not measured again; the others go there
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/grid_samples.hpp"
@@ -46,7 +47,8 @@ po::options_description verify_options() {
     po::options_description options("Options");
     add_scenario_options(options);
     auto add = options.add_options();
-    add("measured", po::value<std::string>()->value_name("CSV"), "Timeline of headway-run");
+    add("measured", po::value<std::vector<std::string>>()->value_name("CSV"),
+        "Timeline of headway-run; repeated, of several runs: the median of each phase is judged");
     add("grid", po::value<std::vector<std::string>>()->value_name("CSV"),
         "samples of headway-run --grid: errors over all its layers (may be repeated)");
     add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
@@ -72,8 +74,12 @@ std::vector<Timeline> measured_timelines(const po::variables_map& values,
                           .accepted = "--measured CSV or --run"});
     }
     if (!run) {
-        auto all = read_timelines(std::filesystem::path(values["measured"].as<std::string>()));
-        std::erase_if(all, [](const Timeline& t) { return t.source != Source::measured; });
+        std::vector<Timeline> all;
+        for (const std::string& file : values["measured"].as<std::vector<std::string>>()) {
+            for (Timeline& t : read_timelines(std::filesystem::path(file))) {
+                if (t.source == Source::measured) all.push_back(std::move(t));
+            }
+        }
         return all;
     }
     runtime::keep_freed_memory();
@@ -105,6 +111,30 @@ int num_layers(const Timeline& timeline) {
 
 double median_of(std::vector<double> values) {
     return values.empty() ? 0.0 : runtime::quantile(values, 0.5);
+}
+
+// Runs of the same plan together, plans in order of appearance.
+std::vector<std::vector<Timeline>> by_plan(std::vector<Timeline> timelines) {
+    std::vector<std::vector<Timeline>> result;
+    for (Timeline& t : timelines) {
+        auto it = std::find_if(result.begin(), result.end(),
+                               [&](const auto& runs) { return runs.front().plan == t.plan; });
+        if (it == result.end()) it = result.insert(result.end(), std::vector<Timeline>{});
+        it->push_back(std::move(t));
+    }
+    return result;
+}
+
+// The run whose spans sum up to the median of all runs.
+std::size_t median_run(const std::vector<Timeline>& runs) {
+    std::vector<std::pair<Seconds, std::size_t>> totals;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        Seconds total;
+        for (const Span& span : runs[i].spans) total += span.duration;
+        totals.emplace_back(total, i);
+    }
+    std::sort(totals.begin(), totals.end());
+    return totals[(totals.size() - 1) / 2].second;
 }
 
 struct Verdict {
@@ -169,7 +199,8 @@ int run_verify(Args args) {
     std::vector<Timeline> both;
     std::string text;
     bool passed = true;
-    for (Timeline& measured : measured_timelines(*values, scenario)) {
+    for (std::vector<Timeline>& runs : by_plan(measured_timelines(*values, scenario))) {
+        Timeline& measured = runs.front();
         if (measured.profile != profile.provenance.device) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
@@ -177,10 +208,11 @@ int run_verify(Args args) {
         MoePrediction prediction = predict_moe_layers(scenario, plan_of(scenario, measured),
                                                       profile, num_layers(measured));
         for (const std::string& warning : prediction.warnings) warn(warning);
-        const Comparison comparison = compare(prediction.timeline, measured);
+        const Comparison comparison = compare(prediction.timeline, runs);
         const Verdict verdict = judge(comparison, tolerance, min_time);
         text += to_table(comparison) + verdict.text + "\n";
         passed = passed && verdict.passed;
+        measured = std::move(runs[median_run(runs)]);
         measured.profile = prediction.timeline.profile;
         measured.version = prediction.timeline.version = version();
         measured.scenario = prediction.timeline.scenario;

@@ -27,6 +27,7 @@ struct ExchangeSample {
     PathClass path = PathClass::pcie;
     int num_ranks = 0;
     TimeSample sample;
+    bool is_bare = false;  // measured by itself, not inside a layer
 };
 
 struct CalibrationSamples {

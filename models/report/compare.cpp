@@ -10,6 +10,7 @@
 
 #include "models/report/human.hpp"
 #include "models/report/text_table.hpp"
+#include "models/vocab/error.hpp"
 
 namespace headway {
 namespace {
@@ -99,6 +100,35 @@ Comparison compare(const Timeline& predicted, const Timeline& measured) {
     }
     for (const auto& [key, value] : ours) {
         if (find(theirs, key) == nullptr) result.only_predicted.push_back(label(key));
+    }
+    return result;
+}
+
+Comparison compare(const Timeline& predicted, const std::vector<Timeline>& runs) {
+    std::vector<Comparison> each;
+    for (const Timeline& run : runs) each.push_back(compare(predicted, run));
+    Comparison result = each.at(0);
+    const auto median_over_runs = [&](auto&& time_in) {
+        std::vector<Seconds> times;
+        for (const Comparison& c : each) times.push_back(time_in(c));
+        std::sort(times.begin(), times.end());
+        const std::size_t n = times.size();
+        return (times[(n - 1) / 2] + times[n / 2]) / 2.0;
+    };
+    for (const Comparison& c : each) {
+        if (c.phases.size() == result.phases.size() && c.passes.size() == result.passes.size())
+            continue;
+        throw InputError({.where = "the measured runs of plan " + result.plan,
+                          .found = "runs of different phases",
+                          .accepted = "runs of the same layers"});
+    }
+    for (std::size_t i = 0; i < result.phases.size(); ++i) {
+        result.phases[i].measured =
+            median_over_runs([i](const Comparison& c) { return c.phases[i].measured; });
+    }
+    for (std::size_t i = 0; i < result.passes.size(); ++i) {
+        result.passes[i].measured =
+            median_over_runs([i](const Comparison& c) { return c.passes[i].measured; });
     }
     return result;
 }

@@ -43,6 +43,10 @@ struct Comparison {
 
 Comparison compare(const Timeline& predicted, const Timeline& measured);
 
+// The same against several runs of one plan: `measured` is the median over the runs, of every phase
+// and of every pass. A phase must be in all of them. At least one run.
+Comparison compare(const Timeline& predicted, const std::vector<Timeline>& runs);
+
 // Table of phases, then passes, then what could not be joined.
 std::string to_table(const Comparison& comparison);
 

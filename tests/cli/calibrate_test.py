@@ -48,6 +48,37 @@ class Calibrate(unittest.TestCase):
             self.assertIn(message, done.stderr)
             self.assertFalse(os.path.exists(self.out))
 
+    def test_a_calibration_goes_on_where_it_stopped(self):
+        # One pass, then two: the second run adds a pass to the samples of the first. Then nothing is left to measure, so
+        # that the curves are those of the file, and the same again.
+        samples = os.path.join(self.folder.name, "samples.csv")
+        small = os.path.join(self.folder.name, "small.yaml")
+        text = open(SCENARIO).read()
+        for big, little in (
+            ("hidden: 128", "hidden: 32"),
+            ("width: 256", "width: 32"),
+            ("length: 1024", "length: 32"),
+        ):
+            self.assertIn(big, text)
+            text = text.replace(big, little)
+        open(small, "w").write(text)
+        words = ["calibrate", small, "--device", "cpu", "--samples", samples, "-o", self.out]
+        words.append("--passes")
+        sizes = []
+        for passes in ("1", "2", "2"):
+            done = self.headway(*words, passes)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            sizes.append(open(samples).read().count("done,"))
+        self.assertEqual(sizes, [sizes[0], 2 * sizes[0], 2 * sizes[0]])
+        curves = [open(self.out).read().split("kernels:")[1]]
+        self.headway(*words, "2")
+        curves.append(open(self.out).read().split("kernels:")[1])
+        self.assertEqual(curves[0], curves[1])
+        other = self.headway(*words, "2", "--ranks", "1")
+        self.assertEqual(other.returncode, 2)
+        self.assertIn("samples.csv:1", other.stderr)
+        self.assertEqual(open(samples).read().count("done,"), sizes[2])
+
     def test_a_machine_that_is_not_the_profiles_fails_verify(self):
         # An L40S's curves for a CPU: off by far more than 25 %, and said to be of another device.
         base = open(os.path.join(ROOT, "scenarios", "profiles", "l40s_public.yaml")).read()

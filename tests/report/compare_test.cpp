@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <vector>
+
+#include "models/vocab/error.hpp"
+
 namespace headway {
 namespace {
 
@@ -41,6 +45,31 @@ TEST(Compare, PhasesOfOneSideOnlyAreListedNotHidden) {
     EXPECT_EQ(comparison.only_predicted, std::vector<std::string>{"norm forward"});
     EXPECT_EQ(comparison.only_measured, std::vector<std::string>{"route forward"});
     EXPECT_NE(to_table(comparison).find("measured only: route forward"), std::string::npos);
+}
+
+// Three runs of phases a and b: each phase is judged by its own median, a pass by the median of its
+// sums, so that one disturbed run moves neither.
+TEST(Compare, SeveralRunsGiveTheirMedians) {
+    Timeline predicted;
+    predicted.spans = {{.phase = Phase::dispatch, .duration = 1.0 * ms},
+                       {.phase = Phase::expert, .duration = 1.0 * ms}};
+    const auto run = [](double a, double b) {
+        Timeline t{.plan = "p"};
+        t.spans = {{.phase = Phase::dispatch, .duration = a * ms},
+                   {.phase = Phase::expert, .duration = b * ms}};
+        return t;
+    };
+    const std::vector<Timeline> runs = {run(1.0, 9.0), run(5.0, 2.0), run(2.0, 3.0)};
+    const Comparison comparison = compare(predicted, runs);
+    ASSERT_EQ(comparison.phases.size(), 2u);
+    EXPECT_DOUBLE_EQ(comparison.phases[0].measured.in(ms), 2.0);  // of 1, 5, 2
+    EXPECT_DOUBLE_EQ(comparison.phases[1].measured.in(ms), 3.0);  // of 9, 2, 3
+    EXPECT_DOUBLE_EQ(comparison.passes[0].measured.in(ms), 7.0);  // of 10, 7, 5
+    const std::vector<Timeline> two = {run(1.0, 4.0), run(3.0, 2.0)};
+    EXPECT_DOUBLE_EQ(compare(predicted, two).phases[0].measured.in(ms), 2.0);
+    Timeline other{.plan = "p"};
+    other.spans = {{.phase = Phase::dispatch, .duration = 1.0 * ms}};
+    EXPECT_THROW(compare(predicted, {run(1, 1), other}), InputError);
 }
 
 TEST(Compare, PassesSumTheJoinedPhases) {

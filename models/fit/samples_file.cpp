@@ -1,0 +1,135 @@
+#include "models/fit/samples_file.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+
+#include "models/report/csv_text.hpp"
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+constexpr std::string_view kColumns =
+    "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches";
+constexpr std::size_t kNumColumns = 11;
+constexpr std::string_view kTitle = "# headway calibration samples: ";
+
+template <class Names>
+int index_of(const Names& names, const CsvRow& row, std::size_t column, const char* accepted) {
+    const auto it = std::find(names.begin(), names.end(), row.text(column));
+    if (it == names.end()) throw row.error(column, accepted);
+    return static_cast<int>(it - names.begin());
+}
+
+KernelSample kernel_of(const CsvRow& row) {
+    const auto pass = pass_from_name(row.text(2));
+    if (!pass) throw row.error(2, "forward or backward");
+    return {.kernel = static_cast<Kernel>(index_of(kKernelNames, row, 1, "a kernel's name")),
+            .pass = *pass,
+            .size = row.non_negative(5),
+            .width = row.non_negative(6),
+            .work = row.non_negative(7),
+            .seconds = row.non_negative(8),
+            .streamed_bytes = row.non_negative(9),
+            .launches = row.integer(10, 0)};
+}
+
+ExchangeSample exchange_of(const CsvRow& row) {
+    return {.collective =
+                static_cast<Collective>(index_of(kCollectiveNames, row, 1, "a collective's name")),
+            .path = static_cast<PathClass>(index_of(kPathClassNames, row, 3, "a path class")),
+            .num_ranks = row.integer(4, 1),
+            .sample = {row.non_negative(5), row.non_negative(8)},
+            .is_bare = row.text(0) == "bare_exchange"};
+}
+
+// Adds the line to `step`; true when it ends the step.
+bool add_line(const CsvRow& row, CalibrationSamples& step) {
+    const std::string_view what = row.text(0);
+    if (what == "done") return true;
+    if (what == "kernel") {
+        step.kernels.push_back(kernel_of(row));
+    } else if (what == "exchange" || what == "bare_exchange") {
+        step.exchanges.push_back(exchange_of(row));
+    } else if (what == "launch") {
+        step.launch.push_back(row.non_negative(8));
+    } else if (what == "count_exchange") {
+        step.count_exchange.push_back(row.non_negative(8));
+    } else {
+        throw row.error(0, "kernel, exchange, bare_exchange, launch, count_exchange or done");
+    }
+    return false;
+}
+
+std::string lines_of(const CalibrationSamples& step) {
+    std::string text;
+    for (const KernelSample& s : step.kernels) {
+        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{}\n", name(s.kernel), name(s.pass),
+                            s.size, s.width, s.work, s.seconds, s.streamed_bytes, s.launches);
+    }
+    for (const ExchangeSample& s : step.exchanges) {
+        text += fmt::format("{},{},,{},{},{},,,{},,\n", s.is_bare ? "bare_exchange" : "exchange",
+                            name(s.collective), name(s.path), s.num_ranks, s.sample.bytes,
+                            s.sample.seconds);
+    }
+    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,\n", t);
+    for (const double t : step.count_exchange)
+        text += fmt::format("count_exchange,,,,,,,,{},,\n", t);
+    return text + "done,,,,,,,,,,\n";
+}
+
+}  // namespace
+
+SamplesFile::SamplesFile(const std::filesystem::path& path, const std::string& configuration)
+    : path_(path) {
+    std::string text = fmt::format("{}{}\n{}\n", kTitle, configuration, kColumns);
+    if (std::filesystem::exists(path)) {
+        std::ifstream in(path);
+        LineReader lines(in, path.string());
+        lines.expect(std::string(kTitle) + configuration, "samples of this very calibration");
+        lines.expect(kColumns, "the columns of calibration samples");
+        CalibrationSamples step;
+        while (lines.next()) {
+            const CsvRow row(lines.line(), kColumns, lines.where());
+            row.expect_size(kNumColumns);
+            if (!add_line(row, step)) continue;
+            text += lines_of(step);
+            finished_.push_back(std::move(step));
+            step = {};
+        }
+    }
+    // Written anew without the lines of a step that was cut.
+    out_.open(path, std::ios::trunc);
+    out_ << text << std::flush;
+    if (!out_) {
+        throw InputError({.where = path.string(),
+                          .found = "a file that cannot be written",
+                          .accepted = "a writable path"});
+    }
+}
+
+void SamplesFile::append(const CalibrationSamples& step) {
+    out_ << lines_of(step) << std::flush;
+    if (!out_) {
+        throw InputError({.where = path_.string(),
+                          .found = "a full or lost disk",
+                          .accepted = "room for the samples"});
+    }
+    finished_.push_back(step);
+}
+
+void append(CalibrationSamples& to, const CalibrationSamples& from) {
+    to.kernels.insert(to.kernels.end(), from.kernels.begin(), from.kernels.end());
+    to.exchanges.insert(to.exchanges.end(), from.exchanges.begin(), from.exchanges.end());
+    to.launch.insert(to.launch.end(), from.launch.begin(), from.launch.end());
+    to.count_exchange.insert(to.count_exchange.end(), from.count_exchange.begin(),
+                             from.count_exchange.end());
+    to.phases.insert(to.phases.end(), from.phases.begin(), from.phases.end());
+    if (from.num_multiprocessors > 0) to.num_multiprocessors = from.num_multiprocessors;
+    if (from.link > Bandwidth{}) to.link = from.link;
+}
+
+}  // namespace headway

@@ -1,0 +1,35 @@
+// SamplesFile: the samples of a calibration as they are measured, one finished step after the
+// other, so that an interrupted calibration goes on where it stopped and a longer one begins with
+// what is there. Lines of a step without its `done` line are dropped when the file is opened again.
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "models/fit/fit_profile.hpp"
+
+namespace headway {
+
+class SamplesFile {
+  public:
+    // Reads `path` if it exists. InputError when it holds samples of another `configuration` (one
+    // line that names all that shapes the samples), or cannot be read or written.
+    SamplesFile(const std::filesystem::path& path, const std::string& configuration);
+
+    const std::vector<CalibrationSamples>& finished() const { return finished_; }  // [step]
+
+    // Of a step: kernels, exchanges, launch and count_exchange; phases and the rest are not kept.
+    void append(const CalibrationSamples& step);
+
+  private:
+    std::filesystem::path path_;
+    std::vector<CalibrationSamples> finished_;
+    std::ofstream out_;
+};
+
+// All samples of `from` after those of `to`; link and multiprocessors of `from` where it has any.
+void append(CalibrationSamples& to, const CalibrationSamples& from);
+
+}  // namespace headway

@@ -1,0 +1,102 @@
+#include "models/fit/samples_file.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+class SamplesFileTest : public testing::Test {
+  protected:
+    std::filesystem::path path =
+        std::filesystem::path(testing::TempDir()) /
+        (std::string("samples_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+
+    void SetUp() override { std::filesystem::remove(path); }
+    void TearDown() override { std::filesystem::remove(path); }
+
+    void write_to_end(const std::string& text) const { std::ofstream(path, std::ios::app) << text; }
+};
+
+CalibrationSamples step(double t) {
+    CalibrationSamples s;
+    s.kernels = {{.kernel = Kernel::gather,
+                  .pass = Pass::backward,
+                  .size = 3.0,
+                  .width = 128.0,
+                  .work = 1.0 / 3.0,
+                  .seconds = t,
+                  .streamed_bytes = 7.0,
+                  .launches = 2}};
+    s.exchanges = {{.path = PathClass::pcie, .num_ranks = 2, .sample = {4096.0, 2 * t}},
+                   {.path = PathClass::pcie, .num_ranks = 4, .sample = {64.0, t}, .is_bare = true}};
+    s.launch = {t / 8};
+    s.count_exchange = {t / 4, t / 5};
+    return s;
+}
+
+TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
+    {
+        SamplesFile file(path, "a machine");
+        EXPECT_TRUE(file.finished().empty());
+        file.append(step(0.1));
+        file.append(step(0.2));
+    }
+    const SamplesFile again(path, "a machine");
+    ASSERT_EQ(again.finished().size(), 2u);
+    const CalibrationSamples& s = again.finished()[1];
+    ASSERT_EQ(s.kernels.size(), 1u);
+    const KernelSample got = s.kernels[0], sent = step(0.2).kernels[0];
+    EXPECT_EQ(got.kernel, sent.kernel);
+    EXPECT_EQ(got.pass, sent.pass);
+    EXPECT_EQ(got.work, 1.0 / 3.0);  // as it was, not as it prints
+    EXPECT_EQ(got.seconds, 0.2);
+    EXPECT_EQ(got.streamed_bytes, 7.0);
+    EXPECT_EQ(got.launches, 2);
+    ASSERT_EQ(s.exchanges.size(), 2u);
+    EXPECT_FALSE(s.exchanges[0].is_bare);
+    EXPECT_TRUE(s.exchanges[1].is_bare);
+    EXPECT_EQ(s.exchanges[0].sample.seconds, 0.4);
+    EXPECT_EQ(s.launch, std::vector<double>{0.2 / 8});
+    EXPECT_EQ(s.count_exchange, (std::vector<double>{0.2 / 4, 0.2 / 5}));
+}
+
+TEST_F(SamplesFileTest, DropsAStepThatWasCutAndGoesOn) {
+    SamplesFile(path, "a machine").append(step(0.1));
+    write_to_end("launch,,,,,,,,0.5,,\nlaunch,,,");
+    {
+        SamplesFile file(path, "a machine");
+        ASSERT_EQ(file.finished().size(), 1u);
+        file.append(step(0.3));
+    }
+    const SamplesFile again(path, "a machine");
+    ASSERT_EQ(again.finished().size(), 2u);
+    EXPECT_EQ(again.finished()[1].launch, std::vector<double>{0.3 / 8});
+}
+
+TEST_F(SamplesFileTest, RefusesSamplesOfAnotherCalibrationAndKeepsThem) {
+    SamplesFile(path, "a machine").append(step(0.1));
+    EXPECT_THROW(SamplesFile(path, "another machine"), InputError);
+    EXPECT_EQ(SamplesFile(path, "a machine").finished().size(), 1u);
+}
+
+TEST_F(SamplesFileTest, NamesTheLineOfWhatItCannotRead) {
+    SamplesFile(path, "a machine").append(step(0.1));
+    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1\n");
+    try {
+        SamplesFile file(path, "a machine");
+        FAIL() << "read a kernel that does not exist";
+    } catch (const InputError& error) {
+        const std::string text = error.what();
+        EXPECT_NE(text.find(":10"), std::string::npos) << text;
+        EXPECT_NE(text.find("warp_drive"), std::string::npos) << text;
+    }
+}
+
+}  // namespace
+}  // namespace headway
