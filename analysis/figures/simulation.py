@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from results import Simulation, Timeline
 from style import PHASES, SOURCES, legend_below, significant, time_unit
@@ -111,6 +112,14 @@ def link_heat_map(results, title: str | None):
     return figure
 
 
+def _finish(times: list[float]) -> str:
+    spread = max(times) - min(times)
+    if spread == 0.0:
+        return "all finish together"
+    factor, unit = time_unit(spread)
+    return f"the last one finishes {significant(factor * spread)} {unit} after the first"
+
+
 def finish_times(results, title: str | None):
     """How long each rank computes and when it ends its step; stragglers stand out."""
     result = _simulation(results)
@@ -127,13 +136,14 @@ def finish_times(results, title: str | None):
         ranks = range(len(finish))
         axes.bar(ranks, [factor * t for t in finish], width=1.0, color=waiting)
         axes.bar(ranks, [factor * t for t in computing], width=1.0, color=SOURCES["simulated"])
-        spread, spread_unit = time_unit(max(finish) - min(finish))
+        axes.set_xlim(-0.5, len(finish) - 0.5)
         axes.set_ylabel(f"time [{unit}]")
         axes.set_title(
-            f"plan {plan['name']}: the last rank finishes "
-            f"{significant(spread * (max(finish) - min(finish)))} {spread_unit} after the first"
+            f"plan {plan['name']}: ranks compute {significant(factor * min(computing))} to "
+            f"{significant(factor * max(computing))} {unit}; {_finish(finish)}"
         )
     grid[-1, 0].set_xlabel("rank")
+    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title or f"{result.scenario}: ranks of a simulated step")
     figure.tight_layout()
     legend_below(

@@ -4,12 +4,14 @@
 usage: figures_test.py PLOT_SCRIPT   (exit code 77: skipped, no matplotlib here)
 """
 
+import json
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PLOT = ""
 PYTHON = ""  # one that has matplotlib
 HEAD = """\
@@ -93,6 +95,35 @@ JUDGED = "\n".join(
 )
 
 
+# Two ranks; the second computes longer and finishes 2 ms later. Half of link nic_up:0 is used, then none.
+SIMULATED = json.dumps(
+    {
+        "scenario": "by hand",
+        "source": "simulated",
+        "plans": [
+            {
+                "name": "ep",
+                "feasible": True,
+                "step_time_s": 0.012,
+                "predicted_step_time_s": 0.010,
+                "rank_finish_s": [0.010, 0.012],
+                "rank_compute_s": [0.004, 0.006],
+                "phases": [],
+                "links": [],
+                "link_use": {"bin_s": 0.006, "links": {"nic_up:0": [0.5, 0.0]}},
+            },
+            {"name": "dead", "feasible": False, "infeasible_because": "link nic_up:3 is dead"},
+        ],
+    }
+)
+SPANS = timeline(
+    "simulated,ep,0,0,0,forward,dispatch,1,0,0.002,0.002,0.002,1e6,0,1,nic",
+    "simulated,ep,0,0,0,forward,expert,1,0.002,0.003,0.003,0.003,0,1e9,1,",
+    "simulated,ep,5,0,0,forward,dispatch,1,0,0.003,0.003,0.003,1e6,0,1,nic",
+    "simulated,ep,5,0,0,update,grad_all_reduce,1,0.003,0.001,0.001,0.001,1e6,0,1,nic",
+)
+
+
 class Figures(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -158,6 +189,43 @@ class Figures(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         drawn = (self.folder / "figure.svg").read_text()
         self.assertIn("4 ranks, 512 tokens each, d = 1024, E = 64, f = 256", drawn)
+
+    def drawn(self, text: str, *words: str) -> str:
+        result = self.plot(text, *words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return (self.folder / "figure.svg").read_text()
+
+    def test_a_simulation_is_drawn_beside_its_prediction(self):
+        drawn = self.drawn(SIMULATED, "--figure", "predict-simulate")
+        for text in ("+20.0 %", "predicted", "simulated", ">ep<"):
+            self.assertIn(text, drawn)
+        self.assertNotIn(">dead<", drawn)
+
+    def test_ranks_of_a_simulation_are_drawn(self):
+        drawn = self.drawn(SIMULATED, "--figure", "finish")
+        self.assertIn("ranks compute 4 to 6 ms; the last one finishes 2 ms after the first", drawn)
+
+    def test_links_of_a_simulation_are_drawn(self):
+        self.assertIn(">nic_up:0<", self.drawn(SIMULATED, "--figure", "links"))
+        without = SIMULATED.replace("link_use", "other")
+        self.assertEqual(self.plot(without, "--figure", "links", out="b.svg").returncode, 2)
+
+    def test_ranks_are_drawn_over_time(self):
+        drawn = self.drawn(SPANS, "--figure", "gantt")
+        for text in (">rank 0<", ">rank 5<", "dispatch", "expert", "grad_all_reduce"):
+            self.assertIn(text, drawn)
+        chosen = self.drawn(SPANS, "--figure", "gantt", "--ranks", "5")
+        self.assertNotIn(">rank 0<", chosen)
+
+    def test_the_cost_of_the_simulator_is_drawn(self):
+        script = Path(PLOT).with_name("simulator_cost.py")
+        rows = ROOT / "docs/bench_simulator.csv"
+        out = self.folder / "cost.svg"
+        command = [PYTHON, str(script), str(rows), str(out)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for text in ("zipf, exact", "256 ranks", "distinct completion instants"):
+            self.assertIn(text, out.read_text())
 
     def test_a_sweep_that_is_not_finished_is_refused(self):
         self.expect_refused(self.plot(OVER_K.rpartition("# end")[0]), "end mark")
