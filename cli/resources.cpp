@@ -1,6 +1,9 @@
 #include "cli/resources.hpp"
 
 #include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace headway::cli {
 namespace {
@@ -24,6 +27,15 @@ double cpu_seconds() {
 
 std::int64_t peak_rss_bytes() {
     return std::int64_t{usage().ru_maxrss} * 1024;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+    constexpr int kMebibyte = 1 << 20;
+    mallopt(M_MMAP_THRESHOLD, 512 * kMebibyte);
+    mallopt(M_TRIM_THRESHOLD, 1024 * kMebibyte);
+    mallopt(M_TOP_PAD, 16 * kMebibyte);
+#endif
 }
 
 }  // namespace headway::cli

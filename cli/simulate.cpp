@@ -181,6 +181,7 @@ double checked_epsilon(const po::variables_map& values) {
 int run_simulate(Args args) {
     const auto values = parse_options(args, simulate_help(), simulate_options());
     if (!values) return kDone;
+    keep_freed_memory();
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");
     Scenario scenario = load_scenario(*values, "simulate");

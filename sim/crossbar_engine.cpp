@@ -44,7 +44,7 @@ CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vect
     next_mark_.assign(bundles, kNoCandidate);
     bundles_.assign(bundles, {});
     row_least_.assign(static_cast<std::size_t>(num_ups_), kNoCandidate);
-    due_.resize(static_cast<std::size_t>(num_downs_));
+    due_.resize(bundles);
 }
 
 void CrossbarEngine::count(std::int32_t bundle, int change) {
@@ -66,7 +66,7 @@ std::uint32_t CrossbarEngine::start(std::span<const std::uint32_t> links, double
     started_.push_back({.flow = flow, .bundle = bundle, .bytes = bytes, .at = now_});
     count(bundle, +1);
     for (const std::size_t p : {up, down}) {
-        outstanding_[p] += bytes;
+        outstanding_[p] += static_cast<float>(bytes);
         longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
     }
     ++num_active_;
@@ -154,13 +154,16 @@ void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
 
 // New flows get their place on their bundle's clock, made good for the time since they started.
 void CrossbarEngine::place_starts() {
-    for (const Started& s : started_) {
+    constexpr std::size_t kAhead = 8;
+    for (std::size_t k = 0; k < started_.size(); ++k) {
+        if (k + kAhead < started_.size()) prefetch(started_[k + kAhead].bundle);
+        const Started& s = started_[k];
         const auto b = static_cast<std::size_t>(s.bundle);
         const double waited = rate(s.bundle) * static_cast<double>(now_ - s.at);
         misplaced_[up_of(s.bundle)] += waited;
         misplaced_[down_of(s.bundle)] += waited;
         const double mark = std::max(served_[b] + s.bytes - waited, 0.0);
-        add(s.bundle, {.mark = mark, .bytes = s.bytes, .flow = s.flow});
+        add(s.bundle, {.mark = mark, .bytes = static_cast<float>(s.bytes), .flow = s.flow});
         next_mark_[b] = std::min(next_mark_[b], mark);
     }
     started_.clear();
@@ -200,13 +203,16 @@ void CrossbarEngine::collect_batch() {
                     .down = inverse_.data() + ups};
     const double first = earliest(grid, row_least_.data());
     const double last = first + std::max(kTie, window_);
+    std::size_t num_due = 0;
     for (int u = 0; u < num_ups_; ++u) {
         if (row_least_[static_cast<std::size_t>(u)] > last) continue;
-        const int num_due = due(grid, u, last, due_.data());
-        for (int k = 0; k < num_due; ++k) {
-            collect_bundle(u * num_downs_ + due_[static_cast<std::size_t>(k)], last);
-        }
+        const auto first_due = num_due;
+        num_due += static_cast<std::size_t>(due(grid, u, last, &due_[num_due]));
+        for (std::size_t k = first_due; k < num_due; ++k) due_[k] += u * num_downs_;
     }
+    // Entries are far apart in memory: all are asked for before the first is waited for.
+    for (std::size_t k = 0; k < num_due; ++k) prefetch(due_[k]);
+    for (std::size_t k = 0; k < num_due; ++k) collect_bundle(due_[k], last);
     double weight = 0.0, weighted = 0.0;
     for (const Pending& p : batch_) {
         const double level = rate(p.bundle);

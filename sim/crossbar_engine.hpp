@@ -43,8 +43,8 @@ class CrossbarEngine {
 
     // A flow in its bundle. The entries of a bundle lie together, the next one to end last.
     struct Entry {
-        double mark = 0.0;  // value of the bundle's clock at which it ends
-        double bytes = 0.0;
+        double mark = 0.0;   // value of the bundle's clock at which it ends
+        float bytes = 0.0F;  // for the batching window only
         std::uint32_t flow = 0;
     };
     struct Bundle {
@@ -75,6 +75,10 @@ class CrossbarEngine {
         return {entries_.data() + bundle.first, static_cast<std::size_t>(bundle.size)};
     }
     void add(std::int32_t bundle, const Entry& entry);
+    void prefetch(std::int32_t bundle) const {
+        const Bundle& in = bundles_[static_cast<std::size_t>(bundle)];
+        __builtin_prefetch(entries_.data() + in.first + in.size);
+    }
     void serve_until_now();
     void update_window();
     void fill();

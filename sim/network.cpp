@@ -8,8 +8,6 @@
 namespace headway::sim {
 namespace {
 
-constexpr std::size_t kAhead = 8;  // messages are fetched so far ahead of their delivery
-
 constexpr auto kNow = [](const auto& engine) { return engine.now(); };
 constexpr auto kWindow = [](const auto& engine) { return engine.window(); };
 constexpr auto kInstants = [](const auto& engine) { return engine.num_instants(); };
@@ -258,13 +256,12 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
             set->engine);
         set->changed = true;
         set->gathers = false;
-        for (std::size_t k = 0; k < completions_.size(); ++k) {
-            if (k + 2 * kAhead < completions_.size())
-                __builtin_prefetch(&set->messages[completions_[k + 2 * kAhead].flow]);
-            if (k + kAhead < completions_.size())
-                __builtin_prefetch(set->messages[completions_[k + kAhead].flow].path);
-            const Message& message = set->messages[completions_[k].flow];
-            out.push_back({message.tag, set->epoch + completions_[k].time});
+        // Messages are far apart in memory: all are asked for before the first is waited for.
+        for (const Completion& c : completions_) __builtin_prefetch(&set->messages[c.flow]);
+        for (const Completion& c : completions_) __builtin_prefetch(set->messages[c.flow].path);
+        for (const Completion& c : completions_) {
+            const Message& message = set->messages[c.flow];
+            out.push_back({message.tag, set->epoch + c.time});
             for (const std::uint32_t l : message.path->span()) release(l, time);
         }
     }

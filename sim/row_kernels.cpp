@@ -20,6 +20,14 @@ using Doubles = double __attribute__((vector_size(8 * kWidth)));
 using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
 
+// In each lane the least value of the two and its index; of equals the lower index.
+[[gnu::always_inline]] inline void keep_first(Doubles& value, Longs& index, const Doubles& other,
+                                              const Longs& other_index) {
+    const Longs take = (other < value) | ((other == value) & (other_index < index));
+    value = take ? other : value;
+    index = take ? other_index : index;
+}
+
 // Picoseconds until the next completion of kWidth bundles from column d of a row on.
 // NOTE: a link without traffic has inverse 0, and a bundle without messages a next mark of
 // kNoCandidate, which no clock reaches.
@@ -74,16 +82,16 @@ HEADWAY_CLONES int argmin(const double* value, int size) {
             index[k] += 2 * kWidth;
         }
     }
-    double best = least[0][0];
-    std::int64_t best_index = where[0][0];
-    for (int k = 0; k < 2 * kWidth; ++k) {
-        const double v = least[k / kWidth][k % kWidth];
-        const std::int64_t i = where[k / kWidth][k % kWidth];
-        const bool better = v < best || (v == best && i < best_index);
-        best = better ? v : best;
-        best_index = better ? i : best_index;
-    }
-    return static_cast<int>(best_index);
+    keep_first(least[0], where[0], least[1], where[1]);
+    Doubles& v = least[0];
+    Longs& i = where[0];
+    keep_first(v, i, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3),
+               __builtin_shufflevector(i, i, 4, 5, 6, 7, 0, 1, 2, 3));
+    keep_first(v, i, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5),
+               __builtin_shufflevector(i, i, 2, 3, 0, 1, 6, 7, 4, 5));
+    keep_first(v, i, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6),
+               __builtin_shufflevector(i, i, 1, 0, 3, 2, 5, 4, 7, 6));
+    return static_cast<int>(i[0]);
 }
 
 HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {
