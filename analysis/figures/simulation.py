@@ -71,6 +71,11 @@ def gantt(results, title: str | None):
     return figure
 
 
+def _kind_and_number(link: str) -> tuple:
+    kind, _, index = link.partition(":")
+    return kind, [int(part) for part in index.split(".")]
+
+
 def link_heat_map(results, title: str | None):
     """How much of its bandwidth each of the busiest links uses over time (simulate --link-bins)."""
     result = _simulation(results)
@@ -89,7 +94,7 @@ def link_heat_map(results, title: str | None):
         layout="constrained",
     )
     for axes, plan in zip(grid[:, 0], plans, strict=True):
-        names = sorted(plan["link_use"]["links"])
+        names = sorted(plan["link_use"]["links"], key=_kind_and_number)
         factor, unit = time_unit(plan["step_time_s"])
         image = axes.imshow(
             [plan["link_use"]["links"][name] for name in names],
