@@ -9,6 +9,12 @@ namespace {
 constexpr double kTile = 128.0, kWideTile = 256.0;
 constexpr double kRouterBlock = 256.0;  // tokens
 constexpr double kSortBlock = 2048.0;   // choices
+constexpr double kRouterChunk = 32.0;   // experts that the fused router takes at once
+constexpr double kWarp = 32.0;
+constexpr double kWarpRow = 256.0;  // elements that a warp of a row mover takes at once
+constexpr double kElement = 2.0;    // bytes
+// What a phase finds in the L2 of what the phase before it wrote: one of the two halves of 50 MB.
+constexpr double kCache = 25e6;
 
 double normal_cdf(double x) {
     return 0.5 * std::erfc(-x * M_SQRT1_2);
@@ -105,8 +111,37 @@ double list_length(const PhaseShape& s) {
 double blocks_per_router(const PhaseShape& s) {
     return std::ceil(s.tokens / s.routers / kRouterBlock);
 }
+double router_blocks(const PhaseShape& s) {
+    return s.routers * blocks_per_router(s);
+}
 double block_waves(const PhaseShape& s, int sms) {
-    return waves(s.routers * blocks_per_router(s), sms);
+    return waves(router_blocks(s), sms);
+}
+
+double chunks(const PhaseShape& s) {
+    return std::ceil(s.experts / kRouterChunk);
+}
+
+// Two blocks of the fused router share a multiprocessor when the registers of a thread, for its
+// rows' inputs and lists, are at most 128; 32 rows a warp at a width of 256 and short lists.
+double router_rounds(const PhaseShape& s, int sms) {
+    const double list = list_length(s), row_tiles = s.width == 256 && list <= 4.0 ? 2.0 : 1.0;
+    const bool two = row_tiles * (s.width / 4.0 + 4.0 * list) + 64.0 <= 128.0;
+    return waves(router_blocks(s), two ? 2 * sms : sms);
+}
+
+// EP's selection compares as many scores a lane as its kernel was compiled for.
+double scores_per_lane(const PhaseShape& s) {
+    return std::max(4.0, std::exp2(std::ceil(std::log2(s.experts / kWarp))));
+}
+
+double copies(const PhaseShape& s) {
+    return s.phase == Phase::regroup || s.phase == Phase::ungroup ? s.arrived : s.sent;
+}
+
+double beyond_cache(const PhaseShape& s) {
+    const double rows = s.phase == Phase::route ? s.tokens : s.tokens + s.sent;
+    return std::max(0.0, kElement * rows * s.width - kCache);
 }
 
 }  // namespace
@@ -135,8 +170,7 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
         case Term::choices:
             return choices;
         case Term::copy_width:
-            return (s.phase == Phase::regroup || s.phase == Phase::ungroup ? s.arrived : s.sent) *
-                   s.width;
+            return copies(s) * s.width;
         case Term::row_width:
             return s.rows * s.width;
         case Term::row_hidden:
@@ -173,6 +207,30 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
             return s.groups * s.expert_width;
         case Term::group_weights:
             return s.groups * s.expert_width * s.width;
+        case Term::selection_slots:
+            return choices * scores_per_lane(s);
+        case Term::gradient_rounds:
+            return choices * std::ceil(s.experts / kWarp);
+        case Term::router_weights:
+            return double{1} * s.experts * s.width;
+        case Term::router_rounds:
+            return router_rounds(s, sms);
+        case Term::router_round_chunks:
+            return router_rounds(s, sms) * chunks(s);
+        case Term::router_round_chunk_width:
+            return router_rounds(s, sms) * chunks(s) * s.width;
+        case Term::block_chunks:
+            return block_waves(s, sms) * chunks(s);
+        case Term::block_chunk_width:
+            return block_waves(s, sms) * chunks(s) * s.width;
+        case Term::group_tiles:
+            return expert_tiles(s) / s.groups;
+        case Term::beyond_cache:
+            return beyond_cache(s);
+        case Term::copy_choices:
+            return s.sent * s.top_k;
+        case Term::copy_steps:
+            return copies(s) * std::ceil(s.width / kWarpRow);
     }
     return 0.0;
 }

@@ -4,6 +4,7 @@
 
 #include <Eigen/Dense>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <map>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "models/cost/phase_terms.hpp"
+#include "models/fit/statistics.hpp"
 
 namespace headway {
 namespace {
@@ -45,14 +47,22 @@ std::vector<Family> families() {
     const std::vector<Term> gemm{fixed, gemm_waves, gemm_wave_depth};
     const std::vector<Term> gemm_backward{fixed,       gemm_waves,      gemm_wave_depth,
                                           wgrad_waves, wgrad_wave_rows, wgrad_sums};
-    const std::vector<Term> rows{fixed, copy_width, token_width, choices};
-    const std::vector<Term> regrouped{fixed, copy_width, row_width};
+    const std::vector<Term> rows{fixed, copy_width, token_width, choices, tokens};
+    const std::vector<Term> moved{fixed, copy_width, token_width, choices, tokens, copy_steps};
+    const std::vector<Term> sums{fixed, copy_width, token_width, choices, tokens, beyond_cache};
+    const std::vector<Term> regrouped{fixed, copy_width, row_width, copy_steps};
     return {
         {Phase::head_project, f, true, false, kAnyK, gemm},
         {Phase::head_merge, f, true, false, kAnyK, gemm},
         {Phase::head_project, b, true, false, kAnyK, gemm_backward},
         {Phase::head_merge, b, true, false, kAnyK, gemm_backward},
-        {Phase::route, f, true, true, kListLengths, {fixed, logits, list_updates}},
+        {Phase::route,
+         f,
+         true,
+         false,
+         kListLengths,
+         {fixed, router_rounds, router_round_chunks, router_round_chunk_width, block_chunks,
+          block_chunk_width, token_width, choices}},
         {Phase::permute,
          f,
          true,
@@ -65,7 +75,7 @@ std::vector<Family> families() {
          true,
          kAnyK,
          {fixed, tile_waves, tile_wave_hidden, group_hidden, choices}},
-        {Phase::unpermute, f, true, false, kBatches, rows},
+        {Phase::unpermute, f, true, false, kBatches, sums},
         {Phase::expert,
          b,
          true,
@@ -73,19 +83,26 @@ std::vector<Family> families() {
          kAnyK,
          {fixed, tile_waves, tile_wave_hidden, row_hidden, group_hidden, choices}},
         {Phase::permute, b, true, false, kExact, rows},
-        {Phase::route, b, true, true, kAnyK, {fixed, copy_width, group_width, tiles}},
+        {Phase::route,
+         b,
+         true,
+         true,
+         kAnyK,
+         {fixed, copy_width, token_width, group_width, tiles, group_tiles}},
         {Phase::route,
          f,
          false,
          false,
          kAnyK,
-         {fixed, token_width, logit_products, logits, selection_rounds}},
+         {fixed, token_width, logit_products, logits, choices, selection_slots}},
         {Phase::permute,
          f,
          false,
          false,
          kAnyK,
-         {fixed, token_width, copy_width, sort_blocks, choices}},
+         {fixed, token_width, copy_width, sort_blocks, choices, copy_steps}},
+        {Phase::count_exchange, f, false, false, kAnyK, {fixed, choices, copy_choices}},
+        {Phase::count_exchange, b, false, false, kAnyK, {fixed, choices, copy_choices}},
         {Phase::expert,
          f,
          false,
@@ -94,8 +111,8 @@ std::vector<Family> families() {
          {fixed, gemm_waves, second_gemm_waves, gemm_wave_depth, group_weights}},
         {Phase::regroup, f, false, false, kAnyK, regrouped},
         {Phase::ungroup, f, false, false, kAnyK, regrouped},
-        {Phase::unpermute, f, false, false, kPadded, rows},
-        {Phase::unpermute, b, false, false, kPadded, rows},
+        {Phase::unpermute, f, false, false, kPadded, moved},
+        {Phase::unpermute, b, false, false, kPadded, moved},
         {Phase::ungroup, b, false, false, kAnyK, regrouped},
         {Phase::expert,
          b,
@@ -105,31 +122,67 @@ std::vector<Family> families() {
          {fixed, gemm_waves, second_gemm_waves, gemm_wave_depth, wgrad_waves, wgrad_wave_rows,
           group_weights}},
         {Phase::regroup, b, false, false, kAnyK, regrouped},
-        {Phase::permute, b, false, false, kPadded, rows},
+        {Phase::permute, b, false, false, kPadded, moved},
         {Phase::route,
          b,
          false,
          false,
          kAnyK,
-         {fixed, token_width, gemm_waves, logit_products, logits, selection_rounds}},
+         {fixed, tokens, token_width, beyond_cache, logit_products, logits, router_weights,
+          gradient_rounds}},
     };
 }
 
-// min |A c - 1| over c >= 0, by coordinate descent on the normal equations.
+// Where few layers do not tell terms apart, the seconds are spread over them instead of given to
+// one: beyond those layers that is the smaller error. Columns are scaled to at most 1.
+constexpr double kRidge = 1e-5;
+
+// c of the columns `free` that minimises c q c / 2 - p c; 0 elsewhere.
+Eigen::VectorXd solve_free(const Eigen::MatrixXd& q, const Eigen::VectorXd& p,
+                           const std::vector<Eigen::Index>& free) {
+    const Eigen::MatrixXd own_q = q(free, free);
+    const Eigen::VectorXd own_p = p(free), own = own_q.ldlt().solve(own_p);
+    Eigen::VectorXd c = Eigen::VectorXd::Zero(p.size());
+    for (std::size_t i = 0; i < free.size(); ++i) c[free[i]] = own[static_cast<Eigen::Index>(i)];
+    return c;
+}
+
+// min |W (A c - 1)|^2 + ridge over c >= 0: active sets (Lawson and Hanson, Solving Least Squares
+// Problems, 1974, chapter 23) on the normal equations.
 Eigen::VectorXd non_negative_fit(const Eigen::MatrixXd& a, const Eigen::VectorXd& weight) {
+    constexpr double kTolerance = 1e-10;
     const Eigen::MatrixXd weighted = weight.asDiagonal() * a;
-    const Eigen::MatrixXd q = weighted.transpose() * weighted;
+    Eigen::MatrixXd q = weighted.transpose() * weighted;
+    q.diagonal().array() += kRidge * weight.squaredNorm();
     const Eigen::VectorXd p = weighted.transpose() * weight;
     Eigen::VectorXd c = Eigen::VectorXd::Zero(a.cols());
-    for (int sweep = 0; sweep < 20000; ++sweep) {
-        double change = 0.0;
+    std::vector<Eigen::Index> free;
+    for (Eigen::Index round = 0; round < 3 * a.cols(); ++round) {
+        const Eigen::VectorXd slope = p - q * c;
+        Eigen::Index next = -1;
         for (Eigen::Index i = 0; i < c.size(); ++i) {
-            if (q(i, i) <= 0.0) continue;
-            const double next = std::max(0.0, c[i] - (q.row(i).dot(c) - p[i]) / q(i, i));
-            change = std::max(change, std::abs(next - c[i]));
-            c[i] = next;
+            const bool is_free = std::find(free.begin(), free.end(), i) != free.end();
+            if (!is_free && slope[i] > kTolerance * p.cwiseAbs().maxCoeff() &&
+                (next < 0 || slope[i] > slope[next]))
+                next = i;
         }
-        if (change < 1e-9) break;
+        if (next < 0) break;
+        free.push_back(next);
+        for (;;) {
+            const Eigen::VectorXd wanted = solve_free(q, p, free);
+            double step = 1.0;
+            for (const Eigen::Index i : free) {
+                if (wanted[i] <= 0.0) step = std::min(step, c[i] / (c[i] - wanted[i]));
+            }
+            c += step * (wanted - c);
+            if (step == 1.0) break;
+            const auto blocked = std::erase_if(free, [&](Eigen::Index i) {
+                const bool out = wanted[i] <= 0.0 && c[i] <= 1e-12;
+                if (out) c[i] = 0.0;
+                return out;
+            });
+            if (blocked == 0) break;
+        }
     }
     return c;
 }
@@ -149,29 +202,47 @@ Eigen::VectorXd robust_fit(const Eigen::MatrixXd& a) {
     return c;
 }
 
-// Errors of every sample against fits that did not have it: every `parts`-th row is left out in
-// turn. Equal layers lie in different passes, so all rows of one layer are kept together.
-std::vector<double> held_out_errors(const Eigen::MatrixXd& a, const std::vector<int>& layer) {
-    constexpr int kParts = 5;
+// T, d, E, f and k of a layer.
+using Values = std::array<double, 5>;
+
+// Errors of every layer's samples against a fit of those layers alone that share none of its
+// values: what a layer is to a fit that has never seen a value of it. (k counts only where a curve
+// is of more than one.)
+std::vector<double> held_out_errors(const Eigen::MatrixXd& a, const std::vector<Values>& values) {
+    const bool one_k = std::all_of(values.begin(), values.end(),
+                                   [&](const Values& v) { return v[4] == values.front()[4]; });
+    const auto disjoint = [&](const Values& x, const Values& y) {
+        for (std::size_t i = 0; i < x.size() - (one_k ? 1 : 0); ++i) {
+            if (x[i] == y[i]) return false;
+        }
+        return true;
+    };
+    const auto least = std::max<std::size_t>(4, static_cast<std::size_t>(a.cols()));
+    std::map<Values, std::optional<Eigen::VectorXd>> fits;
     std::vector<double> errors;
-    for (int part = 0; part < kParts; ++part) {
-        std::vector<Eigen::Index> in, out;
-        for (Eigen::Index r = 0; r < a.rows(); ++r)
-            (layer[static_cast<std::size_t>(r)] % kParts == part ? out : in).push_back(r);
-        if (in.empty() || out.empty()) continue;
-        const Eigen::MatrixXd rest = a(in, Eigen::all);
-        const Eigen::VectorXd c = robust_fit(rest);
-        for (const Eigen::Index r : out) errors.push_back(std::abs(a.row(r).dot(c) - 1.0));
+    for (std::size_t r = 0; r < values.size(); ++r) {
+        const auto [fit, is_new] = fits.try_emplace(values[r]);
+        if (is_new) {
+            std::vector<Eigen::Index> rest;
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                if (disjoint(values[i], values[r])) rest.push_back(static_cast<Eigen::Index>(i));
+            }
+            if (rest.size() >= least) fit->second = robust_fit(a(rest, Eigen::all));
+        }
+        if (fit->second)
+            errors.push_back(std::abs(a.row(static_cast<Eigen::Index>(r)).dot(*fit->second) - 1.0));
     }
     return errors;
 }
 
-// What nine tenths of the held-out errors lie below, as a standard deviation.
-double residual_of(std::vector<double> errors) {
-    constexpr double kNinetyPercent = 1.6449, kLeast = 0.02;
-    std::sort(errors.begin(), errors.end());
-    const double place = 0.9 * static_cast<double>(errors.size() - 1);
-    return std::max(kLeast, errors[static_cast<std::size_t>(std::ceil(place))] / kNinetyPercent);
+// Curves of too few layers are judged by what they were fitted to, with three times that.
+double residual_of(const Eigen::MatrixXd& a, const Eigen::VectorXd& c, std::vector<double> errors) {
+    constexpr double kLeast = 0.02, kFewLayers = 3.0;
+    if (errors.size() >= 4) return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
+    errors.clear();
+    for (Eigen::Index r = 0; r < a.rows(); ++r)
+        errors.push_back(kFewLayers * std::abs(a.row(r).dot(c) - 1.0));
+    return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
 }
 
 std::optional<PhaseCurve> fit_one(PhaseCurve curve, const std::vector<const PhaseTime*>& times) {
@@ -179,17 +250,12 @@ std::optional<PhaseCurve> fit_one(PhaseCurve curve, const std::vector<const Phas
     const auto columns = static_cast<Eigen::Index>(curve.terms.size());
     if (rows < 4) return std::nullopt;
     Eigen::MatrixXd a(rows, columns);
-    std::map<std::vector<double>, int> layers;
-    std::vector<int> layer;
+    std::vector<Values> values;
     for (Eigen::Index r = 0; r < rows; ++r) {
         const PhaseTime& t = *times[static_cast<std::size_t>(r)];
         const PhaseShape& p = t.shape;
-        const auto known = static_cast<int>(layers.size());
-        layer.push_back(layers
-                            .try_emplace({p.tokens, p.hidden, p.columns, double{1} * p.width,
-                                          p.groups, double{1} * p.top_k, p.expert_width},
-                                         known)
-                            .first->second);
+        values.push_back(
+            {p.own_tokens, p.hidden, double{1} * p.experts, p.expert_width, double{1} * p.top_k});
         for (Eigen::Index c = 0; c < columns; ++c) {
             a(r, c) = term_value(curve.terms[static_cast<std::size_t>(c)], curve.pass, t.shape,
                                  curve.num_multiprocessors) /
@@ -201,7 +267,8 @@ std::optional<PhaseCurve> fit_one(PhaseCurve curve, const std::vector<const Phas
     const Eigen::VectorXd c = robust_fit(scaled_a);
     for (Eigen::Index i = 0; i < columns; ++i)
         curve.seconds.push_back(rounded_seconds(c[i] / scale[i]));
-    curve.residual = std::round(1e3 * residual_of(held_out_errors(scaled_a, layer))) / 1e3;
+    curve.residual =
+        std::round(1e3 * residual_of(scaled_a, c, held_out_errors(scaled_a, values))) / 1e3;
     curve.source += fmt::format(": {} samples", rows);
     return curve;
 }

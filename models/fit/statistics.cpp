@@ -21,6 +21,14 @@ double robust_spread(const std::vector<double>& ratios) {
     return 1.4826 * median(deviations);
 }
 
+double ninety_percent_sigma(std::vector<double> errors) {
+    constexpr double kNinetyPercent = 1.6449;
+    if (errors.empty()) return 0.0;
+    std::sort(errors.begin(), errors.end());
+    const double place = std::ceil(0.9 * static_cast<double>(errors.size() + 1));
+    return errors[std::min(errors.size(), static_cast<std::size_t>(place)) - 1] / kNinetyPercent;
+}
+
 MedianInterval bootstrap_median(const std::vector<double>& values, double level, int resamples,
                                 std::uint64_t seed) {
     std::mt19937_64 random(seed);

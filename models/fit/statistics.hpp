@@ -13,6 +13,11 @@ double median(std::vector<double> values);  // of at least one value
 // for a normal distribution): outliers do not count by their size.
 double robust_spread(const std::vector<double>& ratios);
 
+// The standard deviation whose two-sided 90 % normal interval is as wide as the interval that split
+// conformal prediction gives from absolute errors of held-out samples: the ceil(0.9 (n + 1))-th
+// smallest of n (Lei et al., JASA 113, 2018), the largest when n < 9. 0 of no errors.
+double ninety_percent_sigma(std::vector<double> errors);
+
 struct MedianInterval {
     double low = 0.0, high = 0.0;
 };

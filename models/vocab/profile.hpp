@@ -130,6 +130,18 @@ enum class Term {
     group_width,
     group_hidden,
     group_weights,
+    selection_slots,
+    gradient_rounds,
+    router_weights,
+    router_rounds,
+    router_round_chunks,
+    router_round_chunk_width,
+    block_chunks,
+    block_chunk_width,
+    group_tiles,
+    beyond_cache,
+    copy_choices,
+    copy_steps,
 };
 inline constexpr std::array kTermNames = {std::string_view("fixed"),
                                           std::string_view("gemm_waves"),
@@ -159,8 +171,20 @@ inline constexpr std::array kTermNames = {std::string_view("fixed"),
                                           std::string_view("groups"),
                                           std::string_view("group_width"),
                                           std::string_view("group_hidden"),
-                                          std::string_view("group_weights")};
-static_assert(kTermNames.size() == static_cast<std::size_t>(Term::group_weights) + 1);
+                                          std::string_view("group_weights"),
+                                          std::string_view("selection_slots"),
+                                          std::string_view("gradient_rounds"),
+                                          std::string_view("router_weights"),
+                                          std::string_view("router_rounds"),
+                                          std::string_view("router_round_chunks"),
+                                          std::string_view("router_round_chunk_width"),
+                                          std::string_view("block_chunks"),
+                                          std::string_view("block_chunk_width"),
+                                          std::string_view("group_tiles"),
+                                          std::string_view("beyond_cache"),
+                                          std::string_view("copy_choices"),
+                                          std::string_view("copy_steps")};
+static_assert(kTermNames.size() == static_cast<std::size_t>(Term::copy_steps) + 1);
 
 // ep_rank: EP whose dispatch is deduplicated by rank.
 enum class LayerKind { hp, ep, ep_rank };
