@@ -3,6 +3,7 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -13,7 +14,6 @@ namespace {
 
 constexpr double kSamePoint = 1.1;   // sizes within 10 % are one point of a curve
 constexpr double kSameWidth = 1.01;  // widths within 1 % are one width
-constexpr double kLineIsAsGood = 1.2;
 
 struct Pool {
     double x = 0.0, y = 0.0, weight = 0.0;
@@ -38,13 +38,6 @@ std::vector<Pool> pools_of(std::vector<std::pair<double, double>> points, double
     return pools;
 }
 
-double relative_spread(const std::vector<double>& ratios) {
-    if (ratios.size() < 2) return 0.0;
-    double square = 0.0;
-    for (const double r : ratios) square += (r - 1.0) * (r - 1.0);
-    return std::sqrt(square / static_cast<double>(ratios.size()));
-}
-
 std::vector<double> ratios_to(const TimeCurve& curve, const std::vector<TimeSample>& samples) {
     std::vector<double> ratios;
     for (const TimeSample& s : samples) ratios.push_back(s.seconds / curve.at(s.bytes).value);
@@ -59,6 +52,58 @@ double interpolate(const std::vector<Pool>& pools, double x) {
         return pools[i - 1].y + w * (pools[i].y - pools[i - 1].y);
     }
     return pools.back().y;
+}
+
+// To five digits: as a profile writes it.
+double rounded(double value) {
+    const double unit = std::pow(10.0, std::floor(std::log10(value)) - 4.0);
+    return std::round(value / unit) * unit;
+}
+
+// The points themselves: medians of pools, made non-decreasing.
+TimeCurve points_curve(TimeCurve curve, const std::vector<TimeSample>& samples) {
+    std::vector<std::pair<double, double>> points;
+    for (const TimeSample& s : samples) points.emplace_back(s.bytes, s.seconds);
+    std::vector<double> times, weights;
+    curve.bytes.clear();
+    for (const Pool& p : pools_of(std::move(points), kSamePoint)) {
+        curve.bytes.push_back(rounded(p.x));
+        times.push_back(rounded(p.y));
+        weights.push_back(p.weight / (p.y * p.y));  // relative errors count alike
+    }
+    curve.seconds = isotonic(times, weights);
+    for (double& t : curve.seconds) t = rounded(t);
+    return curve;
+}
+
+// Relative errors of samples against points and against a line that were fitted without the samples
+// of about their size. The ends are not judged: neither form is meant to reach beyond them.
+struct HeldOutErrors {
+    std::vector<double> points, line;
+};
+HeldOutErrors held_out_errors(std::vector<TimeSample> samples) {
+    std::sort(samples.begin(), samples.end(),
+              [](const TimeSample& a, const TimeSample& b) { return a.bytes < b.bytes; });
+    HeldOutErrors errors;
+    for (std::size_t begin = 0, end = 0; begin < samples.size(); begin = end) {
+        while (end < samples.size() && samples[end].bytes <= kSamePoint * samples[begin].bytes)
+            ++end;
+        if (begin == 0 || end == samples.size()) continue;
+        std::vector<TimeSample> rest(samples.begin(), samples.begin() + std::ptrdiff_t(begin));
+        rest.insert(rest.end(), samples.begin() + std::ptrdiff_t(end), samples.end());
+        const TimeCurve points = points_curve({}, rest);
+        const Line line = fit_line(rest);
+        for (std::size_t i = begin; i < end; ++i) {
+            const TimeSample& s = samples[i];
+            errors.points.push_back(std::abs(s.seconds / points.at(s.bytes).value - 1.0));
+            errors.line.push_back(std::abs(s.seconds / (line.a + line.b * s.bytes) - 1.0));
+        }
+    }
+    return errors;
+}
+
+double mean(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 }  // namespace
@@ -80,27 +125,19 @@ Line fit_line(const std::vector<TimeSample>& samples) {
 
 TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
     if (samples.empty()) throw std::logic_error("a curve needs samples");
-    std::vector<std::pair<double, double>> points;
-    for (const TimeSample& s : samples) points.emplace_back(s.bytes, s.seconds);
-    const std::vector<Pool> pools = pools_of(std::move(points), kSamePoint);
-    std::vector<double> times, weights;
-    curve.bytes.clear();
-    for (const Pool& p : pools) {
-        curve.bytes.push_back(p.x);
-        times.push_back(p.y);
-        weights.push_back(p.weight / (p.y * p.y));  // relative errors count alike
-    }
-    curve.seconds = isotonic(times, weights);
+    curve = points_curve(std::move(curve), samples);
     curve.residual = robust_spread(ratios_to(curve, samples));
-    if (pools.size() < 3) return curve;
-    const Line line = fit_line(samples);
-    TimeCurve straight = curve;
-    straight.bytes = {curve.bytes.front(), curve.bytes.back()};
-    straight.seconds = {line.a + line.b * straight.bytes[0], line.a + line.b * straight.bytes[1]};
-    straight.residual = robust_spread(ratios_to(straight, samples));
-    const bool as_good = relative_spread(ratios_to(straight, samples)) <=
-                         kLineIsAsGood * relative_spread(ratios_to(curve, samples));
-    return as_good ? straight : curve;
+    if (curve.bytes.size() < 3) return curve;
+    const HeldOutErrors held = held_out_errors(samples);
+    if (held.points.empty()) return curve;
+    const bool line = mean(held.line) <= mean(held.points);
+    if (line) {
+        const Line l = fit_line(samples);
+        curve.bytes = {curve.bytes.front(), curve.bytes.back()};
+        curve.seconds = {l.a + l.b * curve.bytes[0], l.a + l.b * curve.bytes[1]};
+    }
+    curve.residual = ninety_percent_sigma(line ? held.line : held.points);
+    return curve;
 }
 
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {

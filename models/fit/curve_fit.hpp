@@ -1,11 +1,12 @@
 // Curves from samples.
 //   Time by bytes: samples are pooled where their sizes are within 10 %, each pool gives its
 //   median, and isotonic regression makes the medians non-decreasing. A line t = a + b x, fitted
-//   with relative weights, replaces the points when it describes them as well: two points instead
-//   of many, and no noise to interpolate. Rate by size and width: the same pools for every width;
-//   the rate between pools is interpolated.
-// The residual of a curve is the relative standard deviation of its samples against it, estimated
-// from the median deviation, as a busy machine gives outliers.
+//   with relative weights, takes their place when it predicts better: every pool is left out in
+//   turn and predicted from the others, once by the points and once by the line.
+//   Rate by size and width: the same pools for every width; the rate between pools is interpolated.
+// The residual of a time curve is that of the samples left out, so that 90 % of new samples are to
+// be expected within 1.645 of it; of a rate curve, the relative standard deviation of its samples
+// against it, estimated from the median deviation, as a busy machine gives outliers.
 #pragma once
 
 #include <string>

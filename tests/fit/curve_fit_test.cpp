@@ -57,7 +57,8 @@ TEST(FitLine, FindsTheLineAndStaysInTheQuadrant) {
     EXPECT_NEAR(fit_line(flat).b, 0.0, 1e-15);
 }
 
-// A line with 2 % noise becomes two points with a residual of about 2 %; a kink stays a kink.
+// A line with 2 % noise becomes two points, and its residual the noise's 2 %: left-out points lie
+// on it. A kink stays a kink.
 TEST(FitTimeCurve, IsALineWhereALineDoes) {
     std::mt19937_64 random(1);
     std::normal_distribution<double> noise(1.0, 0.02);
@@ -75,6 +76,51 @@ TEST(FitTimeCurve, IsALineWhereALineDoes) {
     const TimeCurve kink = fit_time_curve({}, kinked);
     EXPECT_GT(kink.bytes.size(), 2U);
     EXPECT_NEAR(kink.at(1e3).value, 1e-4, 5e-6);
+}
+
+// t = a x^0.7 bends gently: a line is 10 % off in places, points measured at every doubling are
+// not, and a size between them is met.
+TEST(FitTimeCurve, KeepsMeasuredPointsWhereTheyPredictBetter) {
+    std::mt19937_64 random(3);
+    std::normal_distribution<double> noise(1.0, 0.01);
+    const auto law = [](double x) { return 1e-9 * std::pow(x, 0.7); };
+    std::vector<TimeSample> samples;
+    for (double x = 1e5; x < 1e8; x *= 2) {
+        for (int i = 0; i < 4; ++i) samples.push_back({x, law(x) * noise(random)});
+    }
+    const TimeCurve curve = fit_time_curve({}, samples);
+    EXPECT_EQ(curve.bytes.size(), 10U);
+    for (double x = 1.5e5; x < 5e7; x *= 2) EXPECT_NEAR(curve.at(x).value / law(x), 1.0, 0.03);
+    EXPECT_LT(curve.residual, 0.05);
+}
+
+// 90 % of what is measured anew with the same noise lies within 1.645 residuals.
+TEST(FitTimeCurve, ResidualGivesANinetyPercentInterval) {
+    std::mt19937_64 random(4);
+    std::normal_distribution<double> noise(0.0, 0.06);
+    const auto draw = [&](double x) { return (1e-4 + 5e-10 * x) * std::exp(noise(random)); };
+    std::vector<TimeSample> samples;
+    for (double x = 1e5; x < 1e8; x *= 1.5) {
+        for (int i = 0; i < 6; ++i) samples.push_back({x, draw(x)});
+    }
+    const TimeCurve curve = fit_time_curve({}, samples);
+    int inside = 0;
+    std::uniform_real_distribution<double> exponent(5.0, 7.9);
+    for (int i = 0; i < 2000; ++i) {
+        const double x = std::pow(10.0, exponent(random));
+        inside += std::abs(draw(x) / curve.at(x).value - 1.0) <= 1.6449 * curve.residual;
+    }
+    EXPECT_GT(inside, 1700);
+    EXPECT_LT(inside, 1920);
+}
+
+// The ceil(0.9 (n + 1))-th smallest error: of 1..19 % the 18th; of fewer than 9 the largest.
+TEST(NinetyPercentSigma, IsTheConformalQuantile) {
+    std::vector<double> errors;
+    for (int i = 19; i >= 1; --i) errors.push_back(0.01 * i);
+    EXPECT_NEAR(ninety_percent_sigma(errors), 0.18 / 1.6449, 1e-12);
+    EXPECT_NEAR(ninety_percent_sigma({0.01, 0.05, 0.02}), 0.05 / 1.6449, 1e-12);
+    EXPECT_EQ(ninety_percent_sigma({}), 0.0);
 }
 
 // Whatever the samples, time never falls with bytes and is positive.
