@@ -46,7 +46,10 @@ JudgedLayer judge(const Scenario& base, const Profile& profile,
     JudgedLayer layer{.point = first.point, .num_ranks = first.num_ranks};
     const Scenario scenario = scenario_of(base, first.point, first.num_ranks);
     const Plan& plan = scenario.plans.front();
-    const MoePrediction prediction = predict_moe_layers(scenario, plan, profile, 1);
+    const MoePrediction prediction =
+        predict_moe_layers(scenario, plan, profile, 1, LayerRouting::drawn);
+    for (const Span& span : predict_moe_layers(scenario, plan, profile, 1).timeline.spans)
+        layer.expected += span.duration.in(second);
     std::map<std::pair<Pass, Phase>, std::vector<double>> measured;  // slowest rank
     for (const auto& execution : executions) {
         std::map<std::pair<Pass, Phase>, double> slowest;
@@ -63,8 +66,8 @@ JudgedLayer judge(const Scenario& base, const Profile& profile,
         layer.phases.push_back({span.pass, span.phase, span.duration.in(second),
                                 span.low.in(second), span.high.in(second), median(it->second)});
         layer.predicted += layer.phases.back().predicted;
-        layer.measured += layer.phases.back().measured;
     }
+    for (const auto& [key, times] : measured) layer.measured += median(times);
     layer.predicted_bytes =
         moe_layer_memory(scenario, plan, scenario.model.num_dense_layers).in(byte);
     return layer;
@@ -112,16 +115,13 @@ Errors speedup_errors(const std::vector<JudgedLayer>& layers) {
 
 }  // namespace
 
-CalibrationSamples calibration_samples(const Scenario& base, const std::vector<GridSample>& samples,
-                                       int num_multiprocessors) {
-    CalibrationSamples result;
-    result.num_multiprocessors = num_multiprocessors;
+void add_layers(const Scenario& base, const std::vector<GridSample>& samples,
+                CalibrationSamples& result) {
     for (const auto& execution : runtime::by_execution(samples)) {
         const GridSample& first = execution.front();
         const Scenario scenario = scenario_of(base, first.point, first.num_ranks);
         add_samples(scenario, scenario.plans.front(), timeline_of(execution, scenario), result);
     }
-    return result;
 }
 
 std::vector<JudgedLayer> judge_grid(const Scenario& base, const Profile& profile,
@@ -154,7 +154,7 @@ std::string judged_csv(const std::vector<JudgedLayer>& layers) {
 
 std::string judged_table(const std::vector<JudgedLayer>& layers) {
     Errors phases{"phases", {}}, hp{"HP layers", {}}, ep{"EP layers", {}}, all{"layers", {}},
-        memory{"memory peak", {}};
+        expected{"layers, by expected routing", {}}, memory{"memory peak", {}};
     std::map<std::pair<Pass, Phase>, Errors> by_phase;
     int inside = 0;
     const JudgedLayer* worst = nullptr;
@@ -170,6 +170,7 @@ std::string judged_table(const std::vector<JudgedLayer>& layers) {
         const double error = l.predicted / l.measured - 1.0;
         (l.point.kind == LayerKind::hp ? hp : ep).values.push_back(error);
         all.values.push_back(error);
+        expected.values.push_back(l.expected / l.measured - 1.0);
         memory.values.push_back(l.predicted_bytes / l.peak_bytes - 1.0);
         if (worst == nullptr ||
             std::abs(error) > std::abs(worst->predicted / worst->measured - 1.0))
@@ -179,7 +180,7 @@ std::string judged_table(const std::vector<JudgedLayer>& layers) {
     std::string text =
         "| | count | median error | 95th percentile | worst | mean, signed |\n"
         "|---|---|---|---|---|---|\n";
-    for (const Errors& e : {phases, all, hp, ep, speedup_errors(layers), memory})
+    for (const Errors& e : {phases, all, expected, hp, ep, speedup_errors(layers), memory})
         text += errors_row(e);
     for (const auto& [key, errors] : by_phase) text += errors_row(errors);
     text += fmt::format("\n{:.1f} % of the measured phases lie inside their predicted interval.\n",

@@ -11,11 +11,9 @@
 
 namespace headway::cli {
 
-// What the executions of `files` tell about phases and exchanges, of layers on
-// `num_multiprocessors`.
-CalibrationSamples calibration_samples(const Scenario& base,
-                                       const std::vector<runtime::GridSample>& samples,
-                                       int num_multiprocessors);
+// Adds what the executions tell about phases and exchanges.
+void add_layers(const Scenario& base, const std::vector<runtime::GridSample>& samples,
+                CalibrationSamples& result);
 
 // One layer of the grid, predicted and measured (the median of its executions).
 struct JudgedPhase {
@@ -28,6 +26,7 @@ struct JudgedLayer {
     int num_ranks = 1;
     std::vector<JudgedPhase> phases;
     double predicted = 0.0, measured = 0.0;  // s, of all phases
+    double expected = 0.0;                   // s, predicted before the routing is drawn
     double predicted_bytes = 0.0, peak_bytes = 0.0;
 };
 std::vector<JudgedLayer> judge_grid(const Scenario& base, const Profile& profile,

@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/layout.hpp"
@@ -72,6 +73,28 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
              100.0 * (bound / time));
     out.line("  launch overhead", "{}", time_text(launches));
     out.line("  residual", "{:.0f} %; {}", 100.0 * curve.residual, curve.source);
+}
+
+// The measured curve of a whole phase: t = sum of seconds x term, at this phase's shape.
+void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape& shape) {
+    constexpr double kNinetyPercent = 1.6449;
+    const std::string widths =
+        curve.width == 0 ? "any width" : fmt::format("width {}", curve.width);
+    out.line("phase curve", "{} {} ({}) measured as a whole, {}, k {}..{}, on {} multiprocessors",
+             kLayerKindNames[static_cast<std::size_t>(curve.layer)], name(curve.phase),
+             name(curve.pass), widths, curve.min_top_k, curve.max_top_k, curve.num_multiprocessors);
+    for (std::size_t i = 0; i < curve.terms.size(); ++i) {
+        if (curve.seconds[i] <= 0.0) continue;
+        const double value =
+            term_value(curve.terms[i], curve.pass, shape, curve.num_multiprocessors);
+        out.line(fmt::format("  {}", kTermNames[static_cast<std::size_t>(curve.terms[i])]),
+                 "{:.6g} x {:.4g} ns = {}", value, 1e9 * curve.seconds[i],
+                 time_text(value * curve.seconds[i] * second));
+    }
+    out.line("  residual",
+             "{:.1f} %: nine in ten layers that the fit did not have within +-{:.1f} %",
+             100.0 * curve.residual, 100.0 * kNinetyPercent * curve.residual);
+    out.line("  source", "{}", curve.source);
 }
 
 void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest, int group_size,
@@ -165,7 +188,12 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
         out.line("time", "{}", time_text(book.compute(*compute, pass, 1.0).time));
-        for (int i = 0; i < compute->num_kernels; ++i) {
+        const PhaseCurve* curve = compute->shape
+                                      ? profile.find(compute->shape->layer, phase, pass,
+                                                     compute->shape->width, compute->shape->top_k)
+                                      : nullptr;
+        if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
+        for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
                            scenario.cluster, book);
         }

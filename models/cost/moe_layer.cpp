@@ -1,7 +1,9 @@
 #include "models/cost/moe_layer.hpp"
 
+#include <optional>
 #include <variant>
 
+#include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/step.hpp"
 #include "models/workload/moe_phase.hpp"
@@ -40,10 +42,34 @@ void add_spans(const std::vector<PhaseWork>& phases, int layer, PriceBook& book,
     }
 }
 
+// Rank-dedup's gates travel as counts do, and their gradients travel back: in the runtime a phase
+// of its own in backward. Profiles of layers know it; a step's Workload leaves it out.
+std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile, int layer,
+                                   Seconds begin) {
+    for (const PhaseWork& phase : work.forward) {
+        const auto* counts = std::get_if<CountExchangeWork>(&phase.work);
+        if (counts == nullptr || !counts->shape) continue;
+        const PhaseShape& s = *counts->shape;
+        const PhaseCurve* curve = profile.find(s.layer, s.phase, Pass::backward, s.width, s.top_k);
+        if (curve == nullptr) continue;
+        const Seconds time = phase_seconds(*curve, s) * second;
+        const Interval interval = interval_of(time, curve->residual * time.in(second));
+        return Span{.layer = layer,
+                    .pass = Pass::backward,
+                    .phase = s.phase,
+                    .begin = begin,
+                    .duration = time,
+                    .low = interval.low,
+                    .high = interval.high,
+                    .bottleneck = std::string(name(Bottleneck::sync))};
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
 MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
-                                 int num_layers) {
+                                 int num_layers, LayerRouting routing) {
     PriceBook book(profile, scenario.cluster);
     MoePrediction result;
     result.timeline = {.source = Source::predicted,
@@ -54,10 +80,17 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
     Seconds clock;
     for (int i = 0; i < num_layers; ++i) {
         const int layer = scenario.model.num_dense_layers + i;
-        const LayerWork work =
-            build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
-        add_spans(work.forward, layer, book, clock, result.timeline.spans);
-        add_spans(work.backward, layer, book, clock, result.timeline.spans);
+        const GroupLoad load = routing == LayerRouting::expected
+                                   ? expected_load(scenario, plan, layer)
+                                   : sampled_load(scenario, plan, layer, 0);
+        const LayerWork work = build_moe_layer(scenario, plan, load, layer);
+        std::vector<Span>& spans = result.timeline.spans;
+        add_spans(work.forward, layer, book, clock, spans);
+        add_spans(work.backward, layer, book, clock, spans);
+        if (const auto span = gate_gradients(work, profile, layer, clock)) {
+            clock += span->duration;
+            spans.push_back(*span);
+        }
     }
     result.warnings = book.warnings();
     return result;

@@ -16,9 +16,13 @@ struct MoePrediction {
     std::vector<std::string> warnings;
 };
 
+// The routing that a prediction rests on: its expectation, or the very draw of the scenario's seed
+// that a run executes.
+enum class LayerRouting { expected, drawn };
+
 // No overlap: chunked plans are priced as if overlap_chunks were 1.
 MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
-                                 int num_layers);
+                                 int num_layers, LayerRouting routing = LayerRouting::expected);
 
 // Device memory of one layer, forward and backward, as the CUDA runtime runs it, on the busiest
 // rank: weights, fp32 gradients, tokens and their gradients, what forward saves, workspace.

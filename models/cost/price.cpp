@@ -95,15 +95,19 @@ void PriceBook::note(int source, double asked, bool outside) {
     ++range.outside;
 }
 
-const PhaseCurve* PriceBook::phase_curve(const ComputeWork& work, Pass pass) const {
-    if (!work.shape || profile_.phases.empty()) return nullptr;
-    const PhaseShape& s = *work.shape;
-    return profile_.find(s.layer, s.phase, pass, s.width, s.top_k);
+const PhaseCurve* PriceBook::phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const {
+    if (!shape || profile_.phases.empty()) return nullptr;
+    return profile_.find(shape->layer, shape->phase, pass, shape->width, shape->top_k);
+}
+
+int PriceBook::source_of(const PhaseCurve* curve) const {
+    return kNumKernelSources + static_cast<int>(profile_.communication.size()) +
+           static_cast<int>(curve - profile_.phases.data());
 }
 
 std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
                                             double fraction) const {
-    const PhaseCurve* curve = phase_curve(work, pass);
+    const PhaseCurve* curve = phase_curve(work.shape, pass);
     if (curve == nullptr) return std::nullopt;
     const double seconds = phase_seconds(*curve, scaled(*work.shape, fraction));
     Flops flops;
@@ -133,10 +137,8 @@ Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fract
 
 Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, double fraction) {
     if (const auto whole = phase_price(work, pass, fraction)) {
-        const auto source =
-            static_cast<std::size_t>(kNumKernelSources) + profile_.communication.size() +
-            static_cast<std::size_t>(phase_curve(work, pass) - profile_.phases.data());
-        sigma_[source] += weight * whole->sigma;
+        const int source = source_of(phase_curve(work.shape, pass));
+        sigma_[static_cast<std::size_t>(source)] += weight * whole->sigma;
         return *whole;
     }
     Price price;
@@ -242,12 +244,21 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
     return {time, sigma, bottleneck_of(slowest.path)};
 }
 
-Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
+Seconds PriceBook::count_exchange_time(const CountExchangeWork& work) const {
+    if (const PhaseCurve* curve = phase_curve(work.shape, Pass::forward))
+        return phase_seconds(*curve, *work.shape) * second;
     const Overheads& o = profile_.overheads;
-    Price price{.time = work.num_syncs * o.host_sync, .bottleneck = Bottleneck::sync};
-    if (!work.hidden) price.time += o.count_exchange;
-    price.sigma = o.residual * price.time.in(second);
-    sigma_.back() += weight * price.sigma;
+    return work.num_syncs * o.host_sync + (work.hidden ? Seconds{} : o.count_exchange);
+}
+
+Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
+    Price price{.time = count_exchange_time(work), .bottleneck = Bottleneck::sync};
+    const PhaseCurve* curve = phase_curve(work.shape, Pass::forward);
+    const double residual = curve == nullptr ? profile_.overheads.residual : curve->residual;
+    price.sigma = residual * price.time.in(second);
+    double& sigma =
+        curve == nullptr ? sigma_.back() : sigma_[static_cast<std::size_t>(source_of(curve))];
+    sigma += weight * price.sigma;
     return price;
 }
 

@@ -63,6 +63,7 @@ class PriceBook {
     std::vector<PathTime> path_times(const PathBytes& bytes, int group_size) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
+    Seconds count_exchange_time(const CountExchangeWork& work) const;
     // Time of one kernel on `factor` times its work.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0) const;
 
@@ -86,7 +87,8 @@ class PriceBook {
 
     // By the curve of the whole phase, when the profile has one.
     std::optional<Price> phase_price(const ComputeWork& work, Pass pass, double fraction) const;
-    const PhaseCurve* phase_curve(const ComputeWork& work, Pass pass) const;
+    const PhaseCurve* phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const;
+    int source_of(const PhaseCurve* curve) const;
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
     PathTime path_time(Collective collective, PathClass path, double bytes, int num_ranks) const;

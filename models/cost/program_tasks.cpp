@@ -20,11 +20,8 @@ TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile
 
 ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) const {
     // Every rank waits for every other, then for its host.
-    const Overheads& o = profile_.overheads;
     ExchangeTask task{.group_size = counts.group_size};
-    task.stages.push_back({.uniform_bytes = 0,
-                           .latency = counts.num_syncs * o.host_sync +
-                                      (counts.hidden ? Seconds{} : o.count_exchange)});
+    task.stages.push_back({.uniform_bytes = 0, .latency = book_.count_exchange_time(counts)});
     return task;
 }
 

@@ -52,6 +52,15 @@ void add_exchange(const ExchangeWork& work, double seconds, CalibrationSamples& 
     if (num_paths == 1 && !work.forwarded) samples.exchanges.push_back(sample);
 }
 
+// And, under rank-dedup, the gates' gradients in backward, which a step's Workload leaves out.
+void add_counts(const PhaseShape& shape, const Timeline& measured, int layer, double seconds,
+                CalibrationSamples& samples) {
+    samples.phases.push_back({shape, Pass::forward, seconds});
+    const double backward =
+        slowest(measured, layer, {Phase::count_exchange, Pass::backward, CountExchangeWork{}});
+    if (backward > 0.0) samples.phases.push_back({shape, Pass::backward, backward});
+}
+
 }  // namespace
 
 void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& measured,
@@ -77,8 +86,10 @@ void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& mea
                         samples.phases.push_back({*compute->shape, phase.pass, seconds});
                 } else if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
                     add_exchange(*exchange, seconds, samples);
-                } else if (std::holds_alternative<CountExchangeWork>(phase.work)) {
+                } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
                     samples.count_exchange.push_back(seconds);
+                    if (counts->shape)
+                        add_counts(*counts->shape, measured, layer, seconds, samples);
                 }
             }
         }

@@ -208,10 +208,12 @@ void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork
                              }).base();
     for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
         auto* compute = std::get_if<ComputeWork>(&phase->work);
+        shape.phase = phase->phase;
+        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work); counts && !counts->hidden)
+            counts->shape = shape;
         const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
                            (phase->phase == Phase::expert || phase->phase == Phase::regroup);
         if (compute == nullptr || again) continue;
-        shape.phase = phase->phase;
         compute->shape = shape;
     }
 }

@@ -79,8 +79,9 @@ struct ExchangeWork {
 // EP's small all-to-all of counts, and the host's wait for it.
 struct CountExchangeWork {
     int group_size = 1;
-    bool hidden = false;  // behind the permute
-    int num_syncs = 1;    // host waits for the device
+    bool hidden = false;                // behind the permute
+    int num_syncs = 1;                  // host waits for the device
+    std::optional<PhaseShape> shape{};  // of a layer whose counts nothing hides
 };
 
 struct ReduceWork {
