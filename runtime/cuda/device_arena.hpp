@@ -28,6 +28,7 @@ class DeviceArena {
         return static_cast<T*>(take_bytes(static_cast<std::size_t>(count) * sizeof(T)));
     }
 
+    void* base() const { return base_; }
     std::size_t capacity() const { return capacity_; }
     std::size_t used() const { return used_; }
     std::size_t peak() const { return peak_; }

@@ -10,11 +10,13 @@
 #include <iostream>
 #include <optional>
 
+#include "models/report/atomic_file.hpp"
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/check_layers.hpp"
 #include "runtime/cuda/grid_run.hpp"
 #include "runtime/cuda/local_communicator.hpp"
+#include "runtime/cuda/overheads.hpp"
 #include "runtime/cuda/rank_device.hpp"
 #ifdef HEADWAY_NCCL
 #include "runtime/nccl/gpu_rank.hpp"
@@ -32,7 +34,9 @@ constexpr std::string_view kUsage =
 
 Runs the layers of a grid (scenarios/grids) on GPUs, in interleaved passes, and writes the times of
 their phases for `headway calibrate --from-grid` and `headway verify --grid`. Samples are written as
-they come: a run that ends early keeps what it has, and --append continues it.
+they come: a run that ends early keeps what it has, and --append continues it. --overheads measures
+what is no phase of a layer: launches, waits of the host, copies, and how much a GEMM slows down
+beside an all-to-all.
 Ranks: --ranks N starts N processes here; or start it by torchrun, mpirun or srun.
 Exit codes: 0 done, 1 a check failed, 2 bad input, 4 a rank failed.
 
@@ -48,6 +52,10 @@ po::options_description declare_options() {
         "them");
     add("out,o", po::value<Strings>()->composing(), "CSV of samples, one for each --grid");
     add("append", "keep the samples of OUT and run only the layers that it does not have");
+    add("overheads", po::value<std::string>(),
+        "CSV of launches, waits, copies and overlap to write");
+    add("progress", "print how many layers are done as they are");
+    add("no-registration", "do not offer the ranks' memory to NCCL for exchanges without copies");
     add("check", "first compare the layers with the CPU reference");
     add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
     add("repeats", po::value<int>()->default_value(7), "timed repeats of a layer in a pass");
@@ -61,6 +69,14 @@ po::options_description declare_options() {
 std::string text_of(const po::variables_map& values, const char* name) {
     if (values.count(name)) return values[name].as<std::string>();
     throw InputError({.where = "headway-grid", .found = fmt::format("no {}", name)});
+}
+
+std::string nccl() {
+#ifdef HEADWAY_NCCL
+    return nccl_version();
+#else
+    return "none";
+#endif
 }
 
 // False when a layer differs from the reference.
@@ -112,13 +128,17 @@ std::vector<GridFile> grid_files(const po::variables_map& values) {
 
 int run_layers(DeviceContext& context, const po::variables_map& values) {
     if (values.count("check") && !check(context)) return 1;
+    const bool writes = context.communicator.rank() == 0;
+    if (values.count("overheads")) {
+        const std::string text = overheads_csv(measure_overheads(context), device_facts(nccl()));
+        if (writes) write_file_atomically(values["overheads"].as<std::string>(), text);
+    }
     if (!values.count("grid")) return 0;
     const Scenario base = read_scenario(text_of(values, "scenario"));
     std::vector<GridFile> files = grid_files(values);
     std::vector<GridPoint> points;
     for (const GridFile& f : files) points.insert(points.end(), f.points.begin(), f.points.end());
     context.communicator.barrier();  // all have read what rank 0 is about to write
-    const bool writes = context.communicator.rank() == 0;
     for (GridFile& f : files) {
         if (!writes) continue;
         f.out.open(f.file, f.append ? std::ios::app : std::ios::trunc);
@@ -144,6 +164,10 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
     options.progress = [&](std::size_t done, std::size_t total) {
         num_done = done;
         num_all = total;
+        if (writes && values.count("progress")) {
+            fmt::print("layers {} of {}\n", done, total);
+            std::fflush(stdout);
+        }
     };
     run_grid(context, base, points, options);
     if (writes) fmt::print("{} of {} layers run\n", num_done, num_all);
@@ -180,16 +204,22 @@ int run(const po::variables_map& values, const std::vector<std::string>& argumen
     std::string configuration;
     for (const std::string& word : arguments) configuration += word + " ";
     int code = 0;
-    const int failed = run_gpu_rank({.program = "headway-grid",
-                                     .identity = *identity,
-                                     .environment = environment,
-                                     .machine = machine,
-                                     .facts = {{"options", configuration}}},
-                                    [&](const GpuRankContext& rank) {
-                                        RankDevice device(rank.seat.device, rank.seat.sharers);
-                                        DeviceContext context = device.context(rank.communicator);
-                                        code = run_layers(context, values);
-                                    });
+    const int failed =
+        run_gpu_rank({.program = "headway-grid",
+                      .identity = *identity,
+                      .environment = environment,
+                      .machine = machine,
+                      .facts = {{"options", configuration}}},
+                     [&](const GpuRankContext& rank) {
+                         RankDevice device(rank.seat.device, rank.seat.sharers);
+                         DeviceContext context = device.context(rank.communicator);
+                         std::optional<NcclCommunicator::Registration> registration;
+                         if (!values.count("no-registration")) {
+                             registration.emplace(rank.communicator, context.arena.base(),
+                                                  context.arena.capacity());
+                         }
+                         code = run_layers(context, values);
+                     });
     return failed != 0 ? failed : code;
 }
 #else

@@ -37,6 +37,8 @@ std::size_t arena_bytes(const DeviceRun& run, int sharers) {
 void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
     RankDevice device(rank.seat.device, rank.seat.sharers, arena_bytes(run, rank.seat.sharers));
     DeviceContext context = device.context(rank.communicator);
+    const NcclCommunicator::Registration registration(rank.communicator, context.arena.base(),
+                                                      context.arena.capacity());
     if (run.options.fault) {
         context.on_enter = [&](CallSite site) {
             obey(*run.options.fault, rank.channel.rank(), site);

@@ -79,8 +79,6 @@ NcclCommunicator::~NcclCommunicator() {
         return;
     }
     try {
-        for (void* handle : registrations_)
-            settle(ncclCommDeregister(comm_, handle), "ncclCommDeregister");
         settle(ncclCommFinalize(comm_), "ncclCommFinalize");
         ncclCommDestroy(comm_);
     } catch (const std::exception&) {
@@ -184,10 +182,21 @@ void NcclCommunicator::wait(cudaStream_t stream) {
     });
 }
 
-void NcclCommunicator::register_memory(void* base, std::size_t bytes) {
-    void* handle = nullptr;
-    settle(ncclCommRegister(comm_, base, bytes, &handle), "ncclCommRegister");
-    if (handle != nullptr) registrations_.push_back(handle);
+NcclCommunicator::Registration::Registration(NcclCommunicator& communicator, void* base,
+                                             std::size_t bytes)
+    : communicator_(communicator), num_exceptions_(std::uncaught_exceptions()) {
+    communicator_.settle(ncclCommRegister(communicator_.comm_, base, bytes, &handle_),
+                         "ncclCommRegister");
+}
+
+NcclCommunicator::Registration::~Registration() {
+    if (handle_ == nullptr || std::uncaught_exceptions() > num_exceptions_) return;
+    try {
+        communicator_.settle(ncclCommDeregister(communicator_.comm_, handle_),
+                             "ncclCommDeregister");
+    } catch (const std::exception&) {
+        // Aborted; the failure shows at the next call of the side channel.
+    }
 }
 
 void NcclCommunicator::settle(ncclResult_t result, const char* call) {

@@ -43,9 +43,21 @@ class NcclCommunicator final : public DeviceCommunicator {
     const TrafficLedger& traffic() const override { return ledger_; }
     void wait(cudaStream_t stream) override;
 
-    // Lets NCCL use `base` without copies where the path allows it (NVLink, network cards with
-    // access to device memory); of no effect on others.
-    void register_memory(void* base, std::size_t bytes);
+    // While it lives, NCCL may use the memory without copies where the path allows it (NVLink,
+    // network cards with access to device memory); of no effect on others. It must end before the
+    // memory does, and before the communicator.
+    class Registration {
+      public:
+        Registration(NcclCommunicator& communicator, void* base, std::size_t bytes);
+        Registration(const Registration&) = delete;
+        Registration& operator=(const Registration&) = delete;
+        ~Registration();
+
+      private:
+        NcclCommunicator& communicator_;
+        void* handle_ = nullptr;
+        int num_exceptions_;
+    };
 
   private:
     // Runs `wait`; if it throws, aborts NCCL first: its kernels would hold up every cudaFree on
@@ -62,7 +74,6 @@ class NcclCommunicator final : public DeviceCommunicator {
     int num_exceptions_;
     std::optional<CallSite> site_;
     TrafficLedger ledger_;
-    std::vector<void*> registrations_;
 };
 
 // NCCL's own estimate of the time of a call, as it is made for this rank (ncclGroupSimulateEnd): a

@@ -1,0 +1,192 @@
+#include "runtime/cuda/overheads.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "kernels/bench/device_info.hpp"
+#include "kernels/check.hpp"
+#include "kernels/dense/dense_gemm.hpp"
+#include "models/report/csv_text.hpp"
+#include "runtime/cuda/row_kernels.hpp"
+#include "runtime/phase_samples.hpp"
+
+namespace headway::runtime {
+namespace {
+
+using bf16 = __nv_bfloat16;
+
+constexpr int kRepeats = 9;
+constexpr std::int64_t kHeadStart = 1'000'000;  // ns that the host gets ahead of the stream
+constexpr int kGemm = 2048;                     // m, n and k of the GEMM beside an exchange
+
+struct Events {
+    Events() {
+        HEADWAY_CUDA_CHECK(cudaEventCreate(&begin));
+        HEADWAY_CUDA_CHECK(cudaEventCreate(&end));
+    }
+    ~Events() {
+        cudaEventDestroy(begin);
+        cudaEventDestroy(end);
+    }
+    Events(const Events&) = delete;
+    Events& operator=(const Events&) = delete;
+    double seconds() const {
+        float ms = 0.0F;
+        HEADWAY_CUDA_CHECK(cudaEventElapsedTime(&ms, begin, end));
+        return 1e-3 * static_cast<double>(ms);
+    }
+    cudaEvent_t begin = nullptr, end = nullptr;
+};
+
+// Of the slowest rank.
+double slowest(DeviceContext& context, double seconds) {
+    const auto own = static_cast<std::int64_t>(1e12 * seconds);
+    const auto all = context.communicator.all_gather_counts({&own, 1});
+    return 1e-12 * static_cast<double>(*std::max_element(all.begin(), all.end()));
+}
+
+double median_of(DeviceContext& context, const std::function<double()>& once) {
+    std::vector<double> times;
+    for (int i = -2; i < kRepeats; ++i) {
+        context.communicator.wait(context.stream);
+        context.communicator.barrier();
+        const double time = slowest(context, once());
+        if (i >= 0) times.push_back(time);
+    }
+    return quantile(times, 0.5);
+}
+
+// Time on the stream of `work`, which is enqueued while the stream is held.
+double on_stream(DeviceContext& context, const Events& events, const std::function<void()>& work) {
+    hold_stream(kHeadStart, context.stream);
+    HEADWAY_CUDA_CHECK(cudaEventRecord(events.begin, context.stream));
+    work();
+    HEADWAY_CUDA_CHECK(cudaEventRecord(events.end, context.stream));
+    context.communicator.wait(context.stream);
+    return events.seconds();
+}
+
+// Between the starts of two kernels that do nothing.
+double launch_seconds(DeviceContext& context, const Events& events) {
+    constexpr int kLaunches = 100;
+    return median_of(context,
+                     [&] {
+                         return on_stream(context, events, [&] {
+                             for (int i = 0; i < kLaunches; ++i) hold_stream(0, context.stream);
+                         });
+                     }) /
+           kLaunches;
+}
+
+// A number from the device, from the host's call to its having it.
+double sync_seconds(DeviceContext& context) {
+    const ArenaScope scope(context.arena);
+    const auto* number = context.arena.take<std::int32_t>(1);
+    void* host = nullptr;
+    HEADWAY_CUDA_CHECK(cudaMallocHost(&host, sizeof(std::int32_t)));
+    const double time = median_of(context, [&] {
+        const auto start = std::chrono::steady_clock::now();
+        hold_stream(0, context.stream);
+        HEADWAY_CUDA_CHECK(cudaMemcpyAsync(host, number, sizeof(std::int32_t),
+                                           cudaMemcpyDeviceToHost, context.stream));
+        context.communicator.wait(context.stream);
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    });
+    cudaFreeHost(host);
+    return time;
+}
+
+double copy_seconds(DeviceContext& context, const Events& events, std::int64_t size) {
+    const ArenaScope scope(context.arena);
+    void* from = context.arena.take_bytes(static_cast<std::size_t>(size));
+    void* to = context.arena.take_bytes(static_cast<std::size_t>(size));
+    return median_of(context, [&] {
+        return on_stream(context, events, [&] {
+            HEADWAY_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(size),
+                                               cudaMemcpyDeviceToDevice, context.stream));
+        });
+    });
+}
+
+struct Stream {
+    Stream() { HEADWAY_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
+    ~Stream() { cudaStreamDestroy(stream); }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+    cudaStream_t stream = nullptr;
+};
+
+// GEMMs that an exchange of `bytes` a pair outlasts, beside it and alone.
+double overlap_ratio(DeviceContext& context, const Events& events, std::int64_t bytes) {
+    const int n = context.communicator.size(), gemms = 8;
+    const ArenaScope scope(context.arena);
+    const kernels::DenseGemm gemm(context.blas, {.m = kGemm, .n = kGemm, .k = kGemm}, 32U << 20);
+    constexpr std::int64_t kElements = std::int64_t{kGemm} * kGemm;
+    bf16* a = context.arena.take<bf16>(kElements);
+    bf16* b = context.arena.take<bf16>(kElements);
+    bf16* c = context.arena.take<bf16>(kElements);
+    void* workspace = context.arena.take_bytes(gemm.workspace_bytes());
+    void* send = context.arena.take_bytes(static_cast<std::size_t>(n * bytes));
+    void* receive = context.arena.take_bytes(static_cast<std::size_t>(n * bytes));
+    fill_normal(a, kElements, 1.0F, 1, context.stream);
+    fill_normal(b, kElements, 1.0F, 2, context.stream);
+    const Stream other;
+    const auto run = [&](bool beside) {
+        return median_of(context, [&] {
+            if (beside) context.communicator.all_to_all(send, receive, bytes, other.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.begin, context.stream));
+            for (int i = 0; i < gemms; ++i) gemm.run(a, b, c, workspace, context.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.end, context.stream));
+            context.communicator.wait(context.stream);
+            const double time = events.seconds();
+            context.communicator.wait(other.stream);
+            return time;
+        });
+    };
+    const double alone = run(false);
+    return run(true) / alone;
+}
+
+}  // namespace
+
+std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
+    const Events events;
+    context.communicator.enter({Phase::dispatch, Pass::forward});
+    std::vector<OverheadSample> samples{{"launch", 0.0, launch_seconds(context, events)},
+                                        {"host_sync", 0.0, sync_seconds(context)}};
+    constexpr std::int64_t kLargest = std::int64_t{256} << 20;
+    for (std::int64_t size = 128 << 10; size <= kLargest; size *= 4)
+        samples.push_back({"copy", 2.0 * double(size), copy_seconds(context, events, size)});
+    if (context.communicator.size() > 1) {
+        for (const std::int64_t bytes : {2 << 20, 8 << 20}) {
+            samples.push_back({"overlap", double(bytes) * (context.communicator.size() - 1),
+                               overlap_ratio(context, events, bytes)});
+        }
+    }
+    return samples;
+}
+
+std::vector<std::pair<std::string, std::string>> device_facts(const std::string& nccl) {
+    const kernels::bench::DeviceInfo device = kernels::bench::query_device();
+    return {{"device", device.name},
+            {"driver", device.driver},
+            {"cuda", std::to_string(device.cuda_runtime)},
+            {"nccl", nccl},
+            {"clock_mhz", std::to_string(kernels::bench::sample_clocks().sm_mhz)},
+            {"multiprocessors", std::to_string(device.num_sms)}};
+}
+
+std::string overheads_csv(const std::vector<OverheadSample>& samples,
+                          const std::vector<std::pair<std::string, std::string>>& facts) {
+    std::string text = "quantity,bytes,value\n";
+    for (const auto& [name, value] : facts)
+        text += fmt::format("{},0,{}\n", name, csv_field(value));
+    for (const OverheadSample& s : samples)
+        text += fmt::format("{},{:.0f},{:.4g}\n", s.quantity, s.bytes, s.value);
+    return text;
+}
+
+}  // namespace headway::runtime

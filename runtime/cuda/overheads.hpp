@@ -1,0 +1,31 @@
+// What of a GPU is no phase of a layer: a kernel launch, the host's wait for a number from the
+// device, copies in device memory, and how much slower a GEMM is beside an all-to-all on another
+// stream. `headway calibrate --device cuda` makes the overheads and the streaming curve of a
+// profile of it.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/cuda/phase_clock.hpp"
+
+namespace headway::runtime {
+
+struct OverheadSample {
+    std::string quantity;  // launch, host_sync, copy (bytes read plus written), overlap
+    double bytes = 0.0;    // of a copy, and of the exchange beside which the GEMM ran
+    double value = 0.0;    // seconds; overlap: time beside the exchange / time alone
+};
+
+// Collective. Medians of repeats, of the slowest rank. One rank has no overlap.
+std::vector<OverheadSample> measure_overheads(DeviceContext& context);
+
+// Name, driver, CUDA, clock and multiprocessors of this rank's device, and `nccl`, for provenance.
+std::vector<std::pair<std::string, std::string>> device_facts(const std::string& nccl);
+
+// quantity,bytes,value: a fact has no bytes.
+std::string overheads_csv(const std::vector<OverheadSample>& samples,
+                          const std::vector<std::pair<std::string, std::string>>& facts);
+
+}  // namespace headway::runtime
