@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/cpu_samples.hpp"
+#include "cli/gpu_samples.hpp"
 #include "cli/grid_samples.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
@@ -19,6 +20,7 @@
 #include "models/fit/kernel_bench.hpp"
 #include "models/fit/layer_samples.hpp"
 #include "models/fit/nccl_log.hpp"
+#include "models/fit/overhead_samples.hpp"
 #include "models/report/atomic_file.hpp"
 #include "models/report/csv_text.hpp"
 #include "models/report/timeline_csv.hpp"
@@ -40,14 +42,18 @@ CommandHelp calibrate_help() {
         .about =
             "Measures the machine, or takes measurements that exist, fits the curves that\n"
             "predictions look up, and writes the profile with its provenance. With --device cpu\n"
-            "the layers of the scenario run over a grid of token counts and top-k; --from\n"
-            "refits from a measured Timeline of that scenario; --from-nccl-tests fits\n"
+            "the layers of the scenario run over a grid of token counts and top-k; with\n"
+            "--device cuda headway-grid and headway-comm measure a grid of layers, exchanges,\n"
+            "copies and launches on GPUs, and what they have measured is kept and not repeated;\n"
+            "--from refits from a measured Timeline of that scenario; --from-nccl-tests fits\n"
             "communication curves, --from-kernel-bench kernel curves of a GPU. Curves without new\n"
             "samples are kept from --base.",
         .examples =
             "  headway calibrate scenarios/cpu_small.yaml --device cpu -o cpu.yaml\n"
             "  headway calibrate scenarios/cpu_small.yaml --device cpu --samples cpu.csv -o "
             "cpu.yaml\n"
+            "  headway calibrate scenarios/gpu_layer_4.yaml --device cuda --ranks 4 --base "
+            "h200_public -o mine.yaml\n"
             "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
             "  headway calibrate --from-kernel-bench docs/kernels_h200_grid.csv --base h200_public "
             "-o mine.yaml",
@@ -60,13 +66,22 @@ po::options_description calibrate_options() {
     auto add = options.add_options();
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
     add("out,o", text("FILE"), "the profile to write");
-    add("device", text("DEVICE"), "cpu: measure this machine's CPU");
-    add("grid", po::value<std::string>()->default_value("small")->value_name("GRID"),
-        "small or full");
-    add("passes", po::value<int>()->default_value(3)->value_name("N"),
-        "interleaved passes over the grid");
-    add("samples", text("FILE"),
-        "keep the samples of --device cpu there; a second run goes on with those it finds");
+    add("device", text("DEVICE"), "cpu or cuda: measure this machine's CPU, or its GPUs");
+    add("grid", po::value<std::string>()->value_name("GRID"),
+        "cpu: small or full (default: small); cuda: CSV of layers (default: fit_1 of "
+        "scenarios/grids, fit_4 for several ranks)");
+    add("hold-out", po::value<Strings>()->value_name("CSV"),
+        "cuda: layers to run between those of the grid, not to fit: for verify --grid (may be "
+        "repeated)");
+    add("samples", text("PATH"),
+        "cpu: file, cuda: folder (default: PROFILE_samples) that keeps the samples; a second run "
+        "goes on with those it finds");
+    add("programs", text("DIR"),
+        "cuda: folder of headway-grid and headway-comm (default: beside headway, then the PATH)");
+    add("max-seconds", po::value<double>()->default_value(300.0)->value_name("S"),
+        "cuda: start no layer after this time; 0: fit what has samples");
+    add("passes", po::value<int>()->default_value(0)->value_name("N"),
+        "interleaved passes over the grid (default: 3; cuda: 2)");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"),
         "ranks that run, or that ran the Timeline (default: the plan's group_size)");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"),
@@ -75,7 +90,7 @@ po::options_description calibrate_options() {
     add("from-grid", po::value<Strings>()->value_name("CSV"),
         "fit whole phases and exchanges from samples of headway-run --grid (may be repeated)");
     add("multiprocessors", po::value<int>()->default_value(132)->value_name("N"),
-        "of the GPU that a rank of --from-grid ran on, or of its share");
+        "of the GPU that a rank of --from-grid ran on, or of its share (--device cuda asks it)");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
         "import an nccl-tests log, text or JSON (may be repeated)");
     add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");
@@ -97,6 +112,16 @@ std::string load_note() {
     return fmt::format("{} cores, load average {:.1f} at the end", runtime::num_cores(), load);
 }
 
+// In the place of the profile's own of this collective, path and ranks.
+void replace_curve(Profile& profile, TimeCurve curve) {
+    auto& all = profile.communication;
+    std::erase_if(all, [&](const TimeCurve& c) {
+        return c.collective == curve.collective && c.path == curve.path &&
+               c.num_ranks == curve.num_ranks;
+    });
+    all.push_back(std::move(curve));
+}
+
 void import_logs(const Strings& logs, std::optional<PathClass> path, Profile& profile,
                  std::string& device) {
     for (const std::string& log : logs) {
@@ -111,11 +136,7 @@ void import_logs(const Strings& logs, std::optional<PathClass> path, Profile& pr
             const bool same = old.collective == curve.collective && old.path == curve.path;
             if (same) curve.link = old.link;
         }
-        std::erase_if(all, [&](const TimeCurve& c) {
-            return c.collective == curve.collective && c.path == curve.path &&
-                   c.num_ranks == curve.num_ranks;
-        });
-        all.push_back(std::move(curve));
+        replace_curve(profile, std::move(curve));
     }
 }
 
@@ -142,12 +163,18 @@ CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scen
     return samples;
 }
 
+int passes(const po::variables_map& values, int otherwise) {
+    const int asked = whole_number(values, "passes", 0, 1000);
+    return asked > 0 ? asked : otherwise;
+}
+
 CalibrationSamples samples_of_cpu(const po::variables_map& values, const Scenario& scenario) {
     runtime::keep_freed_memory();
     Progress progress("calibrating");
     const int asked = whole_number(values, "ranks", 0, 64);
     const int ranks = asked > 0 ? asked : scenario.plans.front().group_size;
-    const std::string grid = one_of(values["grid"].as<std::string>(), {"small", "full"}, "--grid");
+    const std::string grid =
+        one_of(optional_text(values, "grid").value_or("small"), {"small", "full"}, "--grid");
     std::optional<SamplesFile> file;
     if (const auto path = optional_text(values, "samples")) {
         file.emplace(
@@ -156,7 +183,7 @@ CalibrationSamples samples_of_cpu(const po::variables_map& values, const Scenari
                                scenario.batch.tokens_per_rank(), grid, ranks, runtime::cpu_name()));
     }
     return measure_cpu(scenario, {.full = grid == "full",
-                                  .num_passes = whole_number(values, "passes", 1, 1000),
+                                  .num_passes = passes(values, 3),
                                   .num_ranks = ranks,
                                   .file = file ? &*file : nullptr,
                                   .progress = [&](std::size_t done, std::size_t total) {
@@ -177,24 +204,81 @@ Profile profile_of_grid(const po::variables_map& values, Profile profile) {
     for (const std::string& file : values["from-grid"].as<Strings>()) {
         for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
     }
-    return fit_profile(
-        calibration_samples(scenario, samples, whole_number(values, "multiprocessors", 1, 4096)),
-        std::move(profile), fmt::format("measured by headway-run, fitted {}", today()));
+    CalibrationSamples calibration{.num_multiprocessors =
+                                       whole_number(values, "multiprocessors", 1, 4096)};
+    add_layers(scenario, samples, calibration);
+    return fit_profile(calibration, std::move(profile),
+                       fmt::format("measured by headway-grid, fitted {}", today()));
+}
+
+// The layers that calibrate the scenario's ranks: a grid that ships with headway.
+std::filesystem::path default_grid(int num_ranks) {
+    const std::string name = num_ranks == 1 ? "fit_1.csv" : "fit_4.csv";
+    for (const auto& presets : builtin_preset_dirs()) {
+        if (std::filesystem::exists(presets / "grids" / name)) return presets / "grids" / name;
+    }
+    throw InputError({.where = "--grid", .found = "no " + name + " among the presets"});
+}
+
+GpuCalibration gpu_calibration(const po::variables_map& values, const Scenario& scenario) {
+    const std::filesystem::path out = required(values, "out", "calibrate");
+    const int asked = whole_number(values, "ranks", 0, 1024);
+    GpuCalibration c{.scenario = required(values, "scenario", "calibrate"),
+                     .num_ranks = asked > 0 ? asked : scenario.plans.front().group_size,
+                     .folder = out.parent_path() / (out.stem().string() + "_samples"),
+                     .num_passes = passes(values, 2),
+                     .max_seconds = values["max-seconds"].as<double>()};
+    const auto grid = optional_text(values, "grid");
+    c.grid = grid ? std::filesystem::path(*grid) : default_grid(c.num_ranks);
+    if (values.count("hold-out") != 0) {
+        for (const std::string& file : values["hold-out"].as<Strings>())
+            c.held_out.emplace_back(file);
+    }
+    if (const auto folder = optional_text(values, "samples")) c.folder = *folder;
+    if (const auto folder = optional_text(values, "programs")) c.programs = *folder;
+    return c;
+}
+
+// Curves of a GPU that headway-grid and headway-comm measure. All-to-all curves are of the layers'
+// own exchanges, the others of headway-comm.
+Profile profile_of_gpu(const po::variables_map& values, Profile profile, std::string& device) {
+    const Scenario scenario = load_scenario(values, "calibrate");
+    const GpuCalibration calibration = gpu_calibration(values, scenario);
+    const GpuSamples files = measure_gpu(calibration);
+    CalibrationSamples samples;
+    const DeviceFacts facts = add_overheads(files.overheads, samples);
+    const auto fact = [&](const char* name) {
+        const auto it = facts.find(name);
+        return it == facts.end() ? std::string() : it->second;
+    };
+    const bool share = values["multiprocessors"].defaulted() && !fact("multiprocessors").empty();
+    add_layers(scenario, runtime::read_grid_samples(files.layers), samples);
+    samples.num_multiprocessors = share ? std::atoi(fact("multiprocessors").c_str())
+                                        : whole_number(values, "multiprocessors", 1, 4096);
+    const PathClass path = path_class(scenario.cluster, 0, calibration.num_ranks - 1);
+    for (const std::filesystem::path& log : files.comm_logs) {
+        TimeCurve curve = to_time_curve(read_nccl_log(log), path);
+        curve.link = samples.link;
+        if (curve.collective != Collective::all_to_all) replace_curve(profile, std::move(curve));
+    }
+    profile.provenance.note = fmt::format(
+        "Measured: phases of layers, all-to-all{}, copies, launches and the host's "
+        "waits. Everything else is that of {}.",
+        calibration.num_ranks > 1 ? ", send and receive, all-reduce, overlap" : "",
+        profile.name.empty() ? "no other profile" : profile.name);
+    device = fact("device");
+    profile.provenance.driver = fact("driver");
+    profile.provenance.cuda = fact("cuda");
+    profile.provenance.nccl = fact("nccl");
+    profile.provenance.clocks = "SM " + fact("clock_mhz") + " MHz while measuring";
+    return fit_profile(samples, std::move(profile),
+                       fmt::format("measured {} by headway calibrate", today()));
 }
 
 Profile measured_profile(const po::variables_map& values, Profile profile, std::string& device) {
     const bool cpu = values.count("device") != 0;
-    if (cpu) {
-        const std::string asked = values["device"].as<std::string>();
-        if (asked == "cuda") {
-            throw InputError({.where = "--device",
-                              .found = "cuda",
-                              .accepted = "cpu",
-                              .hint = "kernel curves of a GPU come from headway-bench --csv, "
-                                      "communication curves from --from-nccl-tests"});
-        }
-        one_of(asked, {"cpu"}, "--device");
-    }
+    if (cpu && one_of(values["device"].as<std::string>(), {"cpu", "cuda"}, "--device") == "cuda")
+        return profile_of_gpu(values, std::move(profile), device);
     if (!cpu && values.count("from") == 0) return profile;
     const Scenario scenario = load_scenario(values, "calibrate");
     CalibrationSamples samples;
@@ -226,7 +310,7 @@ int run_calibrate(Args args) {
     if (!logs && !bench && !grid && values->count("device") == 0 && values->count("from") == 0) {
         throw InputError({.where = "headway calibrate",
                           .found = "nothing to calibrate from",
-                          .accepted = "--device cpu, --from CSV, --from-grid CSV, "
+                          .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
                                       "--from-kernel-bench CSV or --from-nccl-tests LOG"});
     }
     Profile profile;
@@ -246,7 +330,8 @@ int run_calibrate(Args args) {
     profile.provenance.date = today();
     profile.provenance.commit = std::string(version());
     profile.provenance.command = command;
-    if (values->count("device") != 0) profile.provenance.note = load_note();
+    const auto measured = optional_text(*values, "device");
+    if (measured == "cpu") profile.provenance.note = load_note();
     if (std::vector<InputProblem> problems = check_profile(profile); !problems.empty())
         throw InputError(std::move(problems));
     write_file_atomically(out, to_yaml(profile));

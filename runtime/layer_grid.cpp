@@ -5,6 +5,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "models/report/atomic_file.hpp"
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
@@ -134,6 +135,22 @@ std::vector<GridSample> read_grid_samples(const std::filesystem::path& file) {
         samples.push_back(std::move(s));
     }
     return samples;
+}
+
+void drop_unfinished(const std::filesystem::path& file) {
+    const std::vector<GridSample> samples = read_grid_samples(file);
+    const auto executions = by_execution(samples);
+    if (executions.empty()) return;
+    const GridSample& last = samples.back();
+    const Phase last_phase = last.point.kind == LayerKind::hp ? Phase::head_project : Phase::route;
+    const bool whole =
+        last.rank == last.num_ranks - 1 && last.pass == Pass::backward && last.phase == last_phase;
+    std::string text = grid_samples_header();
+    for (auto e = executions.begin(); e != executions.end(); ++e) {
+        if (!whole && std::next(e) == executions.end()) break;
+        for (const GridSample& s : *e) text += to_csv_line(s);
+    }
+    write_file_atomically(file, text);
 }
 
 Timeline timeline_of(const std::vector<GridSample>& samples, const Scenario& scenario) {

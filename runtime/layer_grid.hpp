@@ -45,6 +45,9 @@ struct GridSample {
 std::string grid_samples_header();
 std::string to_csv_line(const GridSample& sample);
 std::vector<GridSample> read_grid_samples(const std::filesystem::path& file);
+// After a run that was cut off: removes a last execution that is not whole from the file, so that
+// a run that appends goes on from whole ones.
+void drop_unfinished(const std::filesystem::path& file);
 
 // The samples of one layer as a measured Timeline, in the order of the file. `samples` are of one
 // point and one execution.

@@ -98,6 +98,25 @@ void fit_exchanges(const CalibrationSamples& samples, Profile& profile, const st
     }
 }
 
+// Rate of copies by bytes moved; a saturated memory stays as fast beyond the largest copy.
+RateCurve copy_curve(const std::vector<TimeSample>& copies, double launch,
+                     const std::string& source) {
+    constexpr double kBeyond = 68.7e9;
+    std::vector<RateSample> rates;
+    const TimeSample* largest = &copies.front();
+    for (const TimeSample& c : copies) {
+        const double seconds = std::max(c.seconds - launch, kLeastShare * c.seconds);
+        rates.push_back({c.bytes, 1.0, c.bytes / seconds});
+        if (c.bytes > largest->bytes) largest = &c;
+    }
+    if (largest->bytes < kBeyond)
+        rates.push_back({kBeyond, 1.0, largest->bytes / largest->seconds});
+    return fit_rate_curve(std::move(rates),
+                          source + fmt::format(": {} copies in device memory, the rate of the "
+                                               "largest held beyond it",
+                                               copies.size()));
+}
+
 }  // namespace
 
 Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source) {
@@ -106,11 +125,24 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         o.launch = median(samples.launch) * second;
         o.source = source;
     }
+    if (!samples.host_sync.empty()) {
+        o.host_sync = median(samples.host_sync) * second;
+        o.source = source;
+    }
+    if (!samples.overlap_slowdown.empty()) {
+        o.overlap_slowdown = std::max(1.0, median(samples.overlap_slowdown));
+        o.source = source;
+    }
+    if (!samples.copies.empty()) {
+        base.kernels[static_cast<std::size_t>(Kernel::streaming)].forward = {
+            copy_curve(samples.copies, o.launch.in(second), source)};
+    }
     if (!samples.count_exchange.empty()) {
-        o.count_exchange = median(samples.count_exchange) * second;
+        // What is measured is the exchange and the host's wait for it.
+        const double middle = median(samples.count_exchange);
+        o.count_exchange = std::max(0.0, middle - o.host_sync.in(second)) * second;
         std::vector<double> ratios;
-        for (const double t : samples.count_exchange)
-            ratios.push_back(t / o.count_exchange.in(second));
+        for (const double t : samples.count_exchange) ratios.push_back(t / middle);
         o.residual = robust_spread(ratios);
         o.source = source;
     }

@@ -32,8 +32,11 @@ struct ExchangeSample {
 
 struct CalibrationSamples {
     std::vector<KernelSample> kernels;
-    std::vector<ExchangeSample> exchanges;       // one curve for each (collective, path, num_ranks)
-    std::vector<double> launch, count_exchange;  // seconds
+    std::vector<ExchangeSample> exchanges;  // one curve for each (collective, path, num_ranks)
+    std::vector<double> launch, host_sync;  // seconds
+    std::vector<double> count_exchange;     // seconds, the host's wait included
+    std::vector<double> overlap_slowdown;   // of compute beside an exchange, >= 1
+    std::vector<TimeSample> copies;         // in device memory; bytes read and written
     std::vector<PhaseTime> phases;
     int num_multiprocessors = 0;  // that the phases ran on; 0: no curves of whole phases are wanted
     Bandwidth link;               // nominal bandwidth of a rank's link, of all exchanges

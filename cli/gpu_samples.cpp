@@ -1,0 +1,206 @@
+#include "cli/gpu_samples.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "cli/options.hpp"
+#include "cli/output.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/layer_grid.hpp"
+
+namespace headway::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using Words = std::vector<std::string>;
+
+constexpr const char* kNotBuilt =
+    "it is built with headway when CUDA is there (cmake --preset cuda); --programs DIR says where "
+    "it lies";
+
+// Beside this program, or the bare name, which the PATH resolves.
+std::string program(const GpuCalibration& c, const std::string& name) {
+    if (c.programs) {
+        if (fs::exists(*c.programs / name)) return (*c.programs / name).string();
+        throw InputError({.where = "--programs",
+                          .found = "no " + name + " in " + c.programs->string(),
+                          .hint = kNotBuilt});
+    }
+    std::error_code error;
+    const fs::path self = fs::read_symlink("/proc/self/exe", error);
+    if (!error && fs::exists(self.parent_path() / name))
+        return (self.parent_path() / name).string();
+    return name;
+}
+
+// The last line of a log that is no progress, and the last progress in it.
+struct LogEnd {
+    std::string line;
+    std::size_t done = 0, total = 0;
+};
+
+LogEnd read_log(const fs::path& log) {
+    LogEnd end;
+    std::ifstream in(log);
+    for (std::string line; std::getline(in, line);) {
+        std::size_t done = 0, total = 0;
+        if (std::sscanf(line.c_str(), "layers %zu of %zu", &done, &total) == 2) {
+            end.done = done;
+            end.total = total;
+        } else if (!line.empty()) {
+            end.line = line;
+        }
+    }
+    return end;
+}
+
+pid_t start(const Words& words, const fs::path& log) {
+    std::vector<char*> argv;
+    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t files;
+    posix_spawn_file_actions_init(&files);
+    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log.c_str(),
+                                     O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
+    pid_t child = 0;
+    const int error = posix_spawnp(&child, argv[0], &files, nullptr, argv.data(), ::environ);
+    posix_spawn_file_actions_destroy(&files);
+    if (error == 0) return child;
+    throw InputError(
+        {.where = "--device cuda",
+         .found = fmt::format("{} cannot be started: {}",
+                              fs::path(words.front()).filename().string(), std::strerror(error)),
+         .hint = kNotBuilt});
+}
+
+// Runs it to its end, with its words in `log`, and throws when it fails.
+void run_child(const Words& words, const fs::path& log, const std::string& label) {
+    const pid_t child = start(words, log);
+    Progress progress(label);
+    int status = 0;
+    for (;;) {
+        const pid_t ended = ::waitpid(child, &status, WNOHANG);
+        if (ended == child) break;
+        if (ended < 0 && errno != EINTR) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        const LogEnd end = read_log(log);
+        if (end.total > 0) progress.update(end.done, end.total);
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+    const std::string name = fs::path(words.front()).filename().string();
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && read_log(log).line.empty()) {
+        throw InputError({.where = "--device cuda",
+                          .found = name + " cannot be started: No such file or directory",
+                          .hint = kNotBuilt});
+    }
+    const std::string how = WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
+                                              : fmt::format("ended by signal {}", WTERMSIG(status));
+    throw InputError({.where = name,
+                      .found = fmt::format("{}: {}", how, read_log(log).line),
+                      .hint = fmt::format("all it said is in {}; finished layers are kept, and the "
+                                          "same command goes on from there",
+                                          log.string())});
+}
+
+bool is_there(const fs::path& file) {
+    std::error_code ignored;
+    return fs::exists(file, ignored) && fs::file_size(file, ignored) > 0;
+}
+
+// Layers of `grid` that `samples` has no execution of. Prepares the file for more.
+std::size_t missing_layers(const fs::path& grid, const fs::path& samples, int num_ranks) {
+    std::vector<runtime::GridPoint> points = runtime::read_grid(grid);
+    if (!is_there(samples)) return points.size();
+    runtime::drop_unfinished(samples);
+    for (const runtime::GridSample& s : runtime::read_grid_samples(samples)) {
+        if (s.num_ranks != num_ranks) {
+            throw InputError({.where = samples.string(),
+                              .found = fmt::format("samples of {} ranks", s.num_ranks),
+                              .accepted = fmt::format("of {}", num_ranks),
+                              .hint = "another --samples folder keeps them apart"});
+        }
+        std::erase(points, s.point);
+    }
+    return points.size();
+}
+
+void measure_layers(const GpuCalibration& c, const GpuSamples& samples) {
+    Words words{program(c, "headway-grid"),
+                c.scenario.string(),
+                "--ranks",
+                std::to_string(c.num_ranks),
+                "--passes",
+                std::to_string(c.num_passes),
+                "--repeats",
+                std::to_string(c.num_repeats),
+                "--max-seconds",
+                fmt::format("{}", c.max_seconds),
+                "--append",
+                "--progress"};
+    std::size_t missing = 0;
+    const auto add = [&](const fs::path& grid, const fs::path& out) {
+        missing += missing_layers(grid, out, c.num_ranks);
+        for (const std::string& word :
+             {std::string("--grid"), grid.string(), std::string("-o"), out.string()})
+            words.push_back(word);
+    };
+    add(c.grid, samples.layers);
+    for (std::size_t i = 0; i < c.held_out.size(); ++i) add(c.held_out[i], samples.held_out[i]);
+    if (missing == 0 || c.max_seconds <= 0.0) return;
+    run_child(words, c.folder / "headway-grid.log", "layers");
+    missing = missing_layers(c.grid, samples.layers, c.num_ranks);
+    if (missing > 0) {
+        warn(
+            fmt::format("{} layers of {} have no samples: out of time (--max-seconds), or too "
+                        "large; the same command goes on from there",
+                        missing, c.grid.string()));
+    }
+}
+
+}  // namespace
+
+GpuSamples measure_gpu(const GpuCalibration& c) {
+    std::error_code error;
+    fs::create_directories(c.folder, error);
+    if (error) {
+        throw InputError({.where = "--samples",
+                          .found = c.folder.string() + ": " + error.message(),
+                          .accepted = "a folder that can be written"});
+    }
+    GpuSamples samples{.overheads = c.folder / "overheads.csv",
+                       .layers = c.folder / (c.grid.stem().string() + ".csv")};
+    for (const fs::path& grid : c.held_out)
+        samples.held_out.push_back(c.folder / (grid.stem().string() + ".csv"));
+    const std::string ranks = std::to_string(c.num_ranks);
+    if (!is_there(samples.overheads)) {
+        run_child({program(c, "headway-grid"), "--ranks", ranks, "--overheads",
+                   samples.overheads.string()},
+                  c.folder / "overheads.log", "launches, waits and copies");
+    }
+    if (c.num_ranks > 1) {
+        for (const char* log : {"alltoall", "sendrecv", "all_reduce"})
+            samples.comm_logs.push_back(c.folder / fmt::format("comm_{}.log", log));
+        const bool all = std::all_of(samples.comm_logs.begin(), samples.comm_logs.end(), is_there);
+        if (!all) {
+            run_child({program(c, "headway-comm"), "--ranks", ranks, "--rounds", "3", "--repeats",
+                       "9", "--estimate", "--out", (c.folder / "comm").string()},
+                      c.folder / "headway-comm.log", "exchanges");
+        }
+    }
+    measure_layers(c, samples);
+    return samples;
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,57 @@
+#include "models/fit/overhead_samples.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "models/vocab/error.hpp"
+
+namespace headway {
+namespace {
+
+std::filesystem::path overheads_file(const std::string& rows) {
+    const std::filesystem::path file =
+        std::filesystem::path(testing::TempDir()) / "headway_overheads_test.csv";
+    std::ofstream(file) << "quantity,bytes,value\n" << rows;
+    return file;
+}
+
+// launch L = 2 us, host wait H = 12 us, an exchange of counts with that wait M = 40 us: the
+// exchange alone is M - H. Copies of b bytes in b / R + L give the rate R, also beyond the largest.
+TEST(Overheads, BecomeThoseOfTheProfile) {
+    CalibrationSamples samples;
+    const DeviceFacts facts =
+        add_overheads(overheads_file("device,0,NVIDIA X\nmultiprocessors,0,32\nlaunch,0,2e-06\n"
+                                     "host_sync,0,1.2e-05\ncopy,4000000,4e-06\n"
+                                     "copy,400000000,0.000202\noverlap,1000,1.5\n"),
+                      samples);
+    EXPECT_EQ(facts.at("device"), "NVIDIA X");
+    EXPECT_EQ(facts.at("multiprocessors"), "32");
+    samples.count_exchange = {4e-5};
+    const Profile p = fit_profile(samples, {}, "test");
+    EXPECT_DOUBLE_EQ(p.overheads.launch.in(second), 2e-6);
+    EXPECT_DOUBLE_EQ(p.overheads.host_sync.in(second), 1.2e-5);
+    EXPECT_NEAR(p.overheads.count_exchange.in(second), 2.8e-5, 1e-12);
+    EXPECT_DOUBLE_EQ(p.overheads.overlap_slowdown, 1.5);
+    const RateCurve& copies = p.kernel(Kernel::streaming).forward.front();
+    EXPECT_NEAR(copies.at(4e6, 1).value, 2e12, 1e6);
+    EXPECT_NEAR(copies.at(4e8, 1).value, 2e12, 1e6);
+    EXPECT_NEAR(copies.at(6e10, 1).value, 2e12, 0.02 * 2e12);
+}
+
+TEST(Overheads, BadRowsAreNamed) {
+    CalibrationSamples samples;
+    for (const char* row : {"launch,0\n", "copy,1,fast\n", "copy,1000,0\n"}) {
+        try {
+            add_overheads(overheads_file(row), samples);
+            FAIL() << row;
+        } catch (const InputError& error) {
+            EXPECT_NE(std::string(error.what()).find("headway_overheads_test.csv:2"),
+                      std::string::npos);
+        }
+    }
+    EXPECT_THROW(add_overheads("/nowhere/overheads.csv", samples), InputError);
+}
+
+}  // namespace
+}  // namespace headway
