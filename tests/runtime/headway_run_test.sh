@@ -17,7 +17,7 @@ expect() {  # EXIT_CODE MESSAGE ARGS...: no file may be left, not even a hidden 
 }
 
 expect 4 "rank 1 failed in phase expert (forward): injected fault" "${small[@]}" --inject-fault throw:1:expert
-expect 4 "rank 0 failed in phase dispatch (forward): stalled" "${small[@]}" --deadline 0.3 --inject-fault stall:0:dispatch
+expect 4 "rank 0 failed in phase dispatch (forward): stalled" "${small[@]}" --deadline 2 --inject-fault stall:0:dispatch
 expect 2 "accepted: 1, 2, 4, 8, 16 ranks" "${small[@]}" --ranks 3
 expect 2 "too large for this CPU" --repeats 1 --plan ep_naive -o "$out" --tokens 1000000000
 expect 2 "--inject-fault" "${small[@]}" --inject-fault burn
