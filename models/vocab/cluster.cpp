@@ -1,5 +1,8 @@
 #include "models/vocab/cluster.hpp"
 
+#include <algorithm>
+#include <cstdint>
+
 namespace headway {
 
 PathClass path_class(const Cluster& cluster, int source, int destination) {
@@ -14,6 +17,27 @@ PathClass path_class(const Cluster& cluster, int source, int destination) {
     const bool same_leaf = source_node / cluster.fabric->nodes_per_leaf ==
                            destination_node / cluster.fabric->nodes_per_leaf;
     return same_leaf ? PathClass::nic : PathClass::spine;
+}
+
+std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const Cluster& cluster,
+                                                                          int num_ranks,
+                                                                          int stride) {
+    std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers{};
+    // From rank 0 the classes follow one another: path_class() above.
+    int begin = 1;
+    const auto up_to = [&](PathClass path, std::int64_t end) {
+        const int stop = static_cast<int>(std::min<std::int64_t>(end, num_ranks));
+        if (stop <= begin) return;
+        peers[static_cast<std::size_t>(path)] = (stop - 1) / stride - (begin - 1) / stride;
+        begin = stop;
+    };
+    const std::int64_t node = cluster.gpus_per_node;
+    const int per_leaf = cluster.fabric ? cluster.fabric->nodes_per_leaf : 0;
+    if (cluster.nvlink) up_to(PathClass::nvlink, cluster.nvlink->domain);
+    up_to(PathClass::pcie, node);
+    up_to(PathClass::nic, per_leaf == 0 ? num_ranks : per_leaf * node);
+    up_to(PathClass::spine, num_ranks);
+    return peers;
 }
 
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {

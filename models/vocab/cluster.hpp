@@ -105,4 +105,10 @@ PathClass path_class(const Cluster& cluster, int source, int destination);
 // link. The spine is reached through the NICs.
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path);
 
+// How many of the ranks `stride`, 2 `stride`, ... below `num_ranks` are on each path class, seen
+// from rank 0.
+std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const Cluster& cluster,
+                                                                          int num_ranks,
+                                                                          int stride = 1);
+
 }  // namespace headway

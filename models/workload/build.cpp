@@ -1,5 +1,7 @@
 // Scenario and plan -> Workload.
 #include <algorithm>
+#include <cstddef>
+#include <utility>
 #include <variant>
 
 #include "models/workload/parameters.hpp"
@@ -9,17 +11,21 @@
 namespace headway {
 namespace {
 
+constexpr std::size_t kPhasesOfALayer = 24;  // enough for most layers
+
 // A full recompute runs the layer's forward again, communication included; the counts are still
 // known.
 void repeat_forward(LayerWork& layer) {
-    std::vector<PhaseWork> again;
-    for (PhaseWork phase : layer.forward) {
+    std::vector<PhaseWork> both;
+    both.reserve(layer.forward.size() + layer.backward.size());
+    for (const PhaseWork& phase : layer.forward) {
         if (phase.phase == Phase::count_exchange) continue;
-        phase.pass = Pass::backward;
-        again.push_back(phase);
+        both.push_back(phase);
+        both.back().pass = Pass::backward;
     }
-    for (int& edge : layer.backward_pipeline) edge += edge > 0 ? static_cast<int>(again.size()) : 0;
-    layer.backward.insert(layer.backward.begin(), again.begin(), again.end());
+    for (int& edge : layer.backward_pipeline) edge += edge > 0 ? static_cast<int>(both.size()) : 0;
+    both.insert(both.end(), layer.backward.begin(), layer.backward.end());
+    layer.backward = std::move(both);
 }
 
 LayerWork dense_layer(const StepShape& s, int index, int count) {
@@ -39,6 +45,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
 LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count, .is_moe = true};
     const bool heads = s.plan.is_head_parallel();
+    for (auto* phases : {&layer.forward, &layer.backward}) phases->reserve(kPhasesOfALayer);
     add_attention(s, index, Pass::forward, layer.forward);
     (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
     (heads ? add_hp_backward : add_ep_backward)(s, load, layer);

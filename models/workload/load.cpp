@@ -26,13 +26,6 @@ double rows_variance(double p, const RouterShape& shape) {
            (shape.num_experts - 1.0);
 }
 
-// Ranks of the group by path class, seen from its first rank; groups are laid out alike.
-PathCounts peers_by_class(const Cluster& cluster, int group_size) {
-    PathCounts peers{};
-    for (int r = 1; r < group_size; ++r) peers[index(path_class(cluster, 0, r))] += 1.0;
-    return peers;
-}
-
 // What reaches each rank: mean per token of rows and of copies, with variances. [rank]
 struct Arrivals {
     std::vector<double> rows, rows_var, copies, copies_var;
@@ -81,7 +74,7 @@ double busiest(const std::vector<double>& mean, const std::vector<double>& varia
 void add_direct(GroupLoad& load, const Cluster& cluster, const ExpertLayout& layout,
                 const Arrivals& a, bool noise) {
     const double n = layout.group_size, tokens = layout.tokens_per_rank;
-    const PathCounts peers = peers_by_class(cluster, layout.group_size);
+    const auto peers = peers_by_class(cluster, layout.group_size);
     const double mean = std::accumulate(a.copies.begin(), a.copies.end(), 0.0) / n;
     // The busiest receiver: what arrives from n-1 sources, shared over the classes as its peers
     // are.

@@ -157,13 +157,11 @@ ExchangeWork head_exchange(const StepShape& s) {
     ExchangeWork work{.group_size = n};
     const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
     const int sharers = std::max(1, n / heads);
-    for (int peer = 1; peer < n; ++peer) {
-        // Rank 0 stands for all: N <= H sends H/N heads to every peer; N > H sends one head to each
-        // c-th rank.
-        if (peer % sharers != 0) continue;
-        const std::size_t c = static_cast<std::size_t>(path_class(s.scenario.cluster, 0, peer));
-        work.mean[c] += bytes * (n <= heads ? heads / n : 1) * byte;
-    }
+    // Rank 0 stands for all: N <= H sends H/N heads to every peer; N > H sends one head to each
+    // c-th rank.
+    const auto peers = peers_by_class(s.scenario.cluster, n, sharers);
+    for (std::size_t c = 0; c < peers.size(); ++c)
+        work.mean[c] = peers[c] * bytes * (n <= heads ? heads / n : 1) * byte;
     work.busiest = work.mean;
     return work;
 }
