@@ -31,6 +31,13 @@ TEST(RouterReference, EqualScoresGoToTheLowerExpertAndNanGoesLast) {
     EXPECT_EQ(route({nan, 0, nan, -5}, 3).index, (std::vector<int32_t>{1, 3, 0}));
 }
 
+TEST(RouterReference, InfinitiesAreOrderedAndMinusZeroEqualsZero) {
+    const float inf = std::numeric_limits<float>::infinity();
+    EXPECT_EQ(route({-inf, 5, inf, -1}, 4).index, (std::vector<int32_t>{2, 1, 3, 0}));
+    EXPECT_EQ(route({-0.0f, 0.0f, -1}, 2).index, (std::vector<int32_t>{0, 1}));
+    EXPECT_EQ(route({0.0f, -0.0f, -1}, 2).index, (std::vector<int32_t>{0, 1}));
+}
+
 TEST(RouterReference, BiasSelectsButDoesNotWeigh) {
     const HostRouting routing = route({0.0f, 1.0f, 2.0f}, 2, {10.0f, 0.0f, 0.0f});
     EXPECT_EQ(routing.index, (std::vector<int32_t>{0, 2}));

@@ -1,0 +1,104 @@
+// The fp64 check, with the choices of experts that the block made: a rounding before the router may
+// flip a choice, and the router has its own exact check.
+#include <algorithm>
+
+#include "kernels/block/bench_state.hpp"
+
+namespace headway::kernels::bench {
+namespace {
+
+template <typename T>
+std::vector<double> as_doubles(const DeviceBuffer<T>& buffer) {
+    std::vector<double> out;
+    out.reserve(buffer.size());
+    for (const T value : buffer.to_host()) out.push_back(double(float(value)));
+    return out;
+}
+
+/// Masters where the block reads fp32, bf16 copies elsewhere.
+std::vector<double> parameters_as_read(const BlockState& s) {
+    std::vector<double> out = as_doubles(s.rounded);
+    const std::vector<double> master = as_doubles(s.master);
+    std::copy(master.begin(), master.begin() + s.layout.qkv, out.begin());
+    return out;
+}
+
+double relative_error(const double* got, const double* expected, std::size_t count) {
+    double difference = 0, norm = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        difference += (got[i] - expected[i]) * (got[i] - expected[i]);
+        norm += expected[i] * expected[i];
+    }
+    return std::sqrt(difference / norm);
+}
+
+struct BlockErrors {
+    double y = 0, gradients = 0;
+    std::string worst;
+    void add(const char* name, double error) {
+        if (error <= gradients) return;  // NaN goes on
+        gradients = error;
+        worst = name;
+    }
+};
+
+BlockErrors compare(const BlockState& s, const HostBlockResult& expected) {
+    BlockErrors out;
+    std::vector<double> y = as_doubles(s.h);
+    const std::vector<double> m = as_doubles(s.m);
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] += m[i];
+    out.y = relative_error(y.data(), expected.y.data(), y.size());
+    out.add("dx", relative_error(as_doubles(s.dx).data(), expected.dx.data(), s.elements));
+    const std::vector<double> got = as_doubles(s.gradients);
+    const BlockLayout& at = s.layout;
+    const auto part = [&](const char* name, std::int64_t begin, std::int64_t end) {
+        out.add(name, relative_error(got.data() + begin, expected.gradients.data() + begin,
+                                     std::size_t(end - begin)));
+    };
+    part("norm1", at.norm1, at.norm2);
+    part("norm2", at.norm2, at.router);
+    part("router", at.router, at.qkv);
+    part("Wqkv", at.qkv, at.output);
+    part("Wo", at.output, at.project);
+    part("project", at.project, at.merge);
+    part("merge", at.merge, at.w1);
+    part("W1", at.w1, at.w2);
+    part("W2", at.w2, at.total);
+    return out;
+}
+
+BlockShape small_shape(const BlockShape& timed) {
+    BlockShape out = timed;
+    out.layer.num_heads = std::min(timed.layer.num_heads, 2);
+    out.layer.num_tokens = 96;
+    out.layer.num_experts = std::max(std::min(timed.layer.num_experts, 12), timed.layer.top_k);
+    out.layer.hidden = std::min(timed.layer.hidden, 128);
+    const AttentionShape heads = block_attention(96, out.width());
+    out.attention = {2, 48, heads.num_heads, heads.head_dim};
+    return out;
+}
+
+}  // namespace
+
+CheckResult check_block_against_host(const BlockBenchImpl& impl, const BlockShape& timed) {
+    const BlockState s(impl, small_shape(timed), false);
+    s.run(BlockExtent::step, nullptr);
+    HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
+    const std::size_t pairs = std::size_t(s.shape.layer.router().grouping().num_rows());
+    std::vector<std::int32_t> index(pairs);
+    HEADWAY_CUDA_CHECK(cudaMemcpy(index.data(), s.block.routing(s.saved.get()).index,
+                                  pairs * sizeof(std::int32_t), cudaMemcpyDeviceToHost));
+    const HostBlockResult expected = block_reference({.shape = s.shape,
+                                                      .parameters = parameters_as_read(s),
+                                                      .x = as_doubles(s.x),
+                                                      .delta = as_doubles(s.delta),
+                                                      .dy = as_doubles(s.dy),
+                                                      .index = index});
+    const BlockErrors e = compare(s, expected);
+    return {.passed = e.y < 6e-3 && e.gradients < 2e-2,
+            .error = e.y,
+            .detail = text_of("y to fp64, small; worst gradient %.1e (%s)", e.gradients,
+                              e.worst.c_str())};
+}
+
+}  // namespace headway::kernels::bench
