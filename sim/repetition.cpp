@@ -7,6 +7,10 @@
 namespace headway::sim {
 namespace {
 
+// Sections are remembered until they hold so many spans, 160 MB: two micro-batches of DeepSeek-V3
+// on 256 ranks, while a step in which nothing repeats does not fill the memory.
+constexpr std::size_t kMaxSpans = 4'000'000;
+
 bool same(const ComputeTask& a, const ComputeTask& b) {
     return a.per_rank == b.per_rank && a.flops == b.flops && a.bytes == b.bytes;
 }
@@ -104,6 +108,8 @@ void Repetition::end(const Still& at, Picoseconds now, std::span<const Picosecon
     section_.carried = difference(totals, section_.carried);
     section_.events = events - section_.events;
     is_open_ = false;
+    if (num_spans_ > kMaxSpans) return;
+    num_spans_ += section_.spans.size();
     sections_.push_back(std::move(section_));
 }
 

@@ -78,6 +78,7 @@ class Repetition {
     const Program& program_;
     std::array<std::vector<int>, kNumStreams> tasks_;  // of each stream
     std::vector<Section> sections_;
+    std::size_t num_spans_ = 0;  // in sections_
     Section section_;
     Picoseconds since_ = 0;
     bool is_open_ = false;
