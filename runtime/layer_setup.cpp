@@ -17,9 +17,11 @@ namespace {
 
 void check_expert_parallel(const Plan& plan, const ExpertParallel& ep, int num_experts) {
     if (ep.dedup == Dedup::node) {
-        throw InputError({.where = "plan " + plan.name,
-                          .found = "dedup: node is not implemented by the CPU runtime",
-                          .accepted = "none, rank"});
+        throw InputError(
+            {.where = "plan " + plan.name,
+             .found =
+                 "dedup: node, which the runtime does not execute (predict and simulate price it)",
+             .accepted = "none, rank"});
     }
     if (num_experts % plan.group_size == 0) return;
     std::vector<int> valid;

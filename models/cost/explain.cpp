@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -73,6 +74,12 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
              100.0 * (bound / time));
     out.line("  launch overhead", "{}", time_text(launches));
     out.line("  residual", "{:.0f} %; {}", 100.0 * curve.residual, curve.source);
+}
+
+const PhaseCurve* phase_curve(const Profile& profile, const std::optional<PhaseShape>& shape,
+                              Pass pass) {
+    if (!shape) return nullptr;
+    return profile.find(shape->layer, shape->phase, pass, shape->width, shape->top_k);
 }
 
 // The measured curve of a whole phase: t = sum of seconds x term, at this phase's shape.
@@ -226,11 +233,16 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         }
     } else if (const auto* counts = std::get_if<CountExchangeWork>(&found.work->work)) {
         out.line("time", "{}", time_text(book.count_exchange(*counts, 1.0).time));
-        out.line("count exchange", "{}{}", time_text(profile.overheads.count_exchange),
-                 counts->hidden ? " (hidden behind the permute)" : "");
-        out.line("host sync", "{}: the host must know the splits before it can launch the dispatch",
-                 time_text(profile.overheads.host_sync));
-        out.line("source", "{}", profile.overheads.source);
+        if (const PhaseCurve* curve = phase_curve(profile, counts->shape, pass)) {
+            explain_phase_curve(out, *curve, *counts->shape);
+        } else {
+            out.line("count exchange", "{}{}", time_text(profile.overheads.count_exchange),
+                     counts->hidden ? " (hidden behind the permute)" : "");
+            out.line("host sync",
+                     "{}: the host must know the splits before it can launch the dispatch",
+                     time_text(profile.overheads.host_sync));
+            out.line("source", "{}", profile.overheads.source);
+        }
     } else {
         const auto& reduce = std::get<ReduceWork>(found.work->work);
         const Price price = book.reduce(reduce, 1.0);

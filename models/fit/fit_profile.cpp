@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -98,23 +99,38 @@ void fit_exchanges(const CalibrationSamples& samples, Profile& profile, const st
     }
 }
 
+// What sizes left out in turn are off the curve through the others; the ends have no neighbour.
+double left_out_residual(const std::vector<RateSample>& rates) {
+    constexpr double kLeast = 0.02;
+    std::vector<double> errors;
+    for (std::size_t i = 1; i + 1 < rates.size(); ++i) {
+        std::vector<RateSample> others = rates;
+        others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
+        const RateCurve curve = fit_rate_curve(std::move(others), "");
+        errors.push_back(std::abs(rates[i].rate / curve.at(rates[i].size, 1.0).value - 1.0));
+    }
+    return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
+}
+
 // Rate of copies by bytes moved; a saturated memory stays as fast beyond the largest copy.
-RateCurve copy_curve(const std::vector<TimeSample>& copies, double launch,
-                     const std::string& source) {
+RateCurve copy_curve(std::vector<TimeSample> copies, double launch, const std::string& source) {
     constexpr double kBeyond = 68.7e9;
+    std::sort(copies.begin(), copies.end(),
+              [](const TimeSample& a, const TimeSample& b) { return a.bytes < b.bytes; });
     std::vector<RateSample> rates;
-    const TimeSample* largest = &copies.front();
     for (const TimeSample& c : copies) {
         const double seconds = std::max(c.seconds - launch, kLeastShare * c.seconds);
         rates.push_back({c.bytes, 1.0, c.bytes / seconds});
-        if (c.bytes > largest->bytes) largest = &c;
     }
-    if (largest->bytes < kBeyond)
-        rates.push_back({kBeyond, 1.0, largest->bytes / largest->seconds});
-    return fit_rate_curve(std::move(rates),
-                          source + fmt::format(": {} copies in device memory, the rate of the "
-                                               "largest held beyond it",
-                                               copies.size()));
+    const double residual = left_out_residual(rates);
+    const TimeSample& largest = copies.back();
+    if (largest.bytes < kBeyond) rates.push_back({kBeyond, 1.0, largest.bytes / largest.seconds});
+    RateCurve curve = fit_rate_curve(std::move(rates),
+                                     source + fmt::format(": {} copies in device memory, the rate "
+                                                          "of the largest held beyond it",
+                                                          copies.size()));
+    curve.residual = residual;
+    return curve;
 }
 
 }  // namespace

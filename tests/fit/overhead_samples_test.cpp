@@ -37,6 +37,7 @@ TEST(Overheads, BecomeThoseOfTheProfile) {
     EXPECT_NEAR(copies.at(4e6, 1).value, 2e12, 1e6);
     EXPECT_NEAR(copies.at(4e8, 1).value, 2e12, 1e6);
     EXPECT_NEAR(copies.at(6e10, 1).value, 2e12, 0.02 * 2e12);
+    EXPECT_GT(copies.residual, 0.0);
 }
 
 TEST(Overheads, BadRowsAreNamed) {
