@@ -27,7 +27,7 @@ endif()
 # Parsing library headers is most of a host compile. Files of one folder share a translation unit, so names in
 # their unnamed namespaces must differ.
 set(CMAKE_UNITY_BUILD ${HEADWAY_UNITY})
-set(CMAKE_UNITY_BUILD_BATCH_SIZE 6)
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 10)
 
 add_library(headway_options INTERFACE)
 target_compile_options(headway_options INTERFACE

@@ -1,6 +1,5 @@
 #include "models/fit/curve_fit.hpp"
 
-#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -109,18 +108,29 @@ double mean(const std::vector<double>& values) {
 }  // namespace
 
 Line fit_line(const std::vector<TimeSample>& samples) {
-    const auto rows = static_cast<Eigen::Index>(samples.size());
-    Eigen::MatrixX2d m(rows, 2);
-    for (Eigen::Index i = 0; i < rows; ++i) {
-        const TimeSample& s = samples[static_cast<std::size_t>(i)];
-        m.row(i) << 1.0 / s.seconds, s.bytes / s.seconds;
+    // Minimises sum (a/t + b x/t - 1)^2 by the normal equations of two unknowns; sizes are divided
+    // by the largest so that both columns are alike and the equations well conditioned.
+    double largest = 1.0;
+    for (const TimeSample& s : samples) largest = std::max(largest, s.bytes);
+    double s00 = 0.0, s01 = 0.0, s11 = 0.0, r0 = 0.0, r1 = 0.0;
+    for (const TimeSample& s : samples) {
+        const double one = 1.0 / s.seconds, size = s.bytes / largest / s.seconds;
+        s00 += one * one;
+        s01 += one * size;
+        s11 += size * size;
+        r0 += one;
+        r1 += size;
     }
-    const Eigen::VectorXd one = Eigen::VectorXd::Ones(rows);
-    const Eigen::Vector2d both = m.colPivHouseholderQr().solve(one);
-    if (both[0] >= 0.0 && both[1] >= 0.0) return {both[0], both[1]};
+    if (s11 == 0.0) return {r0 / s00, 0.0};
+    // Below, all sizes are the same: bytes alone count.
+    constexpr double kLeastDeterminant = 1e-12;
+    const double determinant = s00 * s11 - s01 * s01;
+    if (determinant <= kLeastDeterminant * s00 * s11) return {0.0, r1 / s11 / largest};
+    const double a = (r0 * s11 - r1 * s01) / determinant, b = (s00 * r1 - s01 * r0) / determinant;
     // On the edge of the quadrant one coefficient alone is fitted.
-    if (both[0] < 0.0) return {0.0, m.col(1).dot(one) / m.col(1).squaredNorm()};
-    return {m.col(0).dot(one) / m.col(0).squaredNorm(), 0.0};
+    if (a < 0.0) return {0.0, r1 / s11 / largest};
+    if (b < 0.0) return {r0 / s00, 0.0};
+    return {a, b / largest};
 }
 
 TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
