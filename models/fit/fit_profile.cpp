@@ -38,13 +38,23 @@ RateCurve rate_curve(const std::vector<const KernelSample*>& samples, double str
                      double launch, const std::string& source) {
     std::vector<RateSample> rates;
     std::map<std::pair<double, double>, std::vector<double>> points;
+    const auto add = [&](const KernelSample& s, double others) {
+        others += s.launches * launch;
+        if (s.streamed_bytes > 0.0 && streaming_rate > 0.0)
+            others += s.streamed_bytes / streaming_rate;
+        const double seconds = std::max(s.seconds - others, kLeastShare * s.seconds);
+        rates.push_back({s.size, s.width, s.work / seconds});
+        points[{s.size, s.width}].push_back(s.seconds);
+    };
     for (const KernelSample* s : samples) {
-        double others = s->launches * launch;
-        if (s->streamed_bytes > 0.0 && streaming_rate > 0.0)
-            others += s->streamed_bytes / streaming_rate;
-        const double seconds = std::max(s->seconds - others, kLeastShare * s->seconds);
-        rates.push_back({s->size, s->width, s->work / seconds});
-        points[{s->size, s->width}].push_back(s->seconds);
+        if (s->part_work == 0.0) add(*s, 0.0);
+    }
+    // What a smaller part took is known from the samples that are of one part.
+    const std::size_t num_whole = rates.size();
+    const RateCurve whole = num_whole == 0 ? RateCurve{} : fit_rate_curve(rates, "");
+    for (const KernelSample* s : samples) {
+        if (s->part_work == 0.0) continue;
+        add(*s, num_whole == 0 ? 0.0 : s->part_work / whole.at(s->part_size, s->width).value);
     }
     return fit_rate_curve(std::move(rates), source + ": " + repeatability(points));
 }

@@ -20,6 +20,9 @@ struct KernelSample {
     double seconds = 0.0;
     double streamed_bytes = 0.0;  // that the same seconds include
     int launches = 1;
+    // A smaller part of the same kernel in the same seconds (EP's permute sorts its choices before
+    // it moves rows), priced at a size of its own.
+    double part_size = 0.0, part_work = 0.0;
 };
 
 struct ExchangeSample {

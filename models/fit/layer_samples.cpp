@@ -29,11 +29,21 @@ void add_compute(const ComputeWork& work, Pass pass, double seconds, Calibration
             sample.streamed_bytes += kernel.bytes.in(byte);
             continue;
         }
+        KernelSample main = sample;
+        main.kernel = kernel.kernel;
+        main.size = kernel.size;
+        main.width = kernel.width;
+        main.work = is_byte_rate(kernel.kernel) ? kernel.bytes.in(byte) : kernel.flops.in(flop);
+        if (num_main == 1 && kernel.kernel == sample.kernel && is_byte_rate(kernel.kernel)) {
+            const KernelSample& part = main.work < sample.work ? main : sample;
+            const double size = part.size, bytes = part.work;
+            if (sample.work < main.work) sample = main;
+            sample.part_size = size;
+            sample.part_work = bytes;
+            continue;
+        }
         ++num_main;
-        sample.kernel = kernel.kernel;
-        sample.size = kernel.size;
-        sample.width = kernel.width;
-        sample.work = is_byte_rate(kernel.kernel) ? kernel.bytes.in(byte) : kernel.flops.in(flop);
+        sample = main;
     }
     // Two different GEMMs in one phase cannot be told apart.
     if (num_main == 1 && sample.work > 0.0) samples.kernels.push_back(sample);

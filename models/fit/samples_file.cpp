@@ -13,8 +13,8 @@ namespace headway {
 namespace {
 
 constexpr std::string_view kColumns =
-    "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches";
-constexpr std::size_t kNumColumns = 11;
+    "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches,part_size,part_work";
+constexpr std::size_t kNumColumns = 13;
 constexpr std::string_view kTitle = "# headway calibration samples: ";
 
 template <class Names>
@@ -34,7 +34,9 @@ KernelSample kernel_of(const CsvRow& row) {
             .work = row.non_negative(7),
             .seconds = row.non_negative(8),
             .streamed_bytes = row.non_negative(9),
-            .launches = row.integer(10, 0)};
+            .launches = row.integer(10, 0),
+            .part_size = row.non_negative(11),
+            .part_work = row.non_negative(12)};
 }
 
 ExchangeSample exchange_of(const CsvRow& row) {
@@ -67,18 +69,19 @@ bool add_line(const CsvRow& row, CalibrationSamples& step) {
 std::string lines_of(const CalibrationSamples& step) {
     std::string text;
     for (const KernelSample& s : step.kernels) {
-        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{}\n", name(s.kernel), name(s.pass),
-                            s.size, s.width, s.work, s.seconds, s.streamed_bytes, s.launches);
+        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{},{},{}\n", name(s.kernel),
+                            name(s.pass), s.size, s.width, s.work, s.seconds, s.streamed_bytes,
+                            s.launches, s.part_size, s.part_work);
     }
     for (const ExchangeSample& s : step.exchanges) {
-        text += fmt::format("{},{},,{},{},{},,,{},,\n", s.is_bare ? "bare_exchange" : "exchange",
+        text += fmt::format("{},{},,{},{},{},,,{},,,,\n", s.is_bare ? "bare_exchange" : "exchange",
                             name(s.collective), name(s.path), s.num_ranks, s.sample.bytes,
                             s.sample.seconds);
     }
-    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,\n", t);
+    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,,,\n", t);
     for (const double t : step.count_exchange)
-        text += fmt::format("count_exchange,,,,,,,,{},,\n", t);
-    return text + "done,,,,,,,,,,\n";
+        text += fmt::format("count_exchange,,,,,,,,{},,,,\n", t);
+    return text + "done,,,,,,,,,,,,\n";
 }
 
 }  // namespace

@@ -32,7 +32,9 @@ CalibrationSamples step(double t) {
                   .work = 1.0 / 3.0,
                   .seconds = t,
                   .streamed_bytes = 7.0,
-                  .launches = 2}};
+                  .launches = 2,
+                  .part_size = 0.3,
+                  .part_work = 0.9}};
     s.exchanges = {{.path = PathClass::pcie, .num_ranks = 2, .sample = {4096.0, 2 * t}},
                    {.path = PathClass::pcie, .num_ranks = 4, .sample = {64.0, t}, .is_bare = true}};
     s.launch = {t / 8};
@@ -58,6 +60,8 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
     EXPECT_EQ(got.seconds, 0.2);
     EXPECT_EQ(got.streamed_bytes, 7.0);
     EXPECT_EQ(got.launches, 2);
+    EXPECT_EQ(got.part_size, 0.3);
+    EXPECT_EQ(got.part_work, 0.9);
     ASSERT_EQ(s.exchanges.size(), 2u);
     EXPECT_FALSE(s.exchanges[0].is_bare);
     EXPECT_TRUE(s.exchanges[1].is_bare);
@@ -68,7 +72,7 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
 
 TEST_F(SamplesFileTest, DropsAStepThatWasCutAndGoesOn) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("launch,,,,,,,,0.5,,\nlaunch,,,");
+    write_to_end("launch,,,,,,,,0.5,,,,\nlaunch,,,");
     {
         SamplesFile file(path, "a machine");
         ASSERT_EQ(file.finished().size(), 1u);
@@ -87,7 +91,7 @@ TEST_F(SamplesFileTest, RefusesSamplesOfAnotherCalibrationAndKeepsThem) {
 
 TEST_F(SamplesFileTest, NamesTheLineOfWhatItCannotRead) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1\n");
+    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1,0,0\n");
     try {
         SamplesFile file(path, "a machine");
         FAIL() << "read a kernel that does not exist";
