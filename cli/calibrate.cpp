@@ -281,6 +281,7 @@ Profile measured_profile(const po::variables_map& values, Profile profile, std::
         return profile_of_gpu(values, std::move(profile), device);
     if (!cpu && values.count("from") == 0) return profile;
     const Scenario scenario = load_scenario(values, "calibrate");
+    for (const std::string& sentence : runtime::not_executed(scenario)) warn(sentence);
     CalibrationSamples samples;
     std::string source = fmt::format("measured {} by headway calibrate", today());
     if (cpu) {

@@ -190,9 +190,11 @@ int run_verify(Args args) {
     const auto values = parse_options(args, verify_help(), verify_options());
     if (!values) return kDone;
     if (values->count("grid") != 0) return verify_grid(*values);
-    const Scenario scenario = runtime::scenario_to_run(load_scenario(*values, "verify"),
-                                                       whole_number(*values, "ranks", 0, 1 << 20),
-                                                       whole_number(*values, "tokens", 0, 1 << 30));
+    const Scenario whole = load_scenario(*values, "verify");
+    for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
+    const Scenario scenario =
+        runtime::scenario_to_run(whole, whole_number(*values, "ranks", 0, 1 << 20),
+                                 whole_number(*values, "tokens", 0, 1 << 30));
     const Profile& profile = profile_of(scenario);
     const double tolerance = (*values)["tolerance"].as<double>() / 100.0;
     const Seconds min_time = (*values)["min-time"].as<double>() * ms;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -52,6 +53,18 @@ std::string configuration_of(const po::variables_map& values, const std::vector<
     return text.str();
 }
 
+// Once, from the first of the ranks that are processes.
+void warn_of_settings(Scenario whole, const std::vector<Plan>& chosen,
+                      const std::optional<RankIdentity>& identity) {
+    if (identity && identity->rank != 0) return;
+    std::erase_if(whole.plans, [&](const Plan& plan) {
+        return std::none_of(chosen.begin(), chosen.end(),
+                            [&](const Plan& c) { return c.name == plan.name; });
+    });
+    for (const std::string& sentence : not_executed(whole))
+        std::fputs(("headway-run: warning: " + sentence + "\n").c_str(), stderr);
+}
+
 DeviceRun device_run(const po::variables_map& values, const Launch& launch,
                      const std::optional<RankIdentity>& identity, const Scenario& scenario,
                      const std::vector<Plan>& plans, const MeasureOptions& options) {
@@ -98,8 +111,8 @@ int run(const po::variables_map& values, const Launch& launch) {
              : std::nullopt;
     const int asked = at_least(values, "ranks", 0);
     const int ranks = asked == 0 && identity ? identity->size : asked;
-    const Scenario scenario = scenario_to_run(read_scenario(values["scenario"].as<std::string>()),
-                                              ranks, at_least(values, "tokens", 0));
+    const Scenario whole = read_scenario(values["scenario"].as<std::string>());
+    const Scenario scenario = scenario_to_run(whole, ranks, at_least(values, "tokens", 0));
     const int num_moe_layers = scenario.model.num_layers - scenario.model.num_dense_layers;
     if (options.num_layers > num_moe_layers) {
         throw InputError({.where = "--layers",
@@ -107,6 +120,7 @@ int run(const po::variables_map& values, const Launch& launch) {
                           .accepted = fmt::format("1 to {}", num_moe_layers)});
     }
     const std::vector<Plan> plans = chosen_plans(scenario, values);
+    warn_of_settings(whole, plans, identity);
     if (gpus) return run_on_devices(device_run(values, launch, identity, scenario, plans, options));
     write_timelines(measure_on_threads(scenario, plans, options, values["max-time"].as<double>()),
                     values["out"].as<std::string>());

@@ -23,7 +23,9 @@ Runs the MoE layers of the scenario, forward and backward, on real ranks and wri
 phase took on every rank: the same CSV as a prediction, to be compared by `headway verify`. One group
 of the plan is run. With --device cpu ranks are threads; with --device cuda they are processes, one
 per rank: started here (--ranks N), or this program is started by torchrun, mpirun or srun. Ranks
-that share a GPU get MPS and an equal share of it.
+that share a GPU get MPS and an equal share of it. Attention, dense layers, the gradients'
+all-reduce and the optimizer are not run, nor recompute and overlap: a plan that sets one of them is
+warned about, and `headway verify` predicts the layers as they were run.
 Exit codes: 0 done, 2 bad input, 4 a rank failed or stalled (no file is written).
 
 Options)";

@@ -83,7 +83,40 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         if (cluster.nvlink) cluster.nvlink->domain = num_ranks;
         for (Plan& plan : result.plans) plan.group_size = num_ranks;
     }
+    for (Plan& plan : result.plans) {
+        plan.recompute = Recompute::none;
+        plan.overlap_chunks = 1;
+        plan.implementation = Implementation::fused;
+        if (auto* ep = std::get_if<ExpertParallel>(&plan.layer)) ep->hide_count_exchange = false;
+    }
     return result;
+}
+
+std::vector<std::string> not_executed(const Scenario& scenario) {
+    std::vector<std::string> sentences;
+    for (const Plan& plan : scenario.plans) {
+        std::vector<std::string> settings;
+        const auto set = [&](bool differs, std::string text) {
+            if (differs) settings.push_back(std::move(text));
+        };
+        const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+        const auto recompute = static_cast<std::size_t>(plan.recompute);
+        set(plan.recompute != Recompute::none,
+            fmt::format("recompute: {}", kRecomputeNames[recompute]));
+        set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
+        set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
+        set(plan.implementation == Implementation::unfused, "implementation: unfused");
+        set(plan.zero1, "zero1: true");
+        set(plan.optimizer == Optimizer::adamw_8bit, "optimizer: adamw_8bit");
+        const int micro_batches = scenario.batch.num_micro_batches;
+        set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
+        if (settings.empty()) continue;
+        sentences.push_back(fmt::format(
+            "plan {}: {} is not executed: the MoE layers run alone, one micro-batch, phase after "
+            "phase",
+            plan.name, fmt::join(settings, ", ")));
+    }
+    return sentences;
 }
 
 std::vector<std::vector<Assignment>> layer_routing(const Scenario& scenario,

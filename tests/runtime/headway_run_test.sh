@@ -24,5 +24,12 @@ expect 2 "--inject-fault" "${small[@]}" --inject-fault burn
 expect 2 "did you mean" --plan ep_naiv -o "$out"
 expect 2 "no out"
 
-"$run" "$scenario" "${small[@]}" >/dev/null || exit 1
+"$run" "$scenario" "${small[@]}" >/dev/null 2>"$dir/stderr" || exit 1
+! grep "not executed" "$dir/stderr" || { echo "nothing was left out"; exit 1; }
 grep -q '^measured,ep_naive,1,0,0,backward,expert,' "$out" || { echo "no backward expert span"; exit 1; }
+
+# What is not executed is said.
+sed 's/expert_parallel: {}/recompute: full, overlap_chunks: 2, expert_parallel: {}/' "$scenario" >"$dir/step.yaml"
+"$run" "$dir/step.yaml" "${small[@]}" >/dev/null 2>"$dir/stderr" || exit 1
+grep -qF "plan ep_naive: recompute: full, overlap_chunks: 2 is not executed" "$dir/stderr" ||
+    { echo "silent about recompute: $(cat "$dir/stderr")"; exit 1; }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "models/vocab/error.hpp"
@@ -101,6 +102,41 @@ TEST(Measure, RefusesWhatItCannotRunWithTheValidChoices) {
     }
     s.plans[0] = {.name = "p", .layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 2};
     EXPECT_THROW(measure_plan(s, s.plans[0], {}), InputError);
+}
+
+// What no runtime executes is taken back, so that predictions and fits for a run are without it,
+// and named: nothing of a plan is dropped in silence.
+TEST(Measure, NamesTheSettingsThatAreNotExecuted) {
+    Scenario s = small({.layer = ExpertParallel{}, .group_size = 2});
+    EXPECT_TRUE(not_executed(s).empty());
+    s.batch.num_micro_batches = 4;
+    Plan& plan = s.plans[0];
+    plan.layer = ExpertParallel{.hide_count_exchange = true};
+    plan.recompute = Recompute::full;
+    plan.overlap_chunks = 2;
+    plan.zero1 = true;
+    plan.optimizer = Optimizer::adamw_8bit;
+    plan.implementation = Implementation::unfused;
+    ASSERT_EQ(not_executed(s).size(), 1U);
+    EXPECT_EQ(
+        not_executed(s)[0],
+        "plan p: recompute: full, overlap_chunks: 2, hide_count_exchange: true, "
+        "implementation: unfused, zero1: true, optimizer: adamw_8bit, num_micro_batches: 4 is "
+        "not executed: the MoE layers run alone, one micro-batch, phase after phase");
+    const Scenario run = scenario_to_run(s, 2, 12);
+    EXPECT_EQ(run.batch.num_micro_batches, 1);
+    const Measurement m = measure_plan(run, run.plans[0], {.num_warmups = 0, .num_repeats = 1});
+    std::set<CallSite> executed;
+    for (const Span& span : m.timeline.spans) executed.insert({span.phase, span.pass});
+    const LayerWork work =
+        build_moe_layer(run, run.plans[0], expected_load(run, run.plans[0], 1), 1);
+    std::set<CallSite> priced = phases_of(work.forward);
+    priced.merge(phases_of(work.backward));
+    EXPECT_EQ(executed, priced);
+    const auto num_experts =
+        std::count_if(work.backward.begin(), work.backward.end(),
+                      [](const PhaseWork& p) { return p.phase == Phase::expert; });
+    EXPECT_EQ(num_experts, 1) << "no second run of the experts is priced";
 }
 
 // A failing rank ends the whole measurement, named with the phase.
