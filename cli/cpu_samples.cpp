@@ -108,9 +108,12 @@ void time_streaming(std::int64_t bytes, CalibrationSamples& samples) {
     });
 }
 
+constexpr std::int64_t kLargestExchange = 1 << 24, kLargestStream = 1 << 26;
+
 // Streaming over `bytes`, and exchanges of as many between 2 and 4 ranks.
 void run_size(const Scenario& scenario, std::int64_t bytes, CalibrationSamples& samples) {
     time_streaming(bytes, samples);
+    if (bytes > kLargestExchange) return;
     for (const int ranks : {2, 4}) {
         const double sent = static_cast<double>(bytes * (ranks - 1));
         samples.exchanges.push_back(
@@ -140,7 +143,7 @@ void drop_covered(CalibrationSamples& samples, int num_ranks) {
 CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options) {
     std::vector<Point> points = grid_of(scenario, options.full);
     std::vector<std::int64_t> sizes;
-    for (std::int64_t bytes = 1 << 12; bytes <= 1 << 24; bytes *= 4) sizes.push_back(bytes);
+    for (std::int64_t bytes = 1 << 12; bytes <= kLargestStream; bytes *= 4) sizes.push_back(bytes);
     // The order of all steps follows from the seed: finished ones are the first.
     std::mt19937_64 random(1);
     CalibrationSamples samples;
