@@ -8,8 +8,10 @@ build/bin/. Marks before a fence (on the line above it):
   <!-- not run: REASON -->   the sh block is not run
   <!-- output -->            the text block shows the standard output of the sh block before it;
                              four fifths of its lines must have the words of the real ones
+  <!-- table N -->           the Markdown table that follows is the N-th one that the sh block before it
+                             prints; alike as outputs are
   <!-- figure: FILE -->      the image that follows was drawn as FILE by the blocks before it
---update writes outputs and figures into the pages anew.
+--update writes outputs, tables and figures into the pages anew.
 """
 
 import os
@@ -28,9 +30,11 @@ BIN = Path()
 
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n+)?^```(?P<language>\w+)\n(?P<text>.*?)^```$"
-    r"|^<!-- figure: (?P<drawn>\S+) -->\n+!\[[^\]]*\]\((?P<image>[^)]+)\)",
+    r"|^<!-- figure: (?P<drawn>\S+) -->\n+!\[[^\]]*\]\((?P<image>[^)]+)\)"
+    r"|^<!-- table (?P<number>\d+) -->\n+(?P<rows>(?:\|[^\n]*\n)+)",
     re.MULTILINE | re.DOTALL,
 )
+TABLE = re.compile(r"(?:^\|[^\n]*\n)+", re.MULTILINE)
 
 
 @dataclass
@@ -59,6 +63,8 @@ def blocks_of(page: Path) -> list[Block]:
         if match["drawn"]:
             figure = Block("", "figure", "", match.span(), match["drawn"], match["image"])
             found.append(figure)
+        elif match["number"]:
+            found.append(Block(match["number"], "table", match["rows"], match.span("rows")))
         else:
             mark, language, text = match["mark"] or "", match["language"], match["text"]
             found.append(Block(mark, language, text, match.span("text")))
@@ -116,8 +122,12 @@ class Pages(unittest.TestCase):
                 result = run(block, folder)
                 self.assertEqual(result.returncode, 0, f"{where}\n{block.text}\n{result.stderr}")
                 output = result.stdout
-            elif block.mark == "output":
+            elif block.mark == "output" or block.language == "table":
                 shown = without_commit(output)
+                if block.language == "table":
+                    tables = TABLE.findall(output)
+                    self.assertLessEqual(int(block.mark), len(tables), f"{where}\n{output}")
+                    shown = tables[int(block.mark) - 1]
                 edits.append((block.span, shown))
                 if not self.update:
                     alike = SequenceMatcher(None, words(block.text), words(shown)).ratio()
