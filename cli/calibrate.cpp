@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/cpu_samples.hpp"
+#include "cli/curve_note.hpp"
 #include "cli/gpu_samples.hpp"
 #include "cli/grid_samples.hpp"
 #include "cli/options.hpp"
@@ -148,9 +149,14 @@ std::optional<PathClass> path_of(const po::variables_map& values) {
     return static_cast<PathClass>(it - kPathClassNames.begin());
 }
 
-CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scenario) {
+CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scenario,
+                                    std::string& device) {
     CalibrationSamples samples;
     for (const Timeline& timeline : read_timelines(std::filesystem::path(csv))) {
+        if (!device.empty() && device != timeline.profile) {
+            warn(fmt::format("{} is of {}, the profile of {}", csv, timeline.profile, device));
+        }
+        if (device.empty()) device = timeline.profile;
         const auto plan = std::find_if(scenario.plans.begin(), scenario.plans.end(),
                                        [&](const Plan& p) { return p.name == timeline.plan; });
         if (timeline.source != Source::measured || plan == scenario.plans.end()) {
@@ -161,6 +167,22 @@ CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scen
         add_samples(scenario, *plan, timeline, samples);
     }
     return samples;
+}
+
+// What the profile says of its origin. A GPU's measurement writes its own note and driver; those of
+// the base say nothing about curves that came from elsewhere.
+struct Origin {
+    bool on_cpu = false, writes_own = false, with_logs = false;
+};
+void set_note(Profile& profile, const Profile& base, Origin origin) {
+    Provenance& p = profile.provenance;
+    const std::string note = curve_note(base, profile);
+    if (origin.writes_own) {
+        if (origin.with_logs) p.note += " " + note;
+        return;
+    }
+    p.note = origin.on_cpu ? load_note() + ". " + note : note;
+    for (std::string* of_base : {&p.driver, &p.cuda, &p.nccl, &p.clocks}) of_base->clear();
 }
 
 int passes(const po::variables_map& values, int otherwise) {
@@ -289,12 +311,14 @@ Profile measured_profile(const po::variables_map& values, Profile profile, std::
     } else {
         const std::string csv = values["from"].as<std::string>();
         samples = samples_from_csv(
-            csv, runtime::scenario_to_run(scenario, whole_number(values, "ranks", 0, 1 << 20),
-                                          whole_number(values, "tokens", 0, 1 << 30)));
+            csv,
+            runtime::scenario_to_run(scenario, whole_number(values, "ranks", 0, 1 << 20),
+                                     whole_number(values, "tokens", 0, 1 << 30)),
+            device);
         source = fmt::format("refitted {} from {}", today(),
                              std::filesystem::path(csv).filename().string());
     }
-    if (device.empty()) device = cpu ? runtime::cpu_name() : scenario.cluster.device.name;
+    if (device.empty()) device = runtime::cpu_name();
     if (const auto file = optional_text(values, "cluster-out"))
         write_cluster(*file, scenario.cluster);
     return fit_profile(samples, std::move(profile), source);
@@ -314,9 +338,10 @@ int run_calibrate(Args args) {
                           .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
                                       "--from-kernel-bench CSV or --from-nccl-tests LOG"});
     }
-    Profile profile;
-    if (const auto base = optional_text(*values, "base"))
-        profile = load_profile(*base, read_options(*values));
+    Profile base;
+    if (const auto file = optional_text(*values, "base"))
+        base = load_profile(*file, read_options(*values));
+    Profile profile = base;
     if (bench) profile = with_measured_kernels(profile, read_kernel_bench(*bench));
     if (grid) profile = profile_of_grid(*values, std::move(profile));
     std::string device = profile.provenance.device;
@@ -332,7 +357,10 @@ int run_calibrate(Args args) {
     profile.provenance.commit = std::string(version());
     profile.provenance.command = command;
     const auto measured = optional_text(*values, "device");
-    if (measured == "cpu") profile.provenance.note = load_note();
+    set_note(profile, base,
+             {.on_cpu = measured == "cpu",
+              .writes_own = measured == "cuda" || bench,
+              .with_logs = logs});
     if (std::vector<InputProblem> problems = check_profile(profile); !problems.empty())
         throw InputError(std::move(problems));
     write_file_atomically(out, to_yaml(profile));

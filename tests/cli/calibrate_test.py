@@ -23,6 +23,21 @@ class Calibrate(unittest.TestCase):
     def headway(self, *words):
         return subprocess.run([HEADWAY, *words], capture_output=True, text=True)
 
+    def small_scenario(self):
+        small = os.path.join(self.folder.name, "small.yaml")
+        with open(SCENARIO) as file:
+            text = file.read()
+        for big, little in (
+            ("hidden: 128", "hidden: 32"),
+            ("width: 256", "width: 32"),
+            ("length: 1024", "length: 32"),
+        ):
+            self.assertIn(big, text)
+            text = text.replace(big, little)
+        with open(small, "w") as file:
+            file.write(text)
+        return small
+
     def test_logs_become_curves_of_a_profile_that_reads_back(self):
         logs = []
         for name in ("alltoall_perf_2.13_h100.log", "reduce_scatter_2.18.json"):
@@ -32,9 +47,53 @@ class Calibrate(unittest.TestCase):
         text = open(self.out).read()
         self.assertIn("nccl-tests log alltoall_perf_2.13_h100.log", text)
         self.assertIn("kind: measured", text)
+        # What came from the logs and what from the base is said; the base's NCCL is not claimed.
+        note = next(line for line in text.splitlines() if line.strip().startswith("note:"))
+        new, kept = note.split("From h100_public (public, NVIDIA H100 80GB HBM3): ")
+        for curve in ("all_to_all over nvlink (8 ranks)", "reduce_scatter over nvlink (8 ranks)"):
+            self.assertIn(curve, new)
+        for curve in ("dense_gemm", "all_reduce over nvlink"):
+            self.assertIn(curve, kept)
+            self.assertNotIn(curve, new)
+        self.assertNotIn("\n  nccl:", text)
         paper = os.path.join(ROOT, "scenarios", "paper_4gpu.yaml")
         predicted = self.headway("predict", paper, "--profile", self.out)
         self.assertEqual(predicted.returncode, 0, predicted.stderr)
+
+    def test_a_measured_timeline_refits_the_curves_it_holds(self):
+        # calibrate -> run other tokens -> refit from that Timeline -> verify. The new profile names the device that ran, and
+        # what is the base's; a phase of one sample is given back as it was measured.
+        scenario = self.small_scenario()
+        base = os.path.join(self.folder.name, "base.yaml")
+        small = ["--tokens", "64", "--ranks", "2"]
+        measured = os.path.join(self.folder.name, "measured.csv")
+        run = os.path.join(os.path.dirname(HEADWAY), "headway-run")
+        refit = [HEADWAY, "calibrate", scenario]
+        for words in (
+            [HEADWAY, "calibrate", scenario, "--device", "cpu", "--passes", "1", "-o", base],
+            [run, scenario, *small, "--plan", "ep_naive", "--repeats", "3", "-o", measured],
+            [*refit, "--from", measured, *small, "--base", base, "-o", self.out],
+        ):
+            done = subprocess.run(words, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        text = open(self.out).read()
+        with open(measured) as file:
+            device = next(line for line in file if line.startswith("# profile: "))[11:].strip()
+        self.assertIn(f"device: {device}", text)
+        note = next(line for line in text.splitlines() if line.strip().startswith("note:"))
+        new, kept = note.split("From base (measured")
+        for curve in ("grouped_gemm", "router", "gather", "all_to_all over pcie (2 ranks)"):
+            self.assertIn(curve, new)
+        for curve in ("streaming", "fused_expert", "dense_gemm"):
+            self.assertIn(curve, kept)
+        words = ["verify", scenario, "--profile", self.out, "--measured", measured, *small]
+        done = self.headway(*words, "--tolerance", "1000000")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("the run was on", done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^count_exchange +forward .*[+-]0\.0 % +yes$")
+        # The same comparison fails where next to nothing is tolerated.
+        words += ["--min-time", "0", "--tolerance", "0.0000001"]
+        self.assertEqual(self.headway(*words).returncode, 1)
 
     def test_bad_input_is_named_and_leaves_no_file(self):
         bad = os.path.join(LOGS, "bad", "alltoall_cut_row.log")
@@ -53,16 +112,7 @@ class Calibrate(unittest.TestCase):
         # One pass, then two: the second run adds a pass to the samples of the first. Then nothing is left to measure, so
         # that the curves are those of the file, and the same again.
         samples = os.path.join(self.folder.name, "samples.csv")
-        small = os.path.join(self.folder.name, "small.yaml")
-        text = open(SCENARIO).read()
-        for big, little in (
-            ("hidden: 128", "hidden: 32"),
-            ("width: 256", "width: 32"),
-            ("length: 1024", "length: 32"),
-        ):
-            self.assertIn(big, text)
-            text = text.replace(big, little)
-        open(small, "w").write(text)
+        small = self.small_scenario()
         words = ["calibrate", small, "--device", "cpu", "--samples", samples, "-o", self.out]
         words.append("--passes")
         sizes = []
