@@ -9,8 +9,6 @@
 namespace headway::sim {
 namespace {
 
-constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
-
 int padded(std::ptrdiff_t count) {
     const auto width = 2 * kRowWidth;
     return (static_cast<int>(count) + width - 1) / width * width;
@@ -97,34 +95,23 @@ void CrossbarEngine::serve_until_now() {
     served_until_ = now_;
 }
 
-// Progressive filling: the port with the least level freezes its flows; what they use is taken from
-// the ports at their other ends.
 void CrossbarEngine::fill() {
-    const auto ports = static_cast<std::size_t>(num_ups_ + num_downs_);
-    for (std::size_t p = 0; p < ports; ++p) {
-        residual_[p] = capacity_[p];
-        unfrozen_[p] = flows_[p];
-        candidate_[p] = flows_[p] > 0.0 ? capacity_[p] / flows_[p] : kNoCandidate;
-        level_[p] = -1.0;
-    }
-    double level = 0.0;
-    while (true) {
-        const int port = argmin(candidate_.data(), num_ups_ + num_downs_);
-        const auto p = static_cast<std::size_t>(port);
-        if (candidate_[p] == kNoCandidate) break;
-        level = std::max(level, candidate_[p]);  // rounding must not break the order
-        level_[p] = level;
-        candidate_[p] = kNoCandidate;
-        unfrozen_[p] = kFrozen;
-        const auto ups = static_cast<std::size_t>(num_ups_);
-        if (port < num_ups_) {
-            freeze_row(&by_up_[p * static_cast<std::size_t>(num_downs_)], level, 0, num_downs_,
-                       &residual_[ups], &unfrozen_[ups], &candidate_[ups]);
-        } else {
-            freeze_row(&by_down_[(p - ups) * ups], level, 0, num_ups_, residual_.data(),
-                       unfrozen_.data(), candidate_.data());
-        }
-    }
+    const auto ups = static_cast<std::size_t>(num_ups_);
+    const std::size_t ports = ups + static_cast<std::size_t>(num_downs_);
+    std::ranges::copy(capacity_, residual_.begin());
+    std::ranges::copy(flows_, unfrozen_.begin());
+    std::ranges::fill(level_, -1.0);
+    const PortSide up{.size = num_ups_,
+                      .residual = residual_.data(),
+                      .unfrozen = unfrozen_.data(),
+                      .candidate = candidate_.data(),
+                      .level = level_.data()};
+    const PortSide down{.size = num_downs_,
+                        .residual = residual_.data() + ups,
+                        .unfrozen = unfrozen_.data() + ups,
+                        .candidate = candidate_.data() + ups,
+                        .level = level_.data() + ups};
+    const double level = fill_crossbar(up, down, by_up_.data(), by_down_.data());
     // A port that never froze is no bottleneck: all its flows froze at their other end.
     for (std::size_t p = 0; p < ports; ++p) {
         if (level_[p] < 0.0) level_[p] = level;
@@ -160,8 +147,9 @@ void CrossbarEngine::place_starts() {
         const Started& s = started_[k];
         const auto b = static_cast<std::size_t>(s.bundle);
         const double waited = rate(s.bundle) * static_cast<double>(now_ - s.at);
-        misplaced_[up_of(s.bundle)] += waited;
-        misplaced_[down_of(s.bundle)] += waited;
+        const double moved = std::min(waited, s.bytes);  // what it had would have been sent
+        misplaced_[up_of(s.bundle)] += moved;
+        misplaced_[down_of(s.bundle)] += moved;
         const double mark = std::max(served_[b] + s.bytes - waited, 0.0);
         add(s.bundle, {.mark = mark, .bytes = static_cast<float>(s.bytes), .flow = s.flow});
         next_mark_[b] = std::min(next_mark_[b], mark);
@@ -183,9 +171,10 @@ void CrossbarEngine::collect_bundle(std::int32_t bundle, double last) {
     const Bundle& in = bundles_[b];
     const double slowness = std::max(inverse_[up_of(bundle)], inverse_[down_of(bundle)]);
     for (std::int32_t e = in.first + in.size; e-- > in.first;) {
-        const double time = (entries_[static_cast<std::size_t>(e)].mark - served_[b]) * slowness;
+        const Entry& entry = entries_[static_cast<std::size_t>(e)];
+        const double time = (entry.mark - served_[b]) * slowness;
         if (time > last) break;
-        batch_.push_back({.entry = e, .bundle = bundle, .time = time});
+        batch_.push_back({.entry = e, .bundle = bundle, .time = time, .flow = entry.flow});
     }
 }
 
@@ -210,8 +199,12 @@ void CrossbarEngine::collect_batch() {
         num_due += static_cast<std::size_t>(due(grid, u, last, &due_[num_due]));
         for (std::size_t k = first_due; k < num_due; ++k) due_[k] += u * num_downs_;
     }
-    // Entries are far apart in memory: all are asked for before the first is waited for.
-    for (std::size_t k = 0; k < num_due; ++k) prefetch(due_[k]);
+    // Entries are far apart in memory: all are fetched before the first is looked at.
+    for (std::size_t k = 0; k < num_due; ++k) {
+        const volatile double read =
+            entries(bundles_[static_cast<std::size_t>(due_[k])]).back().mark;
+        (void)read;
+    }
     for (std::size_t k = 0; k < num_due; ++k) collect_bundle(due_[k], last);
     double weight = 0.0, weighted = 0.0;
     for (const Pending& p : batch_) {

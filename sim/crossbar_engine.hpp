@@ -28,6 +28,10 @@ class CrossbarEngine {
     Picoseconds next_completion();  // kNever without flows
     Picoseconds window() const;
     void skip_to(Picoseconds time) { now_ = time; }
+    // The flows that end at next_completion(), as it was last asked for.
+    void for_each_ending(const auto& action) const {
+        for (const Pending& p : batch_) action(p.flow);
+    }
     void advance(Picoseconds time, std::vector<Completion>& done);
 
     std::size_t num_active() const { return num_active_; }
@@ -59,6 +63,7 @@ class CrossbarEngine {
     struct Pending {
         std::int32_t entry = 0, bundle = 0;
         double time = 0.0;
+        std::uint32_t flow = 0;
     };
 
     std::size_t up_of(std::int32_t bundle) const {

@@ -229,6 +229,17 @@ void Network::release(std::uint32_t link, Picoseconds time) {
     }
 }
 
+// Messages are far apart in memory: they are fetched, all at once, before they are delivered. Reads
+// were measured to be faster than prefetch hints here.
+void Network::fetch_ending(const LinkSet& set) {
+    if (const auto* engine = std::get_if<CrossbarEngine>(&set.engine)) {
+        engine->for_each_ending([&](std::uint32_t flow) {
+            const volatile std::int16_t read = set.messages[flow].path->size;
+            (void)read;
+        });
+    }
+}
+
 Picoseconds Network::next_delivery() {
     Picoseconds next = kNever;
     for (const auto& set : sets_) {
@@ -237,6 +248,7 @@ Picoseconds Network::next_delivery() {
             const Picoseconds in =
                 std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
             set->next = in == kNever ? kNever : set->epoch + in;
+            fetch_ending(*set);
             set->changed = set->gathers = false;
         }
         next = std::min(next, set->next);

@@ -101,6 +101,7 @@ class Network {
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
     void join_met_sets(std::vector<std::uint32_t>& links);
     void start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag);
+    static void fetch_ending(const LinkSet& set);
     void occupy(std::uint32_t link, double bytes, Picoseconds now);
     void release(std::uint32_t link, Picoseconds time);
 

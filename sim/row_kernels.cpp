@@ -44,6 +44,68 @@ using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
     time = next < kNoCandidate ? until : Doubles{} + kNoCandidate;
 }
 
+constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
+
+[[gnu::always_inline]] inline bool all_zero(const std::int32_t* counts) {
+    std::int64_t any[kWidth / 2];
+    std::memcpy(any, counts, sizeof any);
+    return (any[0] | any[1] | any[2] | any[3]) == 0;
+}
+
+// Of a side whose flows were frozen from the other: its candidates anew; returns the least.
+[[gnu::always_inline]] inline double update_candidates(const PortSide& side) {
+    Doubles least = Doubles{} + kNoCandidate;
+    for (int m = 0; m < side.size; m += kWidth) {
+        Doubles left, flows;
+        std::memcpy(&left, side.residual + m, sizeof left);
+        std::memcpy(&flows, side.unfrozen + m, sizeof flows);
+        const Doubles share = flows > 0.0 ? left / flows : Doubles{} + kNoCandidate;
+        std::memcpy(side.candidate + m, &share, sizeof share);
+        least = share < least ? share : least;
+    }
+    double result = least[0];
+    for (int k = 1; k < kWidth; ++k) result = least[k] < result ? least[k] : result;
+    return result;
+}
+
+// Freezes the ports of `side` with candidates up to `bound`, at their candidates but not below
+// `level` (rounding must not break the order). Returns the highest of their levels; `least` becomes
+// the least candidate that remains.
+[[gnu::always_inline]] inline double freeze_up_to(double bound, double level, const PortSide& side,
+                                                  const PortSide& other, const std::int32_t* counts,
+                                                  double& least) {
+    double highest = level;
+    least = kNoCandidate;
+    for (int p = 0; p < side.size; ++p) {
+        const double candidate = side.candidate[p];
+        if (candidate > bound || candidate == kNoCandidate) {
+            least = candidate < least ? candidate : least;
+            continue;
+        }
+        const double own = candidate > level ? candidate : level;
+        highest = own > highest ? own : highest;
+        side.level[p] = own;
+        side.candidate[p] = kNoCandidate;
+        side.unfrozen[p] = kFrozen;
+        const std::int32_t* row =
+            counts + static_cast<std::size_t>(p) * static_cast<std::size_t>(other.size);
+        for (int m = 0; m < other.size; m += kWidth) {
+            if (all_zero(row + m)) continue;  // rows get sparse
+            Ints flows;
+            Doubles left, open;
+            std::memcpy(&flows, row + m, sizeof flows);
+            std::memcpy(&left, other.residual + m, sizeof left);
+            std::memcpy(&open, other.unfrozen + m, sizeof open);
+            const Doubles frozen = __builtin_convertvector(flows, Doubles);
+            open -= frozen;
+            left -= own * frozen;
+            std::memcpy(other.residual + m, &left, sizeof left);
+            std::memcpy(other.unfrozen + m, &open, sizeof open);
+        }
+    }
+    return highest;
+}
+
 }  // namespace
 
 HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first, int last,
@@ -53,9 +115,7 @@ HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first,
         Ints counts;
         Doubles left, flows;
         std::memcpy(&counts, row + m, sizeof counts);
-        std::int64_t any[kWidth / 2];
-        std::memcpy(any, row + m, sizeof any);
-        if ((any[0] | any[1] | any[2] | any[3]) == 0) continue;  // rows get sparse
+        if (all_zero(row + m)) continue;  // rows get sparse
         std::memcpy(&left, residual + m, sizeof left);
         std::memcpy(&flows, unfrozen + m, sizeof flows);
         const Doubles frozen = __builtin_convertvector(counts, Doubles);
@@ -92,6 +152,21 @@ HEADWAY_CLONES int argmin(const double* value, int size) {
     keep_first(v, i, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6),
                __builtin_shufflevector(i, i, 1, 0, 3, 2, 5, 4, 7, 6));
     return static_cast<int>(i[0]);
+}
+
+HEADWAY_CLONES double fill_crossbar(const PortSide& up, const PortSide& down,
+                                    const std::int32_t* by_up, const std::int32_t* by_down) {
+    double level = 0.0, least_up = update_candidates(up), least_down = update_candidates(down);
+    while (least_up < kNoCandidate || least_down < kNoCandidate) {
+        if (least_up <= least_down) {
+            level = freeze_up_to(least_down, level, up, down, by_up, least_up);
+            least_down = update_candidates(down);
+        } else {
+            level = freeze_up_to(least_up, level, down, up, by_down, least_down);
+            least_up = update_candidates(up);
+        }
+    }
+    return level;
 }
 
 HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {

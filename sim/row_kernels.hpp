@@ -17,6 +17,22 @@ void freeze_row(const std::int32_t* row, double level, int first, int last, doub
 // The first index of the least value; `size` is a multiple of 2 kRowWidth.
 int argmin(const double* value, int size);
 
+// Ports of one side of a crossbar, `size` a multiple of kRowWidth.
+struct PortSide {
+    int size = 0;
+    double* residual = nullptr;   // capacity that is not given away yet
+    double* unfrozen = nullptr;   // flows that still grow; far below nought for a frozen port
+    double* candidate = nullptr;  // residual / unfrozen, or kNoCandidate
+    double* level = nullptr;      // result, where the port is a bottleneck
+};
+
+// Max-min levels of a crossbar by progressive filling, from the capacities and flows of its ports;
+// by_up and by_down count the flows of each pair, [up, down] and [down, up]. The ups share no flow,
+// so all of them with a candidate of at most the least one of the downs are the next to freeze,
+// whatever their order, and the same the other way round. Returns the highest level.
+double fill_crossbar(const PortSide& up, const PortSide& down, const std::int32_t* by_up,
+                     const std::int32_t* by_down);
+
 // Bundles of messages, one for each (up, down) pair of ports, [rows, stride].
 struct Grid {
     int rows = 0, stride = 0;
