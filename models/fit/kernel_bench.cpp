@@ -131,7 +131,7 @@ RateCurve fit_rates(const std::vector<Sample>& samples) {
     // A curve that no shape was measured twice on still interpolates: its error is not zero.
     constexpr double kLeast = 0.03;
     const double scatter = scattered > 0 ? std::sqrt(squares / scattered) : 0.0;
-    curve.residual = std::round(1e3 * std::max(kLeast, scatter)) / 1e3;
+    curve.residual = std::round(1e3 * std::clamp(scatter, kLeast, kLargestResidual)) / 1e3;
     return curve;
 }
 

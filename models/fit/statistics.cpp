@@ -18,7 +18,7 @@ double robust_spread(const std::vector<double>& ratios) {
     if (ratios.size() < 2) return 0.0;
     std::vector<double> deviations;
     for (const double r : ratios) deviations.push_back(std::abs(r - 1.0));
-    return 1.4826 * median(deviations);
+    return std::min(kLargestResidual, 1.4826 * median(deviations));
 }
 
 double ninety_percent_sigma(std::vector<double> errors) {
@@ -26,7 +26,8 @@ double ninety_percent_sigma(std::vector<double> errors) {
     if (errors.empty()) return 0.0;
     std::sort(errors.begin(), errors.end());
     const double place = std::ceil(0.9 * static_cast<double>(errors.size() + 1));
-    return errors[std::min(errors.size(), static_cast<std::size_t>(place)) - 1] / kNinetyPercent;
+    const double error = errors[std::min(errors.size(), static_cast<std::size_t>(place)) - 1];
+    return std::min(kLargestResidual, error / kNinetyPercent);
 }
 
 MedianInterval bootstrap_median(const std::vector<double>& values, double level, int resamples,

@@ -9,6 +9,10 @@ namespace headway {
 
 double median(std::vector<double> values);  // of at least one value
 
+// The largest residual that a profile states (its reader refuses more): a curve that far off says
+// nothing, and no spread below is larger.
+constexpr double kLargestResidual = 10.0;
+
 // Standard deviation of ratios around 1 by the median absolute deviation (times 1.4826, its factor
 // for a normal distribution): outliers do not count by their size.
 double robust_spread(const std::vector<double>& ratios);

@@ -121,6 +121,8 @@ TEST(NinetyPercentSigma, IsTheConformalQuantile) {
     EXPECT_NEAR(ninety_percent_sigma(errors), 0.18 / 1.6449, 1e-12);
     EXPECT_NEAR(ninety_percent_sigma({0.01, 0.05, 0.02}), 0.05 / 1.6449, 1e-12);
     EXPECT_EQ(ninety_percent_sigma({}), 0.0);
+    EXPECT_EQ(ninety_percent_sigma({1e3}), kLargestResidual);
+    EXPECT_EQ(robust_spread({1e3, 1e3}), kLargestResidual);
 }
 
 // Whatever the samples, time never falls with bytes and is positive.
