@@ -79,7 +79,7 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
 const PhaseCurve* phase_curve(const Profile& profile, const std::optional<PhaseShape>& shape,
                               Pass pass) {
     if (!shape) return nullptr;
-    return profile.find(shape->layer, shape->phase, pass, shape->width, shape->top_k);
+    return find_curve(profile, *shape, pass);
 }
 
 // The measured curve of a whole phase: t = sum of seconds x term, at this phase's shape.
@@ -195,10 +195,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
         out.line("time", "{}", time_text(book.compute(*compute, pass, 1.0).time));
-        const PhaseCurve* curve = compute->shape
-                                      ? profile.find(compute->shape->layer, phase, pass,
-                                                     compute->shape->width, compute->shape->top_k)
-                                      : nullptr;
+        const PhaseCurve* curve = phase_curve(profile, compute->shape, pass);
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,

@@ -50,7 +50,7 @@ std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile
         const auto* counts = std::get_if<CountExchangeWork>(&phase.work);
         if (counts == nullptr || !counts->shape) continue;
         const PhaseShape& s = *counts->shape;
-        const PhaseCurve* curve = profile.find(s.layer, s.phase, Pass::backward, s.width, s.top_k);
+        const PhaseCurve* curve = find_curve(profile, s, Pass::backward);
         if (curve == nullptr) continue;
         const Seconds time = phase_seconds(*curve, s) * second;
         const Interval interval = interval_of(time, curve->residual * time.in(second));

@@ -235,6 +235,10 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
     return 0.0;
 }
 
+const PhaseCurve* find_curve(const Profile& profile, const PhaseShape& shape, Pass pass) {
+    return profile.find(shape.layer, shape.phase, pass, shape.width, shape.top_k);
+}
+
 double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape) {
     double seconds = 0.0;
     for (std::size_t i = 0; i < curve.terms.size(); ++i) {

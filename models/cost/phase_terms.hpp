@@ -12,6 +12,9 @@ namespace headway {
 
 double term_value(Term term, Pass pass, const PhaseShape& shape, int num_multiprocessors);
 
+// The profile's curve of a phase of this shape; null when it has none.
+const PhaseCurve* find_curve(const Profile& profile, const PhaseShape& shape, Pass pass);
+
 // Seconds of the phase by `curve`.
 double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape);
 

@@ -97,7 +97,7 @@ void PriceBook::note(int source, double asked, bool outside) {
 
 const PhaseCurve* PriceBook::phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const {
     if (!shape || profile_.phases.empty()) return nullptr;
-    return profile_.find(shape->layer, shape->phase, pass, shape->width, shape->top_k);
+    return find_curve(profile_, *shape, pass);
 }
 
 int PriceBook::source_of(const PhaseCurve* curve) const {

@@ -13,7 +13,6 @@ TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile
                        const Workload& workload)
     : scenario_(scenario),
       plan_(plan),
-      profile_(profile),
       workload_(workload),
       layout_(expert_layout(scenario, plan)),
       book_(profile, scenario.cluster) {}

@@ -45,7 +45,6 @@ class TaskPricer {
 
     const Scenario& scenario_;
     const Plan& plan_;
-    const Profile& profile_;
     const Workload& workload_;
     ExpertLayout layout_;
     PriceBook book_;

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <random>
 
+#include "models/vocab/profile.hpp"
+
 namespace headway {
 
 double median(std::vector<double> values) {

@@ -9,17 +9,14 @@ namespace headway {
 
 double median(std::vector<double> values);  // of at least one value
 
-// The largest residual that a profile states (its reader refuses more): a curve that far off says
-// nothing, and no spread below is larger.
-constexpr double kLargestResidual = 10.0;
-
 // Standard deviation of ratios around 1 by the median absolute deviation (times 1.4826, its factor
-// for a normal distribution): outliers do not count by their size.
+// for a normal distribution): outliers do not count by their size. At most kLargestResidual.
 double robust_spread(const std::vector<double>& ratios);
 
 // The standard deviation whose two-sided 90 % normal interval is as wide as the interval that split
 // conformal prediction gives from absolute errors of held-out samples: the ceil(0.9 (n + 1))-th
-// smallest of n (Lei et al., JASA 113, 2018), the largest when n < 9. 0 of no errors.
+// smallest of n (Lei et al., JASA 113, 2018), the largest when n < 9. 0 of no errors; at most
+// kLargestResidual.
 double ninety_percent_sigma(std::vector<double> errors);
 
 struct MedianInterval {

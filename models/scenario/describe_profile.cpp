@@ -5,7 +5,7 @@
 namespace headway {
 namespace {
 
-constexpr Range kResidual = {0, 10};
+constexpr Range kResidual = {0, kLargestResidual};
 
 UnitClass size_unit(Kernel kernel) {
     if (is_byte_rate(kernel)) return UnitClass::bytes;

@@ -56,6 +56,9 @@ struct LookUp {
         false;  // outside the measured grid: nearest rate held (compute), last slope kept (time)
 };
 
+// The largest residual that a profile states: a curve that is so far off says nothing.
+constexpr double kLargestResidual = 10.0;
+
 // Achieved rate on a grid, interpolated linearly in the logarithm of size and width: between two
 // measured rates the result lies between them.
 struct RateCurve {

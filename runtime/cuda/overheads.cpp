@@ -10,6 +10,7 @@
 #include "kernels/check.hpp"
 #include "kernels/dense/dense_gemm.hpp"
 #include "models/report/csv_text.hpp"
+#include "runtime/cuda/own_stream.hpp"
 #include "runtime/cuda/row_kernels.hpp"
 #include "runtime/phase_samples.hpp"
 
@@ -111,14 +112,6 @@ double copy_seconds(DeviceContext& context, const Events& events, std::int64_t s
     });
 }
 
-struct Stream {
-    Stream() { HEADWAY_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
-    ~Stream() { cudaStreamDestroy(stream); }
-    Stream(const Stream&) = delete;
-    Stream& operator=(const Stream&) = delete;
-    cudaStream_t stream = nullptr;
-};
-
 // GEMMs that an exchange of `bytes` a pair outlasts, beside it and alone.
 double overlap_ratio(DeviceContext& context, const Events& events, std::int64_t bytes) {
     const int n = context.communicator.size(), gemms = 8;
@@ -133,7 +126,7 @@ double overlap_ratio(DeviceContext& context, const Events& events, std::int64_t 
     void* receive = context.arena.take_bytes(static_cast<std::size_t>(n * bytes));
     fill_normal(a, kElements, 1.0F, 1, context.stream);
     fill_normal(b, kElements, 1.0F, 2, context.stream);
-    const Stream other;
+    const OwnStream other;
     const auto run = [&](bool beside) {
         return median_of(context, [&] {
             if (beside) context.communicator.all_to_all(send, receive, bytes, other.stream);

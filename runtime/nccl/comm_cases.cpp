@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/check.hpp"
+#include "runtime/cuda/own_stream.hpp"
 #include "runtime/phase_samples.hpp"
 
 namespace headway::runtime {
@@ -47,14 +48,6 @@ class Buffer {
 
   private:
     void* at_ = nullptr;
-};
-
-struct Stream {
-    Stream() { HEADWAY_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
-    ~Stream() { cudaStreamDestroy(stream); }
-    Stream(const Stream&) = delete;
-    Stream& operator=(const Stream&) = delete;
-    cudaStream_t stream = nullptr;
 };
 
 // Byte i of what s sends to d: differs between pairs, rounds and neighbouring bytes.
@@ -216,7 +209,7 @@ double estimate_of(NcclEstimator& estimator, CommCurve curve, const Exchange& e,
 }  // namespace
 
 std::int64_t check_communicator(NcclCommunicator& comm, const CommCheck& check) {
-    const Stream stream;
+    const OwnStream stream;
     comm.enter(kDispatch);
     const auto before = comm.traffic();
     std::int64_t sent = 0;
@@ -237,7 +230,7 @@ std::int64_t check_communicator(NcclCommunicator& comm, const CommCheck& check) 
 
 std::vector<CurvePoint> measure_curve(NcclCommunicator& comm, NcclEstimator* estimator,
                                       CommCurve curve, const CurveOptions& options) {
-    const Stream stream;
+    const OwnStream stream;
     const int n = comm.size(), me = comm.rank();
     cudaEvent_t begin = nullptr, end = nullptr;
     HEADWAY_CUDA_CHECK(cudaEventCreate(&begin));
