@@ -48,14 +48,10 @@ void read_devices(const Json& root, NcclTable& table, const std::string& where) 
     table.num_hosts = static_cast<int>(hosts.size());
 }
 
-std::optional<Collective> program_of(const Json& root) {
+std::optional<Collective> program_of(const Json& root, const std::string& where) {
     const auto args = root.find("args");
     if (args == root.end() || !args->is_array() || args->empty()) return std::nullopt;
-    const std::string program = args->front().get<std::string>();
-    for (const auto& [known, collective] : kNcclPrograms) {
-        if (program.find(known) != std::string::npos) return collective;
-    }
-    return std::nullopt;
+    return nccl_program(args->front().get<std::string>(), where);
 }
 
 void read_results(const Json& root, NcclTable& table, const std::string& file_name) {
@@ -90,7 +86,7 @@ NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
     }
     try {
         NcclTable table;
-        const std::optional<Collective> said = program_of(root);
+        const std::optional<Collective> said = program_of(root, file_name);
         if (!said && !asked)
             reject_log(file_name, "args do not name an nccl-tests program", "alltoall_perf, ...");
         if (said && asked && *said != *asked)

@@ -31,20 +31,18 @@ std::string_view without_tag(std::string_view line) {
     return end == std::string_view::npos ? line : line.substr(end + 9);
 }
 
-std::optional<Collective> program_in(std::string_view text) {
-    for (const auto& [program, collective] : kNcclPrograms) {
-        if (text.find(program) != std::string_view::npos) return collective;
-    }
-    return std::nullopt;
-}
-
 // "#  Rank  0 [Group  0] Pid  7774 on host device  0 [0000:8f:00] NVIDIA H200"
-void read_rank(const std::vector<std::string>& words, LogHead& head) {
+void read_rank(const std::vector<std::string>& words, LogHead& head, const std::string& where) {
     const auto on = std::find(words.begin(), words.end(), "on");
     int rank = -1;
     if (words.size() > 2) std::from_chars(words[2].data(), words[2].data() + words[2].size(), rank);
     if (rank < 0 || on == words.end() || on + 1 == words.end()) return;
-    head.ranks.insert(rank);
+    if (!head.ranks.insert(rank).second) {
+        throw InputError({.where = where,
+                          .found = fmt::format("rank {} is listed twice", rank),
+                          .accepted = "one run",
+                          .hint = "built without MPI=1, nccl-tests runs every process by itself"});
+    }
     head.hosts.insert(*(on + 1));
     const auto bus =
         std::find_if(on, words.end(), [](const std::string& w) { return w[0] == '['; });
@@ -53,13 +51,18 @@ void read_rank(const std::vector<std::string>& words, LogHead& head) {
         head.device += (head.device.empty() ? "" : " ") + *it;
 }
 
-void read_comment(std::string_view line, LogHead& head) {
+void read_comment(std::string_view line, LogHead& head, const std::string& where) {
     const std::vector<std::string> words = split_words(line);
-    if (words.size() > 1 && words[1] == "Rank") read_rank(words, head);
+    if (words.size() > 1 && words[1] == "Rank") read_rank(words, head, where);
     if (words.size() > 2 && words[1] == "size" && words[2] == "count")
         head.columns.assign(words.begin() + 1, words.end());
     if (line.find("Collective test starting") != std::string_view::npos)
-        head.program = program_in(line);
+        head.program = nccl_program(line, where);
+}
+
+bool begins_run(std::string_view line) {
+    return line.find("# nThread") != std::string_view::npos ||
+           line.find("Collective test starting") != std::string_view::npos;
 }
 
 bool is_row(std::string_view line) {
@@ -89,7 +92,7 @@ NcclTable read_text(std::string_view text, const std::string& file_name,
                     std::optional<Collective> asked) {
     LogHead head;
     NcclTable table;
-    std::optional<Collective> named = program_in(file_name);
+    std::optional<Collective> named = nccl_program(file_name, file_name);
     int line_number = 0;
     std::istringstream stream{std::string(text)};
     for (std::string whole; std::getline(stream, whole);) {
@@ -98,7 +101,12 @@ NcclTable read_text(std::string_view text, const std::string& file_name,
         const std::string where = fmt::format("{}:{}", file_name, line_number);
         if (line.find_first_not_of(" \t") != std::string_view::npos &&
             line[line.find_first_not_of(" \t")] == '#') {
-            read_comment(line, head);
+            if (!table.size.empty() && begins_run(line)) {
+                throw InputError({.where = where,
+                                  .found = "the beginning of a second run",
+                                  .accepted = "a file for every run"});
+            }
+            read_comment(line, head, where);
         } else if (is_row(line)) {
             if (head.columns.empty())
                 throw InputError({.where = where, .found = "a row before the table's header"});
@@ -106,7 +114,7 @@ NcclTable read_text(std::string_view text, const std::string& file_name,
             table.size.push_back(row.size);
             table.seconds.push_back(row.seconds);
         } else if (!named) {
-            named = program_in(line);
+            named = nccl_program(line, where);
         }
     }
     if (table.size.empty()) {

@@ -1,7 +1,7 @@
 // Import of nccl-tests results: the text that its programs print (all versions from 2.0 on: with
 // `error` or `#wrong`, with or without root, timestamps, per-iteration columns, and mpirun's
-// "[1,0]<stdout>:" prefixes) and the JSON of -J. Strict: a table with wrong results, missing ranks
-// or a row that does not fit its header is rejected with file:line.
+// "[1,0]<stdout>:" prefixes) and the JSON of -J. Strict: a table with wrong results, missing or
+// repeated ranks, a second run or a row that does not fit its header is rejected with file:line.
 // Sources: nccl-tests src/common.cu, src/util.cu (2.0 to 2.19) and doc/PERFORMANCE.md.
 #pragma once
 

@@ -37,6 +37,15 @@ void reject_log(const std::string& where, std::string found, std::string accepte
     throw InputError({.where = where, .found = std::move(found), .accepted = std::move(accepted)});
 }
 
+std::optional<Collective> nccl_program(std::string_view text, const std::string& where) {
+    if (text.find("alltoallv") != std::string_view::npos)
+        reject_log(where, "a log of alltoallv_perf", "alltoall_perf, whose parts are equal");
+    for (const auto& [program, collective] : kNcclPrograms) {
+        if (text.find(program) != std::string_view::npos) return collective;
+    }
+    return std::nullopt;
+}
+
 std::vector<std::string> split_words(std::string_view line) {
     std::istringstream stream{std::string(line)};
     std::vector<std::string> words;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,10 @@ struct NcclRow {
 
 // InputError: what was found at `where` of a log, and what is accepted there.
 [[noreturn]] void reject_log(const std::string& where, std::string found, std::string accepted);
+
+// The collective of the program that a line of a log, its command or its file's name names.
+// InputError for alltoallv_perf: its parts are uneven and a row does not say what a rank sent.
+std::optional<Collective> nccl_program(std::string_view text, const std::string& where);
 
 std::vector<std::string> split_words(std::string_view line);
 bool is_whole(std::string_view word);

@@ -2,9 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "models/vocab/error.hpp"
 
@@ -81,16 +85,81 @@ TEST(NcclLog, NamesTheDeviceOfRankZero) {
     EXPECT_EQ(read_nccl_log(kLogs / "reduce_scatter_2.18.json").device, "NVIDIA H100 80GB HBM3");
 }
 
-// Beside every file of logs/bad lies the beginning of its message.
-TEST(NcclLog, RejectsMalformedLogsWithTheirPlace) {
+struct RealLog {
+    const char* file;
+    Collective collective;
+    int ranks, hosts;
+    const char* device;
+    double algbw, busbw;  // that the log prints, over size / time: 1, and as PERFORMANCE.md says
+    std::size_t rows;
+};
+
+const RealLog kReal[] = {
+    {"all_reduce_perf_8xa100_nd96.log", Collective::all_reduce, 8, 1, "A100-SXM4-40GB", 1,
+     2 * 7.0 / 8, 13},
+    {"reduce_scatter_perf_8xa100_nd96.log", Collective::reduce_scatter, 8, 1, "A100-SXM4-40GB", 1,
+     7.0 / 8, 10},
+    // Before 2020 algbw of all_gather was that of S (n-1)/n.
+    {"2xgtx1080_all_gather.log", Collective::all_gather, 2, 1, "GeForce GTX 1080", 1.0 / 2, 1.0 / 2,
+     6},
+    {"2x8_h100_a3mega.log", Collective::all_reduce, 16, 2, "NVIDIA H100 80GB HBM3", 1,
+     2 * 15.0 / 16, 10},
+    {"2x2_h20_nccl_info.log", Collective::all_to_all, 4, 2, "NVIDIA H20-3e", 1, 3.0 / 4, 8},
+    {"all_reduce_perf_8xmi300x_rccl.log", Collective::all_reduce, 8, 1, "AMD Instinct MI300X VF", 1,
+     2 * 7.0 / 8, 8},
+    {"2x4_gh200_slingshot.log", Collective::all_reduce, 8, 2, "NVIDIA GH200 120GB", 1, 2 * 7.0 / 8,
+     8},
+    {"2x8_a100_oci.log", Collective::all_reduce, 16, 2, "NVIDIA A100-SXM4-40GB", 1, 2 * 15.0 / 16,
+     1},
+};
+
+// The log's own out-of-place bandwidths, to the two digits that it prints; its times are rounded to
+// four digits and more.
+void expect_bandwidths(const RealLog& log, const NcclTable& table) {
+    std::ifstream stream(kLogs / "real" / log.file);
+    std::size_t row = 0;
+    for (std::string line; std::getline(stream, line);) {
+        std::istringstream words(line);
+        std::vector<std::string> w;
+        for (std::string word; words >> word;) w.push_back(word);
+        if (w.size() < 8 || std::to_string(std::atoll(w[0].c_str())) != w[0]) continue;
+        ASSERT_LT(row, table.size.size());
+        const double rate = table.size[row] / table.seconds[row] / 1e9;
+        EXPECT_NEAR(std::stod(w[w.size() - 7]), log.algbw * rate, 0.0051 + 1e-3 * rate) << line;
+        EXPECT_NEAR(std::stod(w[w.size() - 6]), log.busbw * rate, 0.0051 + 1e-3 * rate) << line;
+        ++row;
+    }
+    EXPECT_EQ(row, log.rows);
+}
+
+// Logs of other people's machines, from public places that logs/real/README.md names: what they
+// say of ranks, hosts, devices and bandwidth is what is read.
+TEST(NcclLog, ReadsRealLogs) {
+    for (const RealLog& log : kReal) {
+        SCOPED_TRACE(log.file);
+        const NcclTable table = read_nccl_log(kLogs / "real" / log.file);
+        EXPECT_EQ(table.collective, log.collective);
+        EXPECT_EQ(table.num_ranks, log.ranks);
+        EXPECT_EQ(table.num_hosts, log.hosts);
+        EXPECT_EQ(table.device, log.device);
+        expect_bandwidths(log, table);
+        const TimeCurve curve = to_time_curve(table);
+        EXPECT_EQ(curve.path, log.hosts > 1 ? PathClass::nic : PathClass::nvlink);
+        EXPECT_GT(curve.link, Bandwidth{});
+        EXPECT_TRUE(std::is_sorted(curve.seconds.begin(), curve.seconds.end()));
+    }
+}
+
+// Beside every file of a folder of bad logs lies the beginning of its message.
+int expect_rejections(const std::filesystem::path& folder) {
     int count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(kLogs / "bad")) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
         if (entry.path().extension() == ".expected") continue;
         SCOPED_TRACE(entry.path().filename().string());
         std::ifstream stream(entry.path().string() + ".expected");
         std::string expected;
         std::getline(stream, expected);
-        ASSERT_FALSE(expected.empty());
+        EXPECT_FALSE(expected.empty());
         try {
             read_nccl_log(entry.path());
             ADD_FAILURE() << "accepted";
@@ -99,7 +168,16 @@ TEST(NcclLog, RejectsMalformedLogsWithTheirPlace) {
         }
         ++count;
     }
-    EXPECT_EQ(count, 13);
+    return count;
+}
+
+TEST(NcclLog, RejectsMalformedLogsWithTheirPlace) {
+    EXPECT_EQ(expect_rejections(kLogs / "bad"), 14);
+}
+
+// Crashed, cut out of their context, two in one file, or of processes that were not one run.
+TEST(NcclLog, RejectsRealLogsThatSayTooLittle) {
+    EXPECT_EQ(expect_rejections(kLogs / "real/bad"), 5);
 }
 
 TEST(NcclLog, TheCollectiveAskedForMustBeTheLogs) {
