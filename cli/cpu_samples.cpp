@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <random>
 #include <set>
 #include <variant>
 
+#include "models/fit/interleave.hpp"
 #include "models/fit/layer_samples.hpp"
 #include "runtime/layer_setup.hpp"
 #include "runtime/measure.hpp"
@@ -141,36 +141,30 @@ void drop_covered(CalibrationSamples& samples, int num_ranks) {
 }  // namespace
 
 CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options) {
-    std::vector<Point> points = grid_of(scenario, options.full);
+    const std::vector<Point> points = grid_of(scenario, options.full);
     std::vector<std::int64_t> sizes;
     for (std::int64_t bytes = 1 << 12; bytes <= kLargestStream; bytes *= 4) sizes.push_back(bytes);
-    // The order of all steps follows from the seed: finished ones are the first.
-    std::mt19937_64 random(1);
     CalibrationSamples samples;
     const Cluster cluster = scenario_to_run(scenario, options.num_ranks, 0).cluster;
     samples.link = link_bandwidth(cluster, path_class(cluster, 0, 1));
-    std::size_t done = 0;
-    const std::size_t total =
-        (points.size() + sizes.size()) * static_cast<std::size_t>(options.num_passes);
-    const auto step = [&](auto&& measure) {
+    // The order follows from the seed: steps that a file holds are the first.
+    const std::vector<std::size_t> order =
+        interleaved(points.size() + sizes.size(), options.num_passes, 1);
+    for (std::size_t done = 0; done < order.size(); ++done) {
+        const std::size_t i = order[done];
         CalibrationSamples of_step;
         if (options.file != nullptr && done < options.file->finished().size()) {
             of_step = options.file->finished()[done];
         } else {
-            measure(of_step);
+            if (i < points.size()) {
+                run_point(scenario, points[i], options.num_ranks, of_step);
+            } else {
+                run_size(scenario, sizes[i - points.size()], of_step);
+            }
             if (options.file != nullptr) options.file->append(of_step);
         }
         append(samples, of_step);
-        ++done;
-        if (options.progress) options.progress(done, total);
-    };
-    for (int pass = 0; pass < options.num_passes; ++pass) {
-        std::shuffle(points.begin(), points.end(), random);
-        for (const Point& point : points)
-            step([&](auto& out) { run_point(scenario, point, options.num_ranks, out); });
-        std::shuffle(sizes.begin(), sizes.end(), random);
-        for (const std::int64_t bytes : sizes)
-            step([&](auto& out) { run_size(scenario, bytes, out); });
+        if (options.progress) options.progress(done + 1, order.size());
     }
     drop_covered(samples, options.num_ranks);
     return samples;
