@@ -19,7 +19,7 @@ void warn_of_other_device(const Scenario& scenario) {
     if (!scenario.profile) return;
     const std::string& measured = scenario.profile->provenance.device;
     const std::string& described = scenario.cluster.device.name;
-    if (measured == described) return;
+    if (!contradicts(measured, described)) return;
     std::fputs(fmt::format("headway: warning: profile {} was measured on {}, the cluster has {}\n",
                            scenario.profile->name, measured, described)
                    .c_str(),

@@ -203,7 +203,7 @@ int run_verify(Args args) {
     bool passed = true;
     for (std::vector<Timeline>& runs : by_plan(measured_timelines(*values, scenario))) {
         Timeline& measured = runs.front();
-        if (measured.profile != profile.provenance.device) {
+        if (contradicts(profile.provenance.device, measured.profile)) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
         }

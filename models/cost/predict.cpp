@@ -172,7 +172,7 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
         const auto& only = options.only_plans;
         return only.empty() || std::find(only.begin(), only.end(), plan) != only.end();
     };
-    if (profile.provenance.device != scenario.cluster.device.name) {
+    if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
         prediction.notes.push_back(fmt::format(
             "profile {} was measured on {}, the cluster has {}: times are not of this machine",
             profile.name, profile.provenance.device, scenario.cluster.device.name));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 
 namespace headway {
@@ -86,6 +87,23 @@ const PhaseCurve* Profile::find(LayerKind layer, Phase phase, Pass pass, int wid
         }
     }
     return best;
+}
+
+namespace {
+
+bool names_gpu(std::string_view device) {
+    constexpr std::string_view kOfGpus[] = {"NVIDIA", "GeForce", "Tesla", "Instinct", "GPU"};
+    return std::any_of(std::begin(kOfGpus), std::end(kOfGpus), [&](std::string_view word) {
+        return device.find(word) != std::string_view::npos;
+    });
+}
+
+}  // namespace
+
+bool contradicts(std::string_view measured, std::string_view described) {
+    const auto is_kind = [](std::string_view device) { return device == "CPU" || device == "GPU"; };
+    if (is_kind(measured) || is_kind(described)) return names_gpu(measured) != names_gpu(described);
+    return measured != described;
 }
 
 }  // namespace headway

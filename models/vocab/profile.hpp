@@ -226,6 +226,10 @@ struct Provenance {
     std::string note;
 };
 
+// Whether curves measured on the device `measured` are of another device than `described`. A name
+// that is only a kind, CPU or GPU, contradicts a device of the other kind alone.
+bool contradicts(std::string_view measured, std::string_view described);
+
 struct Overheads {
     Seconds launch;          // one kernel launch that is not hidden
     Seconds host_sync;       // device-to-host round trip that EP's counts need

@@ -50,5 +50,19 @@ TEST(Profile, FindsTheCurveNearestInRankRatio) {
     EXPECT_EQ(profile.find(Collective::all_to_all, PathClass::nic, 8), nullptr);
 }
 
+// A name with a model contradicts every other name; CPU and GPU, which name none, only devices of
+// the other kind.
+TEST(Device, ANameWithoutAModelContradictsTheOtherKindAlone) {
+    EXPECT_FALSE(contradicts("NVIDIA H200", "NVIDIA H200"));
+    EXPECT_TRUE(contradicts("NVIDIA H200", "NVIDIA H100 80GB HBM3"));
+    EXPECT_TRUE(contradicts("AMD EPYC", "Intel(R) Xeon(R) CPU @ 2.20GHz"));
+    EXPECT_FALSE(contradicts("AMD EPYC", "CPU"));
+    EXPECT_FALSE(contradicts("CPU", "AMD EPYC"));
+    EXPECT_TRUE(contradicts("NVIDIA H200", "CPU"));
+    EXPECT_TRUE(contradicts("AMD EPYC", "GPU"));
+    EXPECT_FALSE(contradicts("NVIDIA H200", "GPU"));
+    EXPECT_TRUE(contradicts("unknown", "NVIDIA H200"));
+}
+
 }  // namespace
 }  // namespace headway
