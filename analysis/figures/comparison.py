@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from results import Timeline
 from style import PHASES, SOURCES, legend_below, significant, time_unit
@@ -135,8 +136,10 @@ def phases(results, title: str | None):
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: significant(value))
-    axes.xaxis.set_minor_formatter(lambda value, _: significant(value))
-    axes.tick_params(axis="x", which="minor", labelsize=7)
+    # More labels where there is room for them: 1, 2 and 5 of up to two decades.
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"time in all layers, all passes [{unit}]")
