@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "models/fit/phase_fit.hpp"
 #include "models/fit/statistics.hpp"
 
 namespace headway {
@@ -143,6 +144,16 @@ RateCurve copy_curve(std::vector<TimeSample> copies, double launch, const std::s
     return curve;
 }
 
+// In the place of the profile's own of the same phase, whatever their widths and k.
+void replace_phases(std::vector<PhaseCurve> curves, Profile& profile) {
+    std::erase_if(profile.phases, [&](const PhaseCurve& old) {
+        return std::any_of(curves.begin(), curves.end(), [&](const PhaseCurve& c) {
+            return c.layer == old.layer && c.phase == old.phase && c.pass == old.pass;
+        });
+    });
+    for (PhaseCurve& c : curves) profile.phases.push_back(std::move(c));
+}
+
 }  // namespace
 
 Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source) {
@@ -176,6 +187,7 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         base.phases = fit_phases(samples.phases, samples.num_multiprocessors, source);
     } else {
         fit_kernels(samples, base, source);
+        replace_phases(fit_row_movers(samples.phases, source), base);
     }
     fit_exchanges(samples, base, source);
     return base;

@@ -206,16 +206,19 @@ Eigen::VectorXd robust_fit(const Eigen::MatrixXd& a) {
 using Values = std::array<double, 5>;
 
 // Errors of every layer's samples against a fit of those layers alone that share none of its
-// values: what a layer is to a fit that has never seen a value of it. (k counts only where a curve
-// is of more than one.)
+// values: what a layer is to a fit that has never seen a value of it. (A value that all layers
+// share does not count.)
 std::vector<double> held_out_errors(const Eigen::MatrixXd& a, const std::vector<Values>& values) {
-    const bool one_k = std::all_of(values.begin(), values.end(),
-                                   [&](const Values& v) { return v[4] == values.front()[4]; });
+    std::array<bool, 5> varies{};
+    for (std::size_t i = 0; i < varies.size(); ++i) {
+        varies[i] = std::any_of(values.begin(), values.end(),
+                                [&](const Values& v) { return v[i] != values.front()[i]; });
+    }
     const auto disjoint = [&](const Values& x, const Values& y) {
-        for (std::size_t i = 0; i < x.size() - (one_k ? 1 : 0); ++i) {
-            if (x[i] == y[i]) return false;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            if (varies[i] && x[i] == y[i]) return false;
         }
-        return true;
+        return x != y;
     };
     const auto least = std::max<std::size_t>(4, static_cast<std::size_t>(a.cols()));
     std::map<Values, std::optional<Eigen::VectorXd>> fits;
@@ -324,6 +327,34 @@ std::vector<PhaseCurve> fit_phases(const std::vector<PhaseTime>& times, int num_
         } else {
             fit_family(family, LayerKind::ep, times, base, curves);
             fit_family(family, LayerKind::ep_rank, times, base, curves);
+        }
+    }
+    return curves;
+}
+
+bool is_row_mover(Phase phase) {
+    return phase == Phase::permute || phase == Phase::regroup || phase == Phase::ungroup ||
+           phase == Phase::unpermute;
+}
+
+std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
+                                       const std::string& source) {
+    using enum Term;
+    const PhaseCurve base{.source = source};
+    std::vector<PhaseCurve> curves;
+    for (const Phase phase : {Phase::permute, Phase::regroup, Phase::ungroup, Phase::unpermute}) {
+        const bool at_experts = phase == Phase::regroup || phase == Phase::ungroup;
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            const Family family{
+                .phase = phase,
+                .pass = pass,
+                .head_parallel = false,
+                .by_width = false,
+                .ranges = kAnyK,
+                .terms = at_experts ? std::vector<Term>{fixed, copy_width, row_width}
+                                    : std::vector<Term>{fixed, copy_width, token_width, choices}};
+            for (const LayerKind layer : {LayerKind::hp, LayerKind::ep, LayerKind::ep_rank})
+                fit_family(family, layer, times, base, curves);
         }
     }
     return curves;

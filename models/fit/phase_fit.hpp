@@ -22,4 +22,12 @@ struct PhaseTime {
 std::vector<PhaseCurve> fit_phases(const std::vector<PhaseTime>& times, int num_multiprocessors,
                                    const std::string& source);
 
+// Phases that copy, sort or sum up rows and compute little.
+bool is_row_mover(Phase phase);
+
+// Curves of the row movers alone, of any processor: each copies, sorts or sums in its own way, at
+// its own speed. Seconds by copies, tokens and choices, one curve a kind of layer.
+std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
+                                       const std::string& source);
+
 }  // namespace headway

@@ -13,8 +13,9 @@ namespace headway {
 namespace {
 
 constexpr std::string_view kColumns =
-    "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches,part_size,part_work";
-constexpr std::size_t kNumColumns = 13;
+    "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches,part_size,part_work,"
+    "layer,own_tokens,tokens,hidden,experts,top_k,expert_width,rows,sent,arrived";
+constexpr std::size_t kNumColumns = 23, kNumPhaseColumns = 10;
 constexpr std::string_view kTitle = "# headway calibration samples: ";
 
 template <class Names>
@@ -48,6 +49,28 @@ ExchangeSample exchange_of(const CsvRow& row) {
             .is_bare = row.text(0) == "bare_exchange"};
 }
 
+PhaseTime phase_of(const CsvRow& row) {
+    const auto pass = pass_from_name(row.text(2));
+    const auto phase = phase_from_name(row.text(1));
+    if (!pass) throw row.error(2, "forward or backward");
+    if (!phase) throw row.error(1, "a phase's name");
+    return {.shape = {.layer = static_cast<LayerKind>(
+                          index_of(kLayerKindNames, row, 13, "hp, ep or ep_rank")),
+                      .phase = *phase,
+                      .own_tokens = row.non_negative(14),
+                      .tokens = row.non_negative(15),
+                      .hidden = row.non_negative(16),
+                      .width = row.integer(6, 0),
+                      .experts = row.integer(17, 1),
+                      .top_k = row.integer(18, 1),
+                      .expert_width = row.non_negative(19),
+                      .rows = row.non_negative(20),
+                      .sent = row.non_negative(21),
+                      .arrived = row.non_negative(22)},
+            .pass = *pass,
+            .seconds = row.non_negative(8)};
+}
+
 // Adds the line to `step`; true when it ends the step.
 bool add_line(const CsvRow& row, CalibrationSamples& step) {
     const std::string_view what = row.text(0);
@@ -56,32 +79,45 @@ bool add_line(const CsvRow& row, CalibrationSamples& step) {
         step.kernels.push_back(kernel_of(row));
     } else if (what == "exchange" || what == "bare_exchange") {
         step.exchanges.push_back(exchange_of(row));
+    } else if (what == "phase") {
+        step.phases.push_back(phase_of(row));
     } else if (what == "launch") {
         step.launch.push_back(row.non_negative(8));
     } else if (what == "count_exchange") {
         step.count_exchange.push_back(row.non_negative(8));
     } else {
-        throw row.error(0, "kernel, exchange, bare_exchange, launch, count_exchange or done");
+        throw row.error(0,
+                        "kernel, exchange, bare_exchange, phase, launch, count_exchange or done");
     }
     return false;
 }
 
 std::string lines_of(const CalibrationSamples& step) {
+    const std::string no_phase(kNumPhaseColumns, ',');
     std::string text;
     for (const KernelSample& s : step.kernels) {
-        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{},{},{}\n", name(s.kernel),
+        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{},{},{}{}\n", name(s.kernel),
                             name(s.pass), s.size, s.width, s.work, s.seconds, s.streamed_bytes,
-                            s.launches, s.part_size, s.part_work);
+                            s.launches, s.part_size, s.part_work, no_phase);
     }
     for (const ExchangeSample& s : step.exchanges) {
-        text += fmt::format("{},{},,{},{},{},,,{},,,,\n", s.is_bare ? "bare_exchange" : "exchange",
-                            name(s.collective), name(s.path), s.num_ranks, s.sample.bytes,
-                            s.sample.seconds);
+        text += fmt::format("{},{},,{},{},{},,,{},,,,{}\n",
+                            s.is_bare ? "bare_exchange" : "exchange", name(s.collective),
+                            name(s.path), s.num_ranks, s.sample.bytes, s.sample.seconds, no_phase);
     }
-    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,,,\n", t);
+    for (const PhaseTime& t : step.phases) {
+        const PhaseShape& p = t.shape;
+        if (!is_row_mover(p.phase)) continue;
+        text +=
+            fmt::format("phase,{},{},,,,{},,{},,,,,{},{},{},{},{},{},{},{},{},{}\n", name(p.phase),
+                        name(t.pass), p.width, t.seconds,
+                        kLayerKindNames[static_cast<std::size_t>(p.layer)], p.own_tokens, p.tokens,
+                        p.hidden, p.experts, p.top_k, p.expert_width, p.rows, p.sent, p.arrived);
+    }
+    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,,,{}\n", t, no_phase);
     for (const double t : step.count_exchange)
-        text += fmt::format("count_exchange,,,,,,,,{},,,,\n", t);
-    return text + "done,,,,,,,,,,,,\n";
+        text += fmt::format("count_exchange,,,,,,,,{},,,,{}\n", t, no_phase);
+    return text + "done,,,,,,,,,,,," + no_phase + "\n";
 }
 
 }  // namespace

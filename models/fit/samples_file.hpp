@@ -20,7 +20,8 @@ class SamplesFile {
 
     const std::vector<CalibrationSamples>& finished() const { return finished_; }  // [step]
 
-    // Of a step: kernels, exchanges, launch and count_exchange; phases and the rest are not kept.
+    // Of a step: kernels, exchanges, launch, count_exchange and the phases that move rows; the rest
+    // is not kept.
     void append(const CalibrationSamples& step);
 
   private:

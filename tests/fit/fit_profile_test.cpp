@@ -98,5 +98,32 @@ TEST(FitProfile, KeepsWhatWasNotMeasured) {
     EXPECT_EQ(fitted.overheads.count_exchange, known().overheads.count_exchange);
 }
 
+// Curves of the row movers that were measured take the place of the base's of the same phase,
+// layer and pass; its others stay, and a profile without any is read as before.
+TEST(FitProfile, RowMoversReplaceThoseOfTheBase) {
+    Profile base = known();
+    base.phases = {{.layer = LayerKind::ep, .phase = Phase::unpermute, .source = "base"},
+                   {.layer = LayerKind::ep, .phase = Phase::expert, .source = "base"}};
+    CalibrationSamples samples;
+    for (const double tokens : {64.0, 128.0, 256.0, 512.0, 1024.0}) {
+        samples.phases.push_back({{.layer = LayerKind::ep,
+                                   .phase = Phase::unpermute,
+                                   .own_tokens = tokens,
+                                   .tokens = tokens,
+                                   .width = 128,
+                                   .top_k = 2,
+                                   .sent = 2 * tokens},
+                                  Pass::forward,
+                                  1e-9 * tokens * 128});
+    }
+    const Profile fitted = fit_profile(samples, base, "test");
+    ASSERT_EQ(fitted.phases.size(), 2U);
+    EXPECT_EQ(fitted.phases[0].phase, Phase::expert);
+    EXPECT_EQ(fitted.phases[0].source, "base");
+    EXPECT_EQ(fitted.phases[1].phase, Phase::unpermute);
+    EXPECT_EQ(fitted.phases[1].source, "test: 5 samples");
+    EXPECT_TRUE(fit_profile({}, known(), "test").phases.empty());
+}
+
 }  // namespace
 }  // namespace headway

@@ -162,5 +162,43 @@ TEST(PhaseFit, TooFewSamplesGiveNoCurve) {
         fit_phases(route_times(layers(Phase::route, false, 3, 1), 0.0, 1), kSms, "test").empty());
 }
 
+// Seconds of a row mover by its phase's own law: each pass another one.
+double mover_law(const PhaseShape& s, Pass pass) {
+    const double copies = s.sent * s.width, tokens = s.tokens * s.width;
+    return pass == Pass::forward ? 4e-6 + 2e-10 * copies + 1e-9 * s.tokens * s.top_k
+                                 : 2e-6 + 5e-11 * copies + 3e-10 * tokens;
+}
+
+// Row movers of a processor without multiprocessors: unpermute forward and backward take curves of
+// their own, kinds of layers too, and layers whose T and k no sample had are met.
+TEST(RowMovers, EachHasItsOwnCurve) {
+    std::vector<PhaseTime> times;
+    for (const double tokens : {256.0, 512.0, 1024.0, 2048.0}) {
+        for (const int k : {2, 4, 8}) {
+            for (const Pass pass : {Pass::forward, Pass::backward}) {
+                const PhaseShape s = ep_shape(Phase::unpermute, tokens, 128, 16, k, 256);
+                times.push_back({s, pass, mover_law(s, pass)});
+                PhaseShape deduplicated = s;
+                deduplicated.layer = LayerKind::ep_rank;
+                times.push_back({deduplicated, pass, 2.0 * mover_law(s, pass)});
+            }
+            times.push_back({ep_shape(Phase::expert, tokens, 128, 16, k, 256), Pass::forward, 1.0});
+        }
+    }
+    const std::vector<PhaseCurve> curves = fit_row_movers(times, "test");
+    EXPECT_EQ(curves.size(), 4U);  // experts move no rows
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+        PhaseShape s = ep_shape(Phase::unpermute, 700, 128, 16, 5, 256);
+        const PhaseCurve* naive = curve_of(curves, s, pass);
+        ASSERT_NE(naive, nullptr);
+        EXPECT_NEAR(phase_seconds(*naive, s) / mover_law(s, pass), 1.0, 0.01);
+        EXPECT_LE(naive->residual, 0.05);
+        s.layer = LayerKind::ep_rank;
+        const PhaseCurve* deduplicated = curve_of(curves, s, pass);
+        ASSERT_NE(deduplicated, nullptr);
+        EXPECT_NEAR(phase_seconds(*deduplicated, s) / mover_law(s, pass), 2.0, 0.02);
+    }
+}
+
 }  // namespace
 }  // namespace headway

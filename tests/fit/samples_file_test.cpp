@@ -37,6 +37,21 @@ CalibrationSamples step(double t) {
                   .part_work = 0.9}};
     s.exchanges = {{.path = PathClass::pcie, .num_ranks = 2, .sample = {4096.0, 2 * t}},
                    {.path = PathClass::pcie, .num_ranks = 4, .sample = {64.0, t}, .is_bare = true}};
+    s.phases = {{{.layer = LayerKind::ep_rank,
+                  .phase = Phase::ungroup,
+                  .own_tokens = 32,
+                  .tokens = 64,
+                  .hidden = 128,
+                  .width = 96,
+                  .experts = 16,
+                  .top_k = 3,
+                  .expert_width = 256,
+                  .rows = 1.0 / 3.0,
+                  .sent = 70.5,
+                  .arrived = 71.5},
+                 Pass::backward,
+                 3 * t},
+                {{.phase = Phase::expert}, Pass::forward, t}};
     s.launch = {t / 8};
     s.count_exchange = {t / 4, t / 5};
     return s;
@@ -66,13 +81,29 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
     EXPECT_FALSE(s.exchanges[0].is_bare);
     EXPECT_TRUE(s.exchanges[1].is_bare);
     EXPECT_EQ(s.exchanges[0].sample.seconds, 0.4);
+    ASSERT_EQ(s.phases.size(), 1u);  // of the row movers
+    const PhaseTime row_mover = s.phases[0], wanted = step(0.2).phases[0];
+    EXPECT_EQ(row_mover.pass, Pass::backward);
+    EXPECT_EQ(row_mover.seconds, wanted.seconds);
+    EXPECT_EQ(row_mover.shape.layer, LayerKind::ep_rank);
+    EXPECT_EQ(row_mover.shape.phase, Phase::ungroup);
+    EXPECT_EQ(row_mover.shape.own_tokens, 32.0);
+    EXPECT_EQ(row_mover.shape.tokens, 64.0);
+    EXPECT_EQ(row_mover.shape.hidden, 128.0);
+    EXPECT_EQ(row_mover.shape.width, 96);
+    EXPECT_EQ(row_mover.shape.experts, 16);
+    EXPECT_EQ(row_mover.shape.top_k, 3);
+    EXPECT_EQ(row_mover.shape.expert_width, 256.0);
+    EXPECT_EQ(row_mover.shape.rows, 1.0 / 3.0);
+    EXPECT_EQ(row_mover.shape.sent, 70.5);
+    EXPECT_EQ(row_mover.shape.arrived, 71.5);
     EXPECT_EQ(s.launch, std::vector<double>{0.2 / 8});
     EXPECT_EQ(s.count_exchange, (std::vector<double>{0.2 / 4, 0.2 / 5}));
 }
 
 TEST_F(SamplesFileTest, DropsAStepThatWasCutAndGoesOn) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("launch,,,,,,,,0.5,,,,\nlaunch,,,");
+    write_to_end("launch,,,,,,,,0.5" + std::string(14, ',') + "\nlaunch,,,");
     {
         SamplesFile file(path, "a machine");
         ASSERT_EQ(file.finished().size(), 1u);
@@ -91,13 +122,13 @@ TEST_F(SamplesFileTest, RefusesSamplesOfAnotherCalibrationAndKeepsThem) {
 
 TEST_F(SamplesFileTest, NamesTheLineOfWhatItCannotRead) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1,0,0\n");
+    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1,0,0,,,,,,,,,,\n");
     try {
         SamplesFile file(path, "a machine");
         FAIL() << "read a kernel that does not exist";
     } catch (const InputError& error) {
         const std::string text = error.what();
-        EXPECT_NE(text.find(":10"), std::string::npos) << text;
+        EXPECT_NE(text.find(":11"), std::string::npos) << text;
         EXPECT_NE(text.find("warp_drive"), std::string::npos) << text;
     }
 }
