@@ -33,7 +33,7 @@ CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vect
     int up = 0, down = num_ups_;
     for (std::size_t l = 0; l < capacity.size(); ++l) {
         assert(capacity[l] > 0.0);
-        port_of_.push_back(static_cast<std::size_t>(is_up[l] ? up++ : down++));
+        port_of_.push_back(static_cast<std::uint32_t>(is_up[l] ? up++ : down++));
         capacity_[port_of_.back()] = capacity[l] / kPerSecond;
     }
     by_up_.assign(bundles, 0);
@@ -42,37 +42,36 @@ CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vect
     next_mark_.assign(bundles, kNoCandidate);
     bundles_.assign(bundles, {});
     row_least_.assign(static_cast<std::size_t>(num_ups_), kNoCandidate);
-    due_.resize(bundles);
+    due_.resize(static_cast<std::size_t>(num_downs_));
 }
 
-void CrossbarEngine::count(std::int32_t bundle, int change) {
-    const std::size_t up = up_of(bundle), down = down_of(bundle);
-    by_up_[static_cast<std::size_t>(bundle)] += change;
-    by_down_[(down - static_cast<std::size_t>(num_ups_)) * static_cast<std::size_t>(num_ups_) +
-             up] += change;
-    flows_[up] += change;
-    flows_[down] += change;
+void CrossbarEngine::count(Pair ports, int change) {
+    by_up_[bundle_of(ports)] += change;
+    by_down_[(ports.down - static_cast<std::size_t>(num_ups_)) *
+                 static_cast<std::size_t>(num_ups_) +
+             ports.up] += change;
+    flows_[ports.up] += change;
+    flows_[ports.down] += change;
 }
 
 std::uint32_t CrossbarEngine::start(std::span<const std::uint32_t> links, double bytes) {
     assert(links.size() == 2);
-    const std::size_t up = port_of_[links[0]], down = port_of_[links[1]];
+    const Pair ports{.up = port_of_[links[0]], .down = port_of_[links[1]]};
     const auto flow = static_cast<std::uint32_t>(bundle_of_.size());
-    const auto bundle =
-        static_cast<std::int32_t>(up) * num_downs_ + static_cast<std::int32_t>(down) - num_ups_;
-    bundle_of_.push_back(bundle);
-    started_.push_back({.flow = flow, .bundle = bundle, .bytes = bytes, .at = now_});
-    count(bundle, +1);
-    for (const std::size_t p : {up, down}) {
-        outstanding_[p] += static_cast<float>(bytes);
-        longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
-    }
+    bundle_of_.push_back(static_cast<std::int32_t>(bundle_of(ports)));
+    started_.push_back({.bytes = bytes, .at = now_, .ports = ports, .flow = flow});
+    count(ports, +1);
+    for (const std::size_t p : {ports.up, ports.down}) outstanding_[p] += static_cast<float>(bytes);
     ++num_active_;
     solved_ = collected_ = false;
     return flow;
 }
 
-Picoseconds CrossbarEngine::window() const {
+Picoseconds CrossbarEngine::window() {
+    for (const Started& s : started_) {
+        for (const std::size_t p : {s.ports.up, s.ports.down})
+            longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
+    }
     return static_cast<Picoseconds>(std::llround(epsilon_ * longest_));
 }
 
@@ -81,7 +80,7 @@ void CrossbarEngine::update_window() {
     for (std::size_t p = 0; p < capacity_.size(); ++p) {
         longest_ = std::max(longest_, outstanding_[p] / capacity_[p]);
     }
-    window_ = epsilon_ * longest_;
+    window_ = std::max(epsilon_ * longest_, least_window_);
 }
 
 void CrossbarEngine::serve_until_now() {
@@ -121,12 +120,11 @@ void CrossbarEngine::fill() {
 
 // Before the flows of its bundle that end earlier; a full bundle moves to where there is room for
 // all that it has.
-void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
-    const auto b = static_cast<std::size_t>(bundle);
-    Bundle& in = bundles_[b];
+void CrossbarEngine::add(std::size_t bundle, const Entry& entry) {
+    Bundle& in = bundles_[bundle];
     if (in.size == in.room) {
         const auto first = static_cast<std::int32_t>(entries_.size());
-        in.room = std::max(by_up_[b], 2 * in.room);
+        in.room = std::max(by_up_[bundle], 2 * in.room);
         entries_.resize(entries_.size() + static_cast<std::size_t>(in.room));
         std::ranges::copy(entries(in), entries_.begin() + first);
         in.first = first;
@@ -143,15 +141,15 @@ void CrossbarEngine::add(std::int32_t bundle, const Entry& entry) {
 void CrossbarEngine::place_starts() {
     constexpr std::size_t kAhead = 8;
     for (std::size_t k = 0; k < started_.size(); ++k) {
-        if (k + kAhead < started_.size()) prefetch(started_[k + kAhead].bundle);
+        if (k + kAhead < started_.size()) prefetch(bundle_of(started_[k + kAhead].ports));
         const Started& s = started_[k];
-        const auto b = static_cast<std::size_t>(s.bundle);
-        const double waited = rate(s.bundle) * static_cast<double>(now_ - s.at);
+        const std::size_t b = bundle_of(s.ports);
+        const double waited = rate(s.ports) * static_cast<double>(now_ - s.at);
         const double moved = std::min(waited, s.bytes);  // what it had would have been sent
-        misplaced_[up_of(s.bundle)] += moved;
-        misplaced_[down_of(s.bundle)] += moved;
+        misplaced_[s.ports.up] += moved;
+        misplaced_[s.ports.down] += moved;
         const double mark = std::max(served_[b] + s.bytes - waited, 0.0);
-        add(s.bundle, {.mark = mark, .bytes = static_cast<float>(s.bytes), .flow = s.flow});
+        add(b, {.mark = mark, .bytes = static_cast<float>(s.bytes), .flow = s.flow});
         next_mark_[b] = std::min(next_mark_[b], mark);
     }
     started_.clear();
@@ -166,15 +164,15 @@ void CrossbarEngine::solve() {
     solved_ = true;
 }
 
-void CrossbarEngine::collect_bundle(std::int32_t bundle, double last) {
-    const auto b = static_cast<std::size_t>(bundle);
+void CrossbarEngine::collect_bundle(Pair ports, double last) {
+    const std::size_t b = bundle_of(ports);
     const Bundle& in = bundles_[b];
-    const double slowness = std::max(inverse_[up_of(bundle)], inverse_[down_of(bundle)]);
+    const double slowness = std::max(inverse_[ports.up], inverse_[ports.down]);
     for (std::int32_t e = in.first + in.size; e-- > in.first;) {
         const Entry& entry = entries_[static_cast<std::size_t>(e)];
         const double time = (entry.mark - served_[b]) * slowness;
         if (time > last) break;
-        batch_.push_back({.entry = e, .bundle = bundle, .time = time, .flow = entry.flow});
+        batch_.push_back({.time = time, .ports = ports, .entry = e, .flow = entry.flow});
     }
 }
 
@@ -192,23 +190,25 @@ void CrossbarEngine::collect_batch() {
                     .down = inverse_.data() + ups};
     const double first = earliest(grid, row_least_.data());
     const double last = first + std::max(kTie, window_);
-    std::size_t num_due = 0;
+    due_pairs_.clear();
     for (int u = 0; u < num_ups_; ++u) {
         if (row_least_[static_cast<std::size_t>(u)] > last) continue;
-        const auto first_due = num_due;
-        num_due += static_cast<std::size_t>(due(grid, u, last, &due_[num_due]));
-        for (std::size_t k = first_due; k < num_due; ++k) due_[k] += u * num_downs_;
+        const int found = due(grid, u, last, due_.data());
+        for (int k = 0; k < found; ++k) {
+            due_pairs_.push_back(
+                {.up = static_cast<std::uint32_t>(u),
+                 .down = static_cast<std::uint32_t>(num_ups_ + due_[static_cast<std::size_t>(k)])});
+        }
     }
     // Entries are far apart in memory: all are fetched before the first is looked at.
-    for (std::size_t k = 0; k < num_due; ++k) {
-        const volatile double read =
-            entries(bundles_[static_cast<std::size_t>(due_[k])]).back().mark;
+    for (const Pair ports : due_pairs_) {
+        const volatile double read = entries(bundles_[bundle_of(ports)]).back().mark;
         (void)read;
     }
-    for (std::size_t k = 0; k < num_due; ++k) collect_bundle(due_[k], last);
+    for (const Pair ports : due_pairs_) collect_bundle(ports, last);
     double weight = 0.0, weighted = 0.0;
     for (const Pending& p : batch_) {
-        const double level = rate(p.bundle);
+        const double level = rate(p.ports);
         weight += level;
         weighted += level * (p.time - first);
     }
@@ -222,14 +222,13 @@ void CrossbarEngine::finish_batch(std::vector<Completion>& done) {
     serve_until_now();
     for (const Pending& p : batch_) {
         const Entry& entry = entries_[static_cast<std::size_t>(p.entry)];
-        const auto b = static_cast<std::size_t>(p.bundle);
-        const double moved = rate(p.bundle) * std::abs(p.time - batch_time_);
-        for (const std::size_t port : {up_of(p.bundle), down_of(p.bundle)}) {
+        const std::size_t b = bundle_of(p.ports);
+        const double moved = rate(p.ports) * std::abs(p.time - batch_time_);
+        for (const std::size_t port : {p.ports.up, p.ports.down}) {
             misplaced_[port] += moved;
             outstanding_[port] -= entry.bytes;
         }
-        bundle_of_[entry.flow] = kNone;
-        count(p.bundle, -1);
+        count(p.ports, -1);
         --bundles_[b].size;
         if (p.entry > bundles_[b].first) {
             next_mark_[b] = (&entry)[-1].mark;
@@ -263,12 +262,12 @@ void CrossbarEngine::advance(Picoseconds time, std::vector<Completion>& done) {
 
 double CrossbarEngine::remaining(std::uint32_t flow) {
     serve_until_now();
-    if (bundle_of_[flow] == kNone) return -1.0;
     const auto b = static_cast<std::size_t>(bundle_of_[flow]);
     const std::span<Entry> placed = entries(bundles_[b]);
     const auto entry = std::ranges::find(placed, flow, &Entry::flow);
     if (entry != placed.end()) return std::max(entry->mark - served_[b], 0.0);
-    return std::ranges::find(started_, flow, &Started::flow)->bytes;
+    const auto started = std::ranges::find(started_, flow, &Started::flow);
+    return started != started_.end() ? started->bytes : -1.0;
 }
 
 }  // namespace headway::sim

@@ -8,6 +8,8 @@
 // good for the wait; the bytes that this moves are counted by link.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -26,7 +28,8 @@ class CrossbarEngine {
     // A flow of `bytes` over links = {up, down}, from now() on. Ids count up from 0.
     std::uint32_t start(std::span<const std::uint32_t> links, double bytes);
     Picoseconds next_completion();  // kNever without flows
-    Picoseconds window() const;
+    Picoseconds window();           // for which starts may be gathered
+    void widen(Picoseconds window) { least_window_ = static_cast<double>(window); }
     void skip_to(Picoseconds time) { now_ = time; }
     // The flows that end at next_completion(), as it was last asked for.
     void for_each_ending(const auto& action) const {
@@ -43,8 +46,6 @@ class CrossbarEngine {
     double remaining(std::uint32_t flow);  // bytes, now; negative when done
 
   private:
-    static constexpr std::int32_t kNone = -1;
-
     // A flow in its bundle. The entries of a bundle lie together, the next one to end last.
     struct Entry {
         double mark = 0.0;   // value of the bundle's clock at which it ends
@@ -54,34 +55,35 @@ class CrossbarEngine {
     struct Bundle {
         std::int32_t first = 0, size = 0, room = 0;  // in entries_
     };
+    // A bundle as its ports: to divide its number by the stride would cost more than to keep both.
+    struct Pair {
+        std::uint32_t up = 0, down = 0;
+    };
     struct Started {
-        std::uint32_t flow = 0;
-        std::int32_t bundle = 0;
         double bytes = 0.0;
         Picoseconds at = 0;
+        Pair ports;
+        std::uint32_t flow = 0;
     };
     struct Pending {
-        std::int32_t entry = 0, bundle = 0;
         double time = 0.0;
+        Pair ports;
+        std::int32_t entry = 0;
         std::uint32_t flow = 0;
     };
 
-    std::size_t up_of(std::int32_t bundle) const {
-        return static_cast<std::size_t>(bundle / num_downs_);
+    std::size_t bundle_of(Pair ports) const {
+        return std::size_t{ports.up} * static_cast<std::size_t>(num_downs_) + ports.down -
+               static_cast<std::size_t>(num_ups_);
     }
-    std::size_t down_of(std::int32_t bundle) const {  // as a port
-        return static_cast<std::size_t>(num_ups_ + bundle % num_downs_);
-    }
-    double rate(std::int32_t bundle) const {
-        return std::min(level_[up_of(bundle)], level_[down_of(bundle)]);
-    }
-    void count(std::int32_t bundle, int change);
+    double rate(Pair ports) const { return std::min(level_[ports.up], level_[ports.down]); }
+    void count(Pair ports, int change);
     std::span<Entry> entries(const Bundle& bundle) {
         return {entries_.data() + bundle.first, static_cast<std::size_t>(bundle.size)};
     }
-    void add(std::int32_t bundle, const Entry& entry);
-    void prefetch(std::int32_t bundle) const {
-        const Bundle& in = bundles_[static_cast<std::size_t>(bundle)];
+    void add(std::size_t bundle, const Entry& entry);
+    void prefetch(std::size_t bundle) const {
+        const Bundle& in = bundles_[bundle];
         __builtin_prefetch(entries_.data() + in.first + in.size);
     }
     void serve_until_now();
@@ -90,11 +92,11 @@ class CrossbarEngine {
     void place_starts();
     void solve();
     void collect_batch();
-    void collect_bundle(std::int32_t bundle, double last);
+    void collect_bundle(Pair ports, double last);
     void finish_batch(std::vector<Completion>& done);
 
-    int num_ups_ = 0, num_downs_ = 0;   // padded; ports are ups, then downs
-    std::vector<std::size_t> port_of_;  // [link]
+    int num_ups_ = 0, num_downs_ = 0;     // padded; ports are ups, then downs
+    std::vector<std::uint32_t> port_of_;  // [link]
     double epsilon_ = 0.0;
     Picoseconds now_ = 0, served_until_ = 0;
     std::vector<double> capacity_;                                 // [port] bytes per picosecond
@@ -106,12 +108,13 @@ class CrossbarEngine {
     std::vector<Bundle> bundles_;                // up * stride + down
     std::vector<Entry> entries_;
     std::vector<double> row_least_;        // [up] picoseconds until its first completion
-    std::vector<std::int32_t> bundle_of_;  // [flow], or kNone when done
+    std::vector<std::int32_t> bundle_of_;  // [flow]
     std::vector<Started> started_;         // since rates were last solved
-    std::vector<std::int32_t> due_;        // scratch of collect_batch()
+    std::vector<std::int32_t> due_;        // scratch of collect_batch(): columns
+    std::vector<Pair> due_pairs_;
     std::vector<Pending> batch_;
     bool solved_ = true, collected_ = false;
-    double batch_time_ = 0.0, longest_ = 0.0, window_ = 0.0;
+    double batch_time_ = 0.0, longest_ = 0.0, window_ = 0.0, least_window_ = 0.0;
     std::size_t num_active_ = 0;
     std::int64_t num_instants_ = 0;
 };

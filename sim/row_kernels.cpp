@@ -1,6 +1,7 @@
 #include "sim/row_kernels.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 // NOTE: the kernels below round the same with and without AVX (no fused multiply-add), so results
@@ -19,6 +20,24 @@ constexpr int kWidth = kRowWidth;
 using Doubles = double __attribute__((vector_size(8 * kWidth)));
 using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
+using Chars = std::int8_t __attribute__((vector_size(kWidth)));
+
+// One byte a lane, 0xff where the condition holds, the first lane lowest: nought if it holds
+// nowhere.
+[[gnu::always_inline]] inline std::uint64_t lanes(const Longs& condition) {
+    static_assert(std::endian::native == std::endian::little);
+    const Chars bytes = __builtin_convertvector(condition, Chars);
+    std::uint64_t result;
+    std::memcpy(&result, &bytes, sizeof result);
+    return result;
+}
+
+// Takes the first lane off the set.
+[[gnu::always_inline]] inline int next_lane(std::uint64_t& set) {
+    const int lane = std::countr_zero(set) / 8;
+    set &= ~(std::uint64_t{0xff} << (8 * lane));
+    return lane;
+}
 
 // In each lane the least value of the two and its index; of equals the lower index.
 [[gnu::always_inline]] inline void keep_first(Doubles& value, Longs& index, const Doubles& other,
@@ -46,10 +65,19 @@ using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
 
 constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
 
-[[gnu::always_inline]] inline bool all_zero(const std::int32_t* counts) {
-    std::int64_t any[kWidth / 2];
-    std::memcpy(any, counts, sizeof any);
-    return (any[0] | any[1] | any[2] | any[3]) == 0;
+[[gnu::always_inline]] inline bool all_zero(const Ints& counts) {
+    const Chars any = __builtin_convertvector(counts != 0, Chars);
+    std::uint64_t bits;
+    std::memcpy(&bits, &any, sizeof bits);
+    return bits == 0;
+}
+
+[[gnu::always_inline]] inline double least_lane(Doubles v) {
+    Doubles other = __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+    v = other < v ? other : v;
+    other = __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+    v = other < v ? other : v;
+    return v[1] < v[0] ? v[1] : v[0];
 }
 
 // Of a side whose flows were frozen from the other: its candidates anew; returns the least.
@@ -63,9 +91,25 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
         std::memcpy(side.candidate + m, &share, sizeof share);
         least = share < least ? share : least;
     }
-    double result = least[0];
-    for (int k = 1; k < kWidth; ++k) result = least[k] < result ? least[k] : result;
-    return result;
+    return least_lane(least);
+}
+
+// The flows in `row` of a port that is full at `level` get no more at the other side either.
+[[gnu::always_inline]] inline void take_off(const std::int32_t* row, double level,
+                                            const PortSide& other) {
+    for (int m = 0; m < other.size; m += kWidth) {
+        Ints flows;
+        Doubles left, open;
+        std::memcpy(&flows, row + m, sizeof flows);
+        if (all_zero(flows)) continue;  // rows get sparse
+        std::memcpy(&left, other.residual + m, sizeof left);
+        std::memcpy(&open, other.unfrozen + m, sizeof open);
+        const Doubles frozen = __builtin_convertvector(flows, Doubles);
+        open -= frozen;
+        left -= level * frozen;
+        std::memcpy(other.residual + m, &left, sizeof left);
+        std::memcpy(other.unfrozen + m, &open, sizeof open);
+    }
 }
 
 // Freezes the ports of `side` with candidates up to `bound`, at their candidates but not below
@@ -75,34 +119,31 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
                                                   const PortSide& other, const std::int32_t* counts,
                                                   double& least) {
     double highest = level;
-    least = kNoCandidate;
-    for (int p = 0; p < side.size; ++p) {
-        const double candidate = side.candidate[p];
-        if (candidate > bound || candidate == kNoCandidate) {
-            least = candidate < least ? candidate : least;
-            continue;
-        }
-        const double own = candidate > level ? candidate : level;
-        highest = own > highest ? own : highest;
-        side.level[p] = own;
-        side.candidate[p] = kNoCandidate;
-        side.unfrozen[p] = kFrozen;
-        const std::int32_t* row =
-            counts + static_cast<std::size_t>(p) * static_cast<std::size_t>(other.size);
-        for (int m = 0; m < other.size; m += kWidth) {
-            if (all_zero(row + m)) continue;  // rows get sparse
-            Ints flows;
-            Doubles left, open;
-            std::memcpy(&flows, row + m, sizeof flows);
-            std::memcpy(&left, other.residual + m, sizeof left);
-            std::memcpy(&open, other.unfrozen + m, sizeof open);
-            const Doubles frozen = __builtin_convertvector(flows, Doubles);
-            open -= frozen;
-            left -= own * frozen;
-            std::memcpy(other.residual + m, &left, sizeof left);
-            std::memcpy(other.unfrozen + m, &open, sizeof open);
+    Doubles remaining = Doubles{} + kNoCandidate;
+    for (int block = 0; block < side.size; block += kWidth) {
+        Doubles candidates, levels, open;
+        std::memcpy(&candidates, side.candidate + block, sizeof candidates);
+        const Longs freezes = (candidates <= bound) & (candidates < kNoCandidate);
+        const Doubles stays = freezes ? Doubles{} + kNoCandidate : candidates;
+        remaining = stays < remaining ? stays : remaining;
+        std::uint64_t set = lanes(freezes);
+        if (set == 0) continue;
+        std::memcpy(&levels, side.level + block, sizeof levels);
+        std::memcpy(&open, side.unfrozen + block, sizeof open);
+        const Doubles own = candidates > level ? candidates : Doubles{} + level;
+        levels = freezes ? own : levels;
+        open = freezes ? Doubles{} + kFrozen : open;
+        std::memcpy(side.candidate + block, &stays, sizeof stays);
+        std::memcpy(side.level + block, &levels, sizeof levels);
+        std::memcpy(side.unfrozen + block, &open, sizeof open);
+        while (set != 0) {
+            const int p = block + next_lane(set);
+            highest = side.level[p] > highest ? side.level[p] : highest;
+            take_off(counts + static_cast<std::size_t>(p) * static_cast<std::size_t>(other.size),
+                     side.level[p], other);
         }
     }
+    least = least_lane(remaining);
     return highest;
 }
 
@@ -115,7 +156,7 @@ HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first,
         Ints counts;
         Doubles left, flows;
         std::memcpy(&counts, row + m, sizeof counts);
-        if (all_zero(row + m)) continue;  // rows get sparse
+        if (all_zero(counts)) continue;  // rows get sparse
         std::memcpy(&left, residual + m, sizeof left);
         std::memcpy(&flows, unfrozen + m, sizeof flows);
         const Doubles frozen = __builtin_convertvector(counts, Doubles);
@@ -178,10 +219,8 @@ HEADWAY_CLONES double earliest(const Grid& g, double* row_least) {
             bundle_times(g, u, d, time);
             least = time < least ? time : least;
         }
-        double first = least[0];
-        for (int k = 1; k < kWidth; ++k) first = least[k] < first ? least[k] : first;
-        row_least[u] = first;
-        best = first < best ? first : best;
+        row_least[u] = least_lane(least);
+        best = row_least[u] < best ? row_least[u] : best;
     }
     return best;
 }
@@ -191,13 +230,8 @@ HEADWAY_CLONES int due(const Grid& g, int row, double last, std::int32_t* column
     for (int d = 0; d < g.stride; d += kWidth) {
         Doubles time;
         bundle_times(g, row, d, time);
-        const Longs is_due = time <= last;
-        std::int64_t any[kWidth];
-        std::memcpy(any, &is_due, sizeof any);
-        if ((any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7]) == 0) continue;
-        for (int k = 0; k < kWidth; ++k) {
-            if (any[k] != 0) columns[found++] = d + k;
-        }
+        for (std::uint64_t set = lanes(time <= last); set != 0;)
+            columns[found++] = d + next_lane(set);
     }
     return found;
 }
