@@ -75,7 +75,7 @@ bool Collectives::enter(int rank, int task, int stage, Picoseconds now) {
 
 void Collectives::open(RunningCollective& run, Picoseconds now) {
     for (const Stage& stage : run.operation.stages) {
-        for (const Message& m : stage.messages) network_.use(m.path);
+        for (const Message& m : stage.messages) network_.use(m.path, m.wire_bytes);
     }
     run.opened = network_.open(now);
 }

@@ -63,7 +63,7 @@ void FlowEngine::update_window() {
     for (const LinkState& link : links_) {
         longest_ = std::max(longest_, link.outstanding / link.capacity);
     }
-    window_ = epsilon_ * longest_;
+    window_ = std::max(epsilon_ * longest_, least_window_);
 }
 
 Picoseconds FlowEngine::window() const {

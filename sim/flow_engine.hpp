@@ -41,6 +41,8 @@ class FlowEngine {
     std::uint32_t start(std::span<const std::uint32_t> links, double bytes);
     Picoseconds next_completion();  // kNever without flows
     Picoseconds window() const;     // 0 when exact
+    // Completions within `window` are one moment, even if the traffic here is little.
+    void widen(Picoseconds window) { least_window_ = static_cast<double>(window); }
     // Goes to `time`, before which nothing completes, without looking.
     void skip_to(Picoseconds time) { now_ = time; }
     // Goes to `time`; appends what completes until then, in order of (time, flow).
@@ -116,7 +118,7 @@ class FlowEngine {
     std::vector<Pending> batch_;  // what completes next, taken out of the heaps
     double batch_time_ = 0.0;
     double longest_ = 0.0;  // picoseconds that the outstanding bytes need on their busiest link
-    double window_ = 0.0;
+    double window_ = 0.0, least_window_ = 0.0;
     std::size_t num_active_ = 0;
     std::int64_t num_instants_ = 0;
 };

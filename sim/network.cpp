@@ -8,8 +8,10 @@
 namespace headway::sim {
 namespace {
 
+constexpr double kShort = 2.0;  // windows
+
 constexpr auto kNow = [](const auto& engine) { return engine.now(); };
-constexpr auto kWindow = [](const auto& engine) { return engine.window(); };
+constexpr auto kWindow = [](auto& engine) { return engine.window(); };
 constexpr auto kInstants = [](const auto& engine) { return engine.num_instants(); };
 constexpr auto kActive = [](const auto& engine) { return engine.num_active(); };
 
@@ -26,6 +28,7 @@ Network::Network(const Topology& topology, double epsilon, bool record)
     use_.assign(links, {});
     if (record) bytes_before_.assign(links, 0.0);
     seen_.assign(links, 0);
+    load_.assign(links, 0.0);
 }
 
 std::uint32_t Network::root(std::uint32_t link) {
@@ -39,11 +42,12 @@ void Network::join(std::uint32_t a, std::uint32_t b) {
     parent_[std::max(a, b)] = std::min(a, b);
 }
 
-void Network::use(const Path& path) {
+void Network::use(const Path& path, double wire_bytes) {
     const std::uint32_t first = path.shared()[0];
     for (const std::uint32_t l : path.shared()) {
         if (!seen_[l]) touched_.push_back(l);
         seen_[l] = 1;
+        load_[l] += wire_bytes;
         if (parent_[l] != parent_[first]) join(l, first);
     }
 }
@@ -74,10 +78,21 @@ double Network::misplaced(std::uint32_t link) const {
                set.engine);
 }
 
+// The time that each link needs for the loads that use() has added up; forgets them.
+std::vector<double> Network::take_loads(std::span<const std::uint32_t> links) {
+    std::vector<double> times;
+    for (const std::uint32_t l : links)
+        times.push_back(std::exchange(load_[l], 0.0) / topology_.capacity()[l] * kPerSecond);
+    return times;
+}
+
 Network::Opened Network::open(Picoseconds now) {
     Opened opened;
     std::vector<std::uint32_t> touched = std::exchange(touched_, {});
     for (const std::uint32_t l : touched) seen_[l] = 0;
+    const std::vector<double> times = take_loads(touched);
+    const double window = times.empty() ? 0.0 : epsilon_ * std::ranges::max(times);
+    const std::vector<std::uint32_t> used = touched;
     for (const std::uint32_t l : touched) opened.links.emplace_back(l, misplaced(l));
     join_met_sets(touched);
     std::vector<std::vector<std::uint32_t>> groups(set_of_.size());
@@ -87,13 +102,20 @@ Network::Opened Network::open(Picoseconds now) {
         if (groups[r].empty()) roots.push_back(r);
         groups[r].push_back(l);
     }
+    std::vector<std::uint8_t> is_short(set_of_.size(), 1);  // [root]
+    for (std::size_t k = 0; k < used.size(); ++k)
+        if (times[k] > kShort * window) is_short[root(used[k])] = 0;
     for (const std::uint32_t l : touched) parent_[l] = l;
     for (const std::uint32_t r : roots) {
         const int set = set_of_[r];
         const bool same =
             set != kNoSet && sets_[static_cast<std::size_t>(set)]->links.size() == groups[r].size();
         if (!same) make_set(std::move(groups[r]), now);
-        ++sets_[static_cast<std::size_t>(set_of_[r])]->opened;
+        LinkSet& set_now = *sets_[static_cast<std::size_t>(set_of_[r])];
+        ++set_now.opened;
+        if (is_short[r] == 0) continue;
+        set_now.window = std::max(set_now.window, static_cast<Picoseconds>(std::llround(window)));
+        std::visit([&](auto& engine) { engine.widen(set_now.window); }, set_now.engine);
     }
     return opened;
 }
@@ -145,6 +167,7 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
             },
             old.engine);
         set->opened += old.opened;
+        set->window = std::max(set->window, old.window);
         sets_[static_cast<std::size_t>(index)].reset();
         --num_sets_;
     }
@@ -172,7 +195,7 @@ double Network::close(const Opened& opened) {
     Picoseconds window = 0;
     for (const std::uint32_t link : opened.sets) {
         auto& set = sets_[static_cast<std::size_t>(set_of_[link])];
-        window = std::max(window, std::visit(kWindow, set->engine));
+        window = std::max({window, set->window, std::visit(kWindow, set->engine)});
         if (--set->opened > 0) continue;
         assert(std::visit(kActive, set->engine) == 0);
         retire(*set);

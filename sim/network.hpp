@@ -1,6 +1,9 @@
 // Network: all messages in flight on a Topology. Links that messages (transitively) share form a
 // set with an engine of its own, so that groups which do not meet do not pay for each other. An
 // operation first opens the paths that it will use, then starts messages on them, then closes them.
+// With batching, a set that is done within two windows of the whole operation (epsilon times what
+// it needs on its busiest link), e.g. what stays inside nodes beside a fabric that takes long, has
+// moments as far apart as the sets that all wait for.
 // An engine counts time from when its set was made, so that what happens on an idle network does
 // not depend on when it happens, to the bit.
 #pragma once
@@ -39,8 +42,9 @@ class Network {
         std::vector<std::uint32_t> sets;
         std::vector<std::pair<std::uint32_t, double>> links;
     };
-    // The paths of an operation, one after the other; then what they need together.
-    void use(const Path& path);
+    // The paths of an operation, one after the other, and the bytes that will take time on them;
+    // then what they need together.
+    void use(const Path& path, double wire_bytes);
     Opened open(Picoseconds now);
     // The seconds by which batching may have moved the end of what ran on the links meanwhile.
     double close(const Opened& opened);
@@ -87,6 +91,7 @@ class Network {
         Picoseconds epoch = 0;          // the engine's time nought
         std::vector<Message> messages;  // [flow of the engine]
         int opened = 0;                 // operations that use it
+        Picoseconds window = 0;         // of an operation for which this set is soon done
         Picoseconds next = kNever;      // delivery, or the end of gathering starts
         bool changed = false;           // `next` is out of date
         bool gathers = false;           // `next` is the end of gathering starts, or earlier
@@ -97,6 +102,7 @@ class Network {
     void join(std::uint32_t a, std::uint32_t b);
     double misplaced(std::uint32_t link) const;
     Engine make_engine(const std::vector<std::uint32_t>& links) const;
+    std::vector<double> take_loads(std::span<const std::uint32_t> links);
     void retire(LinkSet& set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
     void join_met_sets(std::vector<std::uint32_t>& links);
@@ -120,6 +126,7 @@ class Network {
     std::vector<Completion> completions_;
     std::vector<std::uint32_t> touched_;  // links of the paths given to use()
     std::vector<std::uint8_t> seen_;      // [link] it is among them
+    std::vector<double> load_;            // [link] bytes that will take time on it
     std::int64_t num_messages_ = 0, num_instants_ = 0;
 };
 
