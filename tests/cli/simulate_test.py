@@ -4,10 +4,14 @@
 usage: simulate_test.py HEADWAY SCENARIO.yaml
 """
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
@@ -152,6 +156,12 @@ class Simulate(unittest.TestCase):
     def cluster_text(self, extra=""):
         return f"preset: dgx_h100\nnodes: 1\ngpus_per_node: 4\nnvlink: {{domain: 4}}\n{extra}"
 
+    @staticmethod
+    def with_slow_rank(scenario, rank, factor):
+        extra = f"rank_overrides: [{{rank: {rank}, compute_factor: {factor}}}]"
+        head, tail = scenario.split("cluster: {", 1)
+        return f"{head}cluster: {{{extra}, {tail}"
+
     def test_bad_input(self):
         matrix = self.folder / "m.csv"
         matrix.write_text("0,1\n2,x\n")
@@ -210,6 +220,109 @@ class Simulate(unittest.TestCase):
         self.assertEqual(inside["messages"], usual["messages"])
         self.expect_bad_input("simulate", SCENARIO, "--all-to-all", "ring", fragment="pairwise")
         self.expect_bad_input("simulate", SCENARIO, "--all-reduce", "star", fragment="ring, tree")
+
+    def completion(self, rows, cluster_text):
+        """Seconds of the all-to-all of a matrix on a cluster, through the files of a user."""
+        matrix, cluster = self.folder / "m.csv", self.folder / "c.yaml"
+        matrix.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+        cluster.write_text(cluster_text)
+        words = ("alltoall", "--matrix", matrix, "--cluster", cluster, "--format", "json")
+        return json.loads(self.run_well(*words))
+
+    def test_gpus_behind_one_pcie_switch_share_its_uplink(self):
+        """GPUs 0, 1 behind switch 0, GPUs 2, 3 behind switch 1; a GPU has B, an uplink R each way.
+
+        alone     0 -> 2 with S bytes: S / min(B, R)
+        uplink    0 -> 2 and 1 -> 3 with S each share root_up:0 and root_down:1: S / min(B, R / 2)
+        inside    0 -> 1 with S, below the switch: S / B, no uplink
+        both      R = B: 0 -> 2 and 1 -> 3 with S, 0 -> 1 with S / 2. The uplink and GPU 0's link have
+                  two messages each: all run at B / 2. 0 -> 1 ends at S / B; the uplink stays full, so
+                  the others go on at B / 2 until 2 S / B.
+        """
+        size, gpu = 640_000_000, 64e9
+
+        def run(root, messages):
+            rows = [[0] * 4 for _ in range(4)]
+            for source, destination, amount in messages:
+                rows[source][destination] = int(amount)
+            return self.completion(
+                rows,
+                "preset: 8x_l40s_pcie\nname: pcie_tree\ngpus_per_node: 4\n"
+                f"pcie: {{bandwidth: 64 GB/s, gpus_per_switch: 2, root_bandwidth: {root / 1e9} GB/s,"
+                " latency: 0 us}\n",
+            )
+
+        for root in (32e9, 64e9, 128e9):
+            with self.subTest(root=root):
+                alone = run(root, [(0, 2, size)])
+                self.assertAlmostEqual(alone["completion_s"], size / min(gpu, root), delta=1e-11)
+                pair = run(root, [(0, 2, size), (1, 3, size)])
+                self.assertAlmostEqual(pair["completion_s"], size / min(gpu, root / 2), delta=1e-11)
+                names = {link["name"] for link in pair["links"]}
+                self.assertLessEqual({"pcie_root_up:0", "pcie_root_down:1"}, names)
+                inside = run(root, [(0, 1, size)])
+                self.assertAlmostEqual(inside["completion_s"], size / gpu, delta=1e-11)
+        both = run(gpu, [(0, 2, size), (1, 3, size), (0, 1, size / 2)])
+        self.assertAlmostEqual(both["completion_s"], 2 * size / gpu, delta=1e-11)
+        mean = (2 * size / gpu + 2 * size / gpu + size / gpu) / 3
+        self.assertAlmostEqual(both["mean_flow_completion_s"], mean, delta=1e-11)
+
+    def test_overrides_slow_a_link_and_a_rank(self):
+        """A link at f times its bandwidth: S / (f B). A rank at f times the speed: compute / f."""
+        size, factor = 450_000_000, 0.25
+        rows = [[0] * 4 for _ in range(4)]
+        rows[2][1] = size
+
+        def run(override):
+            return self.completion(rows, self.cluster_text(override))["completion_s"]
+
+        usual = run("")
+        slow = run(f"link_overrides: [{{link: 'nvlink_up:2', bandwidth_factor: {factor}}}]\n")
+        other = run(f"link_overrides: [{{link: 'nvlink_up:1', bandwidth_factor: {factor}}}]\n")
+        self.assertEqual(other, usual)
+        bandwidth = 450e9
+        self.assertAlmostEqual(slow - usual, size / bandwidth * (1 / factor - 1), delta=1e-11)
+
+        text = Path(SCENARIO).read_text()
+        changed = self.folder / "slow_rank.yaml"
+
+        def hp(scenario):
+            words = ("simulate", scenario, "--plan", "hp", "--epsilon", "0", "--format", "json")
+            return json.loads(self.run_well(*words))["plans"][0]
+
+        changed.write_text(self.with_slow_rank(text, rank=1, factor=0.5))
+        before, after = hp(SCENARIO), hp(changed)
+        for rank in range(4):
+            expected = before["rank_compute_s"][rank] * (2 if rank == 1 else 1)
+            # not to the bit: who waits longer in gradient exchanges computes slower beside them
+            self.assertAlmostEqual(after["rank_compute_s"][rank] / expected, 1, delta=0.01)
+        self.assertGreater(after["step_time_s"], before["step_time_s"])
+
+    def test_progress_is_for_terminals(self):
+        """On a terminal stderr counts up to the number of tasks and is wiped; in a pipe it is quiet."""
+        words = [HEADWAY, "simulate", str(SCENARIO), "--plan", "ep_naive", "--format", "json"]
+        quiet = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+        self.assertEqual(quiet.stderr, "")
+        ours, theirs = pty.openpty()
+        shown = bytearray()
+
+        def read():
+            with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+                while data := os.read(ours, 4096):
+                    shown.extend(data)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+            os.close(theirs)
+            out, _ = process.communicate(timeout=120)
+        reader.join(timeout=120)
+        os.close(ours)
+        self.assertEqual(process.returncode, 0)
+        step = json.loads(quiet.stdout)["plans"][0]["step_time_s"]
+        self.assertEqual(json.loads(out)["plans"][0]["step_time_s"], step)
+        self.assertRegex(shown.decode(), r"\d+ / \d+")
+        self.assertTrue(shown.endswith(b"\r\x1b[K"), "the line is wiped at the end")
 
     def test_a_dead_link_is_a_negative_result_that_names_it(self):
         matrix, cluster = self.folder / "m.csv", self.folder / "c.yaml"

@@ -118,6 +118,21 @@ TEST(AllToAll, TheErrorBoundHoldsAndShrinksWithEpsilon) {
     }
 }
 
+// At the size where exact runs still take a second, for the epsilon of the published table.
+TEST(AllToAll, TheErrorBoundHoldsAt128Ranks) {
+    for (const std::string_view topology : {"star", "leafspine"}) {
+        for (const std::string_view sizes : {"zipf", "rand"}) {
+            const AllToAllResult exact = run(topology, sizes, 128);
+            for (const double epsilon : {1e-2, 1e-3}) {
+                const AllToAllResult r = run(topology, sizes, 128, {.epsilon = epsilon});
+                EXPECT_LE(std::abs((r.completion - exact.completion).in(second)),
+                          r.error_bound.in(second));
+                EXPECT_LT(10 * r.instants, exact.instants);
+            }
+        }
+    }
+}
+
 // Every byte leaves through the sender's NIC and arrives through the receiver's.
 TEST(AllToAll, BytesAreConservedOnLinks) {
     const TrafficMatrix m = cases::zipf(32);

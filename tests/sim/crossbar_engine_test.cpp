@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <random>
 
 #include "sim/all_to_all.hpp"
 #include "sim/operation.hpp"
+#include "sim/row_kernels.hpp"
+#include "tests/sim/naive_oracle.hpp"
 #include "tests/sim/table_cases.hpp"
 
 namespace headway::sim {
@@ -104,6 +108,163 @@ TEST(CrossbarEngine, EqualsTheGeneralEngine) {
         for (const Completion& c : done) {
             const double expected = static_cast<double>(c.time) * 1e-12;
             EXPECT_NEAR(ours[c.flow], expected, 1e-6 * expected) << sizes << " flow " << c.flow;
+        }
+    }
+}
+
+// A crossbar: flows[u][d] flows from up port u of capacity up[u] to down port d of down[d].
+struct Crossbar {
+    std::vector<double> up, down;
+    std::vector<std::vector<int>> flows;
+};
+
+// Few capacities and counts, so that ports often fill up at once; one port in eight without flows.
+Crossbar random_crossbar(unsigned seed) {
+    std::mt19937 random(seed);
+    const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+    Crossbar c;
+    c.up.resize(1 + below(40));
+    c.down.resize(1 + below(40));
+    const std::size_t values = 1 + below(6);
+    for (auto* side : {&c.up, &c.down}) {
+        for (double& capacity : *side)
+            capacity = static_cast<double>(1 + below(values)) * kPort / 4;
+    }
+    const bool sparse = below(2) == 0;
+    for (std::size_t u = 0; u < c.up.size(); ++u) {
+        auto& row = c.flows.emplace_back(c.down.size(), 0);
+        if (below(8) == 0) continue;
+        for (int& n : row) n = sparse && below(4) != 0 ? 0 : static_cast<int>(below(5));
+    }
+    return c;
+}
+
+// Water filling by the definition, a flow at a time: all unfrozen flows have the rate r, which
+// grows until some port p is full, r = min_p (C_p - sum of its frozen rates) / its unfrozen flows;
+// the unfrozen flows of that port freeze at r.
+std::vector<std::vector<double>> water_filling(const Crossbar& c) {
+    struct Flow {
+        std::size_t up, down;
+        double rate;
+    };
+    std::vector<Flow> flows;
+    for (std::size_t u = 0; u < c.up.size(); ++u) {
+        for (std::size_t d = 0; d < c.down.size(); ++d)
+            flows.insert(flows.end(), static_cast<std::size_t>(c.flows[u][d]), {u, d, -1.0});
+    }
+    const std::size_t ports = c.up.size() + c.down.size();
+    const auto crosses = [&](const Flow& f, std::size_t p) {
+        return p < c.up.size() ? f.up == p : f.down + c.up.size() == p;
+    };
+    while (std::ranges::any_of(flows, [](const Flow& f) { return f.rate < 0.0; })) {
+        double least = std::numeric_limits<double>::infinity();
+        std::size_t full = 0;
+        for (std::size_t p = 0; p < ports; ++p) {
+            double left = p < c.up.size() ? c.up[p] : c.down[p - c.up.size()], open = 0.0;
+            for (const Flow& f : flows) {
+                if (!crosses(f, p)) continue;
+                (f.rate < 0.0 ? open : left) += f.rate < 0.0 ? 1.0 : -f.rate;
+            }
+            if (open == 0.0 || left / open >= least) continue;
+            least = left / open;
+            full = p;
+        }
+        for (Flow& f : flows) {
+            if (f.rate < 0.0 && crosses(f, full)) f.rate = least;
+        }
+    }
+    std::vector<std::vector<double>> rates(c.up.size(), std::vector(c.down.size(), 0.0));
+    for (const Flow& f : flows) rates[f.up][f.down] = f.rate;
+    return rates;
+}
+
+// One side as fill_crossbar() wants it: padded with ports without flows.
+struct FillSide {
+    std::vector<double> residual, unfrozen, candidate, level;
+
+    explicit FillSide(const std::vector<double>& capacity) : residual(capacity) {
+        while (residual.size() % kRowWidth != 0) residual.push_back(1.0);
+        unfrozen.assign(residual.size(), 0.0);
+        candidate.assign(residual.size(), kNoCandidate);
+        level.assign(residual.size(), -1.0);
+    }
+    PortSide side() {
+        return {.size = static_cast<int>(residual.size()),
+                .residual = residual.data(),
+                .unfrozen = unfrozen.data(),
+                .candidate = candidate.data(),
+                .level = level.data()};
+    }
+};
+
+std::vector<std::vector<double>> fast_filling(const Crossbar& c) {
+    FillSide up(c.up), down(c.down);
+    const std::size_t ups = up.residual.size(), downs = down.residual.size();
+    std::vector<std::int32_t> by_up(ups * downs, 0), by_down(ups * downs, 0);
+    for (std::size_t u = 0; u < c.up.size(); ++u) {
+        for (std::size_t d = 0; d < c.down.size(); ++d) {
+            by_up[u * downs + d] = by_down[d * ups + u] = c.flows[u][d];
+            up.unfrozen[u] += c.flows[u][d];
+            down.unfrozen[d] += c.flows[u][d];
+        }
+    }
+    const double highest = fill_crossbar(up.side(), down.side(), by_up.data(), by_down.data());
+    const auto level = [&](double own) { return own < 0.0 ? highest : own; };
+    std::vector<std::vector<double>> rates(c.up.size(), std::vector(c.down.size(), 0.0));
+    for (std::size_t u = 0; u < c.up.size(); ++u) {
+        for (std::size_t d = 0; d < c.down.size(); ++d) {
+            if (c.flows[u][d] > 0) rates[u][d] = std::min(level(up.level[u]), level(down.level[d]));
+        }
+    }
+    return rates;
+}
+
+// rate(u, d) = min(v(u), v(d)) of the fast filling = that of water filling, on every pair.
+TEST(CrossbarFilling, EqualsWaterFillingOnRandomCrossbars) {
+    int with_flows = 0;
+    for (unsigned seed = 0; seed < 400; ++seed) {
+        const Crossbar c = random_crossbar(seed);
+        const auto expected = water_filling(c), rates = fast_filling(c);
+        for (std::size_t u = 0; u < c.up.size(); ++u) {
+            for (std::size_t d = 0; d < c.down.size(); ++d) {
+                ASSERT_NEAR(rates[u][d], expected[u][d], 1e-9 * expected[u][d])
+                    << "seed " << seed << ", ports " << u << ", " << d;
+                with_flows += c.flows[u][d] > 0 ? 1 : 0;
+            }
+        }
+    }
+    EXPECT_GT(with_flows, 10000);
+}
+
+// Flows over time on random crossbars, starting when they like, end when the naive solution says.
+TEST(CrossbarEngine, RandomSystemsEqualTheNaiveSolution) {
+    for (unsigned seed = 0; seed < 100; ++seed) {
+        const Crossbar c = random_crossbar(seed);
+        std::mt19937 random(1000 + seed);
+        std::vector<double> capacity = c.up;
+        capacity.insert(capacity.end(), c.down.begin(), c.down.end());
+        std::vector<bool> is_up(capacity.size(), false);
+        std::fill_n(is_up.begin(), c.up.size(), true);
+        CrossbarEngine engine(capacity, is_up, kExact);
+        std::vector<oracle::Flow> flows;
+        std::vector<Completion> done;
+        double start = 0.0;
+        for (int f = 0; f < 40; ++f) {
+            const auto up = static_cast<std::uint32_t>(random() % c.up.size());
+            const auto down = static_cast<std::uint32_t>(c.up.size() + random() % c.down.size());
+            const double bytes = 1e6 * static_cast<double>(1 + random() % 20);
+            flows.push_back({.links = {up, down}, .bytes = bytes, .start = start});
+            engine.advance(std::llround(start * 1e12), done);
+            engine.start(flows.back().links, bytes);
+            if (random() % 4 == 0) start += 1e-6 * static_cast<double>(1 + random() % 50);
+        }
+        while (engine.next_completion() != kNever) engine.advance(engine.next_completion(), done);
+        oracle::run(capacity, flows);
+        ASSERT_EQ(done.size(), flows.size());
+        for (const Completion& d : done) {
+            const double expected = flows[d.flow].finish;
+            EXPECT_NEAR(static_cast<double>(d.time) * 1e-12, expected, 1e-7 * expected)
+                << "seed " << seed << ", flow " << d.flow;
         }
     }
 }
