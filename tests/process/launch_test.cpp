@@ -1,6 +1,7 @@
 // Launch environments, the local launcher with real processes, and MPS with a stand-in for its
 // control program.
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -128,6 +129,36 @@ TEST(LocalRanks, NameTheKilledRankAndLeaveNobodyBehind) {
               "rank 1 was ended by signal 9 (Killed)\n"
               "rank 2 did not end by itself and was killed\n");
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+// 7 cores, 3 ranks: floor(7/3) = 2 consecutive cores each, none in two shares.
+TEST(LocalRanks, GetCoresOfTheirOwn) {
+    const std::vector<int> allowed{0, 1, 2, 5, 6, 7, 9};
+    EXPECT_EQ(cores_of_rank(allowed, 0, 3), (std::vector<int>{0, 1}));
+    EXPECT_EQ(cores_of_rank(allowed, 1, 3), (std::vector<int>{2, 5}));
+    EXPECT_EQ(cores_of_rank(allowed, 2, 3), (std::vector<int>{6, 7}));
+    EXPECT_TRUE(cores_of_rank({3}, 0, 2).empty());
+}
+
+// With c >= 2 cores, two processes see floor(c/2) each, and not the same.
+TEST(LocalRanks, RunOnTheirCores) {
+    cpu_set_t own;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(own), &own), 0);
+    if (CPU_COUNT(&own) < 2) GTEST_SKIP() << "one core";
+    const fs::path dir = fs::path(::testing::TempDir()) / ("cores_" + std::to_string(getpid()));
+    fs::create_directories(dir);
+    const std::string script =
+        "grep Cpus_allowed_list /proc/self/status > " + dir.string() + "/$HEADWAY_RANK";
+    EXPECT_EQ(exit_code_of(run_local_ranks(shell(2, script))), 0);
+    const auto cores = [&](const char* rank) {
+        std::string line;
+        std::ifstream in(dir / rank);
+        std::getline(in, line);
+        return line;
+    };
+    EXPECT_NE(cores("0"), "");
+    EXPECT_NE(cores("0"), cores("1"));
+    fs::remove_all(dir);
 }
 
 TEST(LocalRanks, RefuseWhatCannotBeExecuted) {
