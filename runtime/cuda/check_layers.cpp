@@ -13,6 +13,7 @@
 #include "models/workload/random.hpp"
 #include "models/workload/traffic.hpp"
 #include "runtime/cuda/ep_layer.hpp"
+#include "runtime/cuda/hp_ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
 #include "runtime/thread_communicator.hpp"
 
@@ -30,8 +31,8 @@ struct Case {
     Activation activation = Activation::gelu;
 
     std::string name() const {
-        const char* kind =
-            head_parallel ? "HP" : (dedup == Dedup::none ? "EP naive" : "EP rank-dedup");
+        const char* kind = head_parallel ? (dedup == Dedup::none ? "HP" : "HP, EP rank-dedup")
+                                         : (dedup == Dedup::none ? "EP naive" : "EP rank-dedup");
         return fmt::format("{} T={} d={} H={} d_h={} E={} k={} f={} {}", kind, tokens, hidden,
                            heads, head_width, experts, top_k, expert_width,
                            headway::kActivationNames[static_cast<std::size_t>(activation)]);
@@ -168,7 +169,9 @@ HpWeights<double> hp_weights(const LayerSetup& s, int rank) {
     round_to_bf16(w.project);
     round_to_bf16(w.merge);
     round_to_bf16(w.experts);
-    for (auto& router : w.routers) round_to_float(router.weight);
+    // A head that is shared has EP's router, with bf16 weights.
+    for (auto& router : w.routers)
+        s.hp.sharers() > 1 ? round_to_bf16(router.weight) : round_to_float(router.weight);
     return w;
 }
 EpWeights<double> ep_weights(const LayerSetup& s, int rank) {
@@ -217,10 +220,14 @@ Expected reference(const Case& c, const LayerSetup& s, int wanted_rank) {
                 return spans;
             }();
             HpState<double> state;
-            y = hp_forward<double>(context, nullptr, s.hp, weights, in.x, state, forced);
-            dx =
-                hp_backward<double>(context, nullptr, s.hp, weights, in.x, state, in.dy, gradients);
+            std::unique_ptr<Communicator> peers;
+            if (s.hp.sharers() > 1) peers = comm.split(rank / s.hp.sharers());
+            y = hp_forward<double>(context, peers.get(), s.hp, weights, in.x, state, forced);
+            dx = hp_backward<double>(context, peers.get(), s.hp, weights, in.x, state, in.dy,
+                                     gradients);
             own.gradients = hp_tensors(gradients);
+            // A shared head stores its second weights as EP does.
+            if (peers) own.gradients[3].second = second_weights(gradients.experts, true);
         } else {
             const auto weights = ep_weights(s, rank);
             auto gradients = zeros_like(weights);
@@ -237,6 +244,33 @@ Expected reference(const Case& c, const LayerSetup& s, int wanted_rank) {
     return *result;
 }
 
+// What rank `rank` holds of its head's choices, one source after the other.
+Assignment held_choices(const Case& c, const LayerSetup& s, int rank) {
+    Assignment held{.top_k = c.top_k};
+    for (const HeadBlock& b : head_blocks(s.hp, rank)) {
+        const Assignment a = choices(c, s.hp.first_head(rank) + b.rows.head, b.source);
+        held.num_tokens += a.num_tokens;
+        held.expert.insert(held.expert.end(), a.expert.begin(), a.expert.end());
+    }
+    return held;
+}
+
+// HP x EP: bytes among the ranks that share a head, of every head.
+TrafficMatrix expected_traffic_in_heads(const Case& c, const LayerSetup& s) {
+    TrafficMatrix all(s.num_ranks);
+    const int sharers = s.hp.sharers();
+    for (int first = 0; first < s.num_ranks; first += sharers) {
+        std::vector<Assignment> held;
+        for (int m = 0; m < sharers; ++m) held.push_back(held_choices(c, s, first + m));
+        const TrafficMatrix own =
+            scaled(dispatch_copies(held, c.experts, c.dedup), 2 * std::int64_t{c.head_width});
+        for (int i = 0; i < sharers; ++i) {
+            for (int j = 0; j < sharers; ++j) all.at(first + i, first + j) = own.at(i, j);
+        }
+    }
+    return all;
+}
+
 // Bytes this rank must send to each, in the exchanges of forward and backward.
 TrafficMatrix expected_traffic(const Case& c, const LayerSetup& s) {
     if (c.head_parallel)
@@ -246,13 +280,12 @@ TrafficMatrix expected_traffic(const Case& c, const LayerSetup& s) {
     return scaled(dispatch_copies(all, c.experts, c.dedup), 2 * std::int64_t{c.hidden});
 }
 
-void check_traffic(const DeviceContext& context, const Case& c, const LayerSetup& s,
-                   const TrafficLedger& before, std::vector<LayerCheck>& checks) {
-    if (s.num_ranks == 1) return;
-    const TrafficMatrix out = expected_traffic(c, s), back = out.transposed();
-    const std::array<Phase, 2> phases = c.head_parallel
-                                            ? std::array{Phase::head_scatter, Phase::head_gather}
-                                            : std::array{Phase::dispatch, Phase::combine};
+// `out` travels in the first of the two phases forward and in the second backward; its transpose
+// otherwise.
+void check_exchanges(const DeviceContext& context, const Case& c, const TrafficMatrix& out,
+                     const std::array<Phase, 2>& phases, const TrafficLedger& before,
+                     std::vector<LayerCheck>& checks) {
+    const TrafficMatrix back = out.transposed();
     const int rank = context.communicator.rank();
     const TrafficLedger& now = context.communicator.traffic();
     for (const Pass pass : {Pass::forward, Pass::backward}) {
@@ -260,7 +293,7 @@ void check_traffic(const DeviceContext& context, const Case& c, const LayerSetup
             const bool outward = (phase == phases[0]) == (pass == Pass::forward);
             const auto after = now.find({phase, pass}), old = before.find({phase, pass});
             double wrong = 0.0;
-            for (int r = 0; r < s.num_ranks; ++r) {
+            for (int r = 0; r < context.communicator.size(); ++r) {
                 const auto i = static_cast<std::size_t>(r);
                 std::int64_t sent = after == now.end() ? 0 : after->second[i];
                 if (old != before.end()) sent -= old->second[i];
@@ -272,10 +305,23 @@ void check_traffic(const DeviceContext& context, const Case& c, const LayerSetup
     }
 }
 
+void check_traffic(const DeviceContext& context, const Case& c, const LayerSetup& s,
+                   const TrafficLedger& before, std::vector<LayerCheck>& checks) {
+    if (s.num_ranks == 1) return;
+    const std::array experts{Phase::dispatch, Phase::combine};
+    const std::array heads{Phase::head_scatter, Phase::head_gather};
+    check_exchanges(context, c, expected_traffic(c, s), c.head_parallel ? heads : experts, before,
+                    checks);
+    if (c.head_parallel && s.hp.sharers() > 1)
+        check_exchanges(context, c, expected_traffic_in_heads(c, s), experts, before, checks);
+}
+
 std::int32_t* upload_choices(DeviceContext& context, const Case& c, const LayerSetup& s) {
     std::vector<std::int32_t> all;
     const int rank = context.communicator.rank();
-    if (c.head_parallel) {
+    if (c.head_parallel && s.hp.sharers() > 1) {
+        all = held_choices(c, s, rank).expert;
+    } else if (c.head_parallel) {
         for (int h = 0; h < s.hp.heads_per_rank(); ++h) {
             for (int source = 0; source < s.num_ranks; ++source) {
                 const Assignment a = choices(c, s.hp.first_head(rank) + h, source);
@@ -355,6 +401,25 @@ void check_ep(DeviceContext& context, const Case& c, std::vector<LayerCheck>& ch
     });
 }
 
+void check_hp_ep(DeviceContext& context, const Case& c, std::vector<LayerCheck>& checks) {
+    const LayerSetup s = setup_of(c, context.communicator.size());
+    CudaHpEpLayer layer(context, s);
+    const auto w = hp_weights(s, context.communicator.rank());
+    const CudaEpLayer& head = layer.head();
+    upload(layer.projections().project, flat_transposed(w.project));
+    upload(layer.projections().merge, flat_transposed(w.merge));
+    upload(head.weights().router, all_routers(w));
+    upload(head.weights().w1, first_weights(w.experts));
+    upload(head.weights().w2, second_weights(w.experts, true));
+    run_and_compare(context, c, s, layer, checks, [&](const Expected& e, auto&& add) {
+        const CudaEpLayer::Gradients& g = head.gradients();
+        const float* const got[] = {layer.gradients().project, layer.gradients().merge, g.w1, g.w2,
+                                    g.router};
+        for (std::size_t i = 0; i < 5; ++i)
+            add("d " + e.gradients[i].first, relative_l2(got[i], e.gradients[i].second));
+    });
+}
+
 std::vector<Case> cases(int num_ranks) {
     const int n = num_ranks;
     std::vector<Case> all = {
@@ -373,6 +438,10 @@ std::vector<Case> cases(int num_ranks) {
         all.push_back({false, Dedup::rank, 500, 384, 1, 0, 16 * n, 8, 128});
         all.push_back({false, Dedup::rank, 77, 128, 1, 0, 2 * n, 1, 64});
     }
+    for (int heads = 1; heads < n; heads *= 2) {  // HP x EP: n / heads ranks share a head
+        all.push_back({true, Dedup::none, 200, 256, heads, 128, 4 * n, 3, 128});
+        all.push_back({true, Dedup::rank, 77, 128, heads, 64, 2 * n, 2, 64, Activation::gelu_tanh});
+    }
     return all;
 }
 
@@ -382,7 +451,9 @@ std::vector<LayerCheck> check_layers(DeviceContext& context) {
     std::vector<LayerCheck> checks;
     for (const Case& c : cases(context.communicator.size())) {
         const ArenaScope scope(context.arena);
-        c.head_parallel ? check_hp(context, c, checks) : check_ep(context, c, checks);
+        const bool shared_heads = c.head_parallel && c.heads < context.communicator.size();
+        const auto check = shared_heads ? check_hp_ep : c.head_parallel ? check_hp : check_ep;
+        check(context, c, checks);
     }
     return checks;
 }

@@ -53,8 +53,10 @@ std::int64_t sum(const std::vector<std::int64_t>& values) {
 
 }  // namespace
 
-CudaEpLayer::CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens)
+CudaEpLayer::CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens,
+                         DeviceCommunicator* peers)
     : context_(context),
+      peers_(peers != nullptr ? *peers : context.communicator),
       num_ranks_((check(setup), setup.num_ranks)),
       tokens_(static_cast<int>(tokens)),
       width_(setup.dims.hidden),
@@ -176,11 +178,11 @@ void CudaEpLayer::exchange_counts() {
     } else {
         counts_of_offsets(state_.offsets, total, sent, stream);
     }
-    context_.communicator.exchange_counts(sent, received, per_pair, stream);
+    peers_.exchange_counts(sent, received, per_pair, stream);
     HEADWAY_CUDA_CHECK(cudaMemcpyAsync(host_counts_, sent,
                                        sizeof(std::int32_t) * static_cast<std::size_t>(2 * total),
                                        cudaMemcpyDeviceToHost, stream));
-    context_.communicator.wait(stream);
+    peers_.wait(stream);
     state_.sent.assign(static_cast<std::size_t>(num_ranks_), 0);
     state_.received = state_.sent;
     state_.num_rows = 0;
@@ -214,8 +216,8 @@ void CudaEpLayer::exchange_records() {
     kernels::dedup_records(dedup_shape(), index_, gate_, state_.place, expert, gate, stream);
     const auto sent = in_bytes(state_.sent, 4 * std::int64_t{top_k_});
     const auto received = in_bytes(state_.received, 4 * std::int64_t{top_k_});
-    context_.communicator.all_to_all_v(expert, sent, state_.record_expert, received, stream);
-    context_.communicator.all_to_all_v(gate, sent, state_.record_gate, received, stream);
+    peers_.all_to_all_v(expert, sent, state_.record_expert, received, stream);
+    peers_.all_to_all_v(gate, sent, state_.record_gate, received, stream);
     const kernels::KeySortShape sort{arrived, num_local_};
     kernels::key_sort(sort, state_.record_expert, state_.row_place, state_.row_offsets,
                       arena.take_bytes(kernels::key_sort_workspace_bytes(sort)), stream);
@@ -225,8 +227,8 @@ void CudaEpLayer::exchange(CallSite site, const bf16* from, bf16* to, bool to_ex
     const DevicePhase phase(context_, site, PhaseKind::exchange);
     const std::int64_t row = std::int64_t{width_} * static_cast<std::int64_t>(sizeof(bf16));
     const auto sent = in_bytes(state_.sent, row), received = in_bytes(state_.received, row);
-    context_.communicator.all_to_all_v(from, to_experts ? sent : received, to,
-                                       to_experts ? received : sent, context_.stream);
+    peers_.all_to_all_v(from, to_experts ? sent : received, to, to_experts ? received : sent,
+                        context_.stream);
 }
 
 void CudaEpLayer::forward(const bf16* x, bf16* y, const std::int32_t* forced) {
@@ -290,8 +292,8 @@ void CudaEpLayer::return_gate_gradients(const float* record_gradient, float* dga
     const ArenaScope scope(context_.arena);
     auto* returned = context_.arena.take<float>(state_.num_sent * top_k_);
     const std::int64_t row = 4 * std::int64_t{top_k_};
-    context_.communicator.all_to_all_v(record_gradient, in_bytes(state_.received, row), returned,
-                                       in_bytes(state_.sent, row), context_.stream);
+    peers_.all_to_all_v(record_gradient, in_bytes(state_.received, row), returned,
+                        in_bytes(state_.sent, row), context_.stream);
     gather_gate_gradients(routing_shape(), num_local_, index_, state_.place, returned, dgate,
                           context_.stream);
 }

@@ -26,8 +26,9 @@ class CudaEpLayer {
     };
 
     // Takes weights, gradients and routing from the arena. InputError for what the kernels cannot
-    // do.
-    CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens);
+    // do. `peers`: the ranks that share the experts, null for all of the context's.
+    CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens,
+                DeviceCommunicator* peers = nullptr);
     ~CudaEpLayer();
     CudaEpLayer(const CudaEpLayer&) = delete;
     CudaEpLayer& operator=(const CudaEpLayer&) = delete;
@@ -77,6 +78,7 @@ class CudaEpLayer {
     void return_gate_gradients(const float* record_gradient, float* dgate);
 
     DeviceContext& context_;
+    DeviceCommunicator& peers_;
     int num_ranks_, tokens_, width_, hidden_, num_experts_, num_local_, top_k_;
     Dedup dedup_;
     kernels::GroupedActivation activation_;

@@ -32,7 +32,7 @@ kernels::HpLayerShape shape_of(const LayerSetup& setup) {
     const HpShape& hp = setup.hp;
     if (setup.num_ranks > hp.num_heads)
         refuse(fmt::format("{} ranks for {} heads", setup.num_ranks, hp.num_heads),
-               "at most as many ranks as heads; HP x EP runs with --device cpu");
+               "at most as many ranks as heads (CudaHpEpLayer runs the others)");
     if (setup.dims.shared_width > 0 || setup.dims.aux_free_bias || hp.routing.capacity_factor)
         refuse("shared experts, a router bias or a capacity factor",
                "none of them; they run with --device cpu");

@@ -7,6 +7,7 @@
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/ep_layer.hpp"
+#include "runtime/cuda/hp_ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
 #include "runtime/cuda/row_kernels.hpp"
 
@@ -120,6 +121,42 @@ Executions run_ep(DeviceContext& context, const Scenario& scenario, const LayerS
     return repeat(context, scenario, layer, tokens, forced, options);
 }
 
+// Chosen experts of the sub-tokens that rank `rank` holds of its shared head, by source.
+std::vector<std::int32_t> held_choices(const std::vector<Assignment>& by_source,
+                                       const HpShape& shape, int rank) {
+    std::vector<std::int32_t> held;
+    for (const HeadBlock& block : head_blocks(shape, rank)) {
+        const auto& chosen = by_source[static_cast<std::size_t>(block.source)].expert;
+        held.insert(held.end(), chosen.begin(), chosen.end());
+    }
+    return held;
+}
+
+Executions run_hp_ep(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
+                     const DeviceMeasureOptions& options) {
+    CudaHpEpLayer layer(context, setup);
+    const int d = setup.dims.hidden, width = setup.hp.head_width;
+    const int rank = context.communicator.rank(), head = setup.hp.first_head(rank);
+    const auto seed = static_cast<std::uint64_t>(rank);
+    const auto scale = [](int fan_in) { return 1.0F / std::sqrt(static_cast<float>(fan_in)); };
+    const std::int64_t n = layer.projection_size();
+    fill_normal(layer.projections().project, n, scale(d), 1, context.stream);
+    fill_normal(layer.projections().merge, n, scale(setup.hp.num_heads * width), 2, context.stream);
+    const CudaEpLayer::Weights& w = layer.head().weights();
+    const std::vector<std::int64_t> sizes = layer.head().sizes();
+    fill_normal(w.router, sizes[0], scale(width), 5 + static_cast<std::uint64_t>(head),
+                context.stream);
+    fill_normal(w.w1, sizes[1], scale(width), 10'000 + seed, context.stream);
+    fill_normal(w.w2, sizes[2], scale(setup.dims.expert_width), 20'000 + seed, context.stream);
+    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    std::vector<std::int32_t*> forced;
+    for (const auto& by_head : routing_of(scenario, setup, options.num_layers)) {
+        forced.push_back(
+            upload(context, held_choices(by_head[static_cast<std::size_t>(head)], setup.hp, rank)));
+    }
+    return repeat(context, scenario, layer, tokens, forced, options);
+}
+
 // Every rank's phases, on every rank: all ranks executed the same phases.
 std::vector<Executions> gather(DeviceCommunicator& communicator, const Executions& own) {
     std::vector<std::int64_t> flat;
@@ -174,8 +211,8 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
     const ArenaScope scope(context.arena);
     context.arena.reset_peak();
     const auto base = static_cast<std::int64_t>(context.arena.used());
-    const Executions own = setup.head_parallel ? run_hp(context, scenario, setup, options)
-                                               : run_ep(context, scenario, setup, options);
+    const auto run = !setup.head_parallel ? run_ep : setup.hp.sharers() > 1 ? run_hp_ep : run_hp;
+    const Executions own = run(context, scenario, setup, options);
     const std::vector<Executions> by_rank = gather(context.communicator, own);
     const std::vector<TrafficLedger> ledgers = gather_ledgers(context.communicator, before);
     const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
