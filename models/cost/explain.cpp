@@ -112,7 +112,7 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
                  "{} off-rank by the mean rank, {} by the busiest (x{:.3f})", bytes_text(mean[c]),
                  bytes_text(busiest[c]), mean[c] > Bytes{} ? busiest[c] / mean[c] : 1.0);
     }
-    const std::vector<PathTime> times = book.path_times(busiest, group_size);
+    const std::vector<PathTime> times = book.path_times(busiest, mean, group_size);
     const auto slowest =
         std::max_element(times.begin(), times.end(),
                          [](const PathTime& a, const PathTime& b) { return a.time < b.time; });

@@ -167,7 +167,7 @@ int PriceBook::source_of(const TimeCurve* curve) const {
     return kNumKernelSources + static_cast<int>(curve - profile_.communication.data());
 }
 
-PathTime PriceBook::path_time(Collective collective, PathClass path, double bytes,
+PathTime PriceBook::path_time(Collective collective, PathClass path, double busiest, double mean,
                               int num_ranks) const {
     const TimeCurve* curve = profile_.find(collective, path, num_ranks);
     // The spine is reached through the same NICs; without a curve of its own it is priced on
@@ -177,13 +177,14 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double byte
     // Equal bus bandwidth of the three reductions is how their bus bandwidths are defined.
     if (curve == nullptr &&
         (collective == Collective::reduce_scatter || collective == Collective::all_gather)) {
-        return path_time(Collective::all_reduce, path, bytes, num_ranks);
+        return path_time(Collective::all_reduce, path, busiest, mean, num_ranks);
     }
     if (curve == nullptr) {
         missing_curve(profile_, fmt::format("{} over {}", name(collective), name(path)),
                       "measure it with `headway calibrate --from-nccl-tests LOG`, or choose a "
                       "profile that has it");
     }
+    const double bytes = busiest + curve->mean_share * (mean - busiest);
     const LookUp look_up = curve->at(bytes);
     const double measured = curve->link.in(byte / second),
                  here = link_bandwidth(cluster_, path).in(byte / second);
@@ -198,42 +199,52 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double byte
             .extrapolated = look_up.extrapolated && bytes > curve->bytes.back()};
 }
 
-std::vector<PathTime> PriceBook::path_times(const PathBytes& bytes, int group_size) const {
-    const auto at = [&](PathClass c) { return bytes[static_cast<std::size_t>(c)].in(byte); };
+std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
+                                            int group_size) const {
+    struct Pair {
+        double busiest, mean;
+    };
+    const auto at = [&](PathClass c) {
+        const auto i = static_cast<std::size_t>(c);
+        return Pair{busiest[i].in(byte), mean[i].in(byte)};
+    };
     std::vector<PathTime> times;
-    for (PathClass c : {PathClass::nvlink, PathClass::pcie}) {
-        if (at(c) > 0.0) times.push_back(path_time(Collective::all_to_all, c, at(c), group_size));
-    }
+    const auto add = [&](PathClass c, Pair bytes) {
+        if (bytes.busiest <= 0.0) return;
+        times.push_back(
+            path_time(Collective::all_to_all, c, bytes.busiest, bytes.mean, group_size));
+    };
+    for (PathClass c : {PathClass::nvlink, PathClass::pcie}) add(c, at(c));
     // Everything that leaves the node passes the NIC; what crosses the spine also shares the leaf's
     // uplinks, which are `oversubscription` times narrower.
-    const double off_node = at(PathClass::nic) + at(PathClass::spine);
-    if (off_node > 0.0)
-        times.push_back(path_time(Collective::all_to_all, PathClass::nic, off_node, group_size));
-    if (at(PathClass::spine) > 0.0) {
-        const double squeezed =
-            at(PathClass::spine) * std::max(1.0, cluster_.fabric->oversubscription);
-        times.push_back(path_time(Collective::all_to_all, PathClass::spine, squeezed, group_size));
+    const Pair nic = at(PathClass::nic), spine = at(PathClass::spine);
+    add(PathClass::nic, {nic.busiest + spine.busiest, nic.mean + spine.mean});
+    if (spine.busiest > 0.0) {
+        const double squeeze = std::max(1.0, cluster_.fabric->oversubscription);
+        add(PathClass::spine, {squeeze * spine.busiest, squeeze * spine.mean});
     }
     return times;
 }
 
 Price PriceBook::exchange(const ExchangeWork& work, double weight, double fraction) {
-    const auto stage = [&](const PathBytes& all) {
-        PathBytes bytes = all;
+    const auto part = [&](PathBytes bytes) {
         for (Bytes& b : bytes) b *= fraction;
+        return bytes;
+    };
+    const auto stage = [&](const PathBytes& busiest, const PathBytes& mean) {
         PathTime slowest;
-        for (const PathTime& t : path_times(bytes, work.group_size)) {
+        for (const PathTime& t : path_times(part(busiest), part(mean), work.group_size)) {
             note(source_of(t.curve), t.bytes, t.extrapolated);
             if (t.time > slowest.time) slowest = t;
         }
         return slowest;
     };
-    PathTime slowest = stage(work.busiest);
+    PathTime slowest = stage(work.busiest, work.mean);
     Seconds fill;
     if (work.forwarded) {
         // Forwarding inside the node starts with the first chunk that arrives: the stages overlap
         // but for one latency.
-        const PathTime inside = stage(work.forward_busiest);
+        const PathTime inside = stage(work.forward_busiest, work.forward_mean);
         fill = min(slowest.floor, inside.floor);
         if (inside.time > slowest.time) slowest = inside;
     }
@@ -273,7 +284,7 @@ Price PriceBook::reduce(const ReduceWork& work, double weight) {
     // Replicas that lie one to an island have only their own NIC each: that is what the all-to-all
     // curve measures per rank.
     const PathTime t = path_time(alone_on_island ? Collective::all_to_all : work.collective,
-                                 farthest, bus_bytes, work.group_size);
+                                 farthest, bus_bytes, bus_bytes, work.group_size);
     note(source_of(t.curve), t.bytes, t.extrapolated);
     const double sigma = t.curve->residual * t.time.in(second);
     sigma_[static_cast<std::size_t>(source_of(t.curve))] += weight * sigma;

@@ -59,8 +59,10 @@ class PriceBook {
     Price count_exchange(const CountExchangeWork& work, double weight);
     Price reduce(const ReduceWork& work, double weight);
 
-    // Time of each path class that an exchange stage uses, busiest bytes.
-    std::vector<PathTime> path_times(const PathBytes& bytes, int group_size) const;
+    // Time of each path class that an exchange stage uses, from the busiest and the mean rank's
+    // bytes.
+    std::vector<PathTime> path_times(const PathBytes& busiest, const PathBytes& mean,
+                                     int group_size) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
@@ -91,7 +93,8 @@ class PriceBook {
     int source_of(const PhaseCurve* curve) const;
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
-    PathTime path_time(Collective collective, PathClass path, double bytes, int num_ranks) const;
+    PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
+                       int num_ranks) const;
     void note(int source, double asked, bool outside);
     int source_of(const TimeCurve* curve) const;
 

@@ -53,7 +53,7 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
 // Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
 // on every path class.
 void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const {
-    const std::vector<PathTime> times = book_.path_times(mean, group_size);
+    const std::vector<PathTime> times = book_.path_times(mean, mean, group_size);
     if (times.empty()) return;
     Seconds latency = times.front().time;
     // A message at the floor still needs time for its bytes: a tenth of it.

@@ -133,7 +133,10 @@ Line fit_line(const std::vector<TimeSample>& samples) {
     return {a, b / largest};
 }
 
-TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
+namespace {
+
+TimeCurve fit_at(TimeCurve curve, std::vector<TimeSample> samples) {
+    for (TimeSample& s : samples) s.bytes += curve.mean_share * (s.mean_bytes - s.bytes);
     if (samples.empty()) throw std::logic_error("a curve needs samples");
     curve = points_curve(std::move(curve), samples);
     curve.residual = robust_spread(ratios_to(curve, samples));
@@ -148,6 +151,24 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
     }
     curve.residual = ninety_percent_sigma(line ? held.line : held.points);
     return curve;
+}
+
+}  // namespace
+
+TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
+    constexpr double kSkewed = 1.1;  // busiest over mean
+    constexpr int kSteps = 10;
+    curve.mean_share = 0.0;
+    TimeCurve best = fit_at(curve, samples);
+    const bool skewed = std::any_of(samples.begin(), samples.end(), [](const TimeSample& s) {
+        return s.bytes > kSkewed * s.mean_bytes;
+    });
+    for (int i = 1; skewed && i <= kSteps; ++i) {
+        curve.mean_share = static_cast<double>(i) / kSteps;
+        TimeCurve other = fit_at(curve, samples);
+        if (other.residual < best.residual) best = std::move(other);
+    }
+    return best;
 }
 
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {

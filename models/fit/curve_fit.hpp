@@ -17,8 +17,9 @@
 namespace headway {
 
 struct TimeSample {
-    double bytes = 0.0;
+    double bytes = 0.0;  // of the busiest rank
     double seconds = 0.0;
+    double mean_bytes = bytes;  // of the mean rank
 };
 
 struct RateSample {
@@ -33,7 +34,9 @@ struct Line {
 // Least squares of the relative error (a + b x) / t - 1.
 Line fit_line(const std::vector<TimeSample>& samples);
 
-// `curve` names collective, path, ranks, link and source; points and residual are filled in.
+// `curve` names collective, path, ranks, link and source; points and residual are filled in, and
+// mean_share where samples are skewed: of its tenths, the one whose samples left out are predicted
+// best.
 TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
 
 // Widths further apart than 1 % are different widths.

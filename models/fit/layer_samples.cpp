@@ -57,7 +57,7 @@ void add_exchange(const ExchangeWork& work, double seconds, CalibrationSamples& 
         if (bytes <= 0.0) continue;
         ++num_paths;
         sample.path = static_cast<PathClass>(c);
-        sample.sample = {bytes, seconds};
+        sample.sample = {bytes, seconds, work.mean[c].in(byte)};
     }
     if (num_paths == 1 && !work.forwarded) samples.exchanges.push_back(sample);
 }

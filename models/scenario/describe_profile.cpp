@@ -114,6 +114,10 @@ void describe_time_curve(Fields& f, TimeCurve& curve) {
     f.number("residual", curve.residual, kResidual,
              "relative standard deviation of measured against fitted", Presence::required,
              UnitClass::percent);
+    f.number("mean_share", curve.mean_share, {0, 1},
+             "weight of the mean rank's bytes beside the busiest's in what is looked up: more than "
+             "0 where ranks share a memory or a bus",
+             optional);
     f.text("source", curve.source, "where the curve comes from");
 }
 

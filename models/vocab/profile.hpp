@@ -94,6 +94,9 @@ struct TimeCurve {
     std::vector<double> bytes;    // ascending
     std::vector<double> seconds;  // non-decreasing, > 0
     double residual = 0.0;
+    // Looked up at busiest + mean_share (mean - busiest) bytes: where ranks share a memory or a
+    // bus, what all of them send decides beside the busiest. 0: the busiest rank alone.
+    double mean_share = 0.0;
     std::string source;
 
     LookUp at(double byte_count) const;

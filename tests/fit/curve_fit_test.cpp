@@ -57,6 +57,25 @@ TEST(FitLine, FindsTheLineAndStaysInTheQuadrant) {
     EXPECT_NEAR(fit_line(flat).b, 0.0, 1e-15);
 }
 
+// t = a + b (B + s (m - B)), B and m the busiest and the mean rank's bytes: s is found where B
+// differs from m; where they are equal nothing tells it, and it stays 0.
+TEST(FitTimeCurve, FindsTheShareOfTheMeanRank) {
+    const double a = 1e-5, b = 1e-10, share = 0.3;
+    std::vector<TimeSample> skewed, even;
+    for (int i = 1; i <= 12; ++i) {
+        const double mean = 1e6 * i;
+        for (const double skew : {1.0, 1.4, 1.9}) {
+            const double busiest = skew * mean;
+            skewed.push_back({busiest, a + b * (busiest + share * (mean - busiest)), mean});
+        }
+        even.push_back({mean, a + b * mean, mean});
+    }
+    const TimeCurve curve = fit_time_curve({}, skewed);
+    EXPECT_DOUBLE_EQ(curve.mean_share, share);
+    EXPECT_LT(curve.residual, 1e-6);
+    EXPECT_EQ(fit_time_curve({}, even).mean_share, 0.0);
+}
+
 // A line with 2 % noise becomes two points, and its residual the noise's 2 %: left-out points lie
 // on it. A kink stays a kink.
 TEST(FitTimeCurve, IsALineWhereALineDoes) {
