@@ -144,6 +144,14 @@ double beyond_cache(const PhaseShape& s) {
     return std::max(0.0, kElement * rows * s.width - kCache);
 }
 
+// What a row mover reads and writes on a processor that computes in fp32, beyond the first `mib`.
+double moved_beyond(const PhaseShape& s, double mib) {
+    constexpr double kFloat = 4.0, kMiB = 1048576.0;
+    const bool at_experts = s.phase == Phase::regroup || s.phase == Phase::ungroup;
+    const double rows = copies(s) + (at_experts ? s.rows : s.tokens);
+    return std::max(0.0, kFloat * rows * s.width - mib * kMiB);
+}
+
 }  // namespace
 
 double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
@@ -231,6 +239,12 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
             return s.sent * s.top_k;
         case Term::copy_steps:
             return copies(s) * std::ceil(s.width / kWarpRow);
+        case Term::moved_beyond_1m:
+            return moved_beyond(s, 1.0);
+        case Term::moved_beyond_4m:
+            return moved_beyond(s, 4.0);
+        case Term::moved_beyond_16m:
+            return moved_beyond(s, 16.0);
     }
     return 0.0;
 }

@@ -340,19 +340,22 @@ bool is_row_mover(Phase phase) {
 std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
                                        const std::string& source) {
     using enum Term;
+    // Beyond the size of a cache a byte takes longer: convex in the bytes moved.
+    const std::vector<Term> moved{fixed,           copy_width,      token_width,     choices,
+                                  moved_beyond_1m, moved_beyond_4m, moved_beyond_16m};
+    const std::vector<Term> regrouped{fixed,           copy_width,      row_width,
+                                      moved_beyond_1m, moved_beyond_4m, moved_beyond_16m};
     const PhaseCurve base{.source = source};
     std::vector<PhaseCurve> curves;
     for (const Phase phase : {Phase::permute, Phase::regroup, Phase::ungroup, Phase::unpermute}) {
         const bool at_experts = phase == Phase::regroup || phase == Phase::ungroup;
         for (const Pass pass : {Pass::forward, Pass::backward}) {
-            const Family family{
-                .phase = phase,
-                .pass = pass,
-                .head_parallel = false,
-                .by_width = false,
-                .ranges = kAnyK,
-                .terms = at_experts ? std::vector<Term>{fixed, copy_width, row_width}
-                                    : std::vector<Term>{fixed, copy_width, token_width, choices}};
+            const Family family{.phase = phase,
+                                .pass = pass,
+                                .head_parallel = false,
+                                .by_width = false,
+                                .ranges = kAnyK,
+                                .terms = at_experts ? regrouped : moved};
             for (const LayerKind layer : {LayerKind::hp, LayerKind::ep, LayerKind::ep_rank})
                 fit_family(family, layer, times, base, curves);
         }

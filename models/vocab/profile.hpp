@@ -148,6 +148,9 @@ enum class Term {
     beyond_cache,
     copy_choices,
     copy_steps,
+    moved_beyond_1m,
+    moved_beyond_4m,
+    moved_beyond_16m,
 };
 inline constexpr std::array kTermNames = {std::string_view("fixed"),
                                           std::string_view("gemm_waves"),
@@ -189,8 +192,11 @@ inline constexpr std::array kTermNames = {std::string_view("fixed"),
                                           std::string_view("group_tiles"),
                                           std::string_view("beyond_cache"),
                                           std::string_view("copy_choices"),
-                                          std::string_view("copy_steps")};
-static_assert(kTermNames.size() == static_cast<std::size_t>(Term::copy_steps) + 1);
+                                          std::string_view("copy_steps"),
+                                          std::string_view("moved_beyond_1m"),
+                                          std::string_view("moved_beyond_4m"),
+                                          std::string_view("moved_beyond_16m")};
+static_assert(kTermNames.size() == static_cast<std::size_t>(Term::moved_beyond_16m) + 1);
 
 // ep_rank: EP whose dispatch is deduplicated by rank.
 enum class LayerKind { hp, ep, ep_rank };

@@ -83,6 +83,22 @@ TEST(PhaseTerms, BeyondCacheBeginsAtHalfTheCache) {
     EXPECT_EQ(value(Term::beyond_cache, s), 0.0);
 }
 
+// 4 w (copies + S) less 1, 4 or 16 MiB: w = 128, S = 1024, 8192 copies: 4.5 MiB. Regroup reads what
+// arrived and writes R rows.
+TEST(PhaseTerms, MovedBeyondBeginsAtItsCache) {
+    PhaseShape s{.phase = Phase::permute,
+                 .tokens = 1024,
+                 .width = 128,
+                 .rows = 16384,
+                 .sent = 8192,
+                 .arrived = 24576};
+    EXPECT_EQ(value(Term::moved_beyond_1m, s), 3.5 * 1048576);
+    EXPECT_EQ(value(Term::moved_beyond_4m, s), 0.5 * 1048576);
+    EXPECT_EQ(value(Term::moved_beyond_16m, s), 0.0);
+    s.phase = Phase::regroup;
+    EXPECT_EQ(value(Term::moved_beyond_16m, s), 4.0 * 1048576);
+}
+
 // A row of 640 is 2.5 steps of 256: three. Regrouping moves what arrived.
 TEST(PhaseTerms, CopyStepsAreWhole) {
     PhaseShape s{.layer = LayerKind::ep,
