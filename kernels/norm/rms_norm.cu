@@ -5,34 +5,29 @@
 
 #include "kernels/check.hpp"
 #include "kernels/norm/rms_norm.hpp"
+#include "kernels/ptx/bf16x8.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
 
 namespace headway::kernels {
 namespace {
 
 using bf16 = __nv_bfloat16;
 constexpr int kThreads = 256, kWarps = kThreads / 32;
-constexpr int kMaxParts = 528;  // blocks of the backward, each with one partial dw
-
-struct Eight {
-    float v[8];
-};
+// Rows that a warp loads at once in the backward.
+constexpr int rows_in_flight(int chunks) {
+    return chunks == 2 ? 2 : 1;
+}
+// Blocks of the backward, each with one partial dw: as many as an H200 holds at once.
+constexpr int blocks_at_once(int chunks) {
+    return chunks == 1 ? 4 : chunks <= 4 ? 2 : 1;
+}
+constexpr int kMultiprocessors = 132;
 
 __device__ __forceinline__ uint4 load_raw(const bf16* in) {
     return *reinterpret_cast<const uint4*>(in);
 }
-__device__ __forceinline__ Eight widen(const uint4& raw) {
-    const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&raw);
-    Eight out;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float2 two = __bfloat1622float2(pairs[i]);
-        out.v[2 * i] = two.x;
-        out.v[2 * i + 1] = two.y;
-    }
-    return out;
-}
 __device__ __forceinline__ Eight load8(const bf16* in) {
-    return widen(load_raw(in));
+    return unpack(load_raw(in));
 }
 __device__ __forceinline__ Eight load8(const float* in) {
     const float4 low = reinterpret_cast<const float4*>(in)[0],
@@ -40,10 +35,7 @@ __device__ __forceinline__ Eight load8(const float* in) {
     return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 }
 __device__ __forceinline__ void store8(bf16* out, const Eight& x) {
-    __nv_bfloat162 pairs[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) pairs[i] = __floats2bfloat162_rn(x.v[2 * i], x.v[2 * i + 1]);
-    *reinterpret_cast<uint4*>(out) = *reinterpret_cast<const uint4*>(pairs);
+    *reinterpret_cast<uint4*>(out) = pack(x);
 }
 __device__ __forceinline__ float sum_of_warp(float x) {
 #pragma unroll
@@ -109,77 +101,107 @@ __device__ __forceinline__ void write_part(const RmsNormShape& s, const Eight (&
     }
 }
 
-// The three rows of a step are loaded together and kept as they lie in memory, at half the
-// registers.
+/// One row's three inputs as they lie in memory, at half the registers.
 template <int Chunks>
-__global__ void __launch_bounds__(kThreads)
+struct RawRow {
+    uint4 sum[Chunks], dy[Chunks], dresidual[Chunks];
+    float inverse;
+
+    __device__ __forceinline__ void load(const RmsNormShape& s, const RmsNormBackward& call,
+                                         std::int64_t row) {
+        const bool live = row < s.num_rows;
+        inverse = live ? call.inverse[row] : 0.0f;
+#pragma unroll
+        for (int c = 0; c < Chunks; ++c) {
+            const int column = threadIdx.x % 32 * 8 + 256 * c;
+            const std::int64_t at = row * s.width + column;
+            sum[c] = dy[c] = dresidual[c] = {};
+            if (!live || column >= s.width) continue;
+            sum[c] = load_raw(call.sum + at);
+            dy[c] = load_raw(call.dy + at);
+            if (call.dresidual != nullptr) dresidual[c] = load_raw(call.dresidual + at);
+        }
+    }
+};
+
+/// dweight += dy u, and <w dy, u> / width of the row, u = x inverse.
+template <int Chunks>
+__device__ __forceinline__ float mean_product(const RmsNormShape& s, const RawRow<Chunks>& row,
+                                              const float* weights, Eight (&dweight)[Chunks]) {
+    float product = 0;
+#pragma unroll
+    for (int c = 0; c < Chunks; ++c) {
+        const int column = threadIdx.x % 32 * 8 + 256 * c;
+        if (column >= s.width) continue;
+        const Eight x = unpack(row.sum[c]), g = unpack(row.dy[c]), weight = load8(weights + column);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const float gu = g.v[i] * (x.v[i] * row.inverse);
+            dweight[c].v[i] += gu;
+            product = fmaf(gu, weight.v[i], product);
+        }
+    }
+    return sum_of_warp(product) / float(s.width);
+}
+
+template <int Chunks>
+__device__ __forceinline__ void store_dx(const RmsNormShape& s, const RawRow<Chunks>& row,
+                                         float mean, const float* weights, bf16* dx_row) {
+    const float inverse = row.inverse;
+#pragma unroll
+    for (int c = 0; c < Chunks; ++c) {
+        const int column = threadIdx.x % 32 * 8 + 256 * c;
+        if (column >= s.width) continue;
+        const Eight x = unpack(row.sum[c]), g = unpack(row.dy[c]), weight = load8(weights + column);
+        Eight dx = unpack(row.dresidual[c]);
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+            dx.v[i] = fmaf(inverse, fmaf(-mean, x.v[i] * inverse, weight.v[i] * g.v[i]), dx.v[i]);
+        store8(dx_row + column, dx);
+    }
+}
+
+template <int Chunks>
+__global__ void __launch_bounds__(kThreads, blocks_at_once(Chunks))
     backward_kernel(RmsNormShape s, RmsNormBackward call, float* parts) {
-    const int first = threadIdx.x % 32 * 8;
+    constexpr int kRows = rows_in_flight(Chunks);
+    const std::int64_t num_warps = std::int64_t{gridDim.x} * kWarps;
     Eight dweight[Chunks];
 #pragma unroll
     for (int c = 0; c < Chunks; ++c) dweight[c] = {};
     for (std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32; row < s.num_rows;
-         row += std::int64_t{gridDim.x} * kWarps) {
-        const std::int64_t base = row * s.width;
-        const float inverse = call.inverse[row];
-        uint4 sum[Chunks], dy[Chunks], dresidual[Chunks];
+         row += kRows * num_warps) {
+        RawRow<Chunks> rows[kRows];
 #pragma unroll
-        for (int c = 0; c < Chunks; ++c) {
-            const int column = first + 256 * c;
-            sum[c] = dy[c] = dresidual[c] = {};
-            if (column >= s.width) continue;
-            sum[c] = load_raw(call.sum + base + column);
-            dy[c] = load_raw(call.dy + base + column);
-            if (call.dresidual != nullptr) dresidual[c] = load_raw(call.dresidual + base + column);
-        }
-        float product = 0;
+        for (int r = 0; r < kRows; ++r) rows[r].load(s, call, row + r * num_warps);
 #pragma unroll
-        for (int c = 0; c < Chunks; ++c) {
-            const int column = first + 256 * c;
-            if (column >= s.width) continue;
-            const Eight x = widen(sum[c]), g = widen(dy[c]), weight = load8(call.weight + column);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-                const float gu = g.v[i] * (x.v[i] * inverse);
-                dweight[c].v[i] += gu;
-                product = fmaf(gu, weight.v[i], product);
-            }
-        }
-        const float mean = sum_of_warp(product) / float(s.width);
-#pragma unroll
-        for (int c = 0; c < Chunks; ++c) {
-            const int column = first + 256 * c;
-            if (column >= s.width) continue;
-            const Eight x = widen(sum[c]), g = widen(dy[c]), weight = load8(call.weight + column);
-            Eight dx = widen(dresidual[c]);
-#pragma unroll
-            for (int i = 0; i < 8; ++i)
-                dx.v[i] =
-                    fmaf(inverse, fmaf(-mean, x.v[i] * inverse, weight.v[i] * g.v[i]), dx.v[i]);
-            store8(call.dx + base + column, dx);
+        for (int r = 0; r < kRows; ++r) {
+            if (row + r * num_warps >= s.num_rows) break;
+            const float mean = mean_product(s, rows[r], call.weight, dweight);
+            store_dx(s, rows[r], mean, call.weight, call.dx + (row + r * num_warps) * s.width);
         }
     }
+    let_next_kernel_start();
     write_part<Chunks>(s, dweight, parts);
 }
 
-__global__ void __launch_bounds__(kThreads)
+constexpr int kSumWarps = 32;
+
+__global__ void __launch_bounds__(32 * kSumWarps)
     sum_parts_kernel(int width, int num_parts, const float* parts, float* out) {
-    __shared__ float sums[kWarps][32];
+    __shared__ float sums[kSumWarps][32];
     const int column = int(blockIdx.x) * 32 + int(threadIdx.x) % 32, warp = threadIdx.x / 32;
+    wait_for_previous_kernel();
     float sum = 0;
     if (column < width)
-        for (int part = warp; part < num_parts; part += kWarps)
+#pragma unroll 8
+        for (int part = warp; part < num_parts; part += kSumWarps)
             sum += parts[std::int64_t{part} * width + column];
     sums[warp][threadIdx.x % 32] = sum;
     __syncthreads();
     if (warp != 0 || column >= width) return;
-    for (int other = 1; other < kWarps; ++other) sum += sums[other][threadIdx.x];
+    for (int other = 1; other < kSumWarps; ++other) sum += sums[other][threadIdx.x];
     out[column] = sum;
-}
-
-int num_parts(const RmsNormShape& s) {
-    return int(
-        std::clamp<std::int64_t>((s.num_rows + 4 * kWarps - 1) / (4 * kWarps), 1, kMaxParts));
 }
 
 void check_shape(const RmsNormShape& s) {
@@ -194,6 +216,13 @@ void with_chunks(int width, Launch launch) {
     if (width <= 1024) return launch(std::integral_constant<int, 4>{});
     if (width <= 2048) return launch(std::integral_constant<int, 8>{});
     launch(std::integral_constant<int, 16>{});
+}
+
+int num_parts(const RmsNormShape& s) {
+    int most = 0;
+    with_chunks(s.width,
+                [&](auto chunks) { most = kMultiprocessors * blocks_at_once(chunks.value); });
+    return int(std::clamp<std::int64_t>((s.num_rows + 4 * kWarps - 1) / (4 * kWarps), 1, most));
 }
 
 }  // namespace
@@ -225,8 +254,8 @@ void rms_norm_backward(const RmsNormShape& s, const RmsNormBackward& call, void*
         kernel<<<num_parts(s), kThreads, bytes, stream>>>(s, call, parts);
     });
     check_launch();
-    sum_parts_kernel<<<unsigned(s.width + 31) / 32, kThreads, 0, stream>>>(s.width, num_parts(s),
-                                                                           parts, call.dweight);
+    launch_dependent(sum_parts_kernel, {unsigned(s.width + 31) / 32, 32 * kSumWarps}, stream,
+                     s.width, num_parts(s), parts, call.dweight);
     check_launch();
 }
 

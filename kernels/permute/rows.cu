@@ -6,37 +6,13 @@
 #include "kernels/check.hpp"
 #include "kernels/permute/permute.hpp"
 #include "kernels/permute/reference.hpp"
+#include "kernels/ptx/bf16x8.cuh"
 
 namespace headway::kernels {
 namespace {
 
 using bf16 = __nv_bfloat16;
 constexpr int kThreads = 256;
-
-struct Vec {
-    float v[8];
-};
-
-__device__ __forceinline__ Vec unpack(uint4 raw) {
-    Vec out;
-    const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&raw);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const float2 f = __bfloat1622float2(pairs[i]);
-        out.v[2 * i] = f.x;
-        out.v[2 * i + 1] = f.y;
-    }
-    return out;
-}
-
-__device__ __forceinline__ uint4 pack(const Vec& in, float scale) {
-    uint4 raw;
-    auto* pairs = reinterpret_cast<__nv_bfloat162*>(&raw);
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-        pairs[i] = __floats2bfloat162_rn(scale * in.v[2 * i], scale * in.v[2 * i + 1]);
-    return raw;
-}
 
 // Eight elements at vector index i, as they will be stored when no weight applies.
 __device__ __forceinline__ uint4 load8(const bf16* row, int i) {
@@ -45,13 +21,13 @@ __device__ __forceinline__ uint4 load8(const bf16* row, int i) {
 __device__ __forceinline__ uint4 load8(const float* row, int i) {
     const float4 low = __ldg(reinterpret_cast<const float4*>(row) + 2 * i);
     const float4 high = __ldg(reinterpret_cast<const float4*>(row) + 2 * i + 1);
-    return pack({{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}}, 1.0f);
+    return pack({{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}});
 }
 
-__device__ __forceinline__ void store8(bf16* row, int i, const Vec& value) {
-    reinterpret_cast<uint4*>(row)[i] = pack(value, 1.0f);
+__device__ __forceinline__ void store8(bf16* row, int i, const Eight& value) {
+    reinterpret_cast<uint4*>(row)[i] = pack(value);
 }
-__device__ __forceinline__ void store8(float* row, int i, const Vec& value) {
+__device__ __forceinline__ void store8(float* row, int i, const Eight& value) {
     const float* v = value.v;
     reinterpret_cast<float4*>(row)[2 * i] = make_float4(v[0], v[1], v[2], v[3]);
     reinterpret_cast<float4*>(row)[2 * i + 1] = make_float4(v[4], v[5], v[6], v[7]);
@@ -117,11 +93,11 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int b = 0; b < kBatch; ++b) {
             if (first + b * Lanes >= vectors) break;
-            Vec sum{};
+            Eight sum{};
 #pragma unroll
             for (int j = 0; j < MaxFan; ++j) {
                 if (place[j] < 0) continue;
-                const Vec x = unpack(value[b][j]);
+                const Eight x = unpack(value[b][j]);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) sum.v[e] = fmaf(weight[j], x.v[e], sum.v[e]);
             }
@@ -149,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
         dot[j] = 0.0f;
     }
     for (int i = threadIdx.x % Lanes; i < vectors; i += Lanes) {
-        const Vec gradient = unpack(load8(dout + row * s.width, i));
+        const Eight gradient = unpack(load8(dout + row * s.width, i));
 #pragma unroll
         for (int j0 = 0; j0 < MaxFan; j0 += kGroup) {
             uint4 value[kGroup];
@@ -160,7 +136,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
             for (int j = 0; j < kGroup; ++j) {
                 if (place[j0 + j] < 0) continue;
-                const Vec x = unpack(value[j]);
+                const Eight x = unpack(value[j]);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) dot[j0 + j] = fmaf(gradient.v[e], x.v[e], dot[j0 + j]);
                 reinterpret_cast<uint4*>(din + std::int64_t{place[j0 + j]} * s.width)[i] =
