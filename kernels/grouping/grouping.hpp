@@ -33,10 +33,12 @@ struct GroupingShape {
     [[nodiscard]] constexpr int counts_per_head() const {
         return (num_tokens + tokens_per_count - 1) / tokens_per_count;
     }
-    /// Elements of the count array [H, counts_per_head, E].
-    [[nodiscard]] constexpr int64_t num_counts() const {
+    /// Elements of the counts of token blocks [H, counts_per_head, E].
+    [[nodiscard]] constexpr int64_t num_block_counts() const {
         return int64_t(num_heads) * counts_per_head() * num_experts;
     }
+    /// Elements of the count array: those, then the sizes of the groups, which the grouping writes.
+    [[nodiscard]] constexpr int64_t num_counts() const { return num_block_counts() + num_groups(); }
     /// What the tile list must hold at most, whatever the routing.
     [[nodiscard]] constexpr int64_t max_tiles() const {
         return (num_rows() + expert_tile_rows - 1) / expert_tile_rows + num_groups();
@@ -59,9 +61,9 @@ struct GroupingOutput {
 void count_choices(const GroupingShape& shape, const int32_t* index, int32_t* counts,
                    cudaStream_t stream);
 
-/// `counts` is turned into exclusive prefixes in place. index [S, k] in [0, E), distinct within a
-/// row; gate [S, k]. Asynchronous, capturable, the same bits on every run. Throws
-/// std::invalid_argument on a shape outside int32 row ids or 56 E + 2560 k > 160 KiB.
+/// `counts`, of num_counts() elements, is turned into exclusive prefixes in place. index [S, k] in
+/// [0, E), distinct within a row; gate [S, k]. Asynchronous, capturable, the same bits on every
+/// run. Throws std::invalid_argument on a shape outside int32 row ids or 56 E + 2048 k > 160 KiB.
 void group_rows(const GroupingShape& shape, const int32_t* index, const float* gate,
                 int32_t* counts, const GroupingOutput& out, cudaStream_t stream);
 

@@ -101,7 +101,7 @@ RoutingVerdict judge_routing(const RouterShape& shape, const RouterInput& input,
                            .worst_regret = host.regret,
                            .gate_error = std::sqrt(host.gate_difference / host.gate_norm)};
     if (output.counts != nullptr && host.invalid == 0) {
-        DeviceBuffer<int32_t> counts(std::size_t(shape.grouping().num_counts()));
+        DeviceBuffer<int32_t> counts(std::size_t(shape.grouping().num_block_counts()));
         counts.poison();
         count_choices(shape.grouping(), output.index, counts.get(), nullptr);
         verdict.counts_match = bitwise_equal(counts.get(), output.counts, counts.bytes());
