@@ -70,10 +70,15 @@ __device__ void init_barriers(RowsBarriers<D>& bars) {
     __syncthreads();
 }
 
+// At d = 256 weights always stream and runs are of one tile: the consumers' registers hold neither
+// the next tile's descriptor nor what finds it in a longer run.
+template <int D>
+inline constexpr bool streams_always = D == 256;
+
 // W1 slices a chunk: 1, or 2 (gate, up) when gated.
 template <int D, int Slices1>
 __device__ __forceinline__ bool fits_ring(int num_chunks) {
-    return num_chunks * Slices1 <= RowsLayout<D>::num_slots1 &&
+    return !streams_always<D> && num_chunks * Slices1 <= RowsLayout<D>::num_slots1 &&
            num_chunks <= RowsLayout<D>::num_slots2;
 }
 
@@ -153,13 +158,16 @@ struct WeightRings {
 // Whether the registers cannot hold dx, S, dA and the fragments of dH at once.
 template <int D, int Slices1>
 inline constexpr bool frees_fragments_early = D == 256 || (D == 128 && Slices1 == 2);
+// Whether dA of the next chunk starts behind dx of this one: where dx must be done before S can
+// start, the tensor cores have work meanwhile.
+template <int D>
+inline constexpr bool starts_gradient_early = D == 256;
 
-// Starts dA, then S of a chunk. At d = 256 the rings hold two W1 slices and one of W2, so each is
+// Start dA, and S, of a chunk. At d = 256 the rings hold two W1 slices and one of W2, so each is
 // waited for as late and freed as early as can be: W2 after dA, W1 after dx += dH W1.
 template <int D, int Slices1>
-__device__ __forceinline__ void start_slice(float (&pre)[Slices1][32], float (&da)[32], uint32_t x,
-                                            uint32_t dy, const WeightRings<D, Slices1>& ring,
-                                            int chunk) {
+__device__ __forceinline__ void start_gradient(float (&da)[32], uint32_t dy,
+                                               const WeightRings<D, Slices1>& ring, int chunk) {
     uint32_t w2 = ring.w2(chunk);
     keep_in_loop(w2);
     keep_in_loop(dy);
@@ -167,6 +175,10 @@ __device__ __forceinline__ void start_slice(float (&pre)[Slices1][32], float (&d
     ptx::wgmma_fence();
     multiply_rows<D>(da, dy, w2);
     ptx::wgmma_commit();
+}
+template <int D, int Slices1>
+__device__ __forceinline__ void start_hidden(float (&pre)[Slices1][32], uint32_t x,
+                                             const WeightRings<D, Slices1>& ring, int chunk) {
     keep_in_loop(x);
     ring.wait1(chunk);
     ptx::wgmma_fence();
@@ -192,7 +204,8 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
     uint32_t dh[Slices1][4][4];
 
     if (take_turns) wait_turn(warpgroup);
-    start_slice<D, Slices1>(pre, da, x, dy, ring, 0);
+    start_gradient<D, Slices1>(da, dy, ring, 0);
+    start_hidden<D, Slices1>(pre, x, ring, 0);
     if (take_turns) pass_turn(warpgroup);
     ptx::wgmma_wait<1>();
     ring.free2(0);
@@ -216,11 +229,18 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
             multiply_hidden<D>(dx, dh[s], ring.w1(c, s), c > 0 || s > 0);
         ptx::wgmma_commit();
         if (last) break;
-        if constexpr (frees_fragments_early<D, Slices1>) {
-            ptx::wgmma_wait<0>();
+        if constexpr (starts_gradient_early<D>) {
+            start_gradient<D, Slices1>(da, dy, ring, c + 1);
+            ptx::wgmma_wait<1>();
             ring.free1(c);
+        } else {
+            if constexpr (frees_fragments_early<D, Slices1>) {
+                ptx::wgmma_wait<0>();
+                ring.free1(c);
+            }
+            start_gradient<D, Slices1>(da, dy, ring, c + 1);
         }
-        start_slice<D, Slices1>(pre, da, x, dy, ring, c + 1);
+        start_hidden<D, Slices1>(pre, x, ring, c + 1);
         if (take_turns) pass_turn(warpgroup);
         if constexpr (!frees_fragments_early<D, Slices1>) {
             ptx::wgmma_wait<2>();
@@ -246,11 +266,18 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
     WeightRings<D, Slices1> ring{bars, slots, 0, false};
     if (warpgroup == 1) pass_turn(1);
 
-    TileDescriptor next = walk.load(p.rows.tiles, 0);
+    TileDescriptor next{};
+    if constexpr (!streams_always<D>) next = walk.load(p.rows.tiles, 0);
     for (int t = 0; t < walk.count; ++t) {
-        const TileDescriptor tile = next;
-        next = walk.load(p.rows.tiles, t + 1);
-        ring.release = !resident || next.group != tile.group;
+        TileDescriptor tile = next;
+        if constexpr (streams_always<D>) {
+            tile = walk.load(p.rows.tiles, t);
+            walk.prefetch(p.rows.tiles, t + 1);
+            ring.release = true;
+        } else {
+            next = walk.load(p.rows.tiles, t + 1);
+            ring.release = !resident || next.group != tile.group;
+        }
         const bool take_turns = tile.num_rows > 64;  // else the second half is all padding
         const auto at = ring_position<Layout::num_row_slots>(2 * t + warpgroup);
         uint64_t* rows_empty = &bars.rows_empty[at.slot];

@@ -51,6 +51,9 @@ struct TileWalk {
     __device__ __forceinline__ TileDescriptor load(const TileDescriptor* tiles, int i) const {
         return i < count ? load_tile(tiles, idx(i), num_tiles) : TileDescriptor{-1, 0, 0};
     }
+    __device__ __forceinline__ void prefetch(const TileDescriptor* tiles, int i) const {
+        if (i < count) asm volatile("prefetch.global.L1 [%0];" ::"l"(tiles + idx(i)));
+    }
 };
 __device__ __forceinline__ TileWalk tile_walk(int num_tiles, int run) {
     const int grid = static_cast<int>(gridDim.x);
