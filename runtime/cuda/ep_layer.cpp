@@ -66,7 +66,7 @@ CudaEpLayer::CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::i
       top_k_(setup.ep.routing.top_k),
       dedup_(setup.ep.sparse.dedup),
       activation_(activation_of(setup.ep.sparse.activation)),
-      router_(context.blas, routing_shape()) {
+      router_(context.blas, {tokens_, width_, num_experts_, top_k_}) {
     DeviceArena& arena = context.arena;
     const std::vector<std::int64_t> n = sizes();
     weights_ = {arena.take<bf16>(n[0]), arena.take<bf16>(n[1]), arena.take<bf16>(n[2])};
@@ -129,7 +129,10 @@ kernels::SpreadMap CudaEpLayer::expert_map(bool weighted) const {
 void CudaEpLayer::route_forward(const bf16* x, const std::int32_t* forced) {
     {
         const DevicePhase phase(context_, {Phase::route, Pass::forward});
-        router_.forward(x, weights_.router, index_, gate_, context_.arena, context_.stream);
+        const ArenaScope scope(context_.arena);
+        router_.forward(x, weights_.router, index_, gate_,
+                        context_.arena.take_bytes(router_.forward_workspace_bytes()),
+                        context_.stream);
     }
     if (forced == nullptr) return;
     // The router has done its work, for whoever times it; now the choice is replaced.
@@ -371,8 +374,9 @@ void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
     }
     {
         const DevicePhase phase(context_, in(Phase::route));
-        router_.backward(x, weights_.router, index_, gate_, dgate, dx, gradients_.router, arena,
-                         stream);
+        const ArenaScope scope(arena);
+        router_.backward(x, weights_.router, index_, gate_, dgate, dx, gradients_.router,
+                         arena.take_bytes(router_.backward_workspace_bytes()), stream);
     }
     release();
 }

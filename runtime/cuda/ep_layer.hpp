@@ -9,7 +9,9 @@
 #include "kernels/grouped_gemm/ep_experts.hpp"
 #include "kernels/permute/maps.hpp"
 #include "kernels/permute/permute.hpp"
-#include "runtime/cuda/ep_router.hpp"
+#include "kernels/router/dense_router.hpp"
+#include "runtime/cuda/phase_clock.hpp"
+#include "runtime/cuda/row_kernels.hpp"
 #include "runtime/layer_setup.hpp"
 
 namespace headway::runtime {
@@ -82,7 +84,7 @@ class CudaEpLayer {
     int num_ranks_, tokens_, width_, hidden_, num_experts_, num_local_, top_k_;
     Dedup dedup_;
     kernels::GroupedActivation activation_;
-    EpRouter router_;
+    kernels::DenseRouter router_;
     Weights weights_;
     Gradients gradients_;
     std::int32_t* index_ = nullptr;  // [T, k]

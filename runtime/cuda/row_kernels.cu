@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <stdexcept>
 
 #include "kernels/check.hpp"
-#include "kernels/router/select.cuh"
 #include "runtime/cuda/row_kernels.hpp"
 
 namespace headway::runtime {
@@ -87,40 +85,6 @@ void gates(const RowRouting& s, const bf16* x, const W* weights, const std::int3
     kernels::check_launch();
 }
 
-template <int per_lane>
-__global__ void __launch_bounds__(kThreads)
-    select_kernel(RowRouting s, const float* logits, kernels::RouterOutput out) {
-    const std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-    if (row >= s.num_rows) return;
-    kernels::router::select_top_k<per_lane>(row, s.num_experts, s.top_k,
-                                            logits + row * s.num_experts, nullptr, out);
-}
-
-// One warp a row; every element of the row is written once.
-__global__ void __launch_bounds__(kThreads)
-    logit_gradients_kernel(RowRouting s, const std::int32_t* index, const float* gate,
-                           const float* dgate, bf16* dlogits) {
-    const std::int64_t row = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-    if (row >= s.num_rows) return;
-    const int lane = threadIdx.x % 32;
-    const std::int64_t slot = row * s.top_k + lane;
-    const bool live = lane < s.top_k;
-    const float g = live ? gate[slot] : 0.0f, dg = live ? dgate[slot] : 0.0f;
-    const int expert = live ? index[slot] : -1;
-    float mean = g * dg;
-    for (int step = 16; step > 0; step /= 2) mean += __shfl_xor_sync(~0u, mean, step);
-    const float dlogit = g * (dg - mean);
-    for (int first = 0; first < s.num_experts; first += 32) {
-        float value = 0;
-        for (int j = 0; j < s.top_k; ++j) {
-            const int chosen = __shfl_sync(~0u, expert, j);
-            const float d = __shfl_sync(~0u, dlogit, j);
-            if (chosen == first + lane) value = d;
-        }
-        if (first + lane < s.num_experts) dlogits[row * s.num_experts + first + lane] = bf16(value);
-    }
-}
-
 __global__ void counts_kernel(const std::int32_t* offsets, int count, std::int32_t* counts) {
     const int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
     if (i < count) counts[i] = offsets[i + 1] - offsets[i];
@@ -181,28 +145,6 @@ void gates_of_choices(const RowRouting& s, const bf16* x, const float* weights,
 void gates_of_choices(const RowRouting& s, const bf16* x, const bf16* weights,
                       const std::int32_t* index, float* gate, cudaStream_t stream) {
     gates(s, x, weights, index, gate, stream);
-}
-
-void select_top_k(const RowRouting& s, const float* logits, std::int32_t* index, float* gate,
-                  cudaStream_t stream) {
-    if (s.num_experts > 1024 || s.top_k > 32)
-        throw std::invalid_argument("EP router: at most 1024 experts and k = 32");
-    if (s.num_rows == 0) return;
-    const auto kernel = s.num_experts <= 128   ? select_kernel<4>
-                        : s.num_experts <= 256 ? select_kernel<8>
-                        : s.num_experts <= 512 ? select_kernel<16>
-                                               : select_kernel<32>;
-    kernel<<<blocks_of(s.num_rows, kWarps), kThreads, 0, stream>>>(s, logits,
-                                                                   {index, gate, nullptr});
-    kernels::check_launch();
-}
-
-void logit_gradients(const RowRouting& s, const std::int32_t* index, const float* gate,
-                     const float* dgate, bf16* dlogits, cudaStream_t stream) {
-    if (s.num_rows == 0) return;
-    logit_gradients_kernel<<<blocks_of(s.num_rows, kWarps), kThreads, 0, stream>>>(s, index, gate,
-                                                                                   dgate, dlogits);
-    kernels::check_launch();
 }
 
 void counts_of_offsets(const std::int32_t* offsets, int count, std::int32_t* counts,

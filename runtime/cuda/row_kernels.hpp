@@ -1,5 +1,5 @@
-// Small device operations of the GPU layers that no kernel folder has: seeded data, forced routing,
-// EP's router around its GEMMs, and counts.
+// Small device operations of the GPU layers that no kernel folder has: seeded data, forced routing
+// and counts.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,15 +28,6 @@ void gates_of_choices(const RowRouting& shape, const __nv_bfloat16* x, const flo
                       const std::int32_t* index, float* gate, cudaStream_t stream);
 void gates_of_choices(const RowRouting& shape, const __nv_bfloat16* x, const __nv_bfloat16* weights,
                       const std::int32_t* index, float* gate, cudaStream_t stream);
-
-// The k best of each row of logits [rows, experts] and their gates.
-void select_top_k(const RowRouting& shape, const float* logits, std::int32_t* index, float* gate,
-                  cudaStream_t stream);
-
-// dlogits [rows, experts], zero but at the choices:
-//   dlogit[r, e_j] = gate_j (dgate_j - sum_i gate_i dgate_i)
-void logit_gradients(const RowRouting& shape, const std::int32_t* index, const float* gate,
-                     const float* dgate, __nv_bfloat16* dlogits, cudaStream_t stream);
 
 // counts[i] = offsets[i + 1] - offsets[i]
 void counts_of_offsets(const std::int32_t* offsets, int count, std::int32_t* counts,
