@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "kernels/bench/compare.hpp"
+#include "kernels/block/bench_ep.hpp"
 #include "kernels/block/bench_state.hpp"
 
 namespace headway::kernels::bench {
@@ -12,25 +14,11 @@ namespace {
 bool repeats(BlockState& s, BlockExtent extent) {
     const bool backward = extent != BlockExtent::forward;
     s.run(backward ? BlockExtent::step : extent, nullptr);
-    struct Copy {
-        DeviceBuffer<unsigned char> bytes;
-        const void* of;
-    };
-    std::vector<Copy> copies;
-    const auto keep = [&](const auto& buffer) {
-        copies.push_back({DeviceBuffer<unsigned char>(buffer.bytes()), buffer.get()});
-        HEADWAY_CUDA_CHECK(cudaMemcpy(copies.back().bytes.get(), buffer.get(), buffer.bytes(),
-                                      cudaMemcpyDeviceToDevice));
-    };
-    keep(s.h);
-    keep(s.m);
-    if (backward) keep(s.dx);
-    if (backward) keep(s.gradients);
-    s.poison();
-    s.run(backward ? BlockExtent::step : extent, nullptr);
-    HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
-    return std::all_of(copies.begin(), copies.end(), [](const Copy& copy) {
-        return bitwise_equal(copy.bytes.get(), copy.of, copy.bytes.bytes());
+    std::vector<DeviceRange> outputs = {range_of(s.h), range_of(s.m)};
+    if (backward) outputs.insert(outputs.end(), {range_of(s.dx), range_of(s.gradients)});
+    return same_bits_again(outputs, [&] {
+        s.poison();
+        s.run(backward ? BlockExtent::step : extent, nullptr);
     });
 }
 
@@ -131,6 +119,7 @@ void register_block_cases(Registry& registry) {
                                     return make(s, impl, which);
                                 }});
         }
+    register_ep_block_cases(registry);
 }
 
 }  // namespace headway::kernels::bench

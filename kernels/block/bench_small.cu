@@ -2,58 +2,39 @@
 // flip a choice, and the router has its own exact check.
 #include <algorithm>
 
+#include "kernels/bench/compare.hpp"
 #include "kernels/block/bench_state.hpp"
 
 namespace headway::kernels::bench {
 namespace {
 
-template <typename T>
-std::vector<double> as_doubles(const DeviceBuffer<T>& buffer) {
-    std::vector<double> out;
-    out.reserve(buffer.size());
-    for (const T value : buffer.to_host()) out.push_back(double(float(value)));
-    return out;
-}
-
 /// Masters where the block reads fp32, bf16 copies elsewhere.
 std::vector<double> parameters_as_read(const BlockState& s) {
-    std::vector<double> out = as_doubles(s.rounded);
-    const std::vector<double> master = as_doubles(s.master);
+    std::vector<double> out = host_as<double>(s.rounded);
+    const std::vector<double> master = host_as<double>(s.master);
     std::copy(master.begin(), master.begin() + s.layout.qkv, out.begin());
     return out;
 }
 
-double relative_error(const double* got, const double* expected, std::size_t count) {
-    double difference = 0, norm = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        difference += (got[i] - expected[i]) * (got[i] - expected[i]);
-        norm += expected[i] * expected[i];
-    }
-    return std::sqrt(difference / norm);
-}
-
 struct BlockErrors {
-    double y = 0, gradients = 0;
-    std::string worst;
-    void add(const char* name, double error) {
-        if (error <= gradients) return;  // NaN goes on
-        gradients = error;
-        worst = name;
-    }
+    double y = 0;
+    WorstError gradients;
 };
 
 BlockErrors compare(const BlockState& s, const HostBlockResult& expected) {
     BlockErrors out;
-    std::vector<double> y = as_doubles(s.h);
-    const std::vector<double> m = as_doubles(s.m);
+    std::vector<double> y = host_as<double>(s.h);
+    const std::vector<double> m = host_as<double>(s.m);
     for (std::size_t i = 0; i < y.size(); ++i) y[i] += m[i];
     out.y = relative_error(y.data(), expected.y.data(), y.size());
-    out.add("dx", relative_error(as_doubles(s.dx).data(), expected.dx.data(), s.elements));
-    const std::vector<double> got = as_doubles(s.gradients);
+    out.gradients.add("dx",
+                      relative_error(host_as<double>(s.dx).data(), expected.dx.data(), s.elements));
+    const std::vector<double> got = host_as<double>(s.gradients);
     const BlockLayout& at = s.layout;
     const auto part = [&](const char* name, std::int64_t begin, std::int64_t end) {
-        out.add(name, relative_error(got.data() + begin, expected.gradients.data() + begin,
-                                     std::size_t(end - begin)));
+        out.gradients.add(name,
+                          relative_error(got.data() + begin, expected.gradients.data() + begin,
+                                         std::size_t(end - begin)));
     };
     part("norm1", at.norm1, at.norm2);
     part("norm2", at.norm2, at.router);
@@ -90,15 +71,15 @@ CheckResult check_block_against_host(const BlockBenchImpl& impl, const BlockShap
                                   pairs * sizeof(std::int32_t), cudaMemcpyDeviceToHost));
     const HostBlockResult expected = block_reference({.shape = s.shape,
                                                       .parameters = parameters_as_read(s),
-                                                      .x = as_doubles(s.x),
-                                                      .delta = as_doubles(s.delta),
-                                                      .dy = as_doubles(s.dy),
+                                                      .x = host_as<double>(s.x),
+                                                      .delta = host_as<double>(s.delta),
+                                                      .dy = host_as<double>(s.dy),
                                                       .index = index});
     const BlockErrors e = compare(s, expected);
-    return {.passed = e.y < 6e-3 && e.gradients < 2e-2,
+    return {.passed = e.y < 6e-3 && e.gradients.value < 2e-2,
             .error = e.y,
-            .detail = text_of("y to fp64, small; worst gradient %.1e (%s)", e.gradients,
-                              e.worst.c_str())};
+            .detail = text_of("y to fp64, small; worst gradient %.1e (%s)", e.gradients.value,
+                              e.gradients.name)};
 }
 
 }  // namespace headway::kernels::bench

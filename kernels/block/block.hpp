@@ -1,17 +1,14 @@
-// One pre-norm transformer block on one rank, forward and backward:
-//   s = x + delta,  q k v = norm1(s) Wqkv^T,  h = s + attention(q, k, v) Wo^T,
+// One pre-norm transformer block with the HP layer on one rank, forward and backward: the attention
+// half gives h and norm2(h), then
 //   m = merge(HP layer(project(norm2(h))))
 // The block hands on h and m apart: the next block's first norm adds them, as this one adds x and
 // delta. Products without a residual or heads around them go through cuBLASLt; nothing waits for
 // the host, nothing is allocated, sums have a fixed order.
 #pragma once
 
-#include <optional>
-
-#include "kernels/attention/attention.hpp"
+#include "kernels/block/attention_half.hpp"
 #include "kernels/dense/head_gemm.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
-#include "kernels/norm/rms_norm.hpp"
 
 namespace headway::kernels {
 
@@ -22,10 +19,6 @@ struct BlockShape {
     [[nodiscard]] std::int64_t num_tokens() const { return layer.num_tokens; }
     [[nodiscard]] int width() const { return layer.num_heads * layer.width; }
 };
-
-/// Sequences of 2048 tokens, shorter where that does not divide the tokens, in heads of 128 (or
-/// 64).
-[[nodiscard]] AttentionShape block_attention(std::int64_t num_tokens, int width);
 
 /// Places of the parameters in one flat array, in elements: fp32 masters, bf16 copies, gradients
 /// and optimizer states all lie alike, so that one launch updates a block. The norms and the router
@@ -69,26 +62,23 @@ class TransformerBlock {
 
   private:
     struct Saved {
-        bf16 *sum, *normed1, *qkv, *o, *normed2, *x_heads, *o_heads;
-        float *inverse1, *inverse2, *log_sum;
-        std::byte* layer;
+        std::byte *half, *layer;
+        bf16 *x_heads, *o_heads;
     };
     struct Scratch {
-        bf16 *rows, *more_rows, *heads, *more_heads, *dqkv;
+        bf16 *rows, *heads, *more_heads;
         std::byte* shared;  // of whichever piece is running
     };
     Saved cut_saved(class Arena& arena) const;
     Scratch cut_scratch(class Arena& arena) const;
-    [[nodiscard]] std::size_t shared_bytes() const;
-    [[nodiscard]] RmsNormShape norm() const { return {shape_.num_tokens(), shape_.width()}; }
+    [[nodiscard]] AttentionHalfParameters half_parameters(const BlockParameters& parameters) const;
     [[nodiscard]] HpLayerParameters layer_parameters(const BlockParameters& parameters) const;
 
     BlockShape shape_;
     BlockImpl impl_;
     BlockLayout layout_;
+    AttentionHalf half_;
     HeadGemms heads_;
-    std::unique_ptr<Attention> attention_;
-    DenseGemm qkv_, qkv_dgrad_, qkv_wgrad_, output_, output_dgrad_, output_wgrad_;
 };
 
 /// The same in fp64 on the host, for small shapes, with the choices of experts given.

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "kernels/block/block.hpp"
+#include "kernels/block/ep_block.hpp"
 
 namespace headway::kernels {
 namespace {
@@ -129,6 +130,82 @@ TEST(BlockReference, ResidualAndDeltaAreAdded) {
     block.delta.assign(block.delta.size(), 0.0);
     const std::vector<double> other = block_reference(block).y;
     for (std::size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], other[i], 1e-6);
+}
+
+HostEpBlock small_ep_block() {
+    HostEpBlock block;
+    block.shape = {
+        .attention = {2, 3, 1, 16},
+        .layer = {.num_tokens = 6, .width = 16, .num_experts = 4, .hidden = 8, .top_k = 2}};
+    const std::size_t elements = 6 * 16;
+    block.parameters = normal(std::size_t(ep_block_layout(block.shape).total), 31, 0.4);
+    block.x = normal(elements, 32);
+    block.delta = normal(elements, 33);
+    block.dy = normal(elements, 34);
+    block.index = {0, 1, 2, 3, 1, 0, 3, 1, 2, 0, 1, 3};
+    return block;
+}
+
+// As for the block with the HP layer: every tensor along a random direction.
+TEST(EpBlockReference, GradientsAreTheDerivativesOfTheForward) {
+    const HostEpBlock block = small_ep_block();
+    const HostBlockResult result = ep_block_reference(block);
+    const double step = 2e-3;
+    const auto slope = [&](const std::vector<double>& x, const std::vector<double>& parameters) {
+        double ends[2];
+        for (const int side : {0, 1}) {
+            HostEpBlock at = block;
+            at.x = moved(block.x, x, side == 0 ? -step : step);
+            at.parameters = moved(block.parameters, parameters, side == 0 ? -step : step);
+            ends[side] = dot(ep_block_reference(at).y, block.dy);
+        }
+        return (ends[1] - ends[0]) / (2 * step);
+    };
+    const std::vector<double> still_x(block.x.size()), still(block.parameters.size());
+    const std::vector<double> x = normal(block.x.size(), 35, 0.1);
+    EXPECT_NEAR(slope(x, still), dot(result.dx, x), 2e-3 * std::abs(dot(result.dx, x)));
+    const EpBlockLayout at = ep_block_layout(block.shape);
+    const std::int64_t ends[] = {at.norm1,  at.norm2, at.qkv, at.output,
+                                 at.router, at.w1,    at.w2,  at.total};
+    for (std::size_t part = 0; part + 1 < std::size(ends); ++part) {
+        std::vector<double> along = still;
+        const std::vector<double> drawn = normal(along.size(), 36 + unsigned(part), 0.1);
+        for (std::int64_t i = ends[part]; i < ends[part + 1]; ++i) along[i] = drawn[i];
+        const double expected = dot(result.gradients, along);
+        EXPECT_NEAR(slope(still_x, along), expected, 2e-3 * std::abs(expected) + 1e-3)
+            << "tensor " << part;
+    }
+}
+
+// One expert and k = 1: the gate is 1 and the layer is a plain MLP, y = W2 gelu(W1 x), with W2
+// [d, f] as EP stores it; the router gets no gradient.
+TEST(EpLayerReference, OneExpertIsAPlainMlp) {
+    const EpLayerShape shape{
+        .num_tokens = 2, .width = 8, .num_experts = 1, .hidden = 16, .top_k = 1};
+    const auto narrow = [](const std::vector<double>& v) {
+        return std::vector<float>(v.begin(), v.end());
+    };
+    const HostEpLayer layer{.shape = shape,
+                            .x = narrow(normal(16, 41)),
+                            .dy = narrow(normal(16, 42)),
+                            .w1 = narrow(normal(128, 43)),
+                            .w2 = narrow(normal(128, 44)),
+                            .router = narrow(normal(8, 45)),
+                            .index = {0, 0}};
+    const HostHpResult out = ep_layer_reference(layer);
+    for (std::size_t t = 0; t < 2; ++t)
+        for (std::size_t i = 0; i < 8; ++i) {
+            double y = 0;
+            for (std::size_t u = 0; u < 16; ++u) {
+                double pre = 0;
+                for (std::size_t c = 0; c < 8; ++c)
+                    pre += double(layer.w1[u * 8 + c]) * layer.x[t * 8 + c];
+                y +=
+                    double(layer.w2[i * 16 + u]) * 0.5 * pre * (1 + std::erf(pre / std::sqrt(2.0)));
+            }
+            EXPECT_NEAR(out.y[t * 8 + i], y, 1e-9 + 1e-6 * std::abs(y));
+        }
+    for (const double d : out.drouter) EXPECT_NEAR(d, 0, 1e-9);
 }
 
 }  // namespace

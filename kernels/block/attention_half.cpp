@@ -1,0 +1,141 @@
+#include "kernels/block/attention_half.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/arena.hpp"
+
+namespace headway::kernels {
+namespace {
+
+constexpr std::size_t kHalfGemmLimit = std::size_t{32} << 20;
+
+// C [T, n] = A [T, d] W^T, W [n, d], and its two gradients.
+DenseGemmShape half_product(const AttentionShape& s, int n, float beta) {
+    return {.m = int(s.num_tokens()), .n = n, .k = s.width(), .transpose_b = true, .beta = beta};
+}
+DenseGemmShape half_dgrad(const AttentionShape& s, int n) {
+    return {.m = int(s.num_tokens()), .n = s.width(), .k = n};
+}
+DenseGemmShape half_wgrad(const AttentionShape& s, int n) {
+    return {
+        .m = n, .n = s.width(), .k = int(s.num_tokens()), .transpose_a = true, .fp32_out = true};
+}
+
+}  // namespace
+
+AttentionShape block_attention(std::int64_t num_tokens, int width) {
+    int length = 2048;
+    while (length > 128 && num_tokens % length != 0) length /= 2;
+    if (num_tokens % length != 0) length = int(num_tokens);
+    const int head_dim = width % 128 == 0 ? 128 : 64;
+    return {int(num_tokens / length), length, width / head_dim, head_dim};
+}
+
+AttentionHalf::AttentionHalf(cublasLtHandle_t handle, const AttentionShape& s,
+                             std::unique_ptr<Attention> attention)
+    : shape_(s),
+      attention_(std::move(attention)),
+      qkv_(handle, half_product(s, 3 * s.width(), 0.0f), kHalfGemmLimit),
+      qkv_dgrad_(handle, half_dgrad(s, 3 * s.width()), kHalfGemmLimit),
+      qkv_wgrad_(handle, half_wgrad(s, 3 * s.width()), kHalfGemmLimit),
+      output_(handle, half_product(s, s.width(), 1.0f), kHalfGemmLimit),
+      output_dgrad_(handle, half_dgrad(s, s.width()), kHalfGemmLimit),
+      output_wgrad_(handle, half_wgrad(s, s.width()), kHalfGemmLimit) {}
+
+AttentionHalf::Saved AttentionHalf::cut_saved(Arena& arena) const {
+    const std::int64_t tokens = shape_.num_tokens(), elements = tokens * shape_.width();
+    Saved out{};
+    for (bf16** rows : {&out.sum, &out.normed1, &out.o, &out.normed2})
+        *rows = arena.take<bf16>(elements);
+    out.qkv = arena.take<bf16>(3 * elements);
+    out.inverse1 = arena.take<float>(tokens);
+    out.inverse2 = arena.take<float>(tokens);
+    out.log_sum = arena.take<float>(tokens * shape_.num_heads);
+    return out;
+}
+
+AttentionHalf::Scratch AttentionHalf::cut_scratch(Arena& arena) const {
+    const std::int64_t elements = shape_.num_tokens() * shape_.width();
+    std::size_t shared =
+        std::max(attention_->workspace_bytes(), rms_norm_backward_workspace_bytes(norm()));
+    for (const DenseGemm* one :
+         {&qkv_, &qkv_dgrad_, &qkv_wgrad_, &output_, &output_dgrad_, &output_wgrad_})
+        shared = std::max(shared, one->workspace_bytes());
+    Scratch out{};
+    out.dh = arena.take<bf16>(elements);
+    out.dqkv = arena.take<bf16>(3 * elements);
+    out.shared = arena.take<std::byte>(std::int64_t(shared));
+    return out;
+}
+
+std::size_t AttentionHalf::saved_bytes() const {
+    Arena arena(nullptr);
+    cut_saved(arena);
+    return arena.used();
+}
+
+std::size_t AttentionHalf::workspace_bytes() const {
+    Arena arena(nullptr);
+    cut_scratch(arena);
+    return arena.used();
+}
+
+AttentionHalf::bf16* AttentionHalf::normed(const void* saved) const {
+    Arena arena(const_cast<void*>(saved));
+    return cut_saved(arena).normed2;
+}
+
+void AttentionHalf::forward(const AttentionHalfParameters& p, const bf16* x, const bf16* delta,
+                            bf16* h, void* saved, void* workspace, cudaStream_t stream) const {
+    Arena saved_arena(saved), arena(workspace);
+    const Saved s = cut_saved(saved_arena);
+    std::byte* shared = cut_scratch(arena).shared;
+    rms_norm_forward(norm(),
+                     {.x = x,
+                      .delta = delta,
+                      .weight = p.norm1,
+                      .sum = s.sum,
+                      .y = s.normed1,
+                      .inverse = s.inverse1},
+                     stream);
+    qkv_.run(s.normed1, p.qkv, s.qkv, shared, stream);
+    attention_->forward({s.qkv, s.o, s.log_sum}, shared, stream);
+    output_.run(s.o, p.output, h, shared, stream, s.sum);
+    rms_norm_forward(norm(), {.x = h, .weight = p.norm2, .y = s.normed2, .inverse = s.inverse2},
+                     stream);
+}
+
+void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf16* d_normed,
+                             const bf16* dy, bf16* dx, const AttentionHalfGradients& g,
+                             const void* saved, void* workspace, cudaStream_t stream) const {
+    Arena saved_arena(const_cast<void*>(saved)), arena(workspace);
+    const Saved s = cut_saved(saved_arena);
+    const Scratch t = cut_scratch(arena);
+    rms_norm_backward(norm(),
+                      {.sum = h,
+                       .weight = p.norm2,
+                       .inverse = s.inverse2,
+                       .dy = d_normed,
+                       .dresidual = dy,
+                       .dx = t.dh,
+                       .dweight = g.norm2},
+                      t.shared, stream);
+    bf16* rows = d_normed;  // d o, then d normed1
+    output_dgrad_.run(t.dh, p.output, rows, t.shared, stream);
+    output_wgrad_.run(t.dh, s.o, g.output, t.shared, stream);
+    attention_->backward({s.qkv, s.o, rows, s.log_sum, t.dqkv}, t.shared, stream);
+    qkv_wgrad_.run(t.dqkv, s.normed1, g.qkv, t.shared, stream);
+    qkv_dgrad_.run(t.dqkv, p.qkv, rows, t.shared, stream);
+    rms_norm_backward(norm(),
+                      {.sum = s.sum,
+                       .weight = p.norm1,
+                       .inverse = s.inverse1,
+                       .dy = rows,
+                       .dresidual = t.dh,
+                       .dx = dx,
+                       .dweight = g.norm1},
+                      t.shared, stream);
+}
+
+}  // namespace headway::kernels
