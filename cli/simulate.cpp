@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -73,45 +75,50 @@ po::options_description simulate_options() {
     return options;
 }
 
-TraceSource trace_source(const PlanRun& run) {
-    const sim::SimulationResult& r = run.result;
-    TraceSource source{.name = run.name + " simulated", .timeline = &r.timeline};
-    for (const sim::Arrow& a : r.arrows) {
-        source.arrows.push_back(
-            {.from = a.from, .to = a.to, .phase = a.phase, .begin = a.begin, .end = a.end});
-    }
-    for (const sim::LinkActivity& a : r.activity) {
-        source.counters.push_back({.name = r.links[static_cast<std::size_t>(a.link)].name,
-                                   .begin = a.begin,
-                                   .end = a.end,
-                                   .bytes = a.bytes});
-    }
-    return source;
-}
+// A trace file, written while the plans are simulated; complete or not there at all.
+class TraceFile {
+  public:
+    explicit TraceFile(const std::string& file) : file_(file), writer_(file_.stream()) {}
 
-void write_trace_file(const std::string& file, const std::vector<PlanRun>& runs,
-                      const po::variables_map& values) {
-    std::vector<Timeline> others;
-    if (values.count("trace-with") > 0) {
-        for (const auto& name : values["trace-with"].as<std::vector<std::string>>()) {
-            for (Timeline& t : read_timelines(std::filesystem::path(name))) {
-                others.push_back(std::move(t));
-            }
+    sim::TraceSink sink(const std::string& plan) {
+        writer_.begin_source(plan + " simulated");
+        return {.span = [this](const Span& span) { writer_.write(span); },
+                .arrow =
+                    [this](const sim::Arrow& a) {
+                        writer_.write(TraceArrow{.from = a.from,
+                                                 .to = a.to,
+                                                 .phase = a.phase,
+                                                 .begin = a.begin,
+                                                 .end = a.end});
+                    },
+                .activity =
+                    [this](const std::string& link, const sim::LinkInterval& i) {
+                        writer_.write(TraceCounter{.name = link,
+                                                   .begin = static_cast<double>(i.begin) * ps,
+                                                   .end = static_cast<double>(i.end) * ps,
+                                                   .bytes = i.bytes * byte});
+                    }};
+    }
+
+    void add(const std::string& csv) {
+        for (const Timeline& t : read_timelines(std::filesystem::path(csv))) {
+            const auto source = static_cast<std::size_t>(t.source);
+            write_source(writer_, {.name = t.plan + " " + std::string(kSourceNames[source]),
+                                   .timeline = &t,
+                                   .arrows = {},
+                                   .counters = {}});
         }
     }
-    std::vector<TraceSource> sources;
-    for (const PlanRun& run : runs) sources.push_back(trace_source(run));
-    for (const Timeline& t : others) {
-        const auto source = static_cast<std::size_t>(t.source);
-        sources.push_back({.name = t.plan + " " + std::string(kSourceNames[source]),
-                           .timeline = &t,
-                           .arrows = {},
-                           .counters = {}});
+
+    void commit() {
+        writer_.close();
+        file_.commit();
     }
-    AtomicFile out(file);
-    write_trace(out.stream(), sources);
-    out.commit();
-}
+
+  private:
+    AtomicFile file_;
+    TraceWriter writer_;
+};
 
 struct Algorithms {
     ExchangeAlgorithm all_to_all = ExchangeAlgorithm::grouped;
@@ -206,13 +213,17 @@ int run_simulate(Args args) {
     if (whole_step) prediction = predict(scenario, profile_of(scenario), {.only_plans = wanted});
     const sim::Topology topology(scenario.cluster, scenario.routing.seed);
     std::vector<PlanRun> runs;
+    std::optional<TraceFile> trace_file;
+    if (trace) trace_file.emplace(*trace);
     for (const Plan& plan : scenario.plans) {
         if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
+        sim::TraceSink sink;
+        if (trace_file) sink = trace_file->sink(plan.name);
         PlanRun run = run_plan(scenario, plan, topology, program_options, algorithms,
                                {.epsilon = epsilon,
-                                .timeline = trace.has_value() || format == "csv",
-                                .trace = trace.has_value(),
+                                .timeline = format == "csv",
                                 .link_use = num_link_bins > 0,
+                                .sink = trace_file ? &sink : nullptr,
                                 .progress = {}});
         run.whole_step = whole_step;
         run.num_link_bins = num_link_bins;
@@ -221,7 +232,13 @@ int run_simulate(Args args) {
         }
         runs.push_back(std::move(run));
     }
-    if (trace) write_trace_file(*trace, runs, *values);
+    if (trace_file) {
+        if (values->count("trace-with") > 0) {
+            for (const auto& csv : (*values)["trace-with"].as<std::vector<std::string>>())
+                trace_file->add(csv);
+        }
+        trace_file->commit();
+    }
     write_result(simulation_report(scenario, runs, format), optional_text(*values, "out"));
     const bool all_run = std::ranges::none_of(
         runs, [](const PlanRun& run) { return run.result.unreachable.has_value(); });

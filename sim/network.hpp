@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -72,7 +73,7 @@ class Network {
     std::int64_t num_instants() const { return num_instants_; }
     double bytes(std::uint32_t link) const { return use_[link].bytes; }
     Picoseconds busy(std::uint32_t link) const { return use_[link].busy; }
-    const std::vector<LinkInterval>& intervals() const { return intervals_; }
+    std::vector<LinkInterval> take_intervals() { return std::exchange(intervals_, {}); }
 
   private:
     struct Message {

@@ -5,9 +5,9 @@
 
 namespace headway::sim {
 
-Recorder::Recorder(const Program& program, bool keep_spans)
+Recorder::Recorder(const Program& program, bool keep_spans, bool room)
     : program_(program), keep_spans_(keep_spans) {
-    if (keep_spans)
+    if (keep_spans && room)
         spans_.reserve(program.tasks.size() * static_cast<std::size_t>(program.num_ranks));
 }
 
@@ -60,10 +60,10 @@ std::vector<PhaseUse> Recorder::phases() const {
     return result;
 }
 
-std::vector<Span> Recorder::spans() const {
+std::vector<Span> Recorder::take_spans() {
     std::vector<Span> result;
     result.reserve(spans_.size());
-    for (const SpanRecord& r : spans_) {
+    for (const SpanRecord& r : std::exchange(spans_, {})) {
         const Task& task = program_.tasks[static_cast<std::size_t>(r.task)];
         Span span{.rank = r.rank,
                   .layer = task.layer,

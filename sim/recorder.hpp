@@ -38,7 +38,8 @@ struct PhaseUse {
 
 class Recorder {
   public:
-    Recorder(const Program& program, bool keep_spans);
+    // room: for all spans of the step at once.
+    Recorder(const Program& program, bool keep_spans, bool room);
 
     void add(const SpanRecord& span);
     // From here on spans are also kept apart, until taken.
@@ -46,7 +47,8 @@ class Recorder {
     std::vector<SpanRecord> take_section();
 
     std::vector<PhaseUse> phases() const;
-    std::vector<Span> spans() const;
+    std::size_t num_spans() const { return spans_.size(); }
+    std::vector<Span> take_spans();  // since they were last taken
 
   private:
     struct Sums {

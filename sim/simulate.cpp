@@ -12,6 +12,8 @@
 namespace headway::sim {
 namespace {
 
+constexpr std::size_t kSpansAtOnce = 4096;  // given to a trace
+
 class Simulation {
   public:
     Simulation(const Program& program, const Topology& topology, const SimulateOptions& options)
@@ -19,10 +21,12 @@ class Simulation {
           topology_(topology),
           options_(options),
           paths_(topology),
-          network_(topology, options.epsilon, options.trace || options.link_use),
-          recorder_(program, options.timeline),
+          network_(topology, options.epsilon,
+                   options.trace || options.link_use || options.sink != nullptr),
+          recorder_(program, options.timeline || options.sink != nullptr, options.sink == nullptr),
           ranks_(program, topology.cluster(), events_),
-          collectives_(program, paths_, network_, events_, options.epsilon, options.trace),
+          collectives_(program, paths_, network_, events_, options.epsilon,
+                       options.trace || options.sink != nullptr),
           repetition_(program) {}
 
     SimulationResult run() {
@@ -39,6 +43,7 @@ class Simulation {
             if (delivery == kNever && event == kNever) break;
             now_ = std::max(now_, std::min(delivery, event));
             if (delivery <= event) collectives_.deliver(delivery, now_);
+            if (options_.sink != nullptr && recorder_.num_spans() >= kSpansAtOnce) drain();
         }
         return finish();
     }
@@ -116,7 +121,9 @@ class Simulation {
 
     // ---- repetition
 
-    bool may_repeat() const { return options_.repeat && !options_.trace && !options_.link_use; }
+    bool may_repeat() const {
+        return options_.repeat && !options_.trace && !options_.link_use && options_.sink == nullptr;
+    }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.
     bool is_still_in(const RunningCollective& run) const {
@@ -196,6 +203,20 @@ class Simulation {
 
     // ---- results
 
+    // Gives what has gathered for a trace away.
+    void drain() {
+        const TraceSink& sink = *options_.sink;
+        for (Span& span : recorder_.take_spans()) {
+            sink.span(span);
+            if (options_.timeline) result_.timeline.spans.push_back(std::move(span));
+        }
+        for (const Arrow& a : std::exchange(collectives_.arrows(), {})) sink.arrow(a);
+        for (const LinkInterval& i : network_.take_intervals()) {
+            sink.activity(topology_.link_name(i.link), i);
+            if (options_.link_use) intervals_.push_back(i);
+        }
+    }
+
     void show_progress(int done) const {
         if (options_.progress)
             options_.progress(static_cast<std::size_t>(done), program_.tasks.size());
@@ -225,7 +246,12 @@ class Simulation {
             last = std::max(last, ranks_.finish(r));
         }
         result_.step = static_cast<double>(last) * ps;
-        result_.timeline.spans = recorder_.spans();
+        if (options_.sink != nullptr) {
+            drain();
+        } else {
+            result_.timeline.spans = recorder_.take_spans();
+            intervals_ = network_.take_intervals();
+        }
         result_.phases = recorder_.phases();
         double error = 0.0;
         for (const double e : collectives_.errors()) error += e;
@@ -248,7 +274,7 @@ class Simulation {
                                      .bytes = network_.bytes(l) * byte,
                                      .busy = static_cast<double>(network_.busy(l)) * ps});
         }
-        for (const LinkInterval& i : network_.intervals()) {
+        for (const LinkInterval& i : intervals_) {
             result_.activity.push_back({.link = index[i.link],
                                         .begin = static_cast<double>(i.begin) * ps,
                                         .end = static_cast<double>(i.end) * ps,
@@ -269,6 +295,7 @@ class Simulation {
     Picoseconds now_ = 0;
     bool may_be_still_ = true;  // since the events of this moment were handled
     std::int64_t num_events_ = 0;
+    std::vector<LinkInterval> intervals_;  // for the result
     SimulationResult result_;
 };
 

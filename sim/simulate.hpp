@@ -12,10 +12,19 @@
 #include "models/vocab/program.hpp"
 #include "models/vocab/timeline.hpp"
 #include "sim/all_to_all.hpp"
+#include "sim/network.hpp"
 #include "sim/recorder.hpp"
 #include "sim/topology.hpp"
 
 namespace headway::sim {
+
+// Is given what a trace shows while the simulation goes on, in no particular order, so that a long
+// step needs no memory for it.
+struct TraceSink {
+    std::function<void(const Span&)> span;
+    std::function<void(const Arrow&)> arrow;
+    std::function<void(const std::string& link, const LinkInterval&)> activity;
+};
 
 struct SimulateOptions {
     // Completions on the same links within this fraction of the time that their traffic needs count
@@ -24,7 +33,9 @@ struct SimulateOptions {
     bool timeline = true;   // keep every span; without, only sums by phase
     bool trace = false;     // keep who waited for whom, and link use over time
     bool link_use = false;  // keep link use over time
-    bool repeat = true;  // sections that repeat exactly are simulated once (not with the two above)
+    bool repeat =
+        true;  // sections that repeat exactly are simulated once (not with traces and link use)
+    const TraceSink* sink = nullptr;  // the result has no arrows then, nor a timeline if not asked
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
 

@@ -1,11 +1,8 @@
 #include "models/report/trace.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ostream.h>
 
-#include <algorithm>
-#include <iterator>
-#include <set>
+#include <utility>
 
 namespace headway {
 namespace {
@@ -28,106 +25,98 @@ std::string json_text(std::string_view text) {
     return out;
 }
 
-class TraceWriter {
-  public:
-    explicit TraceWriter(std::ostream& stream) : stream_(stream) {
-        stream_ << "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[";
-    }
-    void close() {
-        flush();
-        stream_ << "\n]}\n";
-    }
-
-    void write(const TraceSource& source, int index) {
-        first_ = index * kRanksPerSource + 2;  // process 0 is special to some viewers
-        name_processes(source);
-        for (const Span& span : source.timeline->spans) write_span(span);
-        for (const TraceArrow& arrow : source.arrows) write_arrow(arrow);
-        write_counters(source);
-    }
-
-  private:
-    template <class... Args>
-    void event(fmt::format_string<Args...> format, Args&&... args) {
-        text_ += num_events_++ == 0 ? "\n" : ",\n";
-        fmt::format_to(std::back_inserter(text_), format, std::forward<Args>(args)...);
-        if (text_.size() > (1U << 16)) flush();
-    }
-    void flush() {
-        stream_ << text_;
-        text_.clear();
-    }
-    int process(int rank) const { return first_ + rank; }  // a prediction is rank -1
-
-    void name_processes(const TraceSource& source) {
-        std::set<std::pair<int, int>> tracks;
-        std::set<int> ranks;
-        for (const Span& s : source.timeline->spans) {
-            ranks.insert(s.rank);
-            tracks.insert({s.rank, track_of(s.phase)});
-        }
-        for (const int rank : ranks) {
-            const std::string title = rank < 0 ? "busiest rank" : fmt::format("rank {}", rank);
-            event(R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}: {}"}}}})",
-                  process(rank), json_text(source.name), title);
-            event(
-                R"({{"ph":"M","name":"process_sort_index","pid":{0},"args":{{"sort_index":{0}}}}})",
-                process(rank));
-        }
-        for (const auto& [rank, track] : tracks) {
-            event(R"({{"ph":"M","name":"thread_name","pid":{},"tid":{},"args":{{"name":"{}"}}}})",
-                  process(rank), track, kTrackNames[track]);
-        }
-    }
-
-    void write_span(const Span& s) {
-        event(
-            R"({{"ph":"X","name":"{}","cat":"{}","pid":{},"tid":{},"ts":{:.6f},"dur":{:.6f},)"
-            R"("args":{{"layer":{},"micro_batch":{},"bytes":{:.0f},"flops":{:.0f},"bottleneck":"{}","count":{}}}}})",
-            name(s.phase), name(s.pass), process(s.rank), track_of(s.phase), s.begin.in(us),
-            s.duration.in(us), s.layer, s.micro_batch, s.bytes.in(byte), s.flops.in(flop),
-            json_text(s.bottleneck), s.count);
-    }
-
-    // NOTE: an arrow binds to the slice that encloses its end points.
-    void write_arrow(const TraceArrow& a) {
-        ++num_arrows_;
-        event(
-            R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
-            num_arrows_, process(a.from), track_of(a.phase), a.begin.in(us));
-        event(
-            R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
-            num_arrows_, process(a.to), track_of(a.phase), a.end.in(us));
-    }
-
-    void write_counters(const TraceSource& source) {
-        if (source.counters.empty()) return;
-        const int links = first_ + kRanksPerSource - 2;
-        event(R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}: links, GB/s"}}}})",
-              links, json_text(source.name));
-        for (const TraceCounter& c : source.counters) {
-            const Seconds length = c.end - c.begin;
-            const double rate = length > Seconds{} ? (c.bytes / length).in(GB / second) : 0.0;
-            for (const auto& [time, value] : {std::pair(c.begin, rate), std::pair(c.end, 0.0)}) {
-                event(R"({{"ph":"C","name":"{}","pid":{},"ts":{:.6f},"args":{{"GB/s":{:.3f}}}}})",
-                      json_text(c.name), links, time.in(us), value);
-            }
-        }
-    }
-
-    std::ostream& stream_;
-    std::string text_;
-    int first_ = 0;
-    std::size_t num_events_ = 0;
-    std::size_t num_arrows_ = 0;
-};
-
 }  // namespace
+
+TraceWriter::TraceWriter(std::ostream& stream) : stream_(stream) {
+    stream_ << "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[";
+}
+
+void TraceWriter::close() {
+    flush();
+    stream_ << "\n]}\n";
+}
+
+void TraceWriter::begin_source(std::string name) {
+    source_ = json_text(name);
+    named_.clear();
+    has_counters_ = false;
+    first_ = num_sources_++ * kRanksPerSource + 2;  // process 0 is special to some viewers
+}
+
+void TraceWriter::event(std::string_view text) {
+    text_ += num_events_++ == 0 ? "\n" : ",\n";
+    text_ += text;
+    if (text_.size() > (1U << 16)) flush();
+}
+
+void TraceWriter::flush() {
+    stream_ << text_;
+    text_.clear();
+}
+
+void TraceWriter::name_track(int rank, int track) {
+    if (!named_.insert({rank, track}).second) return;
+    if (named_.insert({rank, -1}).second) {
+        const std::string title = rank < 0 ? "busiest rank" : fmt::format("rank {}", rank);
+        event(
+            fmt::format(R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}: {}"}}}})",
+                        process(rank), source_, title));
+        event(fmt::format(
+            R"({{"ph":"M","name":"process_sort_index","pid":{0},"args":{{"sort_index":{0}}}}})",
+            process(rank)));
+    }
+    event(
+        fmt::format(R"({{"ph":"M","name":"thread_name","pid":{},"tid":{},"args":{{"name":"{}"}}}})",
+                    process(rank), track, kTrackNames[track]));
+}
+
+void TraceWriter::write(const Span& s) {
+    name_track(s.rank, track_of(s.phase));
+    event(fmt::format(
+        R"({{"ph":"X","name":"{}","cat":"{}","pid":{},"tid":{},"ts":{:.6f},"dur":{:.6f},)"
+        R"("args":{{"layer":{},"micro_batch":{},"bytes":{:.0f},"flops":{:.0f},"bottleneck":"{}","count":{}}}}})",
+        name(s.phase), name(s.pass), process(s.rank), track_of(s.phase), s.begin.in(us),
+        s.duration.in(us), s.layer, s.micro_batch, s.bytes.in(byte), s.flops.in(flop),
+        json_text(s.bottleneck), s.count));
+}
+
+// NOTE: an arrow binds to the slice that encloses its end points.
+void TraceWriter::write(const TraceArrow& a) {
+    ++num_arrows_;
+    event(fmt::format(
+        R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
+        num_arrows_, process(a.from), track_of(a.phase), a.begin.in(us)));
+    event(fmt::format(
+        R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
+        num_arrows_, process(a.to), track_of(a.phase), a.end.in(us)));
+}
+
+void TraceWriter::write(const TraceCounter& c) {
+    const int links = first_ + kRanksPerSource - 2;
+    if (!std::exchange(has_counters_, true)) {
+        event(fmt::format(
+            R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}: links, GB/s"}}}})",
+            links, source_));
+    }
+    const Seconds length = c.end - c.begin;
+    const double rate = length > Seconds{} ? (c.bytes / length).in(GB / second) : 0.0;
+    for (const auto& [time, value] : {std::pair(c.begin, rate), std::pair(c.end, 0.0)}) {
+        event(
+            fmt::format(R"({{"ph":"C","name":"{}","pid":{},"ts":{:.6f},"args":{{"GB/s":{:.3f}}}}})",
+                        json_text(c.name), links, time.in(us), value));
+    }
+}
+
+void write_source(TraceWriter& writer, const TraceSource& source) {
+    writer.begin_source(source.name);
+    for (const Span& span : source.timeline->spans) writer.write(span);
+    for (const TraceArrow& arrow : source.arrows) writer.write(arrow);
+    for (const TraceCounter& counter : source.counters) writer.write(counter);
+}
 
 void write_trace(std::ostream& stream, std::span<const TraceSource> sources) {
     TraceWriter writer(stream);
-    int index = 0;
-    for (const TraceSource& source : sources) writer.write(source, index++);
+    for (const TraceSource& source : sources) write_source(writer, source);
     writer.close();
 }
 

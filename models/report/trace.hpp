@@ -4,9 +4,13 @@
 // one file. Times are microseconds since the start of the step.
 #pragma once
 
+#include <cstddef>
 #include <ostream>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "models/vocab/timeline.hpp"
@@ -32,6 +36,31 @@ struct TraceSource {
     std::vector<TraceCounter> counters;
 };
 
+// Events one by one, in any order; a source has processes of its own, named when first seen.
+class TraceWriter {
+  public:
+    explicit TraceWriter(std::ostream& stream);
+    void begin_source(std::string name);
+    void write(const Span& span);
+    void write(const TraceArrow& arrow);
+    void write(const TraceCounter& counter);
+    void close();
+
+  private:
+    void event(std::string_view text);
+    void flush();
+    int process(int rank) const { return first_ + rank; }  // a prediction is rank -1
+    void name_track(int rank, int track);
+
+    std::ostream& stream_;
+    std::string text_, source_;
+    std::set<std::pair<int, int>> named_;  // of this source: (rank, track), (rank, -1) for the rank
+    int first_ = 0, num_sources_ = 0;
+    bool has_counters_ = false;
+    std::size_t num_events_ = 0, num_arrows_ = 0;
+};
+
+void write_source(TraceWriter& writer, const TraceSource& source);
 void write_trace(std::ostream& stream, std::span<const TraceSource> sources);
 
 }  // namespace headway

@@ -391,5 +391,40 @@ TEST(Simulate, TracesSayWhoWasWaitedFor) {
     EXPECT_EQ(bytes, 1001000.0);
 }
 
+// What a sink is given while the step runs is what the result keeps without one.
+TEST(Simulate, ASinkIsGivenTheWholeTrace) {
+    TrafficMatrix m(3);
+    m.at(0, 2) = 1000;
+    m.at(1, 2) = 1000000;
+    std::vector<Task> tasks(2000,
+                            exchange(3, from_matrix(m)));  // more spans than are given at once
+    const SimulationResult kept = run(nodes(1, 3), tasks, 1.0, {.trace = true});
+    std::size_t spans = 0, arrows = 0, intervals = 0;
+    double time = 0.0, bytes = 0.0;
+    const TraceSink sink{.span =
+                             [&](const Span& s) {
+                                 ++spans;
+                                 time += s.duration.in(us);
+                             },
+                         .arrow = [&](const Arrow&) { ++arrows; },
+                         .activity =
+                             [&](const std::string& link, const LinkInterval& i) {
+                                 ++intervals;
+                                 if (link == "nvlink_down:2") bytes += i.bytes;
+                             }};
+    const SimulationResult streamed =
+        run(nodes(1, 3), tasks, 1.0, {.timeline = false, .sink = &sink});
+    double expected = 0.0;
+    for (const Span& s : kept.timeline.spans) expected += s.duration.in(us);
+    EXPECT_EQ(streamed.step, kept.step);
+    EXPECT_EQ(spans, kept.timeline.spans.size());
+    EXPECT_NEAR(time, expected, 1e-6);
+    EXPECT_EQ(arrows, kept.arrows.size());
+    EXPECT_EQ(intervals, kept.activity.size());
+    EXPECT_EQ(bytes, 2000 * 1001000.0);
+    EXPECT_TRUE(streamed.timeline.spans.empty());
+    EXPECT_TRUE(streamed.arrows.empty());
+}
+
 }  // namespace
 }  // namespace headway::sim
