@@ -75,8 +75,8 @@ std::optional<Case> make(const Shape& shape, bool hot) {
     return made;
 }
 
-// The same launches with nothing to do: what four dependent launches cost on this device, below
-// which no bandwidth brings the grouping.
+// Four plain dependent launches with nothing to do, of the grids of count, prefix, scan and
+// scatter: the scale of what launches cost on this device.
 __global__ void empty_kernel() {}
 
 std::optional<Case> make_floor(const Shape& shape) {
