@@ -84,12 +84,20 @@ RankIdentity from_open_mpi(const Variables& v) {
     return id;
 }
 
+// Tasks of the step on this node. SLURM_NTASKS_PER_NODE is there only where srun was told so.
+int slurm_local_size(const Variables& v, int local_rank) {
+    const std::string tasks = v.text("SLURM_STEP_TASKS_PER_NODE");
+    const int here = tasks.empty() ? 0 : tasks_on_node(tasks, v.number_or("SLURM_NODEID", 0));
+    return std::max({1, local_rank + 1, here, v.number_or("SLURM_NTASKS_PER_NODE", 1)});
+}
+
 RankIdentity from_slurm(const Variables& v) {
+    const int local_rank = v.number_or("SLURM_LOCALID", 0);
     return {.launcher = "Slurm",
             .rank = v.number("SLURM_PROCID"),
             .size = v.number("SLURM_NTASKS"),
-            .local_rank = v.number_or("SLURM_LOCALID", 0),
-            .local_size = std::max(1, v.number_or("SLURM_NTASKS_PER_NODE", 1)),
+            .local_rank = local_rank,
+            .local_size = slurm_local_size(v, local_rank),
             .host = first_host(v.has("SLURM_STEP_NODELIST") ? v.text("SLURM_STEP_NODELIST")
                                                             : v.text("SLURM_JOB_NODELIST")),
             .port = port_of_job(v.text("SLURM_JOB_ID") + "." + v.text("SLURM_STEP_ID"))};
@@ -158,6 +166,27 @@ std::string first_host(const std::string& node_list) {
     if (bracket == std::string::npos || comma < bracket) return node_list.substr(0, comma);
     const std::size_t end = node_list.find_first_of(",-]", bracket);
     return node_list.substr(0, bracket) + node_list.substr(bracket + 1, end - bracket - 1);
+}
+
+int tasks_on_node(const std::string& tasks, int node) {
+    const char* at = tasks.data();
+    const char* const end = at + tasks.size();
+    while (at < end) {
+        int count = 0, nodes = 1;
+        auto parsed = std::from_chars(at, end, count);
+        if (parsed.ec != std::errc()) return 0;
+        at = parsed.ptr;
+        if (end - at > 2 && at[0] == '(' && at[1] == 'x') {
+            parsed = std::from_chars(at + 2, end, nodes);
+            if (parsed.ec != std::errc() || parsed.ptr == end || *parsed.ptr != ')') return 0;
+            at = parsed.ptr + 1;
+        }
+        if (node < nodes) return count;
+        node -= nodes;
+        if (at < end && *at != ',') return 0;
+        ++at;
+    }
+    return 0;
 }
 
 int num_visible_devices(const Environment& environment, int num_device_files) {

@@ -31,6 +31,8 @@ Environment own_launch_environment(int rank, int size, int port, int listen_fd);
 
 // First host of a Slurm node list: "gpu[07-09,12]" -> "gpu07".
 std::string first_host(const std::string& node_list);
+// Slurm's SLURM_STEP_TASKS_PER_NODE, "4(x2),3": what node 0, 1, ... has; 0 where it does not say.
+int tasks_on_node(const std::string& tasks, int node);
 
 // GPUs that this process may use, counted without starting CUDA: a process that has started it
 // cannot join an MPS server any more. `num_device_files`: /dev/nvidia0, 1, ...

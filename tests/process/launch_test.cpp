@@ -15,6 +15,7 @@
 #include "runtime/process/launch_environment.hpp"
 #include "runtime/process/local_ranks.hpp"
 #include "runtime/process/mps.hpp"
+#include "tests/process/forked_ranks.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -93,6 +94,29 @@ TEST(FirstHost, OfSlurmNodeLists) {
     }
 }
 
+TEST(TasksOnNode, OfSlurmsCounts) {
+    EXPECT_EQ(tasks_on_node("4", 0), 4);
+    EXPECT_EQ(tasks_on_node("4(x2),3", 1), 4);
+    EXPECT_EQ(tasks_on_node("4(x2),3", 2), 3);
+    EXPECT_EQ(tasks_on_node("2,1", 1), 1);
+    EXPECT_EQ(tasks_on_node("2,1", 2), 0);
+    for (const char* bad : {"", "x", "4(x", "4(x2", "4;3"}) EXPECT_EQ(tasks_on_node(bad, 3), 0);
+}
+
+// `srun -n 8` without --ntasks-per-node, 4 tasks on each of two nodes: rank 6 is 2 of 4 on node 1.
+TEST(RankIdentity, KnowsSlurmsTasksOfThisNode) {
+    const Environment slurm{{"SLURM_PROCID", "6"},
+                            {"SLURM_NTASKS", "8"},
+                            {"SLURM_LOCALID", "2"},
+                            {"SLURM_NODEID", "1"},
+                            {"SLURM_JOB_ID", "77"},
+                            {"SLURM_STEP_ID", "0"},
+                            {"SLURM_STEP_TASKS_PER_NODE", "4(x2)"},
+                            {"SLURM_STEP_NODELIST", "gpu[07-08]"}};
+    EXPECT_EQ(rank_identity(slurm, "")->local_rank, 2);
+    EXPECT_EQ(rank_identity(slurm, "")->local_size, 4);
+}
+
 TEST(VisibleDevices, AreCountedWithoutCuda) {
     EXPECT_EQ(num_visible_devices({}, 8), 8);
     EXPECT_EQ(num_visible_devices({{"CUDA_VISIBLE_DEVICES", "0,3"}}, 8), 2);
@@ -129,6 +153,59 @@ TEST(LocalRanks, NameTheKilledRankAndLeaveNobodyBehind) {
               "rank 1 was ended by signal 9 (Killed)\n"
               "rank 2 did not end by itself and was killed\n");
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+// Four processes with nothing but the variables that a launcher sets find each other: each gathers
+// {0, 1, 2, 3}. The job is named after this process, so that two tests do not meet on a port.
+void expect_ranks_meet(const std::function<Environment(int rank)>& environment) {
+    constexpr int kRanks = 4;
+    std::vector<pid_t> pids;
+    for (int rank = 0; rank < kRanks; ++rank) {
+        pids.push_back(fork());
+        if (pids.back() != 0) continue;
+        int code = 1;
+        try {
+            run_process_rank(
+                *rank_identity(environment(rank), ""), {}, short_deadlines(),
+                [](const std::string&) { _exit(9); },
+                [&](SideChannel& channel) {
+                    const auto all = channel.all_gather("ranks", std::to_string(channel.rank()));
+                    code = all == std::vector<std::string>{"0", "1", "2", "3"} ? 0 : 2;
+                    channel.barrier();
+                });
+        } catch (const std::exception&) {
+            code = 3;
+        }
+        _exit(code);
+    }
+    for (const pid_t pid : pids) {
+        int status = 0;
+        waitpid(pid, &status, 0);
+        EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    }
+}
+
+TEST(Launchers, SlurmsRanksMeet) {
+    expect_ranks_meet([job = std::to_string(getpid())](int rank) {
+        return Environment{{"SLURM_JOB_ID", job},
+                           {"SLURM_STEP_ID", "0"},
+                           {"SLURM_PROCID", std::to_string(rank)},
+                           {"SLURM_NTASKS", "4"},
+                           {"SLURM_LOCALID", std::to_string(rank)},
+                           {"SLURM_NODEID", "0"},
+                           {"SLURM_STEP_TASKS_PER_NODE", "4"},
+                           {"SLURM_STEP_NODELIST", "localhost"}};
+    });
+}
+
+TEST(Launchers, OpenMpisRanksMeet) {
+    expect_ranks_meet([job = "mpi" + std::to_string(getpid())](int rank) {
+        return Environment{{"OMPI_COMM_WORLD_RANK", std::to_string(rank)},
+                           {"OMPI_COMM_WORLD_SIZE", "4"},
+                           {"OMPI_COMM_WORLD_LOCAL_RANK", std::to_string(rank)},
+                           {"OMPI_COMM_WORLD_LOCAL_SIZE", "4"},
+                           {"PMIX_NAMESPACE", job}};
+    });
 }
 
 // 7 cores, 3 ranks: floor(7/3) = 2 consecutive cores each, none in two shares.
