@@ -65,11 +65,10 @@ using Chars = std::int8_t __attribute__((vector_size(kWidth)));
 
 constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
 
-[[gnu::always_inline]] inline bool all_zero(const Ints& counts) {
-    const Chars any = __builtin_convertvector(counts != 0, Chars);
-    std::uint64_t bits;
-    std::memcpy(&bits, &any, sizeof bits);
-    return bits == 0;
+[[gnu::always_inline]] inline bool all_zero(const std::int32_t* counts) {
+    std::int64_t any[kWidth / 2];
+    std::memcpy(any, counts, sizeof any);
+    return (any[0] | any[1] | any[2] | any[3]) == 0;
 }
 
 [[gnu::always_inline]] inline double least_lane(Doubles v) {
@@ -98,10 +97,10 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
 [[gnu::always_inline]] inline void take_off(const std::int32_t* row, double level,
                                             const PortSide& other) {
     for (int m = 0; m < other.size; m += kWidth) {
+        if (all_zero(row + m)) continue;  // rows get sparse
         Ints flows;
         Doubles left, open;
         std::memcpy(&flows, row + m, sizeof flows);
-        if (all_zero(flows)) continue;  // rows get sparse
         std::memcpy(&left, other.residual + m, sizeof left);
         std::memcpy(&open, other.unfrozen + m, sizeof open);
         const Doubles frozen = __builtin_convertvector(flows, Doubles);
@@ -153,10 +152,10 @@ HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first,
                                double* residual, double* unfrozen, double* candidate) {
     const Doubles none = Doubles{} + kNoCandidate;
     for (int m = first; m < last; m += kWidth) {
+        if (all_zero(row + m)) continue;  // rows get sparse
         Ints counts;
         Doubles left, flows;
         std::memcpy(&counts, row + m, sizeof counts);
-        if (all_zero(counts)) continue;  // rows get sparse
         std::memcpy(&left, residual + m, sizeof left);
         std::memcpy(&flows, unfrozen + m, sizeof flows);
         const Doubles frozen = __builtin_convertvector(counts, Doubles);
