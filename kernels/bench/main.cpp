@@ -2,11 +2,14 @@
 // the ones that passed. Exit 1: a check failed. Exit 2: bad arguments.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
-#include <map>
 #include <set>
+#include <sstream>
+#include <stdexcept>
 
 #include "kernels/bench/report.hpp"
 #include "kernels/check.hpp"
@@ -17,7 +20,7 @@ namespace {
 namespace po = boost::program_options;
 
 struct Options {
-    std::string suite = "all", shape, impl, op, csv;
+    std::string suite = "all", shape, impl, op, csv, cases;
     bool check_only = false, list = false;
     int num_samples = 40;
 };
@@ -31,6 +34,9 @@ std::optional<Options> parse(int argc, char** argv) {
     add("shape", po::value(&options.shape), "A|B|C|D, small, or H=..,d=..,E=..,f=..,T=..,k=..");
     add("op", po::value(&options.op), "only this operation");
     add("impl", po::value(&options.impl), "only this implementation");
+    add("cases", po::value(&options.cases),
+        "a file of cases, OPERATION IMPLEMENTATION SHAPE on each line, in place of the suites' own "
+        "(scenarios/grids/kernels.txt: what `headway calibrate --from-kernel-bench` fits)");
     add("check-only", po::bool_switch(&options.check_only), "no timing");
     add("samples", po::value(&options.num_samples), "timing samples per case (>= 30)");
     add("csv", po::value(&options.csv), "write every row here");
@@ -106,12 +112,63 @@ std::vector<Result> run_group(const std::vector<const Operation*>& group, const 
     return results;
 }
 
+struct Group {
+    std::vector<const Operation*> operations;  // implementations of one operation
+    Shape shape;
+};
+
+// Every operation that the options select, at the shapes that they select.
+std::vector<Group> selected_groups(const Registry& registry, const Options& options) {
+    std::vector<Group> groups;
+    std::set<std::string> done;
+    for (const Operation& leader : registry) {
+        if (!selected(leader, options) || !done.insert(leader.op).second) continue;
+        std::vector<const Operation*> operations;
+        for (const Operation& other : registry)
+            if (other.op == leader.op && selected(other, options)) operations.push_back(&other);
+        for (const Shape& shape : shapes_of(leader, options)) groups.push_back({operations, shape});
+    }
+    return groups;
+}
+
+// The groups of a file of cases, one case each. Throws std::invalid_argument naming the line.
+std::vector<Group> groups_of_file(const Registry& registry, const std::string& file) {
+    std::ifstream in(file);
+    if (!in) throw std::invalid_argument("--cases " + file + ": cannot be read");
+    std::vector<Group> groups;
+    std::string line;
+    for (int number = 1; std::getline(in, line); ++number) {
+        std::istringstream words(line);
+        std::string op, impl, shape, more;
+        if (!(words >> op) || op.front() == '#') continue;
+        const std::string where = fmt::format("{}:{}: ", file, number);
+        if (!(words >> impl >> shape) || words >> more)
+            throw std::invalid_argument(where + "accepted: OPERATION IMPLEMENTATION SHAPE");
+        const auto found = std::find_if(registry.begin(), registry.end(), [&](const Operation& o) {
+            return o.op == op && o.impl == impl;
+        });
+        if (found == registry.end())
+            throw std::invalid_argument(where + op + ' ' + impl +
+                                        ": no such operation; headway-bench --list names them");
+        try {
+            groups.push_back({{&*found}, parse_shape(shape, found->shapes)});
+        } catch (const std::invalid_argument& error) {
+            throw std::invalid_argument(where + error.what());
+        }
+    }
+    if (groups.empty()) throw std::invalid_argument("--cases " + file + ": no case in it");
+    return groups;
+}
+
 int run(const Options& options) {
     const Registry registry = all_operations();
     if (options.list) {
         for (const Operation& o : registry) fmt::print("{:<8} {:<24} {}\n", o.suite, o.op, o.impl);
         return 0;
     }
+    const std::vector<Group> groups = options.cases.empty()
+                                          ? selected_groups(registry, options)
+                                          : groups_of_file(registry, options.cases);
     const DeviceInfo device = query_device();
     const Ceilings ceilings = options.check_only ? Ceilings{1, 1} : measure_ceilings();
     fmt::print(
@@ -121,20 +178,17 @@ int run(const Options& options) {
         1e-6 * double(device.l2_bytes), 1e-9 * ceilings.bytes_per_second,
         1e-12 * ceilings.flops_per_second, device.date_utc);
     std::vector<Result> results;
-    std::set<std::string> done;
-    for (const Operation& leader : registry) {
-        if (!selected(leader, options) || !done.insert(leader.op).second) continue;
-        std::vector<const Operation*> group;
-        for (const Operation& other : registry)
-            if (other.op == leader.op && selected(other, options)) group.push_back(&other);
-        for (const Shape& shape : shapes_of(leader, options))
-            for (Result& result : run_group(group, shape, options)) {
-                fmt::print("{}\n", table_line(result, ceilings));
-                std::fflush(stdout);
-                results.push_back(std::move(result));
-            }
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+        for (Result& result : run_group(groups[i].operations, groups[i].shape, options)) {
+            fmt::print("{}\n", table_line(result, ceilings));
+            std::fflush(stdout);
+            results.push_back(std::move(result));
+        }
         // After every operation, so that a run that is cut short leaves what it measured.
-        if (!options.csv.empty()) write_csv(options.csv, results, device, ceilings);
+        const bool last_of_operation =
+            i + 1 == groups.size() || groups[i + 1].operations != groups[i].operations;
+        if (!options.csv.empty() && last_of_operation)
+            write_csv(options.csv, results, device, ceilings);
     }
     const auto failed = std::count_if(results.begin(), results.end(),
                                       [](const Result& r) { return !r.check.passed; });

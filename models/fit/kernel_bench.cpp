@@ -66,10 +66,10 @@ std::optional<Point> point_of(const BenchRow& r) {
         return Point{Kernel::router, Pass::forward, sub_tokens, r.head_dim, router};
     if (r.op == "router_backward")
         return Point{Kernel::router, Pass::backward, sub_tokens, r.head_dim, 2.0 * router};
-    if (r.op == "combine_forward" || r.op == "ep_permute_forward" ||
-        r.op == "ep_unpermute_forward") {
+    if (r.op == "combine_forward" || r.op == "ep_permute" || r.op == "ep_unpermute")
         return Point{Kernel::gather, Pass::forward, r.bytes, 1.0, r.bytes};
-    }
+    if (r.op == "rms_norm_forward")
+        return Point{Kernel::streaming, Pass::forward, r.bytes, 1.0, r.bytes};
     if (r.op == "adamw_fp32_grad")
         return Point{Kernel::optimizer, Pass::forward, r.bytes, 1.0, r.bytes};
     return std::nullopt;
@@ -78,8 +78,11 @@ std::optional<Point> point_of(const BenchRow& r) {
 struct Sample {
     double size, width, rate;
 };
-// By kernel and pass, then by implementation.
-using Samples = std::map<std::pair<int, int>, std::map<std::string, std::vector<Sample>>>;
+// By implementation.
+using Alternatives = std::map<std::string, std::vector<Sample>>;
+// By kernel and pass, then by operation: a curve holds all its operations, each as its fastest
+// implementation runs it.
+using Samples = std::map<std::pair<int, int>, std::map<std::string, Alternatives>>;
 
 // Rate at `size` from one width's cells: linear in the logarithm between measured sizes, held
 // beyond them.
@@ -163,6 +166,12 @@ double total_time(const std::vector<Sample>& samples) {
     return sum / static_cast<double>(samples.size());
 }
 
+const Alternatives::value_type& fastest(const Alternatives& implementations) {
+    return *std::min_element(
+        implementations.begin(), implementations.end(),
+        [](const auto& a, const auto& b) { return total_time(a.second) < total_time(b.second); });
+}
+
 }  // namespace
 
 std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file) {
@@ -222,18 +231,22 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
     Samples samples;
     for (const BenchRow& row : rows) {
         if (const std::optional<Point> p = point_of(row)) {
-            samples[{static_cast<int>(p->kernel), static_cast<int>(p->pass)}][row.implementation]
-                .push_back({p->size, p->width, p->work / (row.median_us * 1e-6)});
+            samples[{static_cast<int>(p->kernel), static_cast<int>(p->pass)}][row.op]
+                   [row.implementation]
+                       .push_back({p->size, p->width, p->work / (row.median_us * 1e-6)});
         }
     }
     Profile profile = base;
     std::string measured;
-    for (const auto& [key, by_implementation] : samples) {
-        const auto best = std::min_element(by_implementation.begin(), by_implementation.end(),
-                                           [](const auto& a, const auto& b) {
-                                               return total_time(a.second) < total_time(b.second);
-                                           });
-        RateCurve curve = fit_rates(best->second);
+    for (const auto& [key, by_operation] : samples) {
+        std::vector<Sample> pooled;
+        std::string operations;
+        for (const auto& [op, implementations] : by_operation) {
+            const auto& [implementation, shapes] = fastest(implementations);
+            pooled.insert(pooled.end(), shapes.begin(), shapes.end());
+            operations += fmt::format("{} {} ({} shapes), ", op, implementation, shapes.size());
+        }
+        RateCurve curve = fit_rates(pooled);
         const std::size_t num_widths = curve.width.size();
         const double least = curve.width.front(), most = curve.width.back();
         KernelCurves& curves = profile.kernel(static_cast<Kernel>(key.first));
@@ -241,8 +254,7 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
             static_cast<Pass>(key.second) == Pass::forward ? curves.forward : curves.backward;
         if (!old.empty() && !is_byte_rate(static_cast<Kernel>(key.first)))
             curve = with_widths_of(old.front(), curve);
-        curve.source = fmt::format("headway-bench, implementation {}, {} shapes, cold L2, {}",
-                                   best->first, best->second.size(), rows.front().date);
+        curve.source = fmt::format("headway-bench: {}cold L2, {}", operations, rows.front().date);
         if (curve.width.size() > num_widths)
             curve.source +=
                 fmt::format("; widths below {} and above {}: {}", least, most, base.name);

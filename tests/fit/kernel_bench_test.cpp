@@ -74,6 +74,27 @@ TEST(KernelBench, TheFastestImplementationIsTaken) {
     EXPECT_NEAR(p.kernel(Kernel::fused_expert).forward.at(0).at(256, 64).value, 1e14, 1e6);
 }
 
+// Row movers share a curve over bytes b: rate b / t of each operation at its own b, of an operation
+// that two implementations run the faster one.
+TEST(KernelBench, OperationsOfOneKernelShareItsCurve) {
+    const auto mover = [](const char* op, const char* implementation, double bytes, double rate) {
+        return BenchRow{.op = op,
+                        .implementation = implementation,
+                        .median_us = bytes / rate * 1e6,
+                        .bytes = bytes,
+                        .device = "toy",
+                        .date = "today"};
+    };
+    const Profile p = with_measured_kernels(
+        {}, {mover("combine_forward", "gather", 1e6, 1e12), mover("ep_permute", "slow", 1e7, 1e12),
+             mover("ep_permute", "vectorised", 1e7, 2e12),
+             mover("ep_unpermute", "vectorised", 1e8, 3e12)});
+    const RateCurve& curve = p.kernel(Kernel::gather).forward.at(0);
+    EXPECT_EQ(curve.size, (std::vector<double>{1e6, 1e7, 1e8}));
+    EXPECT_EQ(curve.rate, (std::vector<double>{1e12, 2e12, 3e12}));
+    EXPECT_NE(curve.source.find("ep_permute vectorised (1 shapes)"), std::string::npos);
+}
+
 TEST(KernelBench, ACutFileIsRefusedWithItsLine) {
     const std::string file = testing::TempDir() + "/cut.csv";
     std::ofstream(file) << "op,impl,num_heads,head_dim,num_experts,expert_dim,num_tokens,top_k,l2,"
