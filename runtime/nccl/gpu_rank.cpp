@@ -8,6 +8,7 @@
 #include "kernels/check.hpp"
 #include "models/report/version.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/process/cores.hpp"
 
 namespace headway::runtime {
 
@@ -37,6 +38,7 @@ Facts with_versions(Facts facts) {
 
 void run_body(const GpuRank& rank, SideChannel& channel,
               const std::function<void(const GpuRankContext&)>& body) {
+    take_cores(channel, rank.machine.host);  // before CUDA and NCCL start their threads
     const DeviceSeat seat = take_device(channel, rank.identity, rank.environment, rank.machine);
     for (const auto& [name, value] : seat.added) setenv(name.c_str(), value.c_str(), 1);
     HEADWAY_CUDA_CHECK(cudaSetDevice(seat.device));

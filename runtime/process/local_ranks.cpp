@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -20,6 +19,7 @@
 #include "models/vocab/error.hpp"
 #include "runtime/communicator.hpp"
 #include "runtime/process/connection.hpp"
+#include "runtime/process/cores.hpp"
 
 namespace headway::runtime {
 
@@ -56,24 +56,6 @@ class SignalQueue {
     sigset_t before_{};
     Descriptor fd_;
 };
-
-std::vector<int> allowed_cores() {
-    std::vector<int> cores;
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
-    for (int c = 0; c < CPU_SETSIZE; ++c) {
-        if (CPU_ISSET(c, &set)) cores.push_back(c);
-    }
-    return cores;
-}
-
-void stay_on(const std::vector<int>& cores) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    for (const int c : cores) CPU_SET(c, &set);
-    // A machine that refuses runs the rank anywhere: slower perhaps, not wrong.
-    if (!cores.empty()) sched_setaffinity(0, sizeof(set), &set);
-}
 
 // In the child: never returns.
 [[noreturn]] void become_rank(const LocalRun& run, const std::vector<char*>& arguments,
@@ -153,13 +135,6 @@ LocalRunEnd run_local_ranks(const LocalRun& run) {
         }
     }
     return end;
-}
-
-std::vector<int> cores_of_rank(const std::vector<int>& allowed, int rank, int num_ranks) {
-    const std::size_t share = allowed.size() / static_cast<std::size_t>(num_ranks);
-    const auto first =
-        allowed.begin() + static_cast<std::ptrdiff_t>(share * static_cast<std::size_t>(rank));
-    return {first, first + static_cast<std::ptrdiff_t>(share)};
 }
 
 int exit_code_of(const LocalRunEnd& end) {

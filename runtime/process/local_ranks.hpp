@@ -1,7 +1,6 @@
 // Starts the ranks of a run as processes of this machine and waits for all of them. When one fails,
 // the others have a grace period to end by themselves; then they are killed. The ranks die with
-// this process. Each rank, with all its threads, has cores of its own: ranks that exchange over
-// sockets keep a thread each busy, and one that lands beside another's halves both.
+// this process. Each rank, with all its threads, has cores of its own (cores.hpp).
 #pragma once
 
 #include <chrono>
@@ -35,9 +34,6 @@ struct LocalRunEnd {
 };
 
 LocalRunEnd run_local_ranks(const LocalRun& run);
-
-// An equal share of consecutive cores; none (run anywhere) where there are fewer cores than ranks.
-std::vector<int> cores_of_rank(const std::vector<int>& allowed, int rank, int num_ranks);
 
 // 0, or the code of the first rank that failed; kRankFailureExit where a signal ended it.
 int exit_code_of(const LocalRunEnd& end);

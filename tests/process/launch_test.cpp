@@ -208,15 +208,6 @@ TEST(Launchers, OpenMpisRanksMeet) {
     });
 }
 
-// 7 cores, 3 ranks: floor(7/3) = 2 consecutive cores each, none in two shares.
-TEST(LocalRanks, GetCoresOfTheirOwn) {
-    const std::vector<int> allowed{0, 1, 2, 5, 6, 7, 9};
-    EXPECT_EQ(cores_of_rank(allowed, 0, 3), (std::vector<int>{0, 1}));
-    EXPECT_EQ(cores_of_rank(allowed, 1, 3), (std::vector<int>{2, 5}));
-    EXPECT_EQ(cores_of_rank(allowed, 2, 3), (std::vector<int>{6, 7}));
-    EXPECT_TRUE(cores_of_rank({3}, 0, 2).empty());
-}
-
 // With c >= 2 cores, two processes see floor(c/2) each, and not the same.
 TEST(LocalRanks, RunOnTheirCores) {
     cpu_set_t own;
