@@ -1,0 +1,1 @@
+"""Tables of docs/kernels*.md from one run of headway-bench; see analysis/kernel_pages.py."""
