@@ -101,12 +101,28 @@ double four_digits(double value) {
     return std::round(value / unit) * unit;
 }
 
+// Operations that share a curve hardly meet at the same byte: sizes within 5 % are one point of it,
+// at their geometric mean. [size of a sample] -> size of the point
+std::map<double, double> merged_sizes(const std::vector<Sample>& samples) {
+    std::set<double> sizes;
+    for (const Sample& s : samples) sizes.insert(s.size);
+    std::map<double, double> merged;
+    for (auto first = sizes.begin(); first != sizes.end();) {
+        const auto end = sizes.upper_bound(1.05 * *first);
+        const double last = *std::prev(end),
+                     point = last > *first ? four_digits(std::sqrt(*first * last)) : last;
+        for (; first != end; ++first) merged[*first] = point;
+    }
+    return merged;
+}
+
 RateCurve fit_rates(const std::vector<Sample>& samples) {
     std::map<double, std::map<double, std::vector<double>>> cells;  // width -> size -> rates
     std::set<double> sizes;
+    const std::map<double, double> merged = merged_sizes(samples);
     for (const Sample& s : samples) {
-        cells[s.width][s.size].push_back(s.rate);
-        sizes.insert(s.size);
+        cells[s.width][merged.at(s.size)].push_back(s.rate);
+        sizes.insert(merged.at(s.size));
     }
     RateCurve curve{.size = {sizes.begin(), sizes.end()}};
     double squares = 0.0;

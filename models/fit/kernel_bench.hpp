@@ -1,7 +1,8 @@
 // Kernel curves from the CSV that `headway-bench --csv` writes on a GPU: achieved rate on a grid of
 // size and width, per kernel kind and pass, of each operation's fastest implementation. A cell that
-// several shapes fall into holds their median; what they scatter around it (a dependence the curve
-// does not have, such as the expert width of a fused kernel) is the curve's residual.
+// several shapes fall into (sizes within 5 %) holds their median; what they scatter around it (a
+// dependence the curve does not have, such as the expert width of a fused kernel) is the curve's
+// residual.
 #pragma once
 
 #include <filesystem>

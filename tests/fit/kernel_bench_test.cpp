@@ -95,6 +95,23 @@ TEST(KernelBench, OperationsOfOneKernelShareItsCurve) {
     EXPECT_NE(curve.source.find("ep_permute vectorised (1 shapes)"), std::string::npos);
 }
 
+// Sizes b and 1.04 b are one point at b sqrt(1.04); 1.1 b is another. Its rates r (1 -+ s) leave
+// the residual s.
+TEST(KernelBench, SizesWithinFivePercentAreOnePoint) {
+    const double b = 1e8, r = 1e12, s = 0.2;
+    const auto mover = [](const char* op, double bytes, double rate) {
+        return BenchRow{.op = op, .median_us = bytes / rate * 1e6, .bytes = bytes};
+    };
+    const Profile p = with_measured_kernels(
+        {}, {mover("combine_forward", b, r * (1 - s)), mover("ep_permute", 1.04 * b, r * (1 + s)),
+             mover("ep_unpermute", 1.1 * b, 1.05 * r)});
+    const RateCurve& curve = p.kernel(Kernel::gather).forward.at(0);
+    ASSERT_EQ(curve.size.size(), 2U);
+    EXPECT_NEAR(curve.size[0], b * std::sqrt(1.04), 5e-4 * b);  // four digits are kept
+    EXPECT_NEAR(curve.rate[0], r, 1.0);
+    EXPECT_NEAR(curve.residual, s, 1e-9);
+}
+
 TEST(KernelBench, ACutFileIsRefusedWithItsLine) {
     const std::string file = testing::TempDir() + "/cut.csv";
     std::ofstream(file) << "op,impl,num_heads,head_dim,num_experts,expert_dim,num_tokens,top_k,l2,"
