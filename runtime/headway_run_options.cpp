@@ -62,7 +62,9 @@ po::options_description declare_options() {
     add("device-memory", po::value<double>()->default_value(0.0),
         "cuda: GiB for each rank's layers (default: its share of 85 % of the GPU)");
     add("plan", po::value<std::vector<std::string>>(), "run this plan only; may be repeated");
-    add("ranks", po::value<int>()->default_value(0), "ranks of the group (default: group_size)");
+    add("ranks", po::value<int>()->default_value(0),
+        "ranks of the group (default: group_size, on the scenario's nodes; another number: on one "
+        "node)");
     add("tokens", po::value<int>()->default_value(0),
         "tokens per rank (default: the scenario's batch)");
     add("layers", po::value<int>()->default_value(1), "MoE layers to run, from the first");

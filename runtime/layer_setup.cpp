@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <thread>
 #include <variant>
 
@@ -15,23 +16,30 @@ namespace headway::runtime {
 
 namespace {
 
-void check_expert_parallel(const Plan& plan, const ExpertParallel& ep, int num_experts) {
-    if (ep.dedup == Dedup::node) {
+std::string numbers(const std::vector<int>& values) {
+    return fmt::format("{} ranks", fmt::join(values, ", "));
+}
+
+void check_expert_parallel(const Plan& plan, const ExpertParallel& ep, int num_experts,
+                           int island) {
+    const int n = plan.group_size;
+    std::vector<int> valid, whole_nodes;
+    for (int size = 1; size <= num_experts; ++size) {
+        if (num_experts % size == 0) valid.push_back(size);
+    }
+    if (num_experts % n != 0) {
         throw InputError(
             {.where = "plan " + plan.name,
-             .found =
-                 "dedup: node, which the runtime does not execute (predict and simulate price it)",
-             .accepted = "none, rank"});
+             .found = fmt::format("{} experts do not spread evenly over {} ranks", num_experts, n),
+             .accepted = numbers(valid)});
     }
-    if (num_experts % plan.group_size == 0) return;
-    std::vector<int> valid;
-    for (int n = 1; n <= num_experts; ++n) {
-        if (num_experts % n == 0) valid.push_back(n);
-    }
-    throw InputError({.where = "plan " + plan.name,
-                      .found = fmt::format("{} experts do not spread evenly over {} ranks",
-                                           num_experts, plan.group_size),
-                      .accepted = fmt::format("{} ranks", fmt::join(valid, ", "))});
+    if (ep.dedup != Dedup::node || n <= island || n % island == 0) return;
+    std::copy_if(valid.begin(), valid.end(), std::back_inserter(whole_nodes),
+                 [&](int size) { return size <= island || size % island == 0; });
+    throw InputError(
+        {.where = "plan " + plan.name,
+         .found = fmt::format("dedup: node, and {} ranks do not fill nodes of {}", n, island),
+         .accepted = numbers(whole_nodes)});
 }
 
 }  // namespace
@@ -45,10 +53,10 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
                   .expert_width = layout.expert_width,
                   .shared_width = moe.num_shared_experts * moe.shared_expert_width,
                   .aux_free_bias = moe.aux_free_bias};
-    const SparseShape sparse{.num_experts = layout.router.num_experts,
-                             .activation = moe.activation,
-                             .dedup = layout.dedup,
-                             .fused = setup.head_parallel};
+    SparseShape sparse{.num_experts = layout.router.num_experts,
+                       .activation = moe.activation,
+                       .dedup = layout.dedup,
+                       .fused = setup.head_parallel};
     const RoutingRule rule{.top_k = layout.router.top_k, .capacity_factor = layout.capacity_factor};
     if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
         setup.num_routers = hp->num_heads;
@@ -62,7 +70,9 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
         return setup;
     }
     const auto& ep = std::get<ExpertParallel>(plan.layer);
-    check_expert_parallel(plan, ep, layout.router.num_experts);
+    const int island = scenario.cluster.island_size();
+    check_expert_parallel(plan, ep, layout.router.num_experts, island);
+    sparse.ranks_per_node = std::min(island, plan.group_size);
     setup.dims.latent_width = ep.latent_width.value_or(0);
     setup.ep = {.sparse = sparse, .routing = rule};
     return setup;
@@ -70,12 +80,15 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
 
 Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens) {
     Scenario result = scenario;
+    const bool as_planned =
+        std::all_of(result.plans.begin(), result.plans.end(),
+                    [&](const Plan& plan) { return plan.group_size == num_ranks; });
     if (tokens > 0) {
         result.batch.sequence_length = static_cast<int>(tokens);
         result.batch.sequences_per_rank = 1;
     }
     result.batch.num_micro_batches = 1;
-    if (num_ranks > 0) {
+    if (num_ranks > 0 && !as_planned) {
         Cluster& cluster = result.cluster;
         cluster.num_nodes = 1;
         cluster.gpus_per_node = num_ranks;

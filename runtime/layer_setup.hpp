@@ -20,13 +20,13 @@ struct LayerSetup {
     RouterShape router;
 };
 
-// InputError for what this runtime cannot run: node-dedup, ranks that do not fit the layer.
+// InputError for ranks that do not fit the layer, or its nodes.
 LayerSetup layer_setup(const Scenario& scenario, const Plan& plan);
 
 // The scenario cut down to what one group of `num_ranks` ranks runs: one node, the plan with that
 // group size, one micro-batch of `tokens` tokens a rank, no recompute and no overlap. What
 // `headway-run` measures, and what a prediction must be made for to be compared with it. 0 keeps
-// the scenario's own number.
+// the scenario's own number, and its nodes; so does the size that all plans have.
 Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens);
 
 // Settings of the plans and the batch that scenario_to_run takes back because no runtime executes

@@ -1,6 +1,7 @@
 #include "runtime/reference/row_exchange.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 
 namespace headway::runtime {
@@ -41,25 +42,40 @@ Matrix<S> gather_rows(ConstMatrixView<S> x, std::span<const std::int64_t> index)
 }
 
 template <class S>
-Matrix<S> exchange_rows(Communicator& peers, const Matrix<S>& x, std::span<const std::int64_t> sent,
+Matrix<S> exchange_rows(Communicator& peers, ConstMatrixView<S> x,
+                        std::span<const std::int64_t> sent,
                         std::span<const std::int64_t> received) {
+    const std::int64_t rows = std::accumulate(received.begin(), received.end(), std::int64_t{0});
+    Matrix<S> result(rows, x.cols());
+    exchange_rows_into<S>(peers, x, sent, received, result.data());
+    return result;
+}
+
+template <class S>
+void exchange_rows_into(Communicator& peers, ConstMatrixView<S> x,
+                        std::span<const std::int64_t> sent, std::span<const std::int64_t> received,
+                        S* result) {
+    assert(x.rows() < 2 || x.outerStride() == x.cols());
     const auto row_bytes = static_cast<std::int64_t>(sizeof(S)) * x.cols();
     std::vector<std::int64_t> sent_bytes, received_bytes;
     for (const std::int64_t rows : sent) sent_bytes.push_back(rows * row_bytes);
     for (const std::int64_t rows : received) received_bytes.push_back(rows * row_bytes);
-    const std::int64_t rows = std::accumulate(received.begin(), received.end(), std::int64_t{0});
-    Matrix<S> result(rows, x.cols());
-    peers.all_to_all_v(x.data(), sent_bytes, result.data(), received_bytes);
-    return result;
+    peers.all_to_all_v(x.data(), sent_bytes, result, received_bytes);
 }
 
 template Matrix<float> gather_rows<float>(ConstMatrixView<float>, std::span<const std::int64_t>);
 template Matrix<double> gather_rows<double>(ConstMatrixView<double>, std::span<const std::int64_t>);
-template Matrix<float> exchange_rows<float>(Communicator&, const Matrix<float>&,
+template Matrix<float> exchange_rows<float>(Communicator&, ConstMatrixView<float>,
                                             std::span<const std::int64_t>,
                                             std::span<const std::int64_t>);
-template Matrix<double> exchange_rows<double>(Communicator&, const Matrix<double>&,
+template Matrix<double> exchange_rows<double>(Communicator&, ConstMatrixView<double>,
                                               std::span<const std::int64_t>,
                                               std::span<const std::int64_t>);
+template void exchange_rows_into<float>(Communicator&, ConstMatrixView<float>,
+                                        std::span<const std::int64_t>,
+                                        std::span<const std::int64_t>, float*);
+template void exchange_rows_into<double>(Communicator&, ConstMatrixView<double>,
+                                         std::span<const std::int64_t>,
+                                         std::span<const std::int64_t>, double*);
 
 }  // namespace headway::runtime

@@ -35,7 +35,11 @@ Matrix<S> gather_rows(ConstMatrixView<S> x, std::span<const std::int64_t> index)
 // sent[d] and received[s] count rows; the rows of `x` lie by destination, those of the result by
 // source.
 template <class S>
-Matrix<S> exchange_rows(Communicator& peers, const Matrix<S>& x, std::span<const std::int64_t> sent,
-                        std::span<const std::int64_t> received);
+Matrix<S> exchange_rows(Communicator& peers, ConstMatrixView<S> x,
+                        std::span<const std::int64_t> sent, std::span<const std::int64_t> received);
+template <class S>
+void exchange_rows_into(Communicator& peers, ConstMatrixView<S> x,
+                        std::span<const std::int64_t> sent, std::span<const std::int64_t> received,
+                        S* result);
 
 }  // namespace headway::runtime

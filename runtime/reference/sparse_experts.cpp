@@ -2,8 +2,8 @@
 
 #include <numeric>
 
+#include "runtime/reference/deduplicated.hpp"
 #include "runtime/reference/fused_experts.hpp"
-#include "runtime/reference/rank_dedup.hpp"
 #include "runtime/reference/slots.hpp"
 
 namespace headway::runtime {
@@ -147,7 +147,7 @@ Matrix<S> sparse_forward(RankContext& context, Communicator* peers, const Sparse
                          std::span<const ExpertWeights<S>> experts, ConstMatrixView<S> x,
                          std::span<const RowBlock> blocks, const Routed<S>& routed,
                          SparseState<S>& state) {
-    if (peers != nullptr && shape.dedup == Dedup::rank) {
+    if (peers != nullptr && shape.dedup != Dedup::none) {
         return forward_dedup<S>(context, *peers, shape, experts, x, routed, state);
     }
     if (peers == nullptr && shape.fused) {
@@ -162,7 +162,7 @@ Matrix<S> sparse_backward(RankContext& context, Communicator* peers, const Spars
                           const Routed<S>& routed, const SparseState<S>& state,
                           ConstMatrixView<S> dout, std::vector<S>& gate_gradient,
                           std::span<ExpertWeights<S>> gradients) {
-    if (peers != nullptr && shape.dedup == Dedup::rank) {
+    if (peers != nullptr && shape.dedup != Dedup::none) {
         return backward_dedup<S>(context, *peers, shape, experts, routed, state, dout,
                                  gate_gradient, gradients);
     }

@@ -1,10 +1,11 @@
 // Sparse experts: from routed rows to the gated sum of their experts' outputs, and back. With
 // `peers`, expert e of a router lives on rank e / (E / peers) and rows travel there and back (EP,
 // and the inner EP of HP x EP); without, all experts are local. `fused` (HP) gathers each expert's
-// rows when it computes, instead of laying all copies out first. Two ways to travel: a copy per
-// chosen expert (Dedup::none), or a copy per distinct rank (Dedup::rank), where the destination
-// forms the gated sum over its own experts. What a copy needs besides its row (counts, and for
-// Dedup::rank its experts and gates) goes with count_exchange.
+// rows when it computes, instead of laying all copies out first. Three ways to travel: a copy per
+// chosen expert (Dedup::none), a copy per distinct rank (Dedup::rank), or a copy per distinct other
+// node, which the rank that gets it sends on (Dedup::node); under the last two the destination
+// forms the gated sum over its own experts. What a copy needs besides its row (counts, and under
+// dedup its experts and gates) goes with count_exchange, of both stages of Dedup::node.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 
 #include "models/vocab/plan.hpp"
 #include "runtime/rank_context.hpp"
+#include "runtime/reference/dedup_stage.hpp"
 #include "runtime/reference/expert_ffn.hpp"
 #include "runtime/reference/router.hpp"
 #include "runtime/reference/row_exchange.hpp"
@@ -25,25 +27,31 @@ struct SparseShape {
     Dedup dedup = Dedup::none;
     bool fused = false;  // without peers only
     Summation summation = Summation::fast;
+    int ranks_per_node = 0;  // Dedup::node: consecutive peers; 0: all are on one node
+};
+
+// What Dedup::rank and Dedup::node leave besides: copies that arrived are numbered through both
+// stages, and so are entries.
+template <class S>
+struct DedupState {
+    DedupStage<S> first, second;           // the second of Dedup::node with several nodes
+    std::vector<std::int64_t> entry_copy;  // [entries received] copy that each entry is of
+    std::vector<S> entry_gate;             // [entries received]
+    Matrix<S> expert_output;               // by entry group
 };
 
 // What forward leaves for backward. "Slot" is row * k + choice of a source; "copy" is a row that
 // travels; "entry" is a copy at one local expert.
 template <class S>
 struct SparseState {
-    std::vector<std::int64_t> copy_row;       // [copies sent] row of x
-    std::vector<std::int64_t> slot_position;  // [rows, k] copy of a slot, -1: dropped; Dedup::none
-    std::vector<std::int64_t> entry_slot;     // [entries sent] slot of an entry; Dedup::rank
+    std::vector<std::int64_t> copy_row;       // [copies sent] row of x; Dedup::none, as the next
+    std::vector<std::int64_t> slot_position;  // [rows, k] copy of a slot, -1: dropped
     std::vector<std::int64_t> sent_copies;    // [peers]
     std::vector<std::int64_t> received_copies;
-    std::vector<std::int64_t> sent_entries;  // [peers], Dedup::rank
-    std::vector<std::int64_t> received_entries;
-    std::vector<std::int64_t> entry_copy;  // [entries received] copy that each entry is of
-    std::vector<S> entry_gate;             // [entries received], Dedup::rank
-    Grouping entries;                      // received entries by local expert
+    DedupState<S> dedup;
+    Grouping entries;  // received entries by local expert
     FfnState<S> ffn;
-    Matrix<S> expert_output;  // by entry group, Dedup::rank
-    Matrix<S> returned;       // [copies sent] outputs at the source, Dedup::none
+    Matrix<S> returned;  // [copies sent] outputs at the source, Dedup::none
 };
 
 // experts: [heads * E] without peers, [E / peers] with.

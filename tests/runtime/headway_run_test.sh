@@ -28,6 +28,15 @@ expect 2 "no out"
 ! grep "not executed" "$dir/stderr" || { echo "nothing was left out"; exit 1; }
 grep -q '^measured,ep_naive,1,0,0,backward,expert,' "$out" || { echo "no backward expert span"; exit 1; }
 
+# Two nodes of two ranks: node-dedup runs on all of them, and a rank that fails there is named.
+nodes=$(dirname "$scenario")/cpu_nodes.yaml
+rm -f "$out" "$dir/stderr"
+small=(--tokens 32 --warmup 0 --repeats 1 --plan ep_node -o "$out")
+scenario=$nodes expect 4 "rank 3 failed in phase combine (forward): injected fault" "${small[@]}" --inject-fault throw:3:combine
+"$run" "$nodes" "${small[@]}" >/dev/null || exit 1
+[ "$(grep -c '^measured,ep_node,3,' "$out")" = 18 ] || { echo "not 18 spans of rank 3: $(cat "$out")"; exit 1; }
+
+small=(--tokens 32 --warmup 0 --repeats 1 --plan ep_naive -o "$out")
 # What is not executed is said.
 sed 's/expert_parallel: {}/recompute: full, overlap_chunks: 2, expert_parallel: {}/' "$scenario" >"$dir/step.yaml"
 "$run" "$dir/step.yaml" "${small[@]}" >/dev/null 2>"$dir/stderr" || exit 1

@@ -14,6 +14,12 @@
 namespace headway::runtime {
 namespace {
 
+void on_nodes_of(Cluster& cluster, int gpus, int num_ranks) {
+    cluster.num_nodes = num_ranks / gpus;
+    cluster.gpus_per_node = gpus;
+    cluster.fabric = Fabric{.nics_per_node = 1, .nic = GB / second};
+}
+
 Scenario small(Plan plan) {
     Scenario s{.name = "small"};
     s.model = {.hidden = 16,
@@ -28,6 +34,8 @@ Scenario small(Plan plan) {
     s.model.attention = {.num_heads = 2, .num_kv_heads = 2, .head_width = 8};
     s.cluster = {.name = "box", .num_nodes = 1, .gpus_per_node = plan.group_size};
     s.cluster.pcie = Pcie{.bandwidth = GB / second};
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    if (ep != nullptr && ep->dedup == Dedup::node) on_nodes_of(s.cluster, 2, plan.group_size);
     s.batch = {.sequence_length = 12};
     plan.name = "p";
     s.plans = {plan};
@@ -40,6 +48,7 @@ std::vector<Plan> plans() {
     return {{.layer = ExpertParallel{}, .group_size = 1},
             {.layer = ExpertParallel{}, .group_size = 2},
             {.layer = ExpertParallel{.dedup = Dedup::rank}, .group_size = 4},
+            {.layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 4},
             {.layer = ExpertParallel{.latent_width = 8}, .group_size = 8},
             {.layer = heads, .group_size = 1},
             {.layer = heads, .group_size = 2},
@@ -100,8 +109,34 @@ TEST(Measure, RefusesWhatItCannotRunWithTheValidChoices) {
     } catch (const InputError& error) {
         EXPECT_NE(std::string(error.what()).find("accepted: 1, 2, 4, 8 ranks"), std::string::npos);
     }
-    s.plans[0] = {.name = "p", .layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 2};
-    EXPECT_THROW(measure_plan(s, s.plans[0], {}), InputError);
+}
+
+// Node-dedup needs whole nodes: 8 experts over 4 ranks do not lie on nodes of 3. What a cluster's
+// NVLink domain holds is a node.
+TEST(Measure, NodeDedupOnPartsOfNodesIsRefused) {
+    Scenario s = small({.layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 4});
+    EXPECT_EQ(layer_setup(s, s.plans[0]).ep.sparse.ranks_per_node, 2);
+    on_nodes_of(s.cluster, 3, 6);
+    try {
+        layer_setup(s, s.plans[0]);
+        FAIL() << "4 ranks on nodes of 3 were accepted";
+    } catch (const InputError& error) {
+        EXPECT_STREQ(
+            error.what(),
+            "plan p: dedup: node, and 4 ranks do not fill nodes of 3; accepted: 1, 2 ranks");
+    }
+    s.cluster.nvlink = NvLink{.domain = 6};
+    EXPECT_EQ(layer_setup(s, s.plans[0]).ep.sparse.ranks_per_node, 4) << "one node";
+}
+
+// A number of ranks that is every plan's own leaves the nodes as they are; another one is a cut.
+TEST(Measure, TheNodesStayWhereNoRankIsCut) {
+    const Scenario s = small({.layer = ExpertParallel{.dedup = Dedup::node}, .group_size = 4});
+    EXPECT_EQ(scenario_to_run(s, 4, 0).cluster.num_nodes, 2);
+    EXPECT_EQ(scenario_to_run(s, 0, 0).cluster.num_nodes, 2);
+    const Scenario cut = scenario_to_run(s, 2, 0);
+    EXPECT_EQ(cut.cluster.num_nodes, 1);
+    EXPECT_EQ(layer_setup(cut, cut.plans[0]).ep.sparse.ranks_per_node, 2) << "one node";
 }
 
 // What no runtime executes is taken back, so that predictions and fits for a run are without it,

@@ -25,12 +25,13 @@ struct LayerCase {
     int num_heads = 0;  // 0: EP
     int head_width = 0;
     Summation summation = Summation::fast;
+    int ranks_per_node = 0;  // Dedup::node
 
     ModelDims dims() const {
         return {hidden, expert_width, latent_width, shared_width, aux_free_bias};
     }
     SparseShape sparse() const {
-        return {num_experts, activation, dedup, num_heads > 0, summation};
+        return {num_experts, activation, dedup, num_heads > 0, summation, ranks_per_node};
     }
     RoutingRule routing() const { return {top_k, capacity_factor, summation}; }
     EpShape ep() const { return {sparse(), routing()}; }

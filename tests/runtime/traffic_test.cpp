@@ -1,9 +1,8 @@
 // Byte for byte: what the layers really exchanged equals the Workload's P x P matrices.
 #include <gtest/gtest.h>
 
-#include "models/workload/random.hpp"
 #include "models/workload/traffic.hpp"
-#include "tests/runtime/run_layers.hpp"
+#include "tests/runtime/forced_routing.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -13,31 +12,6 @@ CallSite forward(Phase phase) {
 }
 CallSite backward(Phase phase) {
     return {phase, Pass::backward};
-}
-
-// Routings that stress a dispatch: uniform, skewed so that most experts get nothing, one hot
-// expert's neighbourhood.
-std::vector<Routing> routings(std::uint64_t seed) {
-    return {
-        {.seed = seed},
-        {.skew = Skew::zipf, .parameter = 2.5, .seed = seed},
-        {.skew = Skew::dirichlet, .parameter = 0.02, .scope = SkewScope::per_source, .seed = seed}};
-}
-
-std::vector<Assignment> draw(const Routing& routing, const LayerCase& c, int head) {
-    std::vector<Assignment> result;
-    for (std::size_t r = 0; r < c.tokens.size(); ++r) {
-        result.push_back(sample_assignment(routing, {c.num_experts, c.top_k},
-                                           {.head = head, .source_rank = static_cast<int>(r)},
-                                           c.tokens[r]));
-    }
-    return result;
-}
-
-std::vector<std::vector<std::int32_t>> experts_of(const std::vector<Assignment>& assignments) {
-    std::vector<std::vector<std::int32_t>> result;
-    for (const Assignment& a : assignments) result.push_back(a.expert);
-    return result;
 }
 
 // Shapes with uneven token counts, idle ranks, k = 1 and k = E.

@@ -1,4 +1,4 @@
-// The exchange of Dedup::rank: see sparse_experts.hpp, which calls it.
+// The exchanges of Dedup::rank and Dedup::node: see sparse_experts.hpp, which calls them.
 #pragma once
 
 #include "runtime/reference/sparse_experts.hpp"
