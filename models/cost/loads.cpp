@@ -22,6 +22,7 @@ GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
     mean.rows_max = average([](const GroupLoad& s) { return s.rows_max; });
     mean.copies_sent = average([](const GroupLoad& s) { return s.copies_sent; });
     mean.copies_received = average([](const GroupLoad& s) { return s.copies_received; });
+    mean.copies_forwarded = average([](const GroupLoad& s) { return s.copies_forwarded; });
     for (std::size_t c = 0; c < mean.copies_mean.size(); ++c) {
         mean.copies_mean[c] = average([c](const GroupLoad& s) { return s.copies_mean[c]; });
         mean.copies_max[c] = average([c](const GroupLoad& s) { return s.copies_max[c]; });

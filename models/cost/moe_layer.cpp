@@ -12,13 +12,40 @@
 namespace headway {
 namespace {
 
+// One after the other; all by the same curves, or taken as if.
+Price in_sequence(const Price& a, const Price& b) {
+    return {a.time + b.time, a.sigma + b.sigma, (a.time < b.time ? b : a).bottleneck};
+}
+
+// Node-dedup as a runtime without chunks runs it: the copies for other nodes beside those of the
+// own node's tokens; then what came is copied for its ranks; then these copies travel. A step's
+// price has the stages beside each other, as in a library that forwards chunk by chunk.
+Price price_in_stages(const ExchangeWork& work, Pass pass, PriceBook& book) {
+    ExchangeWork first{.group_size = work.group_size, .mean = work.mean, .busiest = work.busiest};
+    ExchangeWork second{.group_size = work.group_size};
+    for (std::size_t c = 0; c < work.mean.size(); ++c) {
+        first.mean[c] += work.own_share * work.forward_mean[c];
+        first.busiest[c] += work.own_share * work.forward_busiest[c];
+        second.mean[c] = (1.0 - work.own_share) * work.forward_mean[c];
+        second.busiest[c] = (1.0 - work.own_share) * work.forward_busiest[c];
+    }
+    ComputeWork between;
+    between.add(work.forwarder);
+    const Price sent = book.exchange(first, 1.0), copied = book.compute(between, pass, 1.0);
+    return in_sequence(in_sequence(sent, copied), book.exchange(second, 1.0));
+}
+
 Price price_of(const PhaseWork& phase, PriceBook& book) {
     if (const auto* compute = std::get_if<ComputeWork>(&phase.work))
         return book.compute(*compute, phase.pass, 1.0);
-    if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work))
-        return book.exchange(*exchange, 1.0);
-    if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work))
-        return book.count_exchange(*counts, 1.0);
+    if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
+        return exchange->forwarded ? price_in_stages(*exchange, phase.pass, book)
+                                   : book.exchange(*exchange, 1.0);
+    }
+    if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
+        const Price one = book.count_exchange(*counts, 1.0);
+        return counts->num_stages == 2 ? in_sequence(one, one) : one;
+    }
     return book.reduce(std::get<ReduceWork>(phase.work), 1.0);
 }
 
@@ -42,8 +69,9 @@ void add_spans(const std::vector<PhaseWork>& phases, int layer, PriceBook& book,
     }
 }
 
-// Rank-dedup's gates travel as counts do, and their gradients travel back: in the runtime a phase
-// of its own in backward. Profiles of layers know it; a step's Workload leaves it out.
+// Dedup's gates travel as counts do, in as many stages, and their gradients travel back: in the
+// runtime a phase of its own in backward. Profiles of layers know it; a step's Workload leaves it
+// out.
 std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile, int layer,
                                    Seconds begin) {
     for (const PhaseWork& phase : work.forward) {
@@ -52,7 +80,7 @@ std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile
         const PhaseShape& s = *counts->shape;
         const PhaseCurve* curve = find_curve(profile, s, Pass::backward);
         if (curve == nullptr) continue;
-        const Seconds time = phase_seconds(*curve, s) * second;
+        const Seconds time = counts->num_stages * phase_seconds(*curve, s) * second;
         const Interval interval = interval_of(time, curve->residual * time.in(second));
         return Span{.layer = layer,
                     .pass = Pass::backward,

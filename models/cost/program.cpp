@@ -46,8 +46,9 @@ GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& la
     double inside = 0.0;
     for (int d = 0; d < arriving.num_ranks; ++d)
         inside += static_cast<double>(arriving.at(rank, d));
-    load.copies_sent =
-        static_cast<double>(group.staged.over_nic.sent(rank)) + inside * island / layout.group_size;
+    const double own = inside * island / layout.group_size;
+    load.copies_sent = static_cast<double>(group.staged.over_nic.sent(rank)) + own;
+    load.copies_forwarded = inside - own;
     return load;
 }
 

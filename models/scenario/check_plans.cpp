@@ -92,9 +92,25 @@ void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
     }
 }
 
+// What is sent once to a node must find all its ranks in the group.
+bool check_whole_nodes(const Scenario& scenario, const Plan& plan, const std::string& where,
+                       std::vector<InputProblem>& problems) {
+    const int island = scenario.cluster.island_size();
+    if (plan.group_size <= island || plan.group_size % island == 0) return true;
+    problems.push_back(
+        {where,
+         fmt::format("groups of {} ranks do not fill NVLink domains of {}, which dedup: node "
+                     "and node_limit take for nodes",
+                     plan.group_size, island),
+         fmt::format("a group_size of at most {} or a multiple of it", island), ""});
+    return false;
+}
+
 void check_layer(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep,
                  const std::string& where, std::vector<InputProblem>& problems) {
-    const bool fits = check_group_size(scenario, plan, ep, where, problems);
+    bool fits = check_group_size(scenario, plan, ep, where, problems);
+    if (fits && (ep.dedup == Dedup::node || ep.node_limit))
+        fits = check_whole_nodes(scenario, plan, where + ".group_size", problems);
     if (fits && ep.node_limit) {
         check_node_limit(scenario, plan, *ep.node_limit, where + ".expert_parallel.node_limit",
                          problems);

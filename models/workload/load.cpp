@@ -118,6 +118,7 @@ void add_forwarded(GroupLoad& load, const Cluster& cluster, const ExpertLayout& 
     max_into[inside] = std::max(most, mean_into[inside]);
     load.copies_sent = tokens * (mean_hit * std::max(0, islands - 1) + mean * island);
     load.copies_received = std::max(most, tokens * mean * sources) + tokens * mean * islands;
+    load.copies_forwarded = tokens * mean * (n - island);
 }
 
 // Routing that stays on the rank: every rank works on all rows of its own routers, whatever the
@@ -220,7 +221,10 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
         load.forwarded = true;
         tally(copies.over_nic, scenario.cluster, load.copies_mean, load.copies_max);
         tally(copies.inside, scenario.cluster, load.forward_mean, load.forward_max);
-        load.copies_sent = mean_row(copies.over_nic) + mean_row(copies.inside) / (n / island);
+        // One island in n / island is a token's own: its copies there are not forwarded.
+        const double own = mean_row(copies.inside) / (n / island);
+        load.copies_sent = mean_row(copies.over_nic) + own;
+        load.copies_forwarded = mean_row(copies.inside) - own;
         load.copies_received = arrived_max(copies.inside);
     } else {
         const Dedup dedup = layout.dedup == Dedup::node ? Dedup::rank : layout.dedup;

@@ -1,5 +1,6 @@
 // The MoE layer under EP and under HP, forward and backward, on the busiest rank.
 #include <algorithm>
+#include <numeric>
 #include <variant>
 
 #include "models/workload/phases.hpp"
@@ -136,11 +137,26 @@ PhaseWork permute_phase(const StepShape& s, Phase phase, Pass pass, double token
     return compute_phase(phase, pass, {group_choices(tokens * s.layout.router.top_k), rows});
 }
 
+// Between the stages of node-dedup: a row from another node is read and written once for every rank
+// that it goes on to; on the way back, those copies are read and their sum is written.
+KernelWork forwarder_of(const StepShape& s, bool outward, const GroupLoad& load) {
+    const double from_nodes =
+        std::accumulate(load.copies_mean.begin(), load.copies_mean.end(), 0.0);
+    const double rows = load.copies_forwarded + (outward ? load.copies_forwarded : from_nodes);
+    return move(Kernel::gather, rows * copy_bytes(s));
+}
+
 PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const GroupLoad& load) {
-    return {phase, pass,
-            // Combine sends what dispatch received: the busiest sender takes the place of the
-            // busiest receiver.
-            exchange_of(load, s.layout.group_size, copy_bytes(s))};
+    // Combine sends what dispatch received: the busiest sender takes the place of the busiest
+    // receiver.
+    ExchangeWork work = exchange_of(load, s.layout.group_size, copy_bytes(s));
+    if (load.forwarded) {
+        work.own_share =
+            static_cast<double>(s.scenario.cluster.island_size()) / s.layout.group_size;
+        const bool outward = (phase == Phase::dispatch) == (pass == Pass::forward);
+        work.forwarder = forwarder_of(s, outward, load);
+    }
+    return {phase, pass, work};
 }
 
 void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last,
@@ -197,7 +213,7 @@ void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork
         shape.tokens = sub_tokens(s);
         shape.columns = double{1} * hp->num_heads * hp->head_width;
     } else {
-        const bool deduplicated = s.layout.dedup == Dedup::rank && s.layout.group_size > 1;
+        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.group_size > 1;
         shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
     }
     // What is computed again for backward is forward work in a backward pass: no curve is of it.
@@ -246,7 +262,9 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     if (!alone) {
         const auto& ep = std::get<ExpertParallel>(s.plan.layer);
         p.push_back({Phase::count_exchange, pass,
-                     CountExchangeWork{s.layout.group_size, ep.hide_count_exchange}});
+                     CountExchangeWork{.group_size = s.layout.group_size,
+                                       .hidden = ep.hide_count_exchange,
+                                       .num_stages = load.forwarded ? 2 : 1}});
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
     }
     add_regroup(s, Phase::regroup, pass, rows, p);

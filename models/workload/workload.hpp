@@ -74,6 +74,8 @@ struct ExchangeWork {
     // Node-dedup: a second stage inside the island after the first over the NIC.
     bool forwarded = false;
     PathBytes forward_mean{}, forward_busiest{};
+    double own_share = 0.0;  // of the second stage's bytes: own tokens, which wait for no first
+    KernelWork forwarder{};  // what a rank that forwards moves in its memory between the stages
 };
 
 // EP's small all-to-all of counts, and the host's wait for it.
@@ -81,6 +83,7 @@ struct CountExchangeWork {
     int group_size = 1;
     bool hidden = false;                // behind the permute
     int num_syncs = 1;                  // host waits for the device
+    int num_stages = 1;                 // of the exchange that the counts are of
     std::optional<PhaseShape> shape{};  // of a layer whose counts nothing hides
 };
 
@@ -131,8 +134,9 @@ struct GroupLoad {
         copies_max{};  // off-rank, one stage
     bool forwarded = false;
     std::array<double, static_cast<std::size_t>(kNumPathClasses)> forward_mean{}, forward_max{};
-    double copies_sent = 0.0;      // per rank, its own included: rows that permute writes
-    double copies_received = 0.0;  // per rank, own included, busiest: rows that arrive
+    double copies_sent = 0.0;       // per rank, its own included: rows that permute writes
+    double copies_received = 0.0;   // per rank, own included, busiest: rows that arrive
+    double copies_forwarded = 0.0;  // node-dedup, per rank: made of rows from other nodes
 };
 
 // Expected load by closed form. EP: of `layer`; HP x EP: of the dispatch inside a head.

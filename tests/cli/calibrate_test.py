@@ -23,14 +23,14 @@ class Calibrate(unittest.TestCase):
     def headway(self, *words):
         return subprocess.run([HEADWAY, *words], capture_output=True, text=True)
 
-    def small_scenario(self):
+    def small_scenario(self, scenario=SCENARIO, length=1024):
         small = os.path.join(self.folder.name, "small.yaml")
-        with open(SCENARIO) as file:
+        with open(scenario) as file:
             text = file.read()
         for big, little in (
             ("hidden: 128", "hidden: 32"),
             ("width: 256", "width: 32"),
-            ("length: 1024", "length: 32"),
+            (f"length: {length}", "length: 32"),
         ):
             self.assertIn(big, text)
             text = text.replace(big, little)
@@ -94,6 +94,31 @@ class Calibrate(unittest.TestCase):
         # The same comparison fails where next to nothing is tolerated.
         words += ["--min-time", "0", "--tolerance", "0.0000001"]
         self.assertEqual(self.headway(*words).returncode, 1)
+
+    def test_node_dedup_is_calibrated_run_and_verified(self):
+        # Two nodes of two ranks: both paths get a curve, all plans run on four ranks, and every phase of the runs is
+        # predicted but the gates' gradients, which a profile without that phase leaves out.
+        nodes = os.path.join(ROOT, "scenarios", "cpu_nodes.yaml")
+        small = self.small_scenario(nodes, 512)
+        measured = os.path.join(self.folder.name, "measured.csv")
+        run = os.path.join(os.path.dirname(HEADWAY), "headway-run")
+        calibrate = [HEADWAY, "calibrate", small, "--device", "cpu", "--ranks", "4", "--passes"]
+        for words in (
+            [*calibrate, "1", "-o", self.out],
+            [run, small, "--tokens", "40", "--repeats", "2", "-o", measured],
+        ):
+            done = subprocess.run(words, capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.out) as profile:
+            self.assertIn("path: nic", profile.read())
+        words = ["verify", small, "--profile", self.out, "--measured", measured]
+        done = self.headway(*words, "--tokens", "40", "--tolerance", "1000000000")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        of_nodes = done.stdout[done.stdout.index("plan ep_rank:") :]
+        self.assertIn("plan ep_node:", of_nodes)
+        for phase in ("count_exchange", "dispatch", "regroup", "combine", "unpermute"):
+            self.assertRegex(of_nodes, rf"(?m)^{phase} +forward ")
+        self.assertIn("measured only: count_exchange backward", of_nodes)
 
     def test_bad_input_is_named_and_leaves_no_file(self):
         bad = os.path.join(LOGS, "bad", "alltoall_cut_row.log")

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "models/cost/moe_layer.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/inclusion.hpp"
 #include "tests/cost/toy.hpp"
@@ -71,6 +72,61 @@ TEST(Predict, NodeDedupSendsOneCopyPerNodeAndForwards) {
     // The stages overlap but for one latency.
     EXPECT_NEAR(phase(p, Phase::dispatch).time.in(second),
                 2 * (2e-6 + std::max(nic, inside) / toy::kLink), 1e-10);
+}
+
+// The rank that forwards makes a copy for each rank of its node that a row from the n - 1 other
+// nodes goes on to, L = N / n ranks: F = T q_N (N - L) in all; back, it reads them and writes the
+// T q_n (n - 1) sums. Sampled tokens have as many.
+TEST(Predict, NodeDedupCountsTheCopiesOfTheForwardingRank) {
+    for (const auto& [nodes, gpus] : {std::pair{2, 4}, {4, 2}}) {
+        Scenario s = toy::scenario(nodes, gpus);
+        s.routing.noise = true;
+        const Plan plan = toy::ep(Dedup::node, 8);
+        const RouterShape router{64, 4, 1, 1};
+        const double row = 1024 * 2, T = 4096;
+        const double made = T * uniform_hit_probability(router, 8) * (8 - gpus);
+        const double came = T * uniform_hit_probability(router, nodes) * (nodes - 1);
+        const GroupLoad load = expected_load(s, plan, 0);
+        EXPECT_NEAR(load.copies_forwarded, made, 1e-9 * made);
+        EXPECT_NEAR(sampled_load(s, plan, 0, 0).copies_forwarded, made, 0.01 * made);
+        const LayerWork work = build_moe_layer(s, plan, load, 0);
+        for (const auto* phases : {&work.forward, &work.backward}) {
+            for (const PhaseWork& phase : *phases) {
+                const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
+                if (exchange == nullptr) continue;
+                const bool outward =
+                    (phase.phase == Phase::dispatch) == (phase.pass == Pass::forward);
+                EXPECT_NEAR(exchange->forwarder.bytes.in(byte),
+                            row * (made + (outward ? made : came)), 1.0);
+                EXPECT_DOUBLE_EQ(exchange->own_share, 1.0 / nodes);
+            }
+        }
+    }
+}
+
+// As the layers are run, the stages follow each other: the NIC's bytes beside the half of the
+// inside's that are of own tokens, the copies between, the other half. Counts: twice.
+TEST(Predict, LayersAreRunStageAfterStage) {
+    const Scenario s = toy::scenario(2, 4);
+    const Plan plan = toy::ep(Dedup::node, 8);
+    Profile profile = toy::profile();
+    profile.overheads.count_exchange = 30 * us;
+    const RouterShape router{64, 4, 1, 1};
+    const double row = 1024 * 2, T = 4096, nic = T * uniform_hit_probability(router, 2),
+                 inside = T * uniform_hit_probability(router, 8) * 6;
+    const double made = T * uniform_hit_probability(router, 8) * 4;
+    const double first = 1e-6 + row * std::max(nic, inside / 2) / toy::kLink,
+                 second_stage = 1e-6 + row * inside / 2 / toy::kLink;
+    for (const Span& span : predict_moe_layers(s, plan, profile, 1).timeline.spans) {
+        const double time = span.duration.in(second);
+        if (span.phase == Phase::count_exchange) {
+            EXPECT_NEAR(time, 60e-6, 1e-12);
+        }
+        if (span.phase != Phase::dispatch && span.phase != Phase::combine) continue;
+        const bool outward = (span.phase == Phase::dispatch) == (span.pass == Pass::forward);
+        const double between = row * (made + (outward ? made : nic)) / toy::kByteRate;
+        EXPECT_NEAR(time, first + between + second_stage, 1e-12);
+    }
 }
 
 // HP: T H d_h b (N-1)/N each way, for every k, skew and seed.
