@@ -33,6 +33,8 @@ void check(const LayerSetup& setup) {
         setup.ep.routing.capacity_factor)
         refuse("shared experts, a router bias, a latent width or a capacity factor",
                "none of them; they run with --device cpu");
+    if (setup.ep.sparse.dedup == Dedup::node)
+        refuse("dedup: node", "none, rank; node runs with --device cpu");
     if (dims.hidden % 8 != 0 || dims.expert_width % 8 != 0)
         refuse(fmt::format("widths {} and {}", dims.hidden, dims.expert_width), "multiples of 8");
     if (setup.ep.sparse.num_experts > kernels::max_sort_keys || setup.ep.routing.top_k > 32)
