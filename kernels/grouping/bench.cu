@@ -1,4 +1,3 @@
-#include <cstring>
 #include <memory>
 
 #include "kernels/bench/registry.hpp"
@@ -75,8 +74,8 @@ std::optional<Case> make(const Shape& shape, bool hot) {
     return made;
 }
 
-// Four plain dependent launches with nothing to do, of the grids of count, prefix, scan and
-// scatter: the scale of what launches cost on this device.
+// Three plain launches with nothing to do, of the grids of count, prefix and scatter: the scale of
+// what launches cost on this device.
 __global__ void empty_kernel() {}
 
 std::optional<Case> make_floor(const Shape& shape) {
@@ -92,11 +91,22 @@ std::optional<Case> make_floor(const Shape& shape) {
         const dim3 columns(unsigned(grouping.num_experts + 31) / 32, unsigned(grouping.num_heads));
         empty_kernel<<<blocks, 256, 0, stream>>>();
         empty_kernel<<<columns, 1024, 0, stream>>>();
-        empty_kernel<<<1, 1024, 0, stream>>>();
         empty_kernel<<<blocks, 256, 0, stream>>>();
         check_launch();
     };
     return made;
+}
+
+// Every block size, k with a kernel of its own and without, E from 1 to the most, ragged ends.
+std::vector<Shape> edge_shapes() {
+    std::vector<Shape> shapes = small_shapes();
+    const std::vector<Shape> more = {
+        {"one", 1, 64, 1, 64, 1, 1},          {"k32", 1, 64, 32, 64, 2000, 32},
+        {"odd", 3, 64, 33, 64, 777, 5},       {"wide", 2, 64, 1000, 64, 3000, 13},
+        {"widest", 1, 64, 3000, 64, 1500, 1}, {"blocks", 16, 64, 64, 64, 16300, 2},
+        {"k1", 4, 64, 128, 64, 65536, 1},     {"long", 2, 64, 24, 64, 70001, 3}};
+    shapes.insert(shapes.end(), more.begin(), more.end());
+    return shapes;
 }
 
 }  // namespace
@@ -105,12 +115,13 @@ void register_grouping_cases(Registry& registry) {
     registry.push_back(
         {"moe", "grouping", "counting", [](const Shape& s) { return make(s, false); }});
     registry.push_back({"moe", "grouping", "empty launches", make_floor});
-    registry.push_back({.suite = "moe",
-                        .op = "grouping_hot",
-                        .impl = "counting",
-                        .make = [](const Shape& s) { return make(s, true); },
-                        .shapes = small_shapes(),
-                        .timed = false});
+    for (const bool hot : {false, true})
+        registry.push_back({.suite = "moe",
+                            .op = hot ? "grouping_hot" : "grouping_edge",
+                            .impl = "counting",
+                            .make = [hot](const Shape& s) { return make(s, hot); },
+                            .shapes = edge_shapes(),
+                            .timed = false});
 }
 
 }  // namespace headway::kernels::bench

@@ -63,7 +63,7 @@ void count_choices(const GroupingShape& shape, const int32_t* index, int32_t* co
 
 /// `counts`, of num_counts() elements, is turned into exclusive prefixes in place. index [S, k] in
 /// [0, E), distinct within a row; gate [S, k]. Asynchronous, capturable, the same bits on every
-/// run. Throws std::invalid_argument on a shape outside int32 row ids or 56 E + 2048 k > 160 KiB.
+/// run. Throws std::invalid_argument on a shape outside int32 row ids or 52 E + 2048 k > 160 KiB.
 void group_rows(const GroupingShape& shape, const int32_t* index, const float* gate,
                 int32_t* counts, const GroupingOutput& out, cudaStream_t stream);
 
