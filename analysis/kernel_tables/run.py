@@ -27,6 +27,7 @@ class Case:
     memory: float  # bytes, what the case calls its workspace
     check: str
     error: float
+    detail: str  # of the check
 
     @property
     def timed(self) -> bool:
@@ -83,6 +84,7 @@ def read_run(path: Path) -> Run:
             *(float(line[name]) for name in ("flops", "bytes", "roofline_us", "workspace_bytes")),
             line["check"],
             float(line["check_error"]),
+            line["check_detail"],
         )
         for line in lines
         if line["l2"] != "hot"

@@ -8,6 +8,16 @@
 
 namespace headway::kernels::bench {
 
+namespace {
+
+// Cells of the CSV are not quoted.
+std::string without_commas(std::string text) {
+    std::replace(text.begin(), text.end(), ',', ';');
+    return text;
+}
+
+}  // namespace
+
 double roofline_us(const Cost& cost, const Ceilings& ceilings) {
     return 1e6 *
            std::max(cost.flops / ceilings.flops_per_second, cost.bytes / ceilings.bytes_per_second);
@@ -35,13 +45,13 @@ void write_csv(const std::string& path, const std::vector<Result>& results,
            "median_us,p10_us,p90_us,num_samples,flops,bytes,roofline_us,workspace_bytes,check,"
            "check_error,"
            "sm_mhz,memory_mhz,power_w,temperature_c,throttle,device,driver,cuda,copy_gbs,gemm_"
-           "tflops,date\n";
+           "tflops,date,check_detail\n";
     for (const Result& r : results) {
         const auto row = [&](const char* l2, const Quantiles& q) {
             out << fmt::format(
                 "{},{},{},{},{},{},{},{},{},{},{},{:.3f},{:.3f},{:.3f},{},{:.6g},{:.6g},{:.3f},{},{"
                 "},{:.3e},"
-                "{},{},{},{},{},{},{},{},{:.0f},{:.1f},{}\n",
+                "{},{},{},{},{},{},{},{},{:.0f},{:.1f},{},{}\n",
                 r.suite, r.op, r.impl, r.shape.name, r.shape.num_heads, r.shape.head_dim,
                 r.shape.num_experts, r.shape.expert_dim, r.shape.num_tokens, r.shape.top_k, l2,
                 q.median_us, q.p10_us, q.p90_us, q.num_samples, r.cost.flops, r.cost.bytes,
@@ -49,7 +59,7 @@ void write_csv(const std::string& path, const std::vector<Result>& results,
                 r.check.error, r.clocks.sm_mhz, r.clocks.memory_mhz, r.clocks.power_w,
                 r.clocks.temperature_c, r.clocks.throttle, device.name, device.driver,
                 device.cuda_runtime, 1e-9 * ceilings.bytes_per_second,
-                1e-12 * ceilings.flops_per_second, device.date_utc);
+                1e-12 * ceilings.flops_per_second, device.date_utc, without_commas(r.check.detail));
         };
         if (!r.timing) {
             row("none", {});

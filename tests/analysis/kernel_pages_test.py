@@ -52,7 +52,9 @@ class KernelPages(unittest.TestCase):
 
     def test_lines_of_two_runs_are_refused(self):
         lines = RUN.read_text(encoding="utf-8").splitlines()
-        other = lines[-1].rsplit(",", 1)[0] + ",2020-01-01T00:00:00Z"
+        cells = lines[-1].split(",")
+        cells[lines[0].split(",").index("date")] = "2020-01-01T00:00:00Z"
+        other = ",".join(cells)
         mixed = self.folder / "mixed.csv"
         mixed.write_text("\n".join([*lines, other]) + "\n", encoding="utf-8")
         result = run_script(mixed)
