@@ -1,17 +1,15 @@
 // The EP layer of one rank on its GPU, forward and backward, from the kernels: bf16 data, fp32
-// gradients of weights. Phases as models/workload names them. A copy per chosen expert
-// (Dedup::none), or one per distinct rank with a record of its choices there (Dedup::rank), where
-// the destination forms the gated sum over its own experts.
+// gradients of weights. Phases as models/workload names them: routing and the experts are here, the
+// ways of the rows in expert_exchange.hpp.
 #pragma once
 
 #include <cuda_bf16.h>
 
+#include <memory>
+
 #include "kernels/grouped_gemm/ep_experts.hpp"
-#include "kernels/permute/maps.hpp"
-#include "kernels/permute/permute.hpp"
 #include "kernels/router/dense_router.hpp"
-#include "runtime/cuda/phase_clock.hpp"
-#include "runtime/cuda/row_kernels.hpp"
+#include "runtime/cuda/expert_exchange.hpp"
 #include "runtime/layer_setup.hpp"
 
 namespace headway::runtime {
@@ -31,7 +29,6 @@ class CudaEpLayer {
     // do. `peers`: the ranks that share the experts, null for all of the context's.
     CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens,
                 DeviceCommunicator* peers = nullptr);
-    ~CudaEpLayer();
     CudaEpLayer(const CudaEpLayer&) = delete;
     CudaEpLayer& operator=(const CudaEpLayer&) = delete;
 
@@ -47,50 +44,22 @@ class CudaEpLayer {
     void release();
 
   private:
-    // Of one forward: sizes that only routing tells, and what backward needs.
-    struct State {
-        std::size_t mark = 0;
-        std::vector<std::int64_t> sent, received;  // copies by rank
-        std::int64_t num_sent = 0, num_received = 0, num_rows = 0;
-        std::int32_t *place = nullptr, *offsets = nullptr;  // of copies at the source [T, k]
-        std::int32_t *row_place = nullptr, *row_offsets = nullptr;  // of rows at the experts
-        std::int32_t* record_expert = nullptr;                      // rank-dedup: [received, k]
-        float* record_gate = nullptr;
-        bf16 *returned = nullptr, *rows = nullptr, *pre = nullptr, *act = nullptr,
-             *y_rows = nullptr;
-    };
-
-    bool alone() const { return num_ranks_ == 1; }
-    bool deduplicated() const { return dedup_ == Dedup::rank && !alone(); }
-    // Whether received copies must be put into expert order.
-    bool regroups() const { return deduplicated() || num_local_ > 1; }
-    RowRouting routing_shape() const;
     kernels::EpExperts experts() const;
-    kernels::DedupShape dedup_shape() const;
-    kernels::SpreadShape copies_at_source() const;
-    kernels::SpreadMap source_map(bool weighted) const;
-    kernels::SpreadShape copies_at_experts() const;
-    kernels::SpreadMap expert_map(bool weighted) const;
-
     void route_forward(const bf16* x, const std::int32_t* forced);
-    void permute_forward(const bf16* x);
-    void exchange_counts();
-    void exchange_records();
-    void exchange(CallSite site, const bf16* from, bf16* to, bool to_experts);
-    void return_gate_gradients(const float* record_gradient, float* dgate);
 
     DeviceContext& context_;
-    DeviceCommunicator& peers_;
-    int num_ranks_, tokens_, width_, hidden_, num_experts_, num_local_, top_k_;
-    Dedup dedup_;
+    ExchangeShape shape_;
+    int hidden_;
     kernels::GroupedActivation activation_;
     kernels::DenseRouter router_;
+    std::unique_ptr<ExpertExchange> exchange_;
     Weights weights_;
     Gradients gradients_;
     std::int32_t* index_ = nullptr;  // [T, k]
     float* gate_ = nullptr;
-    std::int32_t* host_counts_ = nullptr;  // pinned
-    State state_;
+    // Of one forward, for its backward.
+    std::size_t mark_ = 0;
+    bf16 *pre_ = nullptr, *act_ = nullptr, *y_rows_ = nullptr;
 };
 
 }  // namespace headway::runtime

@@ -98,6 +98,7 @@ __global__ void counts_by_rank_kernel(RowRouting s, int experts_per_rank, int nu
     __syncthreads();
     for (std::int64_t slot = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
          slot < s.num_rows * s.top_k; slot += std::int64_t{gridDim.x} * kThreads) {
+        if (index[slot] < 0) continue;
         const int rank = index[slot] / experts_per_rank;
         if (place[slot] >= 0) atomicAdd(&own[2 * rank], 1);
         atomicAdd(&own[2 * rank + 1], 1);
@@ -110,12 +111,12 @@ __global__ void gate_gradients_kernel(RowRouting s, int experts_per_rank, const 
                                       const std::int32_t* place, const float* record_gradient,
                                       float* dgate) {
     const std::int64_t slot = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-    if (slot >= s.num_rows * s.top_k) return;
+    if (slot >= s.num_rows * s.top_k || index[slot] < 0) return;
     const int choice = static_cast<int>(slot % s.top_k);
     const std::int64_t row = slot - choice;
     const int rank = index[slot] / experts_per_rank;
     int first = 0;
-    while (index[row + first] / experts_per_rank != rank) ++first;
+    while (index[row + first] < 0 || index[row + first] / experts_per_rank != rank) ++first;
     dgate[slot] = record_gradient[static_cast<std::int64_t>(place[row + first]) * s.top_k + choice];
 }
 

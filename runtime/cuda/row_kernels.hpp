@@ -33,13 +33,13 @@ void gates_of_choices(const RowRouting& shape, const __nv_bfloat16* x, const __n
 void counts_of_offsets(const std::int32_t* offsets, int count, std::int32_t* counts,
                        cudaStream_t stream);
 
-// Rank-dedup: counts [ranks, 2] of copies (choices with a place) and of rows (choices) by the rank
-// of the chosen expert.
+// Dedup: counts [ranks, 2] of copies (choices with a place) and of rows (choices) by the rank of
+// the chosen expert; a negative index is no choice, here and below.
 void counts_by_rank(const RowRouting& shape, int experts_per_rank, int num_ranks,
                     const std::int32_t* index, const std::int32_t* place, std::int32_t* counts,
                     cudaStream_t stream);
 
-// Rank-dedup's way back of the gates' gradients: record_gradient [copies, k] as they returned,
+// Dedup's way back of the gates' gradients: record_gradient [copies, k] as they returned,
 // place [rows, k] of each copy at the first choice on its rank, -1 at the others.
 //   dgate[r, j] = record_gradient[place of (r, first choice on the rank of e_j), j]
 void gather_gate_gradients(const RowRouting& shape, int experts_per_rank, const std::int32_t* index,
