@@ -19,8 +19,7 @@ using runtime::GridPoint;
 using runtime::GridSample;
 
 std::string point_columns(const GridPoint& p) {
-    return fmt::format("{},{},{},{},{},{},{},{},{}",
-                       kLayerKindNames[static_cast<std::size_t>(p.kind)], p.tokens, p.hidden,
+    return fmt::format("{},{},{},{},{},{},{},{},{}", runtime::kind_name(p), p.tokens, p.hidden,
                        p.heads, p.head_width, p.experts, p.top_k, p.expert_width, p.zipf);
 }
 

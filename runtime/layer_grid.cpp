@@ -16,6 +16,8 @@ constexpr std::string_view kPointColumns =
     "kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf";
 constexpr std::size_t kNumPointColumns = 9;
 constexpr auto& kKindNames = kLayerKindNames;
+constexpr std::string_view kNodeKind = "ep_node";
+constexpr int kNodes = 2;
 
 std::string sample_columns() {
     return std::string(kPointColumns) +
@@ -24,9 +26,11 @@ std::string sample_columns() {
 
 GridPoint point_of(const CsvRow& row) {
     GridPoint p;
-    std::size_t kind = 0;
-    while (kind < std::size(kKindNames) && row.text(0) != kKindNames[kind]) ++kind;
-    if (kind == std::size(kKindNames)) throw row.error(0, "hp, ep or ep_rank");
+    const bool on_nodes = row.text(0) == kNodeKind;
+    p.nodes = on_nodes ? kNodes : 1;
+    std::size_t kind = on_nodes ? static_cast<std::size_t>(LayerKind::ep_rank) : 0;
+    while (!on_nodes && kind < std::size(kKindNames) && row.text(0) != kKindNames[kind]) ++kind;
+    if (kind == std::size(kKindNames)) throw row.error(0, "hp, ep, ep_rank or ep_node");
     p.kind = static_cast<LayerKind>(kind);
     p.tokens = row.integer(1, 1);
     p.hidden = row.integer(2, 1);
@@ -47,6 +51,10 @@ std::ifstream open(const std::filesystem::path& file, const char* what) {
 }
 
 }  // namespace
+
+std::string_view kind_name(const GridPoint& point) {
+    return point.nodes > 1 ? kNodeKind : kKindNames[static_cast<std::size_t>(point.kind)];
+}
 
 std::vector<GridPoint> read_grid(const std::filesystem::path& file) {
     std::ifstream in = open(file, "a CSV of layers");
@@ -72,10 +80,10 @@ Scenario scenario_of(const Scenario& base, const GridPoint& point, int num_ranks
     s.batch = {.sequence_length = point.tokens};
     s.routing.skew = point.zipf > 0.0 ? Skew::zipf : Skew::none;
     s.routing.parameter = point.zipf;
-    s.cluster.num_nodes = 1;
-    s.cluster.gpus_per_node = num_ranks;
+    s.cluster.num_nodes = num_ranks % point.nodes == 0 ? point.nodes : 1;
+    s.cluster.gpus_per_node = num_ranks / s.cluster.num_nodes;
     s.cluster.fabric.reset();
-    if (s.cluster.nvlink) s.cluster.nvlink->domain = num_ranks;
+    if (s.cluster.nvlink) s.cluster.nvlink->domain = s.cluster.gpus_per_node;
     Plan plan{.group_size = num_ranks};
     if (point.kind == LayerKind::hp) {
         plan.name = "hp";
@@ -85,9 +93,10 @@ Scenario scenario_of(const Scenario& base, const GridPoint& point, int num_ranks
                                   .top_k = point.top_k,
                                   .expert_width = point.expert_width};
     } else {
-        plan.name = kKindNames[static_cast<std::size_t>(point.kind)];
-        plan.layer =
-            ExpertParallel{.dedup = point.kind == LayerKind::ep ? Dedup::none : Dedup::rank};
+        plan.name = kind_name(point);
+        plan.layer = ExpertParallel{.dedup = point.kind == LayerKind::ep ? Dedup::none
+                                             : point.nodes > 1           ? Dedup::node
+                                                                         : Dedup::rank};
     }
     s.plans = {plan};
     s.baseline = plan.name;
@@ -101,10 +110,10 @@ std::string grid_samples_header() {
 std::string to_csv_line(const GridSample& s) {
     const GridPoint& p = s.point;
     return fmt::format("{},{},{},{},{},{},{},{},{},{},{},{},{},{:.3f},{:.3f},{:.3f},{},{},{},{}\n",
-                       kKindNames[static_cast<std::size_t>(p.kind)], p.tokens, p.hidden, p.heads,
-                       p.head_width, p.experts, p.top_k, p.expert_width, p.zipf, s.num_ranks,
-                       s.rank, name(s.pass), name(s.phase), s.median_us, s.p10_us, s.p90_us,
-                       s.bytes, s.peak_bytes, s.clock_mhz, csv_field(s.throttle));
+                       kind_name(p), p.tokens, p.hidden, p.heads, p.head_width, p.experts, p.top_k,
+                       p.expert_width, p.zipf, s.num_ranks, s.rank, name(s.pass), name(s.phase),
+                       s.median_us, s.p10_us, s.p90_us, s.bytes, s.peak_bytes, s.clock_mhz,
+                       csv_field(s.throttle));
 }
 
 std::vector<GridSample> read_grid_samples(const std::filesystem::path& file) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/vocab/phase.hpp"
@@ -13,6 +14,7 @@
 
 namespace headway::runtime {
 
+// In files, `kind` is hp, ep, ep_rank or ep_node: node-dedup on two nodes of half the ranks each.
 struct GridPoint {
     LayerKind kind = LayerKind::hp;
     int tokens = 0;                 // per rank
@@ -20,13 +22,16 @@ struct GridPoint {
     int heads = 1, head_width = 0;  // HP only
     int experts = 0, top_k = 0, expert_width = 0;
     double zipf = 0.0;  // exponent of the skew; 0: none
+    int nodes = 1;      // of ep_rank; several: node-dedup
 
     friend bool operator==(const GridPoint&, const GridPoint&) = default;
 };
 
+std::string_view kind_name(const GridPoint& point);
 std::vector<GridPoint> read_grid(const std::filesystem::path& file);
 
-// `base` with the model, batch, routing and the one plan of `point`, on a group of `num_ranks`.
+// `base` with the model, batch, routing and the one plan of `point`, on a group of `num_ranks`. All
+// ranks are on one machine: between the nodes of a point lies what lies inside them.
 Scenario scenario_of(const Scenario& base, const GridPoint& point, int num_ranks);
 
 // The median, p10 and p90 of one phase on one rank.

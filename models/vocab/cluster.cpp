@@ -13,7 +13,8 @@ PathClass path_class(const Cluster& cluster, int source, int destination) {
     const int source_node = cluster.node_of(source);
     const int destination_node = cluster.node_of(destination);
     if (source_node == destination_node) return PathClass::pcie;
-    if (!cluster.fabric || cluster.fabric->nodes_per_leaf == 0) return PathClass::nic;
+    if (!cluster.fabric) return cluster.nvlink ? PathClass::nvlink : PathClass::pcie;
+    if (cluster.fabric->nodes_per_leaf == 0) return PathClass::nic;
     const bool same_leaf = source_node / cluster.fabric->nodes_per_leaf ==
                            destination_node / cluster.fabric->nodes_per_leaf;
     return same_leaf ? PathClass::nic : PathClass::spine;
@@ -28,13 +29,14 @@ std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const 
     const auto up_to = [&](PathClass path, std::int64_t end) {
         const int stop = static_cast<int>(std::min<std::int64_t>(end, num_ranks));
         if (stop <= begin) return;
-        peers[static_cast<std::size_t>(path)] = (stop - 1) / stride - (begin - 1) / stride;
+        peers[static_cast<std::size_t>(path)] += (stop - 1) / stride - (begin - 1) / stride;
         begin = stop;
     };
     const std::int64_t node = cluster.gpus_per_node;
     const int per_leaf = cluster.fabric ? cluster.fabric->nodes_per_leaf : 0;
     if (cluster.nvlink) up_to(PathClass::nvlink, cluster.nvlink->domain);
     up_to(PathClass::pcie, node);
+    if (!cluster.fabric) up_to(path_class(cluster, 0, num_ranks - 1), num_ranks);
     up_to(PathClass::nic, per_leaf == 0 ? num_ranks : per_leaf * node);
     up_to(PathClass::spine, num_ranks);
     return peers;

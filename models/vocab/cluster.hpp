@@ -98,7 +98,8 @@ struct Cluster {
     }
 };
 
-// Path class of a pair of ranks. [source, destination]
+// Path class of a pair of ranks. [source, destination] Without a fabric, nodes are parts of one
+// machine: what lies between them is what lies between its GPUs.
 PathClass path_class(const Cluster& cluster, int source, int destination);
 
 // One rank's share of the links of a path class, one direction; zero where the cluster has no such

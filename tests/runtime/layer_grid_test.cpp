@@ -62,8 +62,12 @@ std::string text_of(const std::vector<std::vector<GridSample>>& executions) {
 TEST(LayerGrid, ReadsItsLayers) {
     const auto points =
         read_grid(grid_file(std::string(kHeader) + "hp,512,1024,8,128,64,4,256,0\n"
-                                                   "ep_rank,512,1024,1,0,64,4,256,0.8\n"));
-    ASSERT_EQ(points.size(), 2U);
+                                                   "ep_rank,512,1024,1,0,64,4,256,0.8\n"
+                                                   "ep_node,512,1024,1,0,64,4,256,0\n"));
+    ASSERT_EQ(points.size(), 3U);
+    EXPECT_EQ(points[2].kind, LayerKind::ep_rank);
+    EXPECT_EQ(points[2].nodes, 2);
+    for (const GridPoint& p : points) EXPECT_EQ(kind_name(p) == "ep_node", p.nodes == 2);
     EXPECT_EQ(points[0].kind, LayerKind::hp);
     EXPECT_EQ(points[0].heads, 8);
     EXPECT_EQ(points[1].kind, LayerKind::ep_rank);
@@ -141,6 +145,33 @@ TEST(LayerGrid, ALayerBecomesAScenario) {
     GridPoint ep = hp;
     ep.kind = LayerKind::ep_rank;
     EXPECT_EQ(std::get<ExpertParallel>(scenario_of(base, ep, 2).plans[0].layer).dedup, Dedup::rank);
+}
+
+// ep_node: two nodes that are halves of one machine, and its one path between all ranks; a sample
+// says so when it is written and read.
+TEST(LayerGrid, NodeDedupRunsOnHalvesOfTheMachine) {
+    GridPoint point{.kind = LayerKind::ep_rank,
+                    .tokens = 512,
+                    .hidden = 256,
+                    .experts = 8,
+                    .top_k = 2,
+                    .expert_width = 64,
+                    .nodes = 2};
+    Scenario base;
+    base.cluster.pcie = Pcie{};
+    base.cluster.fabric = Fabric{};
+    const Scenario s = scenario_of(base, point, 4);
+    EXPECT_EQ(s.plans[0].name, "ep_node");
+    EXPECT_EQ(std::get<ExpertParallel>(s.plans[0].layer).dedup, Dedup::node);
+    EXPECT_EQ(s.cluster.num_ranks(), 4);
+    EXPECT_EQ(s.cluster.island_size(), 2);
+    for (int rank = 1; rank < 4; ++rank) EXPECT_EQ(path_class(s.cluster, 0, rank), PathClass::pcie);
+    EXPECT_EQ(peers_by_class(s.cluster, 4)[static_cast<std::size_t>(PathClass::pcie)], 3);
+    EXPECT_EQ(scenario_of(base, point, 1).cluster.num_nodes, 1);
+    auto samples = execution(LayerKind::ep_rank, 512, 4);
+    for (GridSample& sample : samples) sample.point.nodes = 2;
+    const auto read = read_grid_samples(grid_file(text_of({samples})));
+    EXPECT_EQ(read.front().point, samples.front().point);
 }
 
 }  // namespace
