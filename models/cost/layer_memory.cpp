@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <variant>
 
 #include "models/cost/moe_layer.hpp"
@@ -51,10 +52,32 @@ double hp_memory(const LayerSize& s, const HeadParallel& hp) {
     return standing(s, bf16, s.groups * s.width, s.rows) + saved + backward;
 }
 
-double ep_memory(const LayerSize& s, const GroupLoad& load, bool deduplicated) {
+// Node-dedup: `nodes` of the group. Copies of the first stage are those over the NICs, of which as
+// many arrive as leave, and those of the own node; a copy that is sent on is in a buffer of its own
+// while backward's last exchange runs. Every copy has a record of k choices: which experts, their
+// gates, and, of those that go on, where they are sent; hops of the own choices.
+double node_dedup_memory(const LayerSize& s, const GroupLoad& load, double nodes) {
+    const double choices = s.tokens * s.top_k, row = s.width * kHalf;
+    const double inner = s.expert_width * kHalf;
+    const double from_nodes =
+        std::accumulate(load.copies_mean.begin(), load.copies_mean.end(), 0.0);
+    const double first = from_nodes + load.copies_received / nodes;
+    const double arrived = from_nodes + load.copies_received;
+    const double hops = std::min(s.top_k, s.ranks / nodes + nodes - 1.0);
+    const double saved = 4.0 * kFull * choices + s.tokens * hops * row +
+                         3.0 * kFull * first * s.top_k + 3.0 * kFull * arrived * s.top_k +
+                         s.rows * (2.0 * row + 2.0 * inner);
+    const double backward = kFull * choices + kFull * arrived * s.top_k +
+                            (load.copies_sent + arrived) * row + s.rows * (2.0 * row + inner) +
+                            std::max(load.copies_forwarded * row, s.tokens * s.experts * kHalf);
+    return saved + backward;
+}
+
+double ep_memory(const LayerSize& s, const GroupLoad& load, bool deduplicated, double nodes) {
     const double choices = s.tokens * s.top_k;
     const double bf16 = s.experts * s.hidden + 2.0 * s.groups * s.expert_width * s.width;
     const double row = s.width * kHalf, inner = s.expert_width * kHalf;
+    if (load.forwarded) return standing(s, bf16, 0.0, choices) + node_dedup_memory(s, load, nodes);
     const double router = std::max(s.tokens * s.experts * kHalf, 0.0);
     double saved = 3.0 * kFull * choices + s.rows * (row + 2.0 * inner);
     double backward = kFull * choices + s.rows * (inner + row) + router;
@@ -90,7 +113,8 @@ Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
                       .ranks = static_cast<double>(plan.group_size),
                       .w1_rows = is_gated(scenario.model.moe.activation) ? 2.0 * f : f};
     if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) return hp_memory(s, *hp) * byte;
-    return ep_memory(s, load, layout.dedup == Dedup::rank && layout.group_size > 1) * byte;
+    const double nodes = s.ranks / std::min(s.ranks, double{1} * scenario.cluster.island_size());
+    return ep_memory(s, load, layout.dedup != Dedup::none && layout.group_size > 1, nodes) * byte;
 }
 
 }  // namespace headway

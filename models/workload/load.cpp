@@ -98,25 +98,22 @@ void add_forwarded(GroupLoad& load, const Cluster& cluster, const ExpertLayout& 
     std::vector<double> variance(hits.size());
     for (std::size_t i = 0; i < hits.size(); ++i) variance[i] = hits[i] * (1.0 - hits[i]);
     const double mean_hit = std::accumulate(hits.begin(), hits.end(), 0.0) / islands;
-    const double received =
-        islands > 1 ? busiest(hits, variance, tokens * (islands - 1), noise) / (islands - 1) : 0.0;
+    const double received = busiest(hits, variance, tokens * (islands - 1), noise) / (islands - 1);
     for (int node = 1; node < islands; ++node) {
         const std::size_t c = index(path_class(cluster, 0, node * island));
         load.copies_mean[c] += tokens * mean_hit;
         load.copies_max[c] += std::max(received, tokens * mean_hit);
     }
-    load.forwarded = islands > 1;
+    load.forwarded = true;
     const double mean = std::accumulate(a.copies.begin(), a.copies.end(), 0.0) / n;
     const double sources =
         n - islands;  // whose copies reach a rank from another rank of its island
     const double most =
         sources > 0 ? busiest(a.copies, a.copies_var, tokens * sources, noise) : 0.0;
     const std::size_t inside = index(path_class(cluster, 0, 1));
-    PathCounts& mean_into = load.forwarded ? load.forward_mean : load.copies_mean;
-    PathCounts& max_into = load.forwarded ? load.forward_max : load.copies_max;
-    mean_into[inside] = tokens * mean * sources;
-    max_into[inside] = std::max(most, mean_into[inside]);
-    load.copies_sent = tokens * (mean_hit * std::max(0, islands - 1) + mean * island);
+    load.forward_mean[inside] = tokens * mean * sources;
+    load.forward_max[inside] = std::max(most, load.forward_mean[inside]);
+    load.copies_sent = tokens * (mean_hit * (islands - 1) + mean * island);
     load.copies_received = std::max(most, tokens * mean * sources) + tokens * mean * islands;
     load.copies_forwarded = tokens * mean * (n - island);
 }
@@ -141,7 +138,7 @@ GroupLoad load_of(const Cluster& cluster, const ExpertLayout& layout,
         load.rows_sigma =
             std::sqrt(group_tokens * a.rows_var[hot]) * sigma_of_max_of_normals(layout.group_size);
     }
-    if (layout.dedup == Dedup::node && layout.group_size > 1) {
+    if (layout.dedup == Dedup::node && layout.group_size > cluster.island_size()) {
         add_forwarded(load, cluster, layout, a, noise);
     } else {
         add_direct(load, cluster, layout, a, noise);

@@ -193,6 +193,22 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
         phase, pass, {gemm(s.tokens, width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)});
 }
 
+// Node-dedup sends records before both stages, which curves of rank-dedup price by what rank-dedup
+// would send, (N-1)/N of it off the rank: each stage is half of the part of a rank-dedup from which
+// as many copies leave their rank.
+void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& shape) {
+    if (!load.forwarded) return;
+    const auto sum = [](const auto& copies) {
+        return std::accumulate(copies.begin(), copies.end(), 0.0);
+    };
+    const double n = s.layout.group_size, island = s.scenario.cluster.island_size();
+    const double of_rank_dedup = load.copies_forwarded / (1.0 - island / n);
+    const double as_many = (sum(load.copies_mean) + sum(load.forward_mean)) * n / (n - 1.0);
+    if (of_rank_dedup <= 0.0) return;
+    shape.sent = 0.5 * as_many;
+    shape.tokens *= 0.5 * as_many / of_rank_dedup;
+}
+
 // What the phases of a layer work on, for profiles that know whole phases.
 void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
     const Rows rows = rows_of(s, load);
@@ -223,8 +239,11 @@ void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork
     for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
         auto* compute = std::get_if<ComputeWork>(&phase->work);
         shape.phase = phase->phase;
-        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work); counts && !counts->hidden)
+        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work);
+            counts && !counts->hidden) {
             counts->shape = shape;
+            set_record_shape(s, load, *counts->shape);
+        }
         const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
                            (phase->phase == Phase::expert || phase->phase == Phase::regroup);
         if (compute == nullptr || again) continue;

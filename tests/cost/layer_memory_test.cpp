@@ -2,7 +2,10 @@
 // out.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "models/cost/moe_layer.hpp"
+#include "models/workload/inclusion.hpp"
 
 namespace headway {
 namespace {
@@ -50,6 +53,36 @@ TEST(LayerMemory, OfExpertParallelOnOneRankIsItsFormula) {
     const double saved = 3 * 4 * P + P * (2 * d + 2 * 2 * f) + P * 2 * d;
     const double backward = 4 * P + P * (2 * f + 2 * d) + 2 * T * E + P * 2 * d;
     EXPECT_NEAR(memory_of(ep_plan(1), 512, 2), standing + saved + backward, 1.0);
+}
+
+// Node-dedup on 2 nodes of L = 2 ranks: with q_g the probability that one of k choices is in one of
+// g parts, A = T q_2 copies come from the other node, B = L T q_4 from the own one, C = L T q_4 go
+// on to this rank; a rank sends A + B and sends C on. Copies that arrive and records are A + B and
+// C; the rows are those of all ranks' choices here.
+TEST(LayerMemory, OfNodeDedupIsItsFormula) {
+    const Plan plan = ep_plan(4, Dedup::node);
+    for (const int k : {2, 5}) {
+        Scenario s = one_layer(plan, 512, k);
+        s.cluster.num_nodes = 2;
+        s.cluster.gpus_per_node = 2;
+        s.routing.noise = false;
+        const auto hit = [&](int parts) { return uniform_hit_probability({16, k, 1, 1}, parts); };
+        const double T = 512, d = 256, E = 16, f = 128, P = T * k;
+        const double A = T * hit(2), B = 2 * T * hit(4), C = B, row = 2 * d;
+        const double parameters = E * d + 2 * E / 4 * f * d;
+        const double standing = (2 + 4) * parameters + 4 * T * row + 4 * P;
+        const double saved = 4 * 4 * P + T * std::min(k, 3) * row + 3 * 4 * k * (A + B) +
+                             3 * 4 * k * (A + B + C) + P * (2 * row + 2 * 2 * f);
+        const double backward = 4 * P + 4 * k * (A + B + C) + (A + B) * row + (A + B + C) * row +
+                                P * (2 * row + 2 * f) + C * row;
+        EXPECT_NEAR(moe_layer_memory(s, plan, 0).in(byte), standing + saved + backward, 2.0);
+    }
+}
+
+// On one node it is rank-dedup.
+TEST(LayerMemory, OfNodeDedupOnOneNodeIsThatOfRankDedup) {
+    EXPECT_EQ(memory_of(ep_plan(4, Dedup::node), 512, 2),
+              memory_of(ep_plan(4, Dedup::rank), 512, 2));
 }
 
 TEST(LayerMemory, GrowsWithTokensAndChoices) {

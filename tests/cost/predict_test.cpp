@@ -129,6 +129,29 @@ TEST(Predict, LayersAreRunStageAfterStage) {
     }
 }
 
+// Where a profile knows the whole phase, c_0 + c_1 sent k + c_2 T k: both stages together tell of
+// the T (q_n (n-1) + q_N (N-n)) copies that leave their rank, as a rank-dedup of N/(N-1) times as
+// many copies does, which T q_N N are of T tokens.
+TEST(Predict, NodeDedupSendsTheRecordsOfBothStages) {
+    const Scenario s = toy::scenario(2, 4);
+    Profile profile = toy::profile();
+    profile.phases = {{.layer = LayerKind::ep_rank,
+                       .phase = Phase::count_exchange,
+                       .pass = Pass::forward,
+                       .terms = {Term::fixed, Term::copy_choices, Term::choices},
+                       .seconds = {50e-6, 1e-9, 3e-9}}};
+    const RouterShape router{64, 4, 1, 1};
+    const double leaving =
+        4096 * (uniform_hit_probability(router, 2) + 6 * uniform_hit_probability(router, 8));
+    for (const Span& span :
+         predict_moe_layers(s, toy::ep(Dedup::node, 8), profile, 1).timeline.spans) {
+        if (span.phase != Phase::count_exchange) continue;
+        const double sent = leaving * 8 / 7, whole = 8 * 4096 * uniform_hit_probability(router, 8);
+        EXPECT_NEAR(span.duration.in(second),
+                    2 * 50e-6 + 1e-9 * 4 * sent + 3e-9 * 4 * 4096 * sent / whole, 1e-12);
+    }
+}
+
 // HP: T H d_h b (N-1)/N each way, for every k, skew and seed.
 TEST(Predict, HeadParallelTrafficIsIndependentOfRouting) {
     const double bytes = 4096.0 * 1024 * 2 * 7 / 8;
