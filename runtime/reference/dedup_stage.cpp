@@ -32,6 +32,7 @@ std::vector<T> exchange_items(Communicator& peers, std::span<const T> items,
 template <class S>
 std::vector<EntryLabel> labels_of(std::span<const Choice<S>> choices, const DedupStage<S>& stage) {
     std::vector<EntryLabel> labels;
+    labels.reserve(stage.entry_choice.size());
     std::size_t entry = 0, first_copy = 0;
     for (std::size_t p = 0; p < stage.sent_copies.size(); ++p) {
         std::size_t copy = first_copy;
@@ -68,6 +69,8 @@ std::int64_t DedupStage<S>::num_received() const {
 template <class S>
 DedupStage<S> plan_stage(std::span<const Choice<S>> choices, int num_peers) {
     std::vector<std::int64_t> entry_key, copy_key;
+    entry_key.reserve(choices.size());
+    copy_key.reserve(choices.size());
     std::size_t row_begin = 0;
     for (std::size_t i = 0; i < choices.size(); ++i) {
         if (choices[i].row != choices[row_begin].row) row_begin = i;
@@ -94,11 +97,13 @@ void exchange_choices(Communicator& peers, std::span<const Choice<S>> choices,
     exchange_counts(peers, stage);
     const std::vector<EntryLabel> labels = labels_of(choices, stage);
     std::vector<S> gates;
+    gates.reserve(stage.entry_choice.size());
     for (const std::int64_t choice : stage.entry_choice)
         gates.push_back(choices[static_cast<std::size_t>(choice)].gate);
     const auto label =
         exchange_items<EntryLabel>(peers, labels, stage.sent_entries, stage.received_entries);
     const auto gate = exchange_items<S>(peers, gates, stage.sent_entries, stage.received_entries);
+    stage.arrived.reserve(gate.size());
     std::int64_t first_copy = 0;
     std::size_t entry = 0;
     for (std::size_t p = 0; p < stage.received_copies.size(); ++p) {

@@ -28,7 +28,11 @@ std::int64_t num_copies(const DedupState<S>& state) {
 template <class S>
 void merge_entries(std::span<const Choice<S>> onward, int experts_per_rank, DedupState<S>& state,
                    Grouping& entries) {
+    const std::size_t count = state.first.arrived.size() + state.second.arrived.size();
     std::vector<std::int64_t> expert;
+    expert.reserve(count);
+    state.entry_copy.reserve(count);
+    state.entry_gate.reserve(count);
     const auto add = [&](const Choice<S>& entry, std::int64_t first_copy, bool stays) {
         state.entry_copy.push_back(first_copy + entry.row);
         state.entry_gate.push_back(entry.gate);
