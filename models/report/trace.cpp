@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace headway {
@@ -25,6 +27,20 @@ std::string json_text(std::string_view text) {
     return out;
 }
 
+// Viewers count whole nanoseconds and drop a slice that begins before the one on its track ends:
+// begin and end are rounded, not begin and duration.
+std::int64_t nanoseconds(Seconds time) {
+    return std::llround(time.in(ns));
+}
+
+std::string microseconds(std::int64_t nanoseconds) {
+    return fmt::format("{}.{:03}", nanoseconds / 1000, nanoseconds % 1000);
+}
+
+std::string microseconds(Seconds time) {
+    return microseconds(nanoseconds(time));
+}
+
 }  // namespace
 
 TraceWriter::TraceWriter(std::ostream& stream) : stream_(stream) {
@@ -39,6 +55,7 @@ void TraceWriter::close() {
 void TraceWriter::begin_source(std::string name) {
     source_ = json_text(name);
     named_.clear();
+    ends_.clear();
     has_counters_ = false;
     first_ = num_sources_++ * kRanksPerSource + 2;  // process 0 is special to some viewers
 }
@@ -71,12 +88,18 @@ void TraceWriter::name_track(int rank, int track) {
 }
 
 void TraceWriter::write(const Span& s) {
-    name_track(s.rank, track_of(s.phase));
+    const int track = track_of(s.phase);
+    name_track(s.rank, track);
+    std::int64_t begin = nanoseconds(s.begin);
+    std::int64_t& last = ends_[{s.rank, track}];
+    // A sum of picoseconds that was rounded twice: the same moment on both sides of a nanosecond.
+    if (last == begin + 1) begin = last;
+    last = std::max(begin, nanoseconds(s.begin + s.duration));
     event(fmt::format(
-        R"({{"ph":"X","name":"{}","cat":"{}","pid":{},"tid":{},"ts":{:.6f},"dur":{:.6f},)"
+        R"({{"ph":"X","name":"{}","cat":"{}","pid":{},"tid":{},"ts":{},"dur":{},)"
         R"("args":{{"layer":{},"micro_batch":{},"bytes":{:.0f},"flops":{:.0f},"bottleneck":"{}","count":{}}}}})",
-        name(s.phase), name(s.pass), process(s.rank), track_of(s.phase), s.begin.in(us),
-        s.duration.in(us), s.layer, s.micro_batch, s.bytes.in(byte), s.flops.in(flop),
+        name(s.phase), name(s.pass), process(s.rank), track, microseconds(begin),
+        microseconds(last - begin), s.layer, s.micro_batch, s.bytes.in(byte), s.flops.in(flop),
         json_text(s.bottleneck), s.count));
 }
 
@@ -84,11 +107,11 @@ void TraceWriter::write(const Span& s) {
 void TraceWriter::write(const TraceArrow& a) {
     ++num_arrows_;
     event(fmt::format(
-        R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
-        num_arrows_, process(a.from), track_of(a.phase), a.begin.in(us)));
+        R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}}})",
+        num_arrows_, process(a.from), track_of(a.phase), microseconds(a.begin)));
     event(fmt::format(
-        R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{:.6f}}})",
-        num_arrows_, process(a.to), track_of(a.phase), a.end.in(us)));
+        R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}}})",
+        num_arrows_, process(a.to), track_of(a.phase), microseconds(a.end)));
 }
 
 void TraceWriter::write(const TraceCounter& c) {
@@ -101,9 +124,8 @@ void TraceWriter::write(const TraceCounter& c) {
     const Seconds length = c.end - c.begin;
     const double rate = length > Seconds{} ? (c.bytes / length).in(GB / second) : 0.0;
     for (const auto& [time, value] : {std::pair(c.begin, rate), std::pair(c.end, 0.0)}) {
-        event(
-            fmt::format(R"({{"ph":"C","name":"{}","pid":{},"ts":{:.6f},"args":{{"GB/s":{:.3f}}}}})",
-                        json_text(c.name), links, time.in(us), value));
+        event(fmt::format(R"({{"ph":"C","name":"{}","pid":{},"ts":{},"args":{{"GB/s":{:.3f}}}}})",
+                          json_text(c.name), links, microseconds(time), value));
     }
 }
 

@@ -1,10 +1,12 @@
 // Trace: Timelines as Chrome/Perfetto JSON (ui.perfetto.dev, chrome://tracing), written as a
 // stream. A process per source and rank, a track per stream; counters for the use of links; arrows
 // from the sender that a rank waited for. Several sources (predicted, simulated, measured) share
-// one file. Times are microseconds since the start of the step.
+// one file. Times are microseconds since the start of the step, in whole nanoseconds.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <ostream>
 #include <set>
 #include <span>
@@ -55,6 +57,7 @@ class TraceWriter {
     std::ostream& stream_;
     std::string text_, source_;
     std::set<std::pair<int, int>> named_;  // of this source: (rank, track), (rank, -1) for the rank
+    std::map<std::pair<int, int>, std::int64_t> ends_;  // of this source's tracks, ns
     int first_ = 0, num_sources_ = 0;
     bool has_counters_ = false;
     std::size_t num_events_ = 0, num_arrows_ = 0;

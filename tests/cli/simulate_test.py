@@ -123,7 +123,11 @@ class Simulate(unittest.TestCase):
             self.assertEqual(pair[1]["bp"], "e")
             for e in pair:
                 around = slices[e["pid"], e["tid"]]
-                self.assertTrue(any(a - 1e-5 <= e["ts"] <= b + 1e-5 for a, b in around))
+                self.assertTrue(any(a - 2e-3 <= e["ts"] <= b + 2e-3 for a, b in around))
+        # A viewer counts nanoseconds and drops a slice that begins before the one before it ends.
+        for spans in slices.values():
+            in_ns = sorted((round(1e3 * a), round(1e3 * b)) for a, b in spans)
+            self.assertTrue(all(a[1] <= b[0] for a, b in zip(in_ns, in_ns[1:], strict=False)))
 
     def test_matrix_replays_in_alltoall(self):
         csv, nccl = self.folder / "m.csv", self.folder / "m.txt"

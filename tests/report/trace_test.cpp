@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -50,6 +53,40 @@ TEST(Trace, SpansBecomeCompleteEventsOnTheirTrack) {
     EXPECT_EQ(spans["expert"]["cat"], "backward");
     EXPECT_NE(spans["dispatch"]["tid"], spans["expert"]["tid"]);
     EXPECT_NE(spans["dispatch"]["pid"], spans["expert"]["pid"]);
+}
+
+// Tasks i = 0, 1, ... of d_i picoseconds, each from the end of the one before: in nanoseconds,
+// which is what viewers keep, begin_(i+1) = begin_i + dur_i still, and nothing is off by a
+// nanosecond.
+TEST(Trace, TasksThatFollowEachOtherDoNotOverlapInNanoseconds) {
+    Timeline t;
+    std::int64_t end = 0;  // ps
+    std::vector<std::int64_t> begins;
+    for (int i = 0; i < 1000; ++i) {
+        const std::int64_t length = 137 + 7919LL * i % 100003;
+        // As the second of two roundings has it, up to a picosecond early.
+        const double begin = static_cast<double>(end) - (i % 3 == 0 ? 1.0 : 0.0);
+        t.spans.push_back({.rank = 0,
+                           .phase = Phase::expert,
+                           .begin = std::max(0.0, begin) * 1e-3 * ns,
+                           .duration = static_cast<double>(length) * 1e-3 * ns});
+        begins.push_back(end);
+        end += length;
+    }
+    const TraceSource source{.name = "hp", .timeline = &t, .arrows = {}, .counters = {}};
+    std::size_t i = 0;
+    double last = 0.0;
+    const Json trace = trace_of(std::span(&source, 1));
+    for (const Json& e : trace["traceEvents"]) {
+        if (e["ph"] != "X") continue;
+        const double begin = 1e3 * e["ts"].get<double>(), length = 1e3 * e["dur"].get<double>();
+        EXPECT_NEAR(begin, std::round(begin), 1e-6);
+        EXPECT_GE(begin, last - 1e-6);
+        EXPECT_NEAR(begin, 1e-3 * static_cast<double>(begins[i]), 1.0);
+        last = std::round(begin + length);
+        ++i;
+    }
+    EXPECT_EQ(i, begins.size());
 }
 
 TEST(Trace, SourcesDoNotShareProcesses) {
