@@ -80,8 +80,8 @@ class TraceFile {
   public:
     explicit TraceFile(const std::string& file) : file_(file), writer_(file_.stream()) {}
 
-    sim::TraceSink sink(const std::string& plan) {
-        writer_.begin_source(plan + " simulated");
+    sim::TraceSink sink(const std::string& plan, int num_ranks) {
+        writer_.begin_source(plan + " simulated", num_ranks);
         return {.span = [this](const Span& span) { writer_.write(span); },
                 .arrow =
                     [this](const sim::Arrow& a) {
@@ -218,7 +218,9 @@ int run_simulate(Args args) {
     for (const Plan& plan : scenario.plans) {
         if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
         sim::TraceSink sink;
-        if (trace_file) sink = trace_file->sink(plan.name);
+        if (trace_file) {
+            sink = trace_file->sink(plan.name, scenario.cluster.num_ranks());
+        }
         PlanRun run = run_plan(scenario, plan, topology, program_options, algorithms,
                                {.epsilon = epsilon,
                                 .timeline = format == "csv",

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 namespace headway {
@@ -52,8 +53,9 @@ void TraceWriter::close() {
     stream_ << "\n]}\n";
 }
 
-void TraceWriter::begin_source(std::string name) {
+void TraceWriter::begin_source(std::string name, int num_ranks) {
     source_ = json_text(name);
+    digits_ = static_cast<int>(std::to_string(std::max(0, num_ranks - 1)).size());
     named_.clear();
     ends_.clear();
     has_counters_ = false;
@@ -74,7 +76,8 @@ void TraceWriter::flush() {
 void TraceWriter::name_track(int rank, int track) {
     if (!named_.insert({rank, track}).second) return;
     if (named_.insert({rank, -1}).second) {
-        const std::string title = rank < 0 ? "busiest rank" : fmt::format("rank {}", rank);
+        const std::string title =
+            rank < 0 ? "busiest rank" : fmt::format("rank {:0{}}", rank, digits_);
         event(
             fmt::format(R"({{"ph":"M","name":"process_name","pid":{},"args":{{"name":"{}: {}"}}}})",
                         process(rank), source_, title));
@@ -130,7 +133,9 @@ void TraceWriter::write(const TraceCounter& c) {
 }
 
 void write_source(TraceWriter& writer, const TraceSource& source) {
-    writer.begin_source(source.name);
+    int num_ranks = 0;
+    for (const Span& span : source.timeline->spans) num_ranks = std::max(num_ranks, span.rank + 1);
+    writer.begin_source(source.name, num_ranks);
     for (const Span& span : source.timeline->spans) writer.write(span);
     for (const TraceArrow& arrow : source.arrows) writer.write(arrow);
     for (const TraceCounter& counter : source.counters) writer.write(counter);

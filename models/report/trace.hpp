@@ -42,7 +42,8 @@ struct TraceSource {
 class TraceWriter {
   public:
     explicit TraceWriter(std::ostream& stream);
-    void begin_source(std::string name);
+    // num_ranks: names are padded to sort as numbers do, which is the order that viewers show.
+    void begin_source(std::string name, int num_ranks);
     void write(const Span& span);
     void write(const TraceArrow& arrow);
     void write(const TraceCounter& counter);
@@ -58,7 +59,7 @@ class TraceWriter {
     std::string text_, source_;
     std::set<std::pair<int, int>> named_;  // of this source: (rank, track), (rank, -1) for the rank
     std::map<std::pair<int, int>, std::int64_t> ends_;  // of this source's tracks, ns
-    int first_ = 0, num_sources_ = 0;
+    int first_ = 0, num_sources_ = 0, digits_ = 1;
     bool has_counters_ = false;
     std::size_t num_events_ = 0, num_arrows_ = 0;
 };

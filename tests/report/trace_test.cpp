@@ -89,6 +89,19 @@ TEST(Trace, TasksThatFollowEachOtherDoNotOverlapInNanoseconds) {
     EXPECT_EQ(i, begins.size());
 }
 
+// Viewers sort processes by name: with n > 10 ranks the names have leading zeros.
+TEST(Trace, RanksSortAsNumbers) {
+    Timeline t;
+    for (const int rank : {0, 2, 10}) t.spans.push_back({.rank = rank, .duration = 1.0 * us});
+    const TraceSource source{.name = "hp", .timeline = &t, .arrows = {}, .counters = {}};
+    std::vector<std::string> names;
+    const Json trace = trace_of(std::span(&source, 1));
+    for (const Json& e : trace["traceEvents"]) {
+        if (e["name"] == "process_name") names.push_back(e["args"]["name"]);
+    }
+    EXPECT_EQ(names, (std::vector<std::string>{"hp: rank 00", "hp: rank 02", "hp: rank 10"}));
+}
+
 TEST(Trace, SourcesDoNotShareProcesses) {
     const Timeline t = two_ranks();
     const std::vector<TraceSource> sources = {
