@@ -167,6 +167,15 @@ Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) 
         passed};
 }
 
+// The allocator's peak of a run on GPUs beside its prediction; empty where it is not known.
+std::string memory_line(const Scenario& scenario, const Plan& plan, const Timeline& measured) {
+    if (!measured.run || measured.run->memory_peak <= 0.0 * byte) return "";
+    const Bytes predicted = moe_layer_memory(scenario, plan, scenario.model.num_dense_layers);
+    return fmt::format("memory at the peak, fullest rank: predicted {}, measured {}, {:+.1f} %\n",
+                       human(predicted), human(measured.run->memory_peak),
+                       100.0 * (predicted / measured.run->memory_peak - 1.0));
+}
+
 // Exit code as for --measured: a layer beyond the tolerance.
 int verify_grid(const po::variables_map& values) {
     const Scenario scenario = load_scenario(values, "verify");
@@ -207,12 +216,13 @@ int run_verify(Args args) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
         }
-        MoePrediction prediction = predict_moe_layers(scenario, plan_of(scenario, measured),
-                                                      profile, num_layers(measured));
+        const Plan& plan = plan_of(scenario, measured);
+        MoePrediction prediction =
+            predict_moe_layers(scenario, plan, profile, num_layers(measured));
         for (const std::string& warning : prediction.warnings) warn(warning);
         const Comparison comparison = compare(prediction.timeline, runs);
         const Verdict verdict = judge(comparison, tolerance, min_time);
-        text += to_table(comparison) + verdict.text + "\n";
+        text += to_table(comparison) + memory_line(scenario, plan, measured) + verdict.text + "\n";
         passed = passed && verdict.passed;
         measured = std::move(runs[median_run(runs)]);
         measured.profile = prediction.timeline.profile;

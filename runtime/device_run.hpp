@@ -23,7 +23,7 @@ struct DeviceRun {
     std::string configuration;    // what must be the same on all ranks
     std::optional<Bytes> memory;  // per rank; none: its share of 85 % of the GPU
     // On rank 0: after each plan, and when all ranks have done all plans.
-    std::function<void(const Measurement&, Bytes peak)> report;
+    std::function<void(const Measurement&)> report;
     std::function<void(const std::vector<Timeline>&)> finish;
 };
 

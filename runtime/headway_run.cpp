@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "models/report/atomic_file.hpp"
-#include "models/report/human.hpp"
+#include "models/report/matrix_file.hpp"
 #include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
@@ -39,6 +39,16 @@ struct Launch {
 void write_timelines(std::vector<Timeline> timelines, const std::string& file) {
     for (Timeline& timeline : timelines) timeline.version = version();
     write_file_atomically(file, timelines_to_csv(timelines));
+}
+
+// The bytes between the ranks in one pass of a layer, a file for every exchange.
+void write_matrices(const Measurement& m, const std::string& prefix) {
+    if (prefix.empty()) return;
+    for (const auto& [site, matrix] : m.traffic) {
+        write_file_atomically(fmt::format("{}_{}_{}_{}.csv", prefix, m.timeline.plan,
+                                          name(site.phase), name(site.pass)),
+                              to_text(matrix, MatrixFormat::csv));
+    }
 }
 
 // What must be the same on all ranks: the scenario's text and every option that shapes the run.
@@ -86,9 +96,9 @@ DeviceRun device_run(const po::variables_map& values, const Launch& launch,
                   .configuration = configuration_of(values, plans)};
     const double memory = values["device-memory"].as<double>();
     if (memory > 0.0) run.memory = memory * 1073741824.0 * byte;
-    run.report = [](const Measurement& measurement, Bytes peak) {
+    run.report = [prefix = values["matrices"].as<std::string>()](const Measurement& measurement) {
         print_summary(measurement);
-        fmt::print("  memory at the peak, fullest rank: {}\n", human(peak));
+        write_matrices(measurement, prefix);
     };
     run.finish = [out = values["out"].as<std::string>()](const std::vector<Timeline>& timelines) {
         write_timelines(timelines, out);
@@ -122,8 +132,13 @@ int run(const po::variables_map& values, const Launch& launch) {
     const std::vector<Plan> plans = chosen_plans(scenario, values);
     warn_of_settings(whole, plans, identity);
     if (gpus) return run_on_devices(device_run(values, launch, identity, scenario, plans, options));
-    write_timelines(measure_on_threads(scenario, plans, options, values["max-time"].as<double>()),
-                    values["out"].as<std::string>());
+    std::vector<Timeline> timelines;
+    for (Measurement& m :
+         measure_on_threads(scenario, plans, options, values["max-time"].as<double>())) {
+        write_matrices(m, values["matrices"].as<std::string>());
+        timelines.push_back(std::move(m.timeline));
+    }
+    write_timelines(std::move(timelines), values["out"].as<std::string>());
     return 0;
 }
 

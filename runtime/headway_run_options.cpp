@@ -71,6 +71,11 @@ po::options_description declare_options() {
     add("warmup", po::value<int>()->default_value(2), "repeats before timing");
     add("repeats", po::value<int>()->default_value(9), "timed repeats");
     add("forward-only", "no backward pass");
+    add("no-graph",
+        "cuda: enqueue layers in every repeat, also where one could be replayed as a graph");
+    add("matrices", po::value<std::string>()->default_value(""),
+        "also write the bytes that every rank sent to every rank, PREFIX_PLAN_PHASE_PASS.csv, as "
+        "headway matrix predicts them (the CPU exchanges fp32)");
     add("deadline", po::value<double>()->default_value(60.0),
         "seconds after which a rank without progress is declared stalled");
     add("max-time", po::value<double>()->default_value(1800.0),
@@ -119,7 +124,8 @@ MeasureOptions measure_options(const po::variables_map& values) {
     MeasureOptions options{.num_layers = at_least(values, "layers", 1),
                            .num_warmups = at_least(values, "warmup", 0),
                            .num_repeats = at_least(values, "repeats", 1),
-                           .backward = values.count("forward-only") == 0};
+                           .backward = values.count("forward-only") == 0,
+                           .graph = values.count("no-graph") == 0};
     const double deadline = values["deadline"].as<double>();
     if (!(deadline > 0.0)) {
         throw InputError(

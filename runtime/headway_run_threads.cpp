@@ -64,13 +64,21 @@ void print_summary(const Measurement& m) {
         fmt::print("  {:<9} {:<16} {:>10} {:>10} {:>10} {:>12}\n", name(s->pass), name(s->phase),
                    human(s->duration), human(s->low), human(s->high), skew);
     }
+    if (const auto& run = m.timeline.run) {
+        fmt::print(
+            "  memory at the peak, fullest rank: {}; SM clock {} MHz, {}{}; {}\n",
+            human(run->memory_peak), run->clock_mhz,
+            run->throttle.empty() ? "not throttled" : "throttled: ", run->throttle,
+            run->graph ? "layers replayed from a CUDA graph" : "layers enqueued by the host");
+    }
 }
 
-std::vector<Timeline> measure_on_threads(const Scenario& scenario, const std::vector<Plan>& plans,
-                                         MeasureOptions options, double max_time) {
+std::vector<Measurement> measure_on_threads(const Scenario& scenario,
+                                            const std::vector<Plan>& plans, MeasureOptions options,
+                                            double max_time) {
     for (const Plan& plan : plans) check_size(scenario, plan, options, max_time);
     keep_freed_memory();
-    std::vector<Timeline> timelines;
+    std::vector<Measurement> measurements;
     for (const Plan& plan : plans) {
         if (plan.group_size > num_cores()) {
             fmt::print(stderr,
@@ -79,11 +87,10 @@ std::vector<Timeline> measure_on_threads(const Scenario& scenario, const std::ve
                        plan.group_size, num_cores());
         }
         options.progress = progress_of(plan.name);
-        Measurement measurement = measure_plan(scenario, plan, options);
-        print_summary(measurement);
-        timelines.push_back(std::move(measurement.timeline));
+        measurements.push_back(measure_plan(scenario, plan, options));
+        print_summary(measurements.back());
     }
-    return timelines;
+    return measurements;
 }
 
 }  // namespace headway::runtime

@@ -13,7 +13,8 @@ namespace headway::runtime {
 void print_summary(const Measurement& m);
 
 // `max_time`: seconds that the run may be estimated to take.
-std::vector<Timeline> measure_on_threads(const Scenario& scenario, const std::vector<Plan>& plans,
-                                         MeasureOptions options, double max_time);
+std::vector<Measurement> measure_on_threads(const Scenario& scenario,
+                                            const std::vector<Plan>& plans, MeasureOptions options,
+                                            double max_time);
 
 }  // namespace headway::runtime

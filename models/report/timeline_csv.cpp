@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
@@ -20,6 +22,8 @@ constexpr std::string_view kColumns =
     "source,plan,rank,layer,micro_batch,pass,phase,count,begin_s,duration_s,low_s,high_s,bytes,"
     "flops,samples,bottleneck";
 constexpr std::size_t kNumColumns = 16;
+constexpr std::string_view kRun = "# run: ";
+constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph";
 
 void append_row(fmt::memory_buffer& out, std::string_view source, const std::string& plan,
                 const Span& s) {
@@ -30,11 +34,19 @@ void append_row(fmt::memory_buffer& out, std::string_view source, const std::str
                    csv_field(s.bottleneck));
 }
 
-void append_head(fmt::memory_buffer& out, const Timeline& t) {
+void append_head(fmt::memory_buffer& out, std::span<const Timeline> timelines) {
+    const Timeline none;
+    const Timeline& t = timelines.empty() ? none : timelines.front();
     fmt::format_to(std::back_inserter(out),
-                   "{}\n# scenario: {}\n# profile: {}\n# version: {}\n# seed: {}\n{}\n", kMagic,
-                   one_line(t.scenario), one_line(t.profile), one_line(t.version), t.seed,
-                   kColumns);
+                   "{}\n# scenario: {}\n# profile: {}\n# version: {}\n# seed: {}\n", kMagic,
+                   one_line(t.scenario), one_line(t.profile), one_line(t.version), t.seed);
+    for (const Timeline& one : timelines) {
+        if (!one.run || one.source != Source::measured || one.spans.empty()) continue;
+        fmt::format_to(std::back_inserter(out), "{}{},{},{},{},{}\n", kRun, csv_field(one.plan),
+                       one.run->clock_mhz, csv_field(one.run->throttle),
+                       one.run->memory_peak.in(byte), one.run->graph ? 1 : 0);
+    }
+    fmt::format_to(std::back_inserter(out), "{}\n", kColumns);
 }
 
 bool same_head(const Timeline& a, const Timeline& b) {
@@ -70,15 +82,31 @@ Span read_span(const CsvRow& row) {
             .bottleneck = std::string(row.text(15))};
 }
 
-// The five lines of comments and the column names, in this order and no other.
-Timeline read_head(LineReader& lines) {
+using RunStates = std::vector<std::pair<std::string, RunState>>;  // by plan
+
+std::pair<std::string, RunState> read_run(const LineReader& lines) {
+    const CsvRow row(std::string_view(lines.line()).substr(kRun.size()), kRunColumns,
+                     lines.where());
+    row.expect_size(5);
+    const int graph = row.integer(4, 0);
+    if (graph > 1) throw row.error(4, "0 or 1");
+    return {std::string(row.text(0)),
+            {.clock_mhz = row.integer(1, 0),
+             .throttle = std::string(row.text(2)),
+             .memory_peak = row.non_negative(3) * byte,
+             .graph = graph == 1}};
+}
+
+// The five lines of comments, those of runs, and the column names, in this order and no other.
+Timeline read_head(LineReader& lines, RunStates& runs) {
     lines.expect(kMagic, "a Timeline CSV of headway");
     Timeline head;
     head.scenario = lines.value_of("# scenario: ");
     head.profile = lines.value_of("# profile: ");
     head.version = lines.value_of("# version: ");
     head.seed = lines.whole_number(lines.value_of("# seed: "));
-    lines.expect(kColumns, "the column names");
+    while (lines.next() && lines.line().starts_with(kRun)) runs.push_back(read_run(lines));
+    lines.expect_line(kColumns, "the column names");
     return head;
 }
 
@@ -93,13 +121,28 @@ Timeline& timeline_of(std::vector<Timeline>& timelines, const Timeline& head, So
     return timelines.back();
 }
 
+// Every line of a run belongs to the measured timeline of its plan.
+void give_runs(const RunStates& runs, std::vector<Timeline>& timelines,
+               const std::string& file_name) {
+    for (const auto& [plan, run] : runs) {
+        const auto t = std::find_if(timelines.begin(), timelines.end(), [&](const Timeline& one) {
+            return one.source == Source::measured && one.plan == plan && !one.run;
+        });
+        if (t == timelines.end()) {
+            throw InputError({.where = file_name,
+                              .found = "a line '# run: " + plan + "' without measured rows",
+                              .accepted = "one for each measured plan at most"});
+        }
+        t->run = run;
+    }
+}
+
 }  // namespace
 
 void write_timelines(std::ostream& stream, std::span<const Timeline> timelines) {
     constexpr std::size_t kChunk = 1 << 20;
     fmt::memory_buffer out;
-    const Timeline none;
-    append_head(out, timelines.empty() ? none : timelines.front());
+    append_head(out, timelines);
     std::size_t num_rows = 0;
     for (const Timeline& t : timelines) {
         if (!same_head(t, timelines.front())) {
@@ -127,7 +170,8 @@ std::string timelines_to_csv(std::span<const Timeline> timelines) {
 
 std::vector<Timeline> read_timelines(std::istream& stream, const std::string& file_name) {
     LineReader lines(stream, file_name);
-    const Timeline head = read_head(lines);
+    RunStates runs;
+    const Timeline head = read_head(lines, runs);
     std::vector<Timeline> timelines;
     std::size_t num_rows = 0;
     while (lines.next()) {
@@ -135,6 +179,7 @@ std::vector<Timeline> read_timelines(std::istream& stream, const std::string& fi
             lines.expect_line(fmt::format("# end: {} rows", num_rows),
                               "the number of rows above; the file was cut or edited");
             lines.expect_end();
+            give_runs(runs, timelines, file_name);
             return timelines;
         }
         const CsvRow row(lines.line(), kColumns, lines.where());

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,16 @@ struct Span {
     std::string bottleneck;  // "nvlink", "nic", "flops", "memory", "launch"...
 };
 
+// How a measured run went, beside its times.
+struct RunState {
+    int clock_mhz = 0;     // of the multiprocessors, the slowest rank's; 0: not known
+    std::string throttle;  // what held it down ("power", "thermal"); empty: nothing
+    Bytes memory_peak;     // of the fullest rank's allocator
+    bool graph = false;    // its layers were replayed from a CUDA graph
+
+    friend bool operator==(const RunState&, const RunState&) = default;
+};
+
 struct Timeline {
     Source source = Source::predicted;
     std::string scenario;
@@ -43,6 +54,7 @@ struct Timeline {
     std::string profile;
     std::string version;
     std::uint64_t seed = 0;
+    std::optional<RunState> run;  // of a run on GPUs
     std::vector<Span> spans;
 };
 

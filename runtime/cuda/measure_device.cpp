@@ -1,15 +1,19 @@
 #include "runtime/cuda/measure_device.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
-#include <memory>
+#include <optional>
 #include <utility>
 
+#include "kernels/bench/device_info.hpp"
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/ep_layer.hpp"
 #include "runtime/cuda/hp_ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
 #include "runtime/cuda/row_kernels.hpp"
+#include "runtime/cuda/stream_graph.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -19,6 +23,15 @@ using Executions = std::vector<LayerSamples>;
 
 // How long a rank that is alone lets its stream wait for the host: longer than enqueuing takes.
 constexpr std::int64_t kHeadStart = 400'000;  // ns
+
+// What of a run is the same for every kind of layer.
+struct RunOf {
+    const Scenario& scenario;
+    const LayerSetup& setup;
+    const DeviceMeasureOptions& options;
+    int first_layer = 0;
+    bool graph = false;
+};
 
 struct Tokens {
     bf16 *x, *y, *dy, *dx;
@@ -39,46 +52,79 @@ std::int32_t* upload(DeviceContext& context, const std::vector<std::int32_t>& va
     return at;
 }
 
-// Repeats all layers, warm-ups first, and keeps the phases of the others.
+// Enqueues one pass of a layer with its clock.
 template <class Layer>
-Executions repeat(DeviceContext& context, const Scenario& scenario, Layer& layer,
-                  const Tokens& tokens, const std::vector<std::int32_t*>& forced,
-                  const DeviceMeasureOptions& options) {
+void enqueue(DeviceContext& context, Layer& layer, PhaseClock& clock, const Tokens& tokens,
+             const std::int32_t* forced, bool backward) {
+    context.clock = &clock;
+    clock.start(context.stream);
+    layer.forward(tokens.x, tokens.y, forced);
+    if (backward) layer.backward(tokens.x, tokens.dy, tokens.dx);
+    if constexpr (requires { layer.release(); }) layer.release();
+    context.clock = nullptr;
+}
+
+// A layer's kernels and the events of its phases, to be launched at once.
+struct CapturedLayer {
+    PhaseClock clock;
+    std::optional<StreamGraph> graph;
+};
+
+template <class Layer>
+std::vector<CapturedLayer> capture(DeviceContext& context, Layer& layer, const Tokens& tokens,
+                                   const std::vector<std::int32_t*>& forced, bool backward) {
+    std::vector<CapturedLayer> captured(forced.size());
+    for (std::size_t l = 0; l < forced.size(); ++l) {
+        CapturedLayer& c = captured[l];
+        c.clock.set_captured();
+        c.graph.emplace(context.stream,
+                        [&] { enqueue(context, layer, c.clock, tokens, forced[l], backward); });
+    }
+    return captured;
+}
+
+// Repeats all layers, warm-ups first, and keeps the phases of the others. Warm-ups, one at least
+// before a capture, are enqueued by the host.
+template <class Layer>
+Executions repeat(DeviceContext& context, Layer& layer, const Tokens& tokens,
+                  const std::vector<std::int32_t*>& forced, const RunOf& run) {
+    const DeviceMeasureOptions& options = run.options;
     Executions executions;
     PhaseClock clock;
-    const int total = options.num_warmups + options.num_repeats;
-    for (int i = 0; i < total; ++i) {
-        for (int l = 0; l < options.num_layers; ++l) {
-            context.clock = &clock;
+    std::vector<CapturedLayer> captured;
+    const int first = run.graph ? std::min(-options.num_warmups, -1) : -options.num_warmups;
+    for (int i = first; i < options.num_repeats; ++i) {
+        if (i == 0 && run.graph)
+            captured = capture(context, layer, tokens, forced, options.backward);
+        for (std::size_t l = 0; l < forced.size(); ++l) {
             context.communicator.wait(context.stream);
             context.communicator.barrier();
-            if (context.communicator.size() == 1) hold_stream(kHeadStart, context.stream);
-            clock.start(context.stream);
-            layer.forward(tokens.x, tokens.y, forced[static_cast<std::size_t>(l)]);
-            if (options.backward) layer.backward(tokens.x, tokens.dy, tokens.dx);
-            if constexpr (requires { layer.release(); }) layer.release();
+            if (!captured.empty()) {
+                captured[l].graph->replay(context.stream);
+            } else {
+                if (context.communicator.size() == 1) hold_stream(kHeadStart, context.stream);
+                enqueue(context, layer, clock, tokens, forced[l], options.backward);
+            }
             context.communicator.wait(context.stream);
-            context.clock = nullptr;
-            std::vector<PhaseSample> phases = clock.collect();
-            if (i >= options.num_warmups)
-                executions.push_back({scenario.model.num_dense_layers + l, std::move(phases)});
+            if (i >= 0) {
+                executions.push_back({run.first_layer + static_cast<int>(l),
+                                      (captured.empty() ? clock : captured[l].clock).read()});
+            }
         }
-        if (options.progress) options.progress(i + 1, total);
+        if (options.progress) options.progress(i - first + 1, options.num_repeats - first);
     }
     return executions;
 }
 
-std::vector<std::vector<std::vector<Assignment>>> routing_of(const Scenario& scenario,
-                                                             const LayerSetup& setup,
-                                                             int num_layers) {
+std::vector<std::vector<std::vector<Assignment>>> routing_of(const RunOf& run) {
     std::vector<std::vector<std::vector<Assignment>>> routing;
-    for (int l = 0; l < num_layers; ++l)
-        routing.push_back(layer_routing(scenario, setup, scenario.model.num_dense_layers + l));
+    for (int l = 0; l < run.options.num_layers; ++l)
+        routing.push_back(layer_routing(run.scenario, run.setup, run.first_layer + l));
     return routing;
 }
 
-Executions run_hp(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
-                  const DeviceMeasureOptions& options) {
+Executions run_hp(DeviceContext& context, const RunOf& run) {
+    const LayerSetup& setup = run.setup;
     CudaHpLayer layer(context, setup);
     const CudaHpLayer::Weights& w = layer.weights();
     const std::vector<std::int64_t> n = layer.sizes();
@@ -89,9 +135,9 @@ Executions run_hp(DeviceContext& context, const Scenario& scenario, const LayerS
     fill_normal(w.w1, n[2], scale(width), 3, context.stream);
     fill_normal(w.w2, n[3], scale(setup.dims.expert_width), 4, context.stream);
     fill_normal(w.router, n[4], scale(width), 5, context.stream);
-    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    const Tokens tokens(context, run.scenario.batch.tokens_per_rank(), d);
     std::vector<std::int32_t*> forced;
-    for (const auto& by_head : routing_of(scenario, setup, options.num_layers)) {
+    for (const auto& by_head : routing_of(run)) {
         std::vector<std::int32_t> own;
         const int first = setup.hp.first_head(context.communicator.rank());
         for (int h = 0; h < setup.hp.heads_per_rank(); ++h) {
@@ -100,12 +146,12 @@ Executions run_hp(DeviceContext& context, const Scenario& scenario, const LayerS
         }
         forced.push_back(upload(context, own));
     }
-    return repeat(context, scenario, layer, tokens, forced, options);
+    return repeat(context, layer, tokens, forced, run);
 }
 
-Executions run_ep(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
-                  const DeviceMeasureOptions& options) {
-    CudaEpLayer layer(context, setup, scenario.batch.tokens_per_rank());
+Executions run_ep(DeviceContext& context, const RunOf& run) {
+    const LayerSetup& setup = run.setup;
+    CudaEpLayer layer(context, setup, run.scenario.batch.tokens_per_rank());
     const CudaEpLayer::Weights& w = layer.weights();
     const std::vector<std::int64_t> n = layer.sizes();
     const int d = setup.dims.hidden;
@@ -114,11 +160,11 @@ Executions run_ep(DeviceContext& context, const Scenario& scenario, const LayerS
     fill_normal(w.router, n[0], scale(d), 1, context.stream);
     fill_normal(w.w1, n[1], scale(d), 10 + rank, context.stream);
     fill_normal(w.w2, n[2], scale(setup.dims.expert_width), 1000 + rank, context.stream);
-    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    const Tokens tokens(context, run.scenario.batch.tokens_per_rank(), d);
     std::vector<std::int32_t*> forced;
-    for (const auto& by_source : routing_of(scenario, setup, options.num_layers))
+    for (const auto& by_source : routing_of(run))
         forced.push_back(upload(context, by_source.front()[static_cast<std::size_t>(rank)].expert));
-    return repeat(context, scenario, layer, tokens, forced, options);
+    return repeat(context, layer, tokens, forced, run);
 }
 
 // Chosen experts of the sub-tokens that rank `rank` holds of its shared head, by source.
@@ -132,8 +178,8 @@ std::vector<std::int32_t> held_choices(const std::vector<Assignment>& by_source,
     return held;
 }
 
-Executions run_hp_ep(DeviceContext& context, const Scenario& scenario, const LayerSetup& setup,
-                     const DeviceMeasureOptions& options) {
+Executions run_hp_ep(DeviceContext& context, const RunOf& run) {
+    const LayerSetup& setup = run.setup;
     CudaHpEpLayer layer(context, setup);
     const int d = setup.dims.hidden, width = setup.hp.head_width;
     const int rank = context.communicator.rank(), head = setup.hp.first_head(rank);
@@ -148,13 +194,13 @@ Executions run_hp_ep(DeviceContext& context, const Scenario& scenario, const Lay
                 context.stream);
     fill_normal(w.w1, sizes[1], scale(width), 10'000 + seed, context.stream);
     fill_normal(w.w2, sizes[2], scale(setup.dims.expert_width), 20'000 + seed, context.stream);
-    const Tokens tokens(context, scenario.batch.tokens_per_rank(), d);
+    const Tokens tokens(context, run.scenario.batch.tokens_per_rank(), d);
     std::vector<std::int32_t*> forced;
-    for (const auto& by_head : routing_of(scenario, setup, options.num_layers)) {
+    for (const auto& by_head : routing_of(run)) {
         forced.push_back(
             upload(context, held_choices(by_head[static_cast<std::size_t>(head)], setup.hp, rank)));
     }
-    return repeat(context, scenario, layer, tokens, forced, options);
+    return repeat(context, layer, tokens, forced, run);
 }
 
 // Every rank's phases, on every rank: all ranks executed the same phases.
@@ -204,6 +250,20 @@ std::vector<TrafficLedger> gather_ledgers(DeviceCommunicator& communicator,
     return ledgers;
 }
 
+// The lowest clock of the ranks' GPUs, and what held one of them down.
+RunState run_state(DeviceCommunicator& communicator) {
+    const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
+    std::array<std::int64_t, 8> own{static_cast<std::int64_t>(clocks.sm_mhz)};
+    clocks.throttle.copy(reinterpret_cast<char*>(&own[1]), sizeof(own) - sizeof(own[0]) - 1);
+    const std::vector<std::int64_t> all = communicator.all_gather_counts(own);
+    RunState state{.clock_mhz = static_cast<int>(all.front())};
+    for (auto rank = all.begin(); rank != all.end(); rank += own.size()) {
+        state.clock_mhz = std::min(state.clock_mhz, static_cast<int>(*rank));
+        if (state.throttle.empty()) state.throttle = reinterpret_cast<const char*>(&*(rank + 1));
+    }
+    return state;
+}
+
 DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, const Plan& plan,
                           const DeviceMeasureOptions& options) {
     const LayerSetup setup = layer_setup(scenario, plan);
@@ -211,8 +271,17 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
     const ArenaScope scope(context.arena);
     context.arena.reset_peak();
     const auto base = static_cast<std::int64_t>(context.arena.used());
-    const auto run = !setup.head_parallel ? run_ep : setup.hp.sharers() > 1 ? run_hp_ep : run_hp;
-    const Executions own = run(context, scenario, setup, options);
+    const auto run_layer = !setup.head_parallel     ? run_ep
+                           : setup.hp.sharers() > 1 ? run_hp_ep
+                                                    : run_hp;
+    const bool graph = options.graph && context.communicator.size() == 1;
+    const Executions own = run_layer(context, {.scenario = scenario,
+                                               .setup = setup,
+                                               .options = options,
+                                               .first_layer = scenario.model.num_dense_layers,
+                                               .graph = graph});
+    RunState state = run_state(context.communicator);
+    state.graph = graph;
     const std::vector<Executions> by_rank = gather(context.communicator, own);
     const std::vector<TrafficLedger> ledgers = gather_ledgers(context.communicator, before);
     const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
@@ -220,6 +289,10 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
         .measurement = to_measurement(scenario, plan, device_name(), by_rank, ledgers, passes),
         .peak_bytes = {static_cast<std::int64_t>(context.arena.peak()) - base}};
     result.peak_bytes = context.communicator.all_gather_counts(result.peak_bytes);
+    state.memory_peak =
+        static_cast<double>(*std::max_element(result.peak_bytes.begin(), result.peak_bytes.end())) *
+        byte;
+    result.measurement.timeline.run = std::move(state);
     return result;
 }
 

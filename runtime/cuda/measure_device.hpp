@@ -1,7 +1,8 @@
 // measure_on_device: runs the MoE layers of a plan on this rank's GPU, with its peers, and times
-// every phase by events, as runtime/measure does it on threads. A rank that is alone keeps the
-// stream busy while it enqueues a repeat, so that phases are back to back, as in a training step
-// whose host runs ahead; with peers every exchange is timed from when all ranks have arrived.
+// every phase by events, as runtime/measure does it on threads. A rank that is alone
+// captures each layer in a CUDA graph and replays it, so that phases are back to back, as in a
+// training step whose host runs ahead. With peers every exchange is timed from when all hosts have
+// arrived, and EP's host waits for counts: no graph can hold that.
 #pragma once
 
 #include <functional>
@@ -17,11 +18,12 @@ struct DeviceMeasureOptions {
     int num_warmups = 3;
     int num_repeats = 9;
     bool backward = true;
+    bool graph = true;  // where a layer can be captured; else the host enqueues every repeat
     std::function<void(int done, int total)> progress;  // after each repeat
 };
 
 struct DeviceMeasurement {
-    Measurement measurement;               // of all ranks, the same on all of them
+    Measurement measurement;               // of all ranks, the same on all of them; with its run
     std::vector<std::int64_t> peak_bytes;  // [rank] of the arena: weights to workspace
 };
 

@@ -10,18 +10,18 @@ PhaseClock::~PhaseClock() {
     for (cudaEvent_t e : events_) cudaEventDestroy(e);
 }
 
-cudaEvent_t PhaseClock::event(std::size_t index) {
-    while (events_.size() <= index) {
+void PhaseClock::record(std::size_t event, cudaStream_t stream) {
+    while (events_.size() <= event) {
         events_.push_back(nullptr);
         HEADWAY_CUDA_CHECK(cudaEventCreate(&events_.back()));
     }
-    return events_[index];
+    HEADWAY_CUDA_CHECK(cudaEventRecordWithFlags(events_[event], stream, flags_));
 }
 
 void PhaseClock::start(cudaStream_t stream) {
     marks_.clear();
     host_start_ = std::chrono::steady_clock::now();
-    HEADWAY_CUDA_CHECK(cudaEventRecord(event(0), stream));
+    record(0, stream);
 }
 
 double PhaseClock::host_seconds() const {
@@ -30,14 +30,14 @@ double PhaseClock::host_seconds() const {
 
 void PhaseClock::begin(CallSite site, double arrival, cudaStream_t stream) {
     marks_.push_back({site, arrival});
-    HEADWAY_CUDA_CHECK(cudaEventRecord(event(2 * marks_.size() - 1), stream));
+    record(2 * marks_.size() - 1, stream);
 }
 
 void PhaseClock::end(cudaStream_t stream) {
-    HEADWAY_CUDA_CHECK(cudaEventRecord(event(2 * marks_.size()), stream));
+    record(2 * marks_.size(), stream);
 }
 
-std::vector<PhaseSample> PhaseClock::collect() {
+std::vector<PhaseSample> PhaseClock::read() const {
     std::vector<PhaseSample> samples;
     for (std::size_t i = 0; i < marks_.size(); ++i) {
         float until_begin = 0, duration = 0;  // ms
@@ -48,7 +48,6 @@ std::vector<PhaseSample> PhaseClock::collect() {
         samples.push_back(
             {.site = marks_[i].site, .begin = begin, .duration = 1e-3 * double{duration}});
     }
-    marks_.clear();
     return samples;
 }
 

@@ -31,19 +31,24 @@ class PhaseClock {
     void end(cudaStream_t stream);
     double host_seconds() const;  // since start()
 
-    // After the stream was waited for: the phases since start(), in order. Forgets them.
-    std::vector<PhaseSample> collect();
+    // After the stream was waited for: the phases since start(), in order. A captured clock gives
+    // those of the last replay.
+    std::vector<PhaseSample> read() const;
+    // From here on what is marked goes into a graph that is being captured: its events are nodes of
+    // the graph.
+    void set_captured() { flags_ = cudaEventRecordExternal; }
 
   private:
     struct Mark {
         CallSite site;
         double arrival;
     };
-    cudaEvent_t event(std::size_t index);
+    void record(std::size_t event, cudaStream_t stream);
 
     std::vector<Mark> marks_;
     std::vector<cudaEvent_t> events_;  // origin, then begin and end of every mark
     std::chrono::steady_clock::time_point host_start_{};
+    unsigned flags_ = cudaEventRecordDefault;
 };
 
 // What a layer on the device gets besides its numbers.

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <thread>
 
@@ -47,7 +46,8 @@ void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
     DeviceMeasureOptions options{.num_layers = run.options.num_layers,
                                  .num_warmups = run.options.num_warmups,
                                  .num_repeats = run.options.num_repeats,
-                                 .backward = run.options.backward};
+                                 .backward = run.options.backward,
+                                 .graph = run.options.graph};
     const bool first = rank.channel.rank() == 0;
     if (first) options.progress = run.options.progress;
     std::vector<Timeline> timelines;
@@ -55,8 +55,7 @@ void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
         for (const Plan& plan : run.plans) {
             const DeviceMeasurement result =
                 measure_on_device(context, run.scenario, plan, options);
-            const auto peak = *std::max_element(result.peak_bytes.begin(), result.peak_bytes.end());
-            if (first) run.report(result.measurement, static_cast<double>(peak) * byte);
+            if (first) run.report(result.measurement);
             timelines.push_back(result.measurement.timeline);
         }
         rank.channel.barrier();

@@ -52,6 +52,27 @@ TEST(TimelineCsv, WritingWhatWasReadGivesTheSameBytes) {
     EXPECT_EQ(timelines_to_csv(read(text)), text);
 }
 
+// How a measured run went is kept with its plan, and with no other.
+TEST(TimelineCsv, KeepsHowARunWent) {
+    std::vector<Timeline> both(2);
+    for (Timeline& t : both) {
+        t.source = Source::measured;
+        t.spans.resize(1);
+    }
+    both[0].plan = "ep, naive";
+    both[1].plan = "hp";
+    both[1].run = {.clock_mhz = 1980, .throttle = "power", .memory_peak = 3.0 * GB, .graph = true};
+    const std::string text = timelines_to_csv(both);
+    EXPECT_NE(text.find("\n# run: hp,1980,power,3000000000,1\n"), std::string::npos) << text;
+    const auto timelines = read(text);
+    EXPECT_FALSE(timelines.at(0).run);
+    EXPECT_EQ(timelines.at(1).run, both[1].run);
+    EXPECT_EQ(timelines_to_csv(timelines), text);
+    EXPECT_NE(error_of(replaced(text, "# run: hp,", "# run: none,")), "");
+    EXPECT_NE(error_of(replaced(text, ",3000000000,1", ",3000000000,2")), "");
+    EXPECT_NE(error_of(replaced(text, "# run: hp,1980", "# run: hp,-1")), "");
+}
+
 TEST(TimelineCsv, NamesWithCommasQuotesAndBreaksStayInTheirField) {
     Prediction prediction = sample_prediction();
     prediction.plans[0].name = "ep, \"naive\"";

@@ -37,6 +37,13 @@ scenario=$nodes expect 4 "rank 3 failed in phase combine (forward): injected fau
 [ "$(grep -c '^measured,ep_node,3,' "$out")" = 18 ] || { echo "not 18 spans of rank 3: $(cat "$out")"; exit 1; }
 
 small=(--tokens 32 --warmup 0 --repeats 1 --plan ep_naive -o "$out")
+
+# The bytes between ranks are those of `headway matrix`: rows as many as ranks, the sum that EP sends.
+"$run" "$scenario" "${small[@]}" --matrices "$dir/bytes" >/dev/null 2>&1 || exit 1
+[ "$(wc -l <"$dir/bytes_ep_naive_dispatch_forward.csv")" = 2 ] || { echo "no matrix of the dispatch: $(ls "$dir")"; exit 1; }
+cmp -s <(tr ',' '\n' <"$dir/bytes_ep_naive_dispatch_forward.csv" | sort) <(tr ',' '\n' <"$dir/bytes_ep_naive_combine_forward.csv" | sort) ||
+    { echo "the combine does not return what was dispatched"; exit 1; }
+
 # What is not executed is said.
 sed 's/expert_parallel: {}/recompute: full, overlap_chunks: 2, expert_parallel: {}/' "$scenario" >"$dir/step.yaml"
 "$run" "$dir/step.yaml" "${small[@]}" >/dev/null 2>"$dir/stderr" || exit 1
