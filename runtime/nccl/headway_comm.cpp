@@ -1,6 +1,7 @@
 // headway-comm: checks the exchanges of a run's ranks byte for byte, and measures their times.
 #include <cuda_runtime.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <boost/program_options.hpp>
@@ -13,6 +14,7 @@
 #include "models/vocab/error.hpp"
 #include "runtime/nccl/comm_cases.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
+#include "runtime/process/cores.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -101,12 +103,14 @@ void run_rank(const GpuRankContext& context, const po::variables_map& values,
         inject(fault, context.channel.rank());
         check_communicator(context.communicator, check);
     }
+    const auto cores = context.channel.all_gather("cores of ranks", cores_text(allowed_cores()));
     const auto totals = context.communicator.all_gather_counts({&sent, 1});
     std::int64_t total = 0;
     for (const std::int64_t bytes : totals) total += bytes;
     if (context.channel.rank() == 0) {
         fmt::print("{} ranks, {} a GPU: {} rounds, {} bytes exchanged and equal\n",
                    context.channel.size(), context.seat.sharers, check.num_rounds, total);
+        fmt::print("cores of the ranks: {}\n", fmt::join(cores, "; "));
     }
     if (values.count("out")) measure(context, values, host);
 }

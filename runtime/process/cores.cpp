@@ -67,6 +67,16 @@ std::vector<int> own_cores(std::span<const RankCores> all, int rank) {
     return cores_of_rank(own->allowed, static_cast<int>(before), static_cast<int>(sharers));
 }
 
+std::string cores_text(std::span<const int> cores) {
+    std::string text;
+    for (std::size_t begin = 0, end = 0; begin < cores.size(); begin = end) {
+        for (end = begin + 1; end < cores.size() && cores[end] == cores[end - 1] + 1;) ++end;
+        text += (text.empty() ? "" : ",") + std::to_string(cores[begin]);
+        if (end > begin + 1) text += "-" + std::to_string(cores[end - 1]);
+    }
+    return text;
+}
+
 void take_cores(SideChannel& channel, const std::string& host) {
     std::vector<RankCores> all;
     for (const std::string& bytes :

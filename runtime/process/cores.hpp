@@ -32,6 +32,9 @@ std::vector<int> cores_of_rank(const std::vector<int>& allowed, int rank, int nu
 // cores on the same host; all of it where there are none.
 std::vector<int> own_cores(std::span<const RankCores> all, int rank);
 
+// "0-3,8"
+std::string cores_text(std::span<const int> cores);
+
 // Collective: this rank stays on its own_cores().
 void take_cores(SideChannel& channel, const std::string& host);
 

@@ -54,6 +54,12 @@ TEST(OwnCores, AreNoneWhereCoresAreTooFew) {
     EXPECT_TRUE(own_cores(all, 0).empty());
 }
 
+TEST(CoresText, JoinsNeighbours) {
+    EXPECT_EQ(cores_text(Cores{}), "");
+    EXPECT_EQ(cores_text(Cores{4}), "4");
+    EXPECT_EQ(cores_text(Cores{0, 1, 2, 5, 7, 8}), "0-2,5,7-8");
+}
+
 // Every thread of this process, as the kernel has it.
 bool all_threads_on(const std::string& list) {
     for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
