@@ -131,8 +131,9 @@ int run_matrix(Args args) {
     const int group =
         whole_number(*values, "group", -1, program.num_ranks / exchange.group_size - 1);
     const ExchangeStage& work = exchange.stages[static_cast<std::size_t>(stage)];
-    const TrafficMatrix matrix = group >= 0 ? group_matrix(exchange, work, group)
-                                            : world_matrix(exchange, work, program.num_ranks);
+    TrafficMatrix matrix = group >= 0 ? group_matrix(exchange, work, group)
+                                      : world_matrix(exchange, work, program.num_ranks);
+    if (work.transposed) matrix = matrix.transposed();
     write_result(to_text(matrix, format == "csv" ? MatrixFormat::csv : MatrixFormat::nccl_tests),
                  optional_text(*values, "out"));
     return kDone;

@@ -36,17 +36,34 @@ void settle(std::vector<std::int64_t>& row, std::int64_t total, std::int64_t mos
 }
 
 RouterId router_of(const ExpertLayout& layout, int layer, int group, int source, int sample) {
-    return {.layer = layer, .source_rank = group * layout.group_size + source, .sample = sample};
+    return {.layer = layer,
+            .head = group % layout.num_heads,
+            .source_rank = group * layout.group_size + source,
+            .sample = sample};
+}
+
+// What member `source` of a group routes: its own tokens; of a shared head, those of every rank
+// whose number among the sharers is its own.
+Assignment routed_by(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
+                     int source, int sample) {
+    const int num_ranks = layout.group_size * layout.num_heads;  // of the plan's group
+    RouterId id = router_of(layout, layer, group, source, sample);
+    const auto tokens = static_cast<std::int64_t>(layout.tokens_per_rank) / layout.num_heads;
+    Assignment all{.top_k = layout.router.top_k};
+    for (int r = source; r < num_ranks; r += layout.group_size) {
+        id.source_rank = group / layout.num_heads * num_ranks + r;
+        const Assignment part = sample_assignment(scenario.routing, layout.router, id, tokens);
+        all.num_tokens += part.num_tokens;
+        all.expert.insert(all.expert.end(), part.expert.begin(), part.expert.end());
+    }
+    return all;
 }
 
 DrawnGroup by_token(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                     int sample) {
     std::vector<Assignment> assignments;
-    for (int source = 0; source < layout.group_size; ++source) {
-        assignments.push_back(sample_assignment(scenario.routing, layout.router,
-                                                router_of(layout, layer, group, source, sample),
-                                                static_cast<std::int64_t>(layout.tokens_per_rank)));
-    }
+    for (int source = 0; source < layout.group_size; ++source)
+        assignments.push_back(routed_by(scenario, layout, layer, group, source, sample));
     DrawnGroup drawn{.rows = rows_per_rank(assignments, layout.router.num_experts)};
     const int island = std::min(scenario.cluster.island_size(), layout.group_size);
     drawn.forwarded = layout.dedup == Dedup::node && layout.group_size > island;

@@ -35,6 +35,7 @@ ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
             // T N tokens times H / N heads: T H sub-tokens on every rank, for any N.
             .tokens_per_rank = static_cast<double>(scenario.batch.tokens_per_rank()) * hp.num_heads,
             .routers_per_rank = std::max(1, hp.num_heads / plan.group_size),
+            .num_heads = hp.num_heads,
             .width = hp.head_width,
             .expert_width = hp.expert_width,
             .dedup = hp.dedup,

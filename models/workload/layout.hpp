@@ -15,6 +15,7 @@ struct ExpertLayout {
     int group_size = 1;          // consecutive ranks that share the experts of a router
     double tokens_per_rank = 0;  // (sub-)tokens that each of them routes
     int routers_per_rank = 1;    // HP: heads owned by a rank
+    int num_heads = 1;           // HP: group g shares head g % num_heads
     int width = 0;               // of a travelling copy: d, l (LatentMoE) or d_h
     int expert_width = 0;
     Dedup dedup = Dedup::none;

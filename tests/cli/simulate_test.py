@@ -153,6 +153,13 @@ class Simulate(unittest.TestCase):
         )
         self.assertEqual(answers[0]["error_bound_s"], 0)
 
+    def test_combine_returns_what_dispatch_brought(self):
+        words = ("matrix", SCENARIO, "--plan", "ep_naive")
+        there = [row.split(",") for row in self.run_well(*words).split()]
+        back = [row.split(",") for row in self.run_well(*words, "--phase", "combine").split()]
+        self.assertNotEqual(there, back)
+        self.assertEqual(there, [list(column) for column in zip(*back)])
+
     def test_hp_is_uniform(self):
         rows = self.run_well("matrix", SCENARIO, "--plan", "hp").split()
         self.assertEqual(len({cell for row in rows for cell in row.split(",")}), 1)

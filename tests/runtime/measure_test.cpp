@@ -6,6 +6,8 @@
 #include <set>
 
 #include "models/vocab/error.hpp"
+#include "models/workload/drawn_group.hpp"
+#include "models/workload/layout.hpp"
 #include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
@@ -198,6 +200,30 @@ TEST(Measure, QuantileInterpolates) {
     EXPECT_DOUBLE_EQ(quantile(values, 0.5), 3.0);
     EXPECT_DOUBLE_EQ(quantile(values, 0.1), 1.3);
     EXPECT_DOUBLE_EQ(quantile(values, 1.0), 8.0);
+}
+
+// What draw_group says of a layer, head by head, are the bytes that a run of it exchanges: on the
+// diagonal blocks of the groups, copies times the fp32 row; nothing elsewhere.
+TEST(Measure, ExchangesWhatIsDrawnOfItsGroups) {
+    for (const Plan& plan : plans()) {
+        if (plan.group_size != 4) continue;
+        Scenario s = small(plan);
+        s.routing = {.skew = Skew::dirichlet, .parameter = 0.3, .seed = 5};
+        const int layer = s.model.num_dense_layers, n = expert_layout(s, plan).group_size;
+        const std::int64_t row = 4 * expert_layout(s, plan).width;
+        TrafficMatrix expected(plan.group_size);
+        for (int g = 0; g < plan.group_size / n; ++g) {
+            const TrafficMatrix copies = draw_group(s, plan, layer, g).copies;
+            for (int i = 0; i < n; ++i) {
+                for (int j = 0; j < n; ++j)
+                    expected.at(g * n + i, g * n + j) = row * copies.at(i, j);
+            }
+        }
+        const Measurement m =
+            measure_plan(s, s.plans.front(), {.num_warmups = 0, .num_repeats = 1});
+        EXPECT_EQ(m.traffic.at({Phase::dispatch, Pass::forward}), expected);
+        EXPECT_EQ(m.traffic.at({Phase::combine, Pass::forward}), expected.transposed());
+    }
 }
 
 }  // namespace
