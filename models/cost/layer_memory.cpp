@@ -95,6 +95,19 @@ double ep_memory(const LayerSize& s, const GroupLoad& load, bool deduplicated, d
     return standing(s, bf16, 0.0, choices) + saved + backward;
 }
 
+// `s` of a whole layer. The sharers of a head run EP on its sub-tokens; four of the five blocks of
+// sub-tokens are that layer's x, y, dy and dx.
+double hp_ep_memory(const LayerSize& s, const GroupLoad& load, const HeadParallel& hp,
+                    double sharers) {
+    LayerSize head = s;
+    head.tokens = s.tokens * hp.num_heads;
+    head.hidden = s.width;
+    head.ranks = sharers;
+    const double projection = s.hidden * hp.num_heads * hp.head_width;
+    return ep_memory(head, load, hp.dedup == Dedup::rank, 1.0) + head.tokens * s.width * kHalf +
+           standing(s, 2.0 * projection, 0.0, 0.0);
+}
+
 }  // namespace
 
 Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
@@ -112,7 +125,11 @@ Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
                       .rows = load.rows_max,
                       .ranks = static_cast<double>(plan.group_size),
                       .w1_rows = is_gated(scenario.model.moe.activation) ? 2.0 * f : f};
-    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) return hp_memory(s, *hp) * byte;
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        return (layout.group_size > 1 ? hp_ep_memory(s, load, *hp, layout.group_size)
+                                      : hp_memory(s, *hp)) *
+               byte;
+    }
     const double nodes = s.ranks / std::min(s.ranks, double{1} * scenario.cluster.island_size());
     return ep_memory(s, load, layout.dedup != Dedup::none && layout.group_size > 1, nodes) * byte;
 }

@@ -209,6 +209,15 @@ void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& sha
     shape.tokens *= 0.5 * as_many / of_rank_dedup;
 }
 
+// HP x EP: what a head's sharers do between its scatter and gather is a layer of EP on sub-tokens.
+PhaseShape inside_a_head(PhaseShape shape, Dedup dedup) {
+    shape.layer = dedup == Dedup::rank ? LayerKind::ep_rank : LayerKind::ep;
+    shape.own_tokens = shape.tokens;
+    shape.hidden = shape.width;
+    shape.columns = 0.0;
+    return shape;
+}
+
 // What the phases of a layer work on, for profiles that know whole phases.
 void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
     const Rows rows = rows_of(s, load);
@@ -232,12 +241,16 @@ void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork
         const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.group_size > 1;
         shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
     }
+    const PhaseShape of_layer = shape;
+    const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
     // What is computed again for backward is forward work in a backward pass: no curve is of it.
     const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
                                  return p.phase == Phase::expert;
                              }).base();
     for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
         auto* compute = std::get_if<ComputeWork>(&phase->work);
+        const bool head = phase->phase == Phase::head_project || phase->phase == Phase::head_merge;
+        shape = shares_heads && !head ? inside_a_head(of_layer, s.layout.dedup) : of_layer;
         shape.phase = phase->phase;
         if (auto* counts = std::get_if<CountExchangeWork>(&phase->work);
             counts && !counts->hidden) {

@@ -85,6 +85,22 @@ TEST(LayerMemory, OfNodeDedupOnOneNodeIsThatOfRankDedup) {
               memory_of(ep_plan(4, Dedup::rank), 512, 2));
 }
 
+// HP x EP, H = 4 heads of w on N = 8 ranks, s = 2 sharers: the layer of EP of S = T H sub-tokens of
+// width w on s ranks (whose x, y, dy, dx are of S w), one block S w more, both projections d H w
+// with their gradients, and x, y, dy, dx of T d.
+TEST(LayerMemory, OfSharedHeadsIsExpertParallelInsideThem) {
+    const double T = 512, d = 256, H = 4, w = 64;
+    for (const Dedup dedup : {Dedup::none, Dedup::rank}) {
+        Plan shared = hp_plan(8, 2);
+        std::get<HeadParallel>(shared.layer).dedup = dedup;
+        Scenario head = one_layer(ep_plan(2, dedup), static_cast<int>(T * H), 2);
+        head.model.hidden = static_cast<int>(w);
+        const double inside = moe_layer_memory(head, head.plans.front(), 0).in(byte);
+        const double expected = inside + 2 * T * H * w + (2 + 4) * 2 * d * H * w + 4 * 2 * T * d;
+        EXPECT_NEAR(memory_of(shared, 512, 2), expected, 1.0);
+    }
+}
+
 TEST(LayerMemory, GrowsWithTokensAndChoices) {
     for (const int ranks : {1, 4}) {
         for (const int k : {1, 2, 4}) {
