@@ -2,13 +2,14 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -65,29 +66,28 @@ LogEnd read_log(const fs::path& log) {
     return end;
 }
 
+// It ends with this process, however that ends: two that write the same samples would spoil them.
 pid_t start(const Words& words, const fs::path& log) {
     std::vector<char*> argv;
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
-    posix_spawn_file_actions_t files;
-    posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log.c_str(),
-                                     O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-    pid_t child = 0;
-    const int error = posix_spawnp(&child, argv[0], &files, nullptr, argv.data(), ::environ);
-    posix_spawn_file_actions_destroy(&files);
-    if (error == 0) return child;
-    throw InputError(
-        {.where = "--device cuda",
-         .found = fmt::format("{} cannot be started: {}",
-                              fs::path(words.front()).filename().string(), std::strerror(error)),
-         .hint = kNotBuilt});
+    const pid_t parent = getpid(), child = fork();
+    if (child != 0) return child;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (out >= 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0 &&
+        getppid() == parent)
+        execvp(argv[0], argv.data());
+    const char* cause = std::strerror(errno);
+    if (write(STDERR_FILENO, cause, std::strlen(cause)) < 0 || write(STDERR_FILENO, "\n", 1) < 0)
+        _exit(126);
+    _exit(127);
 }
 
 // Runs it to its end, with its words in `log`, and throws when it fails.
 void run_child(const Words& words, const fs::path& log, const std::string& label) {
     const pid_t child = start(words, log);
+    if (child < 0) throw InputError({.where = "--device cuda", .found = std::strerror(errno)});
     Progress progress(label);
     int status = 0;
     for (;;) {
@@ -100,9 +100,9 @@ void run_child(const Words& words, const fs::path& log, const std::string& label
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
     const std::string name = fs::path(words.front()).filename().string();
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127 && read_log(log).line.empty()) {
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
         throw InputError({.where = "--device cuda",
-                          .found = name + " cannot be started: No such file or directory",
+                          .found = name + " cannot be started: " + read_log(log).line,
                           .hint = kNotBuilt});
     }
     const std::string how = WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
@@ -119,21 +119,34 @@ bool is_there(const fs::path& file) {
     return fs::exists(file, ignored) && fs::file_size(file, ignored) > 0;
 }
 
-// Layers of `grid` that `samples` has no execution of. Prepares the file for more.
-std::size_t missing_layers(const fs::path& grid, const fs::path& samples, int num_ranks) {
-    std::vector<runtime::GridPoint> points = runtime::read_grid(grid);
-    if (!is_there(samples)) return points.size();
-    runtime::drop_unfinished(samples);
-    for (const runtime::GridSample& s : runtime::read_grid_samples(samples)) {
-        if (s.num_ranks != num_ranks) {
+// What of a grid has no samples yet.
+struct Missing {
+    std::size_t layers = 0;      // without any
+    std::size_t executions = 0;  // of all layers and passes
+};
+
+// Prepares the file of the samples for more.
+Missing missing_of(const fs::path& grid, const fs::path& samples, const GpuCalibration& c) {
+    const std::vector<runtime::GridPoint> points = runtime::read_grid(grid);
+    std::vector<int> done(points.size(), 0);
+    if (is_there(samples)) {
+        runtime::drop_unfinished(samples);
+        const auto there = runtime::read_grid_samples(samples);
+        for (const runtime::GridSample& s : there) {
+            if (s.num_ranks == c.num_ranks) continue;
             throw InputError({.where = samples.string(),
                               .found = fmt::format("samples of {} ranks", s.num_ranks),
-                              .accepted = fmt::format("of {}", num_ranks),
+                              .accepted = fmt::format("of {}", c.num_ranks),
                               .hint = "another --samples folder keeps them apart"});
         }
-        std::erase(points, s.point);
+        done = runtime::num_executions(points, there);
     }
-    return points.size();
+    Missing missing;
+    for (const int passes : done) {
+        missing.layers += passes == 0;
+        missing.executions += static_cast<std::size_t>(std::max(0, c.num_passes - passes));
+    }
+    return missing;
 }
 
 void measure_layers(const GpuCalibration& c, const GpuSamples& samples) {
@@ -151,7 +164,7 @@ void measure_layers(const GpuCalibration& c, const GpuSamples& samples) {
                 "--progress"};
     std::size_t missing = 0;
     const auto add = [&](const fs::path& grid, const fs::path& out) {
-        missing += missing_layers(grid, out, c.num_ranks);
+        missing += missing_of(grid, out, c).executions;
         for (const std::string& word :
              {std::string("--grid"), grid.string(), std::string("-o"), out.string()})
             words.push_back(word);
@@ -160,12 +173,12 @@ void measure_layers(const GpuCalibration& c, const GpuSamples& samples) {
     for (std::size_t i = 0; i < c.held_out.size(); ++i) add(c.held_out[i], samples.held_out[i]);
     if (missing == 0 || c.max_seconds <= 0.0) return;
     run_child(words, c.folder / "headway-grid.log", "layers");
-    missing = missing_layers(c.grid, samples.layers, c.num_ranks);
-    if (missing > 0) {
+    const Missing left = missing_of(c.grid, samples.layers, c);
+    if (left.executions > 0) {
         warn(
-            fmt::format("{} layers of {} have no samples: out of time (--max-seconds), or too "
-                        "large; the same command goes on from there",
-                        missing, c.grid.string()));
+            fmt::format("{} layers of {} have no samples, {} executions are missing in all: out of "
+                        "time (--max-seconds), or too large; the same command goes on from there",
+                        left.layers, c.grid.string(), left.executions));
     }
 }
 

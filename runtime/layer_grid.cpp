@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string_view>
 
@@ -195,6 +196,16 @@ std::vector<std::vector<GridSample>> by_execution(const std::vector<GridSample>&
         result.back().push_back(s);
     }
     return result;
+}
+
+std::vector<int> num_executions(const std::vector<GridPoint>& points,
+                                const std::vector<GridSample>& samples) {
+    std::vector<int> count(points.size(), 0);
+    for (const auto& execution : by_execution(samples)) {
+        const auto point = std::find(points.begin(), points.end(), execution.front().point);
+        if (point != points.end()) ++count[static_cast<std::size_t>(point - points.begin())];
+    }
+    return count;
 }
 
 }  // namespace headway::runtime

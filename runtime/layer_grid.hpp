@@ -57,6 +57,9 @@ void drop_unfinished(const std::filesystem::path& file);
 // The samples of one layer as a measured Timeline, in the order of the file. `samples` are of one
 // point and one execution.
 Timeline timeline_of(const std::vector<GridSample>& samples, const Scenario& scenario);
+// [point] executions that the samples have of it, on all their ranks.
+std::vector<int> num_executions(const std::vector<GridPoint>& points,
+                                const std::vector<GridSample>& samples);
 // Consecutive samples of one execution.
 std::vector<std::vector<GridSample>> by_execution(const std::vector<GridSample>& samples);
 

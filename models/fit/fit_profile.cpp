@@ -174,6 +174,13 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         base.kernels[static_cast<std::size_t>(Kernel::streaming)].forward = {
             copy_curve(samples.copies, o.launch.in(second), source)};
     }
+    if (!samples.gemms.empty()) {
+        std::vector<const KernelSample*> gemms;
+        for (const KernelSample& s : samples.gemms) gemms.push_back(&s);
+        base.kernels[static_cast<std::size_t>(Kernel::dense_gemm)].forward = {
+            rate_curve(gemms, 0.0, o.launch.in(second), source)};
+        base.kernels[static_cast<std::size_t>(Kernel::dense_gemm)].backward.clear();
+    }
     if (!samples.count_exchange.empty()) {
         // What is measured is the exchange and the host's wait for it.
         const double middle = median(samples.count_exchange);

@@ -1,11 +1,29 @@
 #include "models/fit/overhead_samples.hpp"
 
+#include <algorithm>
+#include <cstdio>
 #include <fstream>
+#include <optional>
 
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway {
+namespace {
+
+// "gemm MxNxK": 2 m n k FLOPs, smallest dimension min(m, n, k).
+std::optional<KernelSample> gemm_of(const std::string& quantity) {
+    int m = 0, n = 0, k = 0, end = 0;
+    if (std::sscanf(quantity.c_str(), "gemm %dx%dx%d%n", &m, &n, &k, &end) != 3) return {};
+    if (static_cast<std::size_t>(end) != quantity.size() || std::min({m, n, k}) < 1) return {};
+    const double flops = 2.0 * m * n * k;
+    return KernelSample{.kernel = Kernel::dense_gemm,
+                        .size = flops,
+                        .width = static_cast<double>(std::min({m, n, k})),
+                        .work = flops};
+}
+
+}  // namespace
 
 DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& samples) {
     constexpr std::string_view kColumns = "quantity,bytes,value";
@@ -31,6 +49,10 @@ DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& 
         } else if (quantity == "copy") {
             samples.copies.push_back({row.non_negative(1), row.non_negative(2)});
             if (samples.copies.back().seconds <= 0.0) throw row.error(2, "a time above 0");
+        } else if (const auto gemm = gemm_of(quantity)) {
+            samples.gemms.push_back(*gemm);
+            samples.gemms.back().seconds = row.non_negative(2);
+            if (samples.gemms.back().seconds <= 0.0) throw row.error(2, "a time above 0");
         } else {
             facts[quantity] = row.text(2);
         }

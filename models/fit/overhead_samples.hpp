@@ -1,5 +1,6 @@
 // What headway-grid --overheads measured, as samples for a Profile: launches, waits of the host,
-// copies, the slowdown of a GEMM beside an exchange; and facts about the device for its provenance.
+// copies, dense GEMMs, the slowdown of a GEMM beside an exchange; and facts about the device for
+// its provenance.
 #pragma once
 
 #include <filesystem>

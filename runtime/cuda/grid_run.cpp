@@ -6,7 +6,6 @@
 #include <random>
 #include <tuple>
 
-#include "kernels/bench/device_info.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::runtime {
@@ -14,7 +13,7 @@ namespace {
 
 std::vector<GridSample> samples_of(const GridPoint& point, const DeviceMeasurement& m,
                                    int num_ranks) {
-    const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
+    const RunState& run = m.measurement.timeline.run.value();
     std::vector<GridSample> samples;
     for (const Span& span : m.measurement.timeline.spans) {
         samples.push_back({.point = point,
@@ -27,8 +26,8 @@ std::vector<GridSample> samples_of(const GridPoint& point, const DeviceMeasureme
                            .p90_us = span.high.in(us),
                            .bytes = static_cast<std::int64_t>(span.bytes.in(byte)),
                            .peak_bytes = m.peak_bytes[static_cast<std::size_t>(span.rank)],
-                           .clock_mhz = static_cast<int>(clocks.sm_mhz),
-                           .throttle = clocks.throttle});
+                           .clock_mhz = run.clock_mhz,
+                           .throttle = run.throttle});
     }
     return samples;
 }
@@ -60,10 +59,16 @@ void run_grid(DeviceContext& context, const Scenario& base, const std::vector<Gr
     const int num_ranks = context.communicator.size();
     std::vector<std::vector<std::size_t>> order = side_by_side(points);
     std::mt19937_64 random(1);  // the same order on all ranks
-    std::size_t done = 0;
+    const auto done_before = [&](std::size_t i) {
+        return options.passes_done.empty() ? 0 : options.passes_done[i];
+    };
+    std::size_t done = 0, total = 0;
+    for (std::size_t i = 0; i < points.size(); ++i)
+        total += static_cast<std::size_t>(std::max(0, options.num_passes - done_before(i)));
     for (int pass = 0; pass < options.num_passes; ++pass) {
         std::shuffle(order.begin(), order.end(), random);
         for (const std::size_t i : flat(order)) {
+            if (pass < done_before(i)) continue;
             // Rank 0's clock decides for all.
             const double seconds =
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -77,9 +82,7 @@ void run_grid(DeviceContext& context, const Scenario& base, const std::vector<Gr
             } catch (const InputError& error) {
                 if (options.skipped) options.skipped(points[i], error.what());
             }
-            if (options.progress)
-                options.progress(++done,
-                                 points.size() * static_cast<std::size_t>(options.num_passes));
+            if (options.progress) options.progress(++done, total);
         }
     }
 }

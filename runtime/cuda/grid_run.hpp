@@ -13,6 +13,8 @@ namespace headway::runtime {
 
 struct GridRunOptions {
     int num_passes = 2;
+    // [point] passes that are there already, of which none is run again; empty: none
+    std::vector<int> passes_done;
     DeviceMeasureOptions measure{.num_warmups = 2, .num_repeats = 7};
     double max_seconds = 1e9;  // stop between layers when this has passed
     // Called on every rank after each layer; `samples` is of all ranks.

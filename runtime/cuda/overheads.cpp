@@ -143,6 +143,43 @@ double overlap_ratio(DeviceContext& context, const Events& events, std::int64_t 
     return run(true) / alone;
 }
 
+// C [m, n] = A [m, k] B [k, n]
+OverheadSample gemm_sample(DeviceContext& context, const Events& events, int m, int n, int k) {
+    const ArenaScope scope(context.arena);
+    const kernels::DenseGemm gemm(context.blas, {.m = m, .n = n, .k = k}, 32U << 20);
+    const std::int64_t a_size = std::int64_t{m} * k, b_size = std::int64_t{k} * n,
+                       c_size = std::int64_t{m} * n;
+    bf16* a = context.arena.take<bf16>(a_size);
+    bf16* b = context.arena.take<bf16>(b_size);
+    bf16* c = context.arena.take<bf16>(c_size);
+    void* workspace = context.arena.take_bytes(gemm.workspace_bytes());
+    fill_normal(a, a_size, 1.0F, 1, context.stream);
+    fill_normal(b, b_size, 1.0F, 2, context.stream);
+    const double seconds = median_of(context, [&] {
+        return on_stream(context, events, [&] { gemm.run(a, b, c, workspace, context.stream); });
+    });
+    return {fmt::format("gemm {}x{}x{}", m, n, k),
+            static_cast<double>(sizeof(bf16)) * static_cast<double>(a_size + b_size + c_size),
+            seconds};
+}
+
+// 2^28 to 2^42 FLOPs with a smallest dimension of 32 to 4096, once as the inner and once as an
+// outer one; the other two are as square as powers of two are.
+std::vector<OverheadSample> gemm_samples(DeviceContext& context, const Events& events) {
+    constexpr int kMostElements = 28;  // log2, of one matrix
+    std::vector<OverheadSample> samples;
+    for (int width = 5; width <= 12; ++width) {
+        for (int flops = 28; flops <= 42; flops += 2) {
+            const int others = flops - 1 - width, shorter = others / 2;
+            if (shorter < width || others > kMostElements) continue;
+            const int smallest = 1 << width, n = 1 << shorter, m = 1 << (others - shorter);
+            samples.push_back(gemm_sample(context, events, m, n, smallest));
+            samples.push_back(gemm_sample(context, events, m, smallest, n));
+        }
+    }
+    return samples;
+}
+
 }  // namespace
 
 std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
@@ -153,6 +190,7 @@ std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
     constexpr std::int64_t kLargest = std::int64_t{256} << 20;
     for (std::int64_t size = 128 << 10; size <= kLargest; size *= 4)
         samples.push_back({"copy", 2.0 * double(size), copy_seconds(context, events, size)});
+    for (OverheadSample& s : gemm_samples(context, events)) samples.push_back(std::move(s));
     if (context.communicator.size() > 1) {
         for (const std::int64_t bytes : {2 << 20, 8 << 20}) {
             samples.push_back({"overlap", double(bytes) * (context.communicator.size() - 1),

@@ -1,7 +1,7 @@
 // What of a GPU is no phase of a layer: a kernel launch, the host's wait for a number from the
-// device, copies in device memory, and how much slower a GEMM is beside an all-to-all on another
-// stream. `headway calibrate --device cuda` makes the overheads and the streaming curve of a
-// profile of it.
+// device, copies in device memory, dense GEMMs (bf16, through cuBLASLt) by FLOPs and smallest
+// dimension, and how much slower a GEMM is beside an all-to-all on another stream. `headway
+// calibrate --device cuda` makes the overheads and the streaming curve of a profile of it.
 #pragma once
 
 #include <string>
@@ -13,8 +13,8 @@
 namespace headway::runtime {
 
 struct OverheadSample {
-    std::string quantity;  // launch, host_sync, copy (bytes read plus written), overlap
-    double bytes = 0.0;    // of a copy, and of the exchange beside which the GEMM ran
+    std::string quantity;  // launch, host_sync, copy, overlap, "gemm MxNxK"
+    double bytes = 0.0;    // read and written; of the exchange beside which the overlapped GEMM ran
     double value = 0.0;    // seconds; overlap: time beside the exchange / time alone
 };
 

@@ -51,11 +51,12 @@ po::options_description declare_options() {
         "CSV of layers; several grids are run interleaved, so that a slow minute is in all of "
         "them");
     add("out,o", po::value<Strings>()->composing(), "CSV of samples, one for each --grid");
-    add("append", "keep the samples of OUT and run only the layers that it does not have");
+    add("append", "keep the samples of OUT and run only the passes that it does not have");
     add("overheads", po::value<std::string>(),
         "CSV of launches, waits, copies and overlap to write");
     add("progress", "print how many layers are done as they are");
     add("no-registration", "do not offer the ranks' memory to NCCL for exchanges without copies");
+    add("no-graph", "enqueue layers in every repeat, also where one could be replayed as a graph");
     add("check", "first compare the layers with the CPU reference");
     add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
     add("repeats", po::value<int>()->default_value(7), "timed repeats of a layer in a pass");
@@ -99,7 +100,8 @@ bool check(DeviceContext& context) {
 // One grid and the file of its samples.
 struct GridFile {
     std::string file;
-    std::vector<GridPoint> points;  // that are still to be run
+    std::vector<GridPoint> points;
+    std::vector<int> passes_done;  // [point]
     bool append = false;
     std::ofstream out{};
 };
@@ -118,9 +120,8 @@ std::vector<GridFile> grid_files(const po::variables_map& values) {
         GridFile f{.file = outs[i],
                    .points = read_grid(grids[i]),
                    .append = values.count("append") && std::ifstream(outs[i]).good()};
-        if (f.append) {
-            for (const GridSample& s : read_grid_samples(f.file)) std::erase(f.points, s.point);
-        }
+        f.passes_done = f.append ? num_executions(f.points, read_grid_samples(f.file))
+                                 : std::vector<int>(f.points.size(), 0);
         files.push_back(std::move(f));
     }
     return files;
@@ -137,7 +138,11 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
     const Scenario base = read_scenario(text_of(values, "scenario"));
     std::vector<GridFile> files = grid_files(values);
     std::vector<GridPoint> points;
-    for (const GridFile& f : files) points.insert(points.end(), f.points.begin(), f.points.end());
+    std::vector<int> passes_done;
+    for (const GridFile& f : files) {
+        points.insert(points.end(), f.points.begin(), f.points.end());
+        passes_done.insert(passes_done.end(), f.passes_done.begin(), f.passes_done.end());
+    }
     context.communicator.barrier();  // all have read what rank 0 is about to write
     for (GridFile& f : files) {
         if (!writes) continue;
@@ -145,9 +150,11 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
         if (!f.append) f.out << grid_samples_header();
     }
     GridRunOptions options{.num_passes = values["passes"].as<int>(),
+                           .passes_done = std::move(passes_done),
                            .max_seconds = values["max-seconds"].as<double>()};
     options.measure.num_warmups = 2;
     options.measure.num_repeats = values["repeats"].as<int>();
+    options.measure.graph = values.count("no-graph") == 0;
     options.sink = [&](std::span<const GridSample> samples) {
         for (GridFile& f : files) {
             const GridPoint& point = samples.front().point;

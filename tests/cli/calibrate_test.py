@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HEADWAY = sys.argv.pop(1)
@@ -178,6 +179,9 @@ import os, signal, sys
 here = os.path.dirname(os.path.abspath(__file__))
 words = sys.argv[1:]
 name = os.path.basename(sys.argv[0])
+if os.path.exists(os.path.join(here, "wait.txt")):
+    open(os.path.join(here, "pid.txt"), "w").write("%d\n" % os.getpid())
+    signal.pause()
 open(os.path.join(here, "calls.txt"), "a").write(name + " " + " ".join(words) + "\n")
 fault_file = os.path.join(here, "fault.txt")
 fault = open(fault_file).read() if os.path.exists(fault_file) else ""
@@ -211,12 +215,11 @@ for grid, file in zip(value("--grid"), value("-o")):
         out.write("kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf,ranks,rank,pass,phase,"
                   "median_us,p10_us,p90_us,bytes,peak_bytes,clock_mhz,throttle\n")
     for layer in open(grid).read().split()[1:]:
-        if layer in have:
-            continue
         t = int(layer.split(",")[1])
-        for rank in range(ranks):
-            for step in ("forward,route", "forward,permute", "backward,route"):
-                out.write("%s,%d,%d,%s,%.3f,1,1,0,1000,1500,\n" % (layer, ranks, rank, step, 10 + t / 100))
+        for _ in range(have.count(layer) // (3 * ranks), int(value("--passes")[0])):
+            for rank in range(ranks):
+                for step in ("forward,route", "forward,permute", "backward,route"):
+                    out.write("%s,%d,%d,%s,%.3f,1,1,0,1000,1500,\n" % (layer, ranks, rank, step, 10 + t / 100))
             if fault == "kill" and done == 3:
                 out.write(layer + ",1,0,forw")
                 out.close()
@@ -224,6 +227,21 @@ for grid, file in zip(value("--grid"), value("-o")):
         done += 1
         print("layers %d of 9" % done, flush=True)
 """
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited 30 s in vain"
+        time.sleep(0.02)
+
+
+def has_ended(pid):
+    """Gone, or a zombie that nobody has asked about."""
+    try:
+        return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 class CalibrateCuda(unittest.TestCase):
@@ -307,6 +325,12 @@ class CalibrateCuda(unittest.TestCase):
         self.assertEqual(self.calls(), before)
         self.assertTrue(os.path.exists(self.out))
 
+    def test_passes_that_are_missing_are_run(self):
+        self.assertEqual(self.calibrate("--passes", "1").returncode, 0)
+        self.assertEqual(self.calibrate("--passes", "3").returncode, 0)
+        rows = open(os.path.join(self.samples, "layers.csv")).read().splitlines()[1:]
+        self.assertEqual(len(rows), 8 * 3 * 3)
+
     def test_what_was_cut_off_is_continued(self):
         self.fault("kill")
         done = self.calibrate()
@@ -317,16 +341,29 @@ class CalibrateCuda(unittest.TestCase):
         self.fault("")
         self.assertEqual(self.calibrate().returncode, 0)
         rows = open(os.path.join(self.samples, "layers.csv")).read().splitlines()[1:]
-        self.assertEqual(len(rows), 8 * 3, "every layer once, none cut")
+        self.assertEqual(len(rows), 8 * 3 * 2, "both passes of every layer, none cut")
         self.assertTrue(all(r.count(",") == 19 for r in rows))
+
+    def test_what_measures_ends_with_a_calibration_that_is_killed(self):
+        open(os.path.join(self.programs, "wait.txt"), "w").close()
+        scenario = os.path.join(ROOT, "scenarios", "gpu_layer.yaml")
+        command = [HEADWAY, "calibrate", scenario, "--device", "cuda", "--ranks", "1"]
+        command += ["--base", "h200_public", "-o", self.out, "--programs", self.programs]
+        calibration = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        pid_file = os.path.join(self.programs, "pid.txt")
+        wait_until(lambda: os.path.exists(pid_file) and open(pid_file).read().endswith("\n"))
+        child = int(open(pid_file).read())
+        calibration.kill()
+        calibration.wait()
+        wait_until(lambda: has_ended(child))
 
     def test_layers_that_are_held_out_are_run_and_not_fitted(self):
         held = self.write_grid("others.csv", (20, 21))
         self.assertEqual(self.calibrate("--hold-out", held).returncode, 0)
         with_others = open(self.out).read()
         self.assertTrue(os.path.exists(os.path.join(self.samples, "others.csv")))
-        self.assertIn("8 samples", with_others)
-        self.assertNotIn("10 samples", with_others)
+        self.assertIn("16 samples", with_others)
+        self.assertNotIn("20 samples", with_others)
 
     def test_failures_are_named(self):
         self.fault("refuse")

@@ -40,9 +40,36 @@ TEST(Overheads, BecomeThoseOfTheProfile) {
     EXPECT_GT(copies.residual, 0.0);
 }
 
+// GEMMs of rate R(w) for a smallest dimension w, launch L: t = 2 m n k / R(w) + L gives R back, and
+// takes the place of the base's curves. A name that is no shape is a fact.
+TEST(Overheads, GemmsBecomeTheCurveOfDenseGemms) {
+    const auto rate = [](int w) { return 1e12 * w; };
+    std::string rows = "launch,0,2e-06\n";
+    for (const int w : {64, 256}) {
+        for (const int m : {1024, 4096}) {
+            const double seconds = 2.0 * m * m * w / rate(w) + 2e-6;
+            rows += "gemm " + std::to_string(m) + "x" + std::to_string(m) + "x" +
+                    std::to_string(w) + ",0," + std::to_string(1e9 * seconds) + "e-9\n";
+        }
+    }
+    CalibrationSamples samples;
+    const DeviceFacts facts = add_overheads(overheads_file(rows + "gemm 3x,0,1\n"), samples);
+    EXPECT_EQ(facts.size(), 1u);
+    ASSERT_EQ(samples.gemms.size(), 4u);
+    EXPECT_EQ(samples.gemms.front().size, 2.0 * 1024 * 1024 * 64);
+    Profile base;
+    base.kernels[static_cast<std::size_t>(Kernel::dense_gemm)].backward = {
+        {.size = {1}, .width = {1}, .rate = {1}}};
+    const Profile p = fit_profile(samples, base, "test");
+    EXPECT_TRUE(p.kernel(Kernel::dense_gemm).backward.empty());
+    const RateCurve& curve = p.kernel(Kernel::dense_gemm).forward.front();
+    for (const int w : {64, 256})
+        EXPECT_NEAR(curve.at(2.0 * 1024 * 1024 * w, w).value, rate(w), 1e-4 * rate(w));
+}
+
 TEST(Overheads, BadRowsAreNamed) {
     CalibrationSamples samples;
-    for (const char* row : {"launch,0\n", "copy,1,fast\n", "copy,1000,0\n"}) {
+    for (const char* row : {"launch,0\n", "copy,1,fast\n", "copy,1000,0\n", "gemm 8x8x8,0,0\n"}) {
         try {
             add_overheads(overheads_file(row), samples);
             FAIL() << row;
