@@ -144,6 +144,25 @@ double beyond_cache(const PhaseShape& s) {
     return std::max(0.0, kElement * rows * s.width - kCache);
 }
 
+// Tokens that a block of HP's grouping sorts: 512 where three of such blocks share a
+// multiprocessor's memory, else 256.
+double scatter_block(const PhaseShape& s) {
+    constexpr double kLong = 512.0, kShort = 256.0, kShared = 73728.0;  // bytes a block
+    const double bytes = (kLong / 32.0 * 6.0 + 8.0) * s.experts + kLong * 8.0 * s.top_k;
+    return bytes <= kShared ? kLong : kShort;
+}
+
+// Rounds of the multiprocessors over those blocks, in blocks of 256 tokens.
+double scatter_rounds(const PhaseShape& s, int sms) {
+    const double tokens = scatter_block(s);
+    return waves(s.routers * std::ceil(s.tokens / s.routers / tokens), sms) * tokens / 256.0;
+}
+
+// The grouping knows k when it is compiled for these.
+bool generic_top_k(const PhaseShape& s) {
+    return s.top_k != 1 && s.top_k != 2 && s.top_k != 4 && s.top_k != 8;
+}
+
 // What a row mover reads and writes on a processor that computes in fp32, beyond the first `mib`.
 double moved_beyond(const PhaseShape& s, double mib) {
     constexpr double kFloat = 4.0, kMiB = 1048576.0;
@@ -239,6 +258,19 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
             return s.sent * s.top_k;
         case Term::copy_steps:
             return copies(s) * std::ceil(s.width / kWarpRow);
+        case Term::scatter_experts:
+            return scatter_rounds(s, sms) * s.experts;
+        case Term::scatter_choices:
+            return scatter_rounds(s, sms) * s.top_k;
+        case Term::generic_choices:
+            return generic_top_k(s) ? s.top_k : 0.0;
+        case Term::choices_beyond_cache:
+            // Index, gate, row's token and gate, token's row: 4 bytes each.
+            return std::max(0.0, 20.0 * choices - kCache);
+        case Term::prefix_blocks:
+            return s.routers * std::ceil(s.experts / kWarp);
+        case Term::unaligned_width:
+            return s.experts % static_cast<int>(kWarp) == 0 ? 0.0 : s.tokens * s.width;
         case Term::moved_beyond_1m:
             return moved_beyond(s, 1.0);
         case Term::moved_beyond_4m:

@@ -68,7 +68,8 @@ std::vector<Family> families() {
          true,
          false,
          kAnyK,
-         {fixed, block_waves, block_choices, block_experts, count_blocks, groups}},
+         {fixed, scatter_experts, scatter_choices, choices, choices_beyond_cache, generic_choices,
+          prefix_blocks, block_choices}},
         {Phase::expert,
          f,
          true,
@@ -129,7 +130,7 @@ std::vector<Family> families() {
          false,
          kAnyK,
          {fixed, tokens, token_width, beyond_cache, logit_products, logits, router_weights,
-          gradient_rounds}},
+          gradient_rounds, unaligned_width}},
     };
 }
 

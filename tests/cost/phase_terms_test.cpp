@@ -45,6 +45,28 @@ TEST(PhaseTerms, RouterRoundsAndChunks) {
     EXPECT_EQ(value(Term::block_chunk_width, s, 33), 4 * 2 * 128);
 }
 
+// E = 48, k = 5: 104 E + 4096 k = 25 KB, so blocks of 512 tokens, 8 x 4096 / 512 = 64: one round of
+// 132 multiprocessors, two of 33, each worth two of 256 tokens. At k = 17 they would need 74.6 KB:
+// 128 blocks of 256 tokens, four rounds of 33. P = 32768 k choices of 20 bytes against 25 MB.
+TEST(PhaseTerms, GroupingsBlocks) {
+    PhaseShape s = hp_layer(Phase::permute);
+    EXPECT_EQ(value(Term::scatter_experts, s), 2 * 48);
+    EXPECT_EQ(value(Term::scatter_choices, s, 33), 2 * 2 * 5);
+    EXPECT_EQ(value(Term::generic_choices, s), 5);
+    EXPECT_EQ(value(Term::prefix_blocks, s), 8 * 2);
+    EXPECT_EQ(value(Term::choices_beyond_cache, s), 0);
+    EXPECT_EQ(value(Term::unaligned_width, s), 32768 * 128);  // 48 is no multiple of 32
+    s.experts = 64;
+    EXPECT_EQ(value(Term::unaligned_width, s), 0);
+    s.experts = 48;
+    s.top_k = 17;
+    EXPECT_EQ(value(Term::scatter_choices, s, 33), 4 * 17);
+    s.top_k = 8;
+    EXPECT_EQ(value(Term::generic_choices, s), 0);
+    s.tokens = 1 << 20;
+    EXPECT_EQ(value(Term::choices_beyond_cache, s), 20.0 * 8 * (1 << 20) - 25e6);
+}
+
 // w / 4 + 4 L + 64 registers at most 128: at w = 128, lists of L = 8 leave room for two blocks, of
 // 16 do not; at w = 256 two row tiles never do.
 TEST(PhaseTerms, ListsDecideHowManyRouterBlocksShareAMultiprocessor) {
