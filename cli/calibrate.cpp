@@ -284,9 +284,10 @@ Profile profile_of_gpu(const po::variables_map& values, Profile profile, std::st
         if (curve.collective != Collective::all_to_all) replace_curve(profile, std::move(curve));
     }
     profile.provenance.note = fmt::format(
-        "Measured: phases of layers, all-to-all{}, copies, launches and the host's "
+        "Measured: phases of layers, all-to-all{}{}, copies, launches and the host's "
         "waits. Everything else is that of {}.",
         calibration.num_ranks > 1 ? ", send and receive, all-reduce, overlap" : "",
+        samples.gemms.empty() ? "" : ", dense GEMMs",
         profile.name.empty() ? "no other profile" : profile.name);
     device = fact("device");
     profile.provenance.driver = fact("driver");
