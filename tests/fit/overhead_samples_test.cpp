@@ -1,6 +1,7 @@
 #include "models/fit/overhead_samples.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -10,8 +11,10 @@ namespace headway {
 namespace {
 
 std::filesystem::path overheads_file(const std::string& rows) {
-    const std::filesystem::path file =
-        std::filesystem::path(testing::TempDir()) / "headway_overheads_test.csv";
+    // Tests run beside each other, each as a process of its own.
+    const auto folder = std::filesystem::path(testing::TempDir()) / std::to_string(::getpid());
+    std::filesystem::create_directories(folder);
+    const std::filesystem::path file = folder / "headway_overheads_test.csv";
     std::ofstream(file) << "quantity,bytes,value\n" << rows;
     return file;
 }

@@ -2,6 +2,7 @@
 #include "runtime/layer_grid.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -13,7 +14,10 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path grid_file(const std::string& text) {
-    const fs::path file = fs::path(testing::TempDir()) / "headway_layer_grid_test.csv";
+    // Tests run beside each other, each as a process of its own.
+    const fs::path folder = fs::path(testing::TempDir()) / std::to_string(::getpid());
+    fs::create_directories(folder);
+    const fs::path file = folder / "headway_layer_grid_test.csv";
     std::ofstream(file) << text;
     return file;
 }
