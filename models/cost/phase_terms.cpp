@@ -163,6 +163,29 @@ bool generic_top_k(const PhaseShape& s) {
     return s.top_k != 1 && s.top_k != 2 && s.top_k != 4 && s.top_k != 8;
 }
 
+double mover_steps(const PhaseShape& s) {
+    return std::ceil(s.width / kWarpRow);
+}
+
+// Blocks of EP's row movers that the registers of their threads (sm_90a, CUDA 13.0) let share a
+// multiprocessor: spreading keeps no rows, sums keep one of each of k copies, in bounds of k.
+double movers_at_once(Pass pass, const PhaseShape& s) {
+    if (s.phase == Phase::permute && pass == Pass::forward) return 4.0;
+    const bool with_gates = s.phase == Phase::unpermute && pass == Pass::backward;
+    if (s.top_k <= 1) return 6.0;
+    if (s.top_k <= 2) return 5.0;
+    if (s.top_k <= 4) return with_gates ? 3.0 : 5.0;
+    if (s.top_k <= 8) return with_gates ? 2.0 : 3.0;
+    return 1.0;
+}
+
+// Rounds of the multiprocessors over their blocks: eight warps, a token each, two or four at a
+// narrow width.
+double mover_rounds(Pass pass, const PhaseShape& s, int sms) {
+    const double tokens = s.width <= 64 ? 32.0 : s.width <= 128 ? 16.0 : 8.0;
+    return waves(std::ceil(s.tokens / tokens), sms * static_cast<int>(movers_at_once(pass, s)));
+}
+
 // What a row mover reads and writes on a processor that computes in fp32, beyond the first `mib`.
 double moved_beyond(const PhaseShape& s, double mib) {
     constexpr double kFloat = 4.0, kMiB = 1048576.0;
@@ -257,7 +280,7 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
         case Term::copy_choices:
             return s.sent * s.top_k;
         case Term::copy_steps:
-            return copies(s) * std::ceil(s.width / kWarpRow);
+            return copies(s) * mover_steps(s);
         case Term::scatter_experts:
             return scatter_rounds(s, sms) * s.experts;
         case Term::scatter_choices:
@@ -271,6 +294,12 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
             return s.routers * std::ceil(s.experts / kWarp);
         case Term::unaligned_width:
             return s.experts % static_cast<int>(kWarp) == 0 ? 0.0 : s.tokens * s.width;
+        case Term::mover_rounds:
+            return mover_rounds(pass, s, sms);
+        case Term::mover_round_steps:
+            return mover_rounds(pass, s, sms) * mover_steps(s);
+        case Term::mover_round_choices:
+            return mover_rounds(pass, s, sms) * mover_steps(s) * s.top_k;
         case Term::moved_beyond_1m:
             return moved_beyond(s, 1.0);
         case Term::moved_beyond_4m:

@@ -48,7 +48,9 @@ std::vector<Family> families() {
     const std::vector<Term> gemm_backward{fixed,       gemm_waves,      gemm_wave_depth,
                                           wgrad_waves, wgrad_wave_rows, wgrad_sums};
     const std::vector<Term> rows{fixed, copy_width, token_width, choices, tokens};
-    const std::vector<Term> moved{fixed, copy_width, token_width, choices, tokens, copy_steps};
+    const std::vector<Term> moved{
+        fixed,        copy_width,        token_width,        choices, tokens, copy_steps,
+        mover_rounds, mover_round_steps, mover_round_choices};
     const std::vector<Term> sums{fixed, copy_width, token_width, choices, tokens, beyond_cache};
     const std::vector<Term> regrouped{fixed, copy_width, row_width, copy_steps};
     return {
@@ -101,7 +103,8 @@ std::vector<Family> families() {
          false,
          false,
          kAnyK,
-         {fixed, token_width, copy_width, sort_blocks, choices, copy_steps}},
+         {fixed, token_width, copy_width, sort_blocks, choices, copy_steps, mover_round_choices,
+          beyond_cache}},
         {Phase::count_exchange, f, false, false, kAnyK, {fixed, choices, copy_choices}},
         {Phase::count_exchange, b, false, false, kAnyK, {fixed, choices, copy_choices}},
         {Phase::expert,

@@ -80,6 +80,27 @@ TEST(PhaseTerms, ListsDecideHowManyRouterBlocksShareAMultiprocessor) {
     EXPECT_EQ(value(Term::router_rounds, s, 33), 4);
 }
 
+// S / 8 blocks of a warp a token, b of them at once on each of N multiprocessors: 2816 tokens are
+// 352 blocks; a step is 256 elements of a row, so w = 832 takes 4. Sums over k = 14 leave room for
+// one block (ceil(352 / 132) = 3 rounds), over k = 6 for three, or two where gates have gradients.
+TEST(PhaseTerms, RowMoversRunInRoundsOfTheirBlocks) {
+    PhaseShape s{.layer = LayerKind::ep,
+                 .phase = Phase::unpermute,
+                 .tokens = 2816,
+                 .width = 832,
+                 .top_k = 14};
+    EXPECT_EQ(value(Term::mover_rounds, s), 3);
+    EXPECT_EQ(value(Term::mover_round_steps, s), 3 * 4);
+    EXPECT_EQ(value(Term::mover_round_choices, s), 3 * 4 * 14);
+    s.top_k = 6;
+    EXPECT_EQ(value(Term::mover_rounds, s, 33), 4);                  // ceil(352 / 99)
+    EXPECT_EQ(value(Term::mover_rounds, s, 33, Pass::backward), 6);  // ceil(352 / 66)
+    s.phase = Phase::permute;
+    EXPECT_EQ(value(Term::mover_rounds, s, 33), 3);  // ceil(352 / 132)
+    s.width = 128;
+    EXPECT_EQ(value(Term::mover_rounds, s, 33), 2);  // 176 blocks
+}
+
 // T k max(4, E / 32 up to a power of two): E = 48 -> 4, 129 -> 8, 512 -> 16.
 TEST(PhaseTerms, SelectionComparesWhatItsKernelWasCompiledFor) {
     PhaseShape s{.layer = LayerKind::ep, .phase = Phase::route, .tokens = 1000, .top_k = 3};
