@@ -10,18 +10,6 @@
 namespace headway::kernels::bench {
 namespace {
 
-/// Two runs at full size from poisoned memory give the same bits.
-bool repeats(BlockState& s, BlockExtent extent) {
-    const bool backward = extent != BlockExtent::forward;
-    s.run(backward ? BlockExtent::step : extent, nullptr);
-    std::vector<DeviceRange> outputs = {range_of(s.h), range_of(s.m)};
-    if (backward) outputs.insert(outputs.end(), {range_of(s.dx), range_of(s.gradients)});
-    return same_bits_again(outputs, [&] {
-        s.poison();
-        s.run(backward ? BlockExtent::step : extent, nullptr);
-    });
-}
-
 /// The masters after a step against the reference optimizer's, given the same gradients.
 double optimizer_error(BlockState& s) {
     DeviceBuffer<float> master(s.parameters), m(s.parameters), v(s.parameters);
@@ -63,11 +51,8 @@ Cost cost_of(const BlockState& s, BlockExtent extent) {
     const double attention = 2 * tokens * d * s.shape.attention.sequence_length;
     const double experts =
         4 * rows * layer.width * layer.hidden + 2 * tokens * d * layer.num_experts;
-    const double forward = products + attention + experts, weights = double(s.parameters);
-    Cost cost{forward, 8 * tokens * d + 2 * weights};
-    if (extent != BlockExtent::forward) cost = {3 * forward, 14 * tokens * d + 8 * weights};
-    if (extent == BlockExtent::step_and_adamw) cost.bytes += 30 * weights;
-    return cost;
+    const double forward = products + attention + experts;
+    return block_cost(forward, tokens, d, double(s.parameters), extent);
 }
 
 std::optional<Case> make(const Shape& s, const BlockBenchImpl& impl, BlockExtent extent) {

@@ -19,11 +19,7 @@ BlockShape checked(const BlockShape& s) {
 
 BlockLayout block_layout(const BlockShape& s) {
     BlockLayout out;
-    const auto place = [&](std::int64_t count) {
-        const std::int64_t at = out.total;
-        out.total += (count + 63) / 64 * 64;
-        return at;
-    };
+    const auto place = [&](std::int64_t count) { return place_parameters(out.total, count); };
     const std::int64_t d = s.width(), dd = d * d;
     const ExpertShape experts = s.layer.experts();
     const std::int64_t groups = experts.num_groups;
@@ -82,11 +78,6 @@ std::size_t TransformerBlock::workspace_bytes() const {
     return arena.used();
 }
 
-AttentionHalfParameters TransformerBlock::half_parameters(const BlockParameters& p) const {
-    return {p.master + layout_.norm1, p.master + layout_.norm2, p.rounded + layout_.qkv,
-            p.rounded + layout_.output};
-}
-
 HpLayerParameters TransformerBlock::layer_parameters(const BlockParameters& p) const {
     return {{p.rounded + layout_.w1, p.rounded + layout_.w2}, p.master + layout_.router, nullptr};
 }
@@ -101,7 +92,7 @@ void TransformerBlock::forward(const BlockParameters& p, const bf16* x, const bf
     Arena saved_arena(saved), arena(workspace);
     const Saved s = cut_saved(saved_arena);
     std::byte* shared = cut_scratch(arena).shared;
-    half_.forward(half_parameters(p), x, delta, h, s.half, shared, stream);
+    half_.forward(layout_.parameters(p), x, delta, h, s.half, shared, stream);
     heads_.project(half_.normed(s.half), p.rounded + layout_.project, s.x_heads, shared, stream);
     hp_layer_forward(impl_.layer, shape_.layer, layer_parameters(p), s.x_heads, s.o_heads, s.layer,
                      shared, stream);
@@ -122,9 +113,8 @@ void TransformerBlock::backward(const BlockParameters& p, const bf16* h, const b
                       t.shared, stream);
     heads_.project_dgrad(t.more_heads, p.rounded + layout_.project, t.rows, t.shared, stream);
     heads_.project_wgrad(t.more_heads, half_.normed(s.half), g + layout_.project, t.shared, stream);
-    half_.backward(half_parameters(p), h, t.rows, dy, dx,
-                   {g + layout_.norm1, g + layout_.norm2, g + layout_.qkv, g + layout_.output},
-                   s.half, t.shared, stream);
+    half_.backward(layout_.parameters(p), h, t.rows, dy, dx, layout_.gradients(g), s.half, t.shared,
+                   stream);
 }
 
 }  // namespace headway::kernels

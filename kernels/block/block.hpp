@@ -6,7 +6,7 @@
 // the host, nothing is allocated, sums have a fixed order.
 #pragma once
 
-#include "kernels/block/attention_half.hpp"
+#include "kernels/block/parameters.hpp"
 #include "kernels/dense/head_gemm.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
 
@@ -20,13 +20,10 @@ struct BlockShape {
     [[nodiscard]] int width() const { return layer.num_heads * layer.width; }
 };
 
-/// Places of the parameters in one flat array, in elements: fp32 masters, bf16 copies, gradients
-/// and optimizer states all lie alike, so that one launch updates a block. The norms and the router
-/// are read as fp32, the rest as bf16.
-struct BlockLayout {
-    std::int64_t norm1 = 0, norm2 = 0, router = 0;             // [d], [d], [H, E, d_h]
-    std::int64_t qkv = 0, output = 0, project = 0, merge = 0;  // [3d, d], [d, d] each
-    std::int64_t w1 = 0, w2 = 0;                               // the experts'
+/// The norms and the router are read as fp32, the rest as bf16.
+struct BlockLayout : AttentionHalfPlaces {
+    std::int64_t router = 0, project = 0, merge = 0;  // [H, E, d_h], [d, d] each
+    std::int64_t w1 = 0, w2 = 0;                      // the experts'
     std::int64_t total = 0;
 };
 [[nodiscard]] BlockLayout block_layout(const BlockShape& shape);
@@ -34,11 +31,6 @@ struct BlockLayout {
 struct BlockImpl {
     HeadImpl heads = HeadImpl::hopper;
     HpLayerImpl layer;
-};
-
-struct BlockParameters {
-    const float* master = nullptr;
-    const __nv_bfloat16* rounded = nullptr;
 };
 
 class TransformerBlock {
@@ -71,7 +63,6 @@ class TransformerBlock {
     };
     Saved cut_saved(class Arena& arena) const;
     Scratch cut_scratch(class Arena& arena) const;
-    [[nodiscard]] AttentionHalfParameters half_parameters(const BlockParameters& parameters) const;
     [[nodiscard]] HpLayerParameters layer_parameters(const BlockParameters& parameters) const;
 
     BlockShape shape_;

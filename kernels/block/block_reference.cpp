@@ -54,8 +54,7 @@ HostBlockResult block_reference(const HostBlock& block) {
     const double* p = block.parameters.data();
     HostBlockResult out{.y = {}, .dx = {}, .gradients = Matrix(block.parameters.size())};
     double* g = out.gradients.data();
-    const HostHalf half{block.shape.attention, p + at.norm1, p + at.norm2, p + at.qkv,
-                        p + at.output};
+    const HostHalf half = at.host(block.shape.attention, p);
 
     const HostHalfForward forward = attention_half_reference(half, block.x, block.delta);
     const Matrix x_rows = host::times_transposed(forward.normed2, p + at.project, tokens, d, d),
@@ -74,7 +73,7 @@ HostBlockResult block_reference(const HostBlock& block) {
     host::transposed_times(dx_rows, forward.normed2, d, d, g + at.project);
     out.dx =
         attention_half_gradient(half, forward, host::times(dx_rows, p + at.project, tokens, d, d),
-                                block.dy, {g + at.norm1, g + at.norm2, g + at.qkv, g + at.output});
+                                block.dy, at.host_gradients(g));
     return out;
 }
 

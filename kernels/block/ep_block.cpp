@@ -20,11 +20,7 @@ EpBlockShape checked_ep(const EpBlockShape& s) {
 
 EpBlockLayout ep_block_layout(const EpBlockShape& s) {
     EpBlockLayout out;
-    const auto place = [&](std::int64_t count) {
-        const std::int64_t at = out.total;
-        out.total += (count + 63) / 64 * 64;
-        return at;
-    };
+    const auto place = [&](std::int64_t count) { return place_parameters(out.total, count); };
     const std::int64_t d = s.layer.width;
     out.norm1 = place(d);
     out.norm2 = place(d);
@@ -68,11 +64,6 @@ const std::int32_t* EpBlock::choices(const void* saved) const {
     return layer_.choices(cut_saved(arena).layer);
 }
 
-AttentionHalfParameters EpBlock::half_parameters(const BlockParameters& p) const {
-    return {p.master + layout_.norm1, p.master + layout_.norm2, p.rounded + layout_.qkv,
-            p.rounded + layout_.output};
-}
-
 EpLayerParameters EpBlock::layer_parameters(const BlockParameters& p) const {
     return {p.rounded + layout_.router, p.rounded + layout_.w1, p.rounded + layout_.w2};
 }
@@ -81,7 +72,7 @@ void EpBlock::forward(const BlockParameters& p, const bf16* x, const bf16* delta
                       void* saved, void* workspace, cudaStream_t stream) const {
     Arena arena(saved);
     const Saved s = cut_saved(arena);
-    half_.forward(half_parameters(p), x, delta, h, s.half, workspace, stream);
+    half_.forward(layout_.parameters(p), x, delta, h, s.half, workspace, stream);
     layer_.forward(layer_parameters(p), half_.normed(s.half), m, s.layer, workspace, stream);
 }
 
@@ -94,9 +85,8 @@ void EpBlock::backward(const BlockParameters& p, const bf16* h, const bf16* dy, 
     layer_.backward(layer_parameters(p), half_.normed(s.half), dy,
                     {d_normed, g + layout_.router, g + layout_.w1, g + layout_.w2}, s.layer, shared,
                     stream);
-    half_.backward(half_parameters(p), h, d_normed, dy, dx,
-                   {g + layout_.norm1, g + layout_.norm2, g + layout_.qkv, g + layout_.output},
-                   s.half, shared, stream);
+    half_.backward(layout_.parameters(p), h, d_normed, dy, dx, layout_.gradients(g), s.half, shared,
+                   stream);
 }
 
 HostBlockResult ep_block_reference(const HostEpBlock& block) {
@@ -110,8 +100,7 @@ HostBlockResult ep_block_reference(const HostEpBlock& block) {
     HostBlockResult out{
         .y = {}, .dx = {}, .gradients = std::vector<double>(block.parameters.size())};
     double* g = out.gradients.data();
-    const HostHalf half{block.shape.attention, p + at.norm1, p + at.norm2, p + at.qkv,
-                        p + at.output};
+    const HostHalf half = at.host(block.shape.attention, p);
     const HostHalfForward forward = attention_half_reference(half, block.x, block.delta);
     const HostHpResult ep =
         ep_layer_reference({.shape = layer,
@@ -126,8 +115,7 @@ HostBlockResult ep_block_reference(const HostEpBlock& block) {
     std::copy(ep.dw1.begin(), ep.dw1.end(), g + at.w1);
     std::copy(ep.dw2.begin(), ep.dw2.end(), g + at.w2);
     std::copy(ep.drouter.begin(), ep.drouter.end(), g + at.router);
-    out.dx = attention_half_gradient(half, forward, ep.dx, block.dy,
-                                     {g + at.norm1, g + at.norm2, g + at.qkv, g + at.output});
+    out.dx = attention_half_gradient(half, forward, ep.dx, block.dy, at.host_gradients(g));
     return out;
 }
 

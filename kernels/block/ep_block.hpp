@@ -2,7 +2,6 @@
 // gives h and norm2(h), then m = EP layer(norm2(h)). As TransformerBlock otherwise.
 #pragma once
 
-#include "kernels/block/attention_half.hpp"
 #include "kernels/block/block.hpp"
 #include "kernels/ep_layer/ep_layer.hpp"
 
@@ -14,9 +13,7 @@ struct EpBlockShape {
 };
 
 /// As BlockLayout; the norms are read as fp32, the rest as bf16.
-struct EpBlockLayout {
-    std::int64_t norm1 = 0, norm2 = 0;        // [d]
-    std::int64_t qkv = 0, output = 0;         // [3d, d], [d, d]
+struct EpBlockLayout : AttentionHalfPlaces {
     std::int64_t router = 0, w1 = 0, w2 = 0;  // the layer's
     std::int64_t total = 0;
 };
@@ -42,7 +39,6 @@ class EpBlock {
         std::byte *half, *layer;
     };
     Saved cut_saved(class Arena& arena) const;
-    [[nodiscard]] AttentionHalfParameters half_parameters(const BlockParameters& p) const;
     [[nodiscard]] EpLayerParameters layer_parameters(const BlockParameters& p) const;
 
     EpBlockShape shape_;
