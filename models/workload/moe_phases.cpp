@@ -14,11 +14,6 @@ double copy_bytes(const StepShape& s) {
     return s.layout.width * s.element;
 }
 
-double experts_on_rank(const StepShape& s) {
-    return static_cast<double>(s.layout.router.num_experts) * s.layout.routers_per_rank /
-           s.layout.group_size;
-}
-
 KernelWork router(const StepShape& s, Pass pass, double tokens, double width, int routers) {
     const double experts = s.layout.router.num_experts, passes = pass == Pass::forward ? 1.0 : 2.0;
     return {.kernel = Kernel::router,
@@ -93,21 +88,8 @@ void add_latent(const StepShape& s, Phase phase, Pass pass, std::vector<PhaseWor
         {gemm(s.tokens, s.layout.width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)}));
 }
 
-// Rows that the routed path handles on the busiest rank, and whether received rows must be put into
-// expert order: with one expert a rank and one copy a choice they arrive in it.
-struct Rows {
-    double expert, arrived, sent;
-    bool regrouped;
-};
-
-Rows rows_of(const StepShape& s, const GroupLoad& load) {
-    const bool one_expert = s.layout.router.num_experts == s.layout.group_size;
-    return {load.rows_max, load.copies_received, load.copies_sent,
-            !(one_expert && s.layout.dedup == Dedup::none) && s.layout.group_size > 1};
-}
-
 // From arrived copies to expert rows: read a row's copy, write the row.
-void add_regroup(const StepShape& s, Phase phase, Pass pass, const Rows& rows,
+void add_regroup(const StepShape& s, Phase phase, Pass pass, const MoeRows& rows,
                  std::vector<PhaseWork>& phases) {
     if (!rows.regrouped) return;
     // Without dedup it is a permutation; with it, regroup expands copies to rows and ungroup sums
@@ -182,10 +164,6 @@ ExchangeWork head_exchange(const StepShape& s) {
     return work;
 }
 
-double sub_tokens(const StepShape& s) {
-    return s.tokens * std::get<HeadParallel>(s.plan.layer).num_heads;
-}
-
 PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
     const auto& hp = std::get<HeadParallel>(s.plan.layer);
     const double width = double{1} * hp.num_heads * hp.head_width;
@@ -193,78 +171,23 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
         phase, pass, {gemm(s.tokens, width, s.hidden, s.element, pass == Pass::forward ? 1 : 2)});
 }
 
-// Node-dedup sends records before both stages, which curves of rank-dedup price by what rank-dedup
-// would send, (N-1)/N of it off the rank: each stage is half of the part of a rank-dedup from which
-// as many copies leave their rank.
-void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& shape) {
-    if (!load.forwarded) return;
-    const auto sum = [](const auto& copies) {
-        return std::accumulate(copies.begin(), copies.end(), 0.0);
-    };
-    const double n = s.layout.group_size, island = s.scenario.cluster.island_size();
-    const double of_rank_dedup = load.copies_forwarded / (1.0 - island / n);
-    const double as_many = (sum(load.copies_mean) + sum(load.forward_mean)) * n / (n - 1.0);
-    if (of_rank_dedup <= 0.0) return;
-    shape.sent = 0.5 * as_many;
-    shape.tokens *= 0.5 * as_many / of_rank_dedup;
-}
-
-// HP x EP: what a head's sharers do between its scatter and gather is a layer of EP on sub-tokens.
-PhaseShape inside_a_head(PhaseShape shape, Dedup dedup) {
-    shape.layer = dedup == Dedup::rank ? LayerKind::ep_rank : LayerKind::ep;
-    shape.own_tokens = shape.tokens;
-    shape.hidden = shape.width;
-    shape.columns = 0.0;
-    return shape;
-}
-
-// What the phases of a layer work on, for profiles that know whole phases.
-void set_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
-    const Rows rows = rows_of(s, load);
-    PhaseShape shape{.own_tokens = s.tokens,
-                     .tokens = s.tokens,
-                     .hidden = s.hidden,
-                     .width = s.layout.width,
-                     .routers = s.layout.routers_per_rank,
-                     .experts = s.layout.router.num_experts,
-                     .groups = experts_on_rank(s),
-                     .top_k = s.layout.router.top_k,
-                     .expert_width = static_cast<double>(s.layout.expert_width),
-                     .rows = rows.expert,
-                     .sent = s.layout.group_size > 1 ? rows.sent : rows.expert,
-                     .arrived = rows.arrived};
-    if (const auto* hp = std::get_if<HeadParallel>(&s.plan.layer)) {
-        shape.layer = LayerKind::hp;
-        shape.tokens = sub_tokens(s);
-        shape.columns = double{1} * hp->num_heads * hp->head_width;
-    } else {
-        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.group_size > 1;
-        shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
-    }
-    const PhaseShape of_layer = shape;
-    const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
-    // What is computed again for backward is forward work in a backward pass: no curve is of it.
-    const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
-                                 return p.phase == Phase::expert;
-                             }).base();
-    for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
-        auto* compute = std::get_if<ComputeWork>(&phase->work);
-        const bool head = phase->phase == Phase::head_project || phase->phase == Phase::head_merge;
-        shape = shares_heads && !head ? inside_a_head(of_layer, s.layout.dedup) : of_layer;
-        shape.phase = phase->phase;
-        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work);
-            counts && !counts->hidden) {
-            counts->shape = shape;
-            set_record_shape(s, load, *counts->shape);
-        }
-        const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
-                           (phase->phase == Phase::expert || phase->phase == Phase::regroup);
-        if (compute == nullptr || again) continue;
-        compute->shape = shape;
-    }
-}
-
 }  // namespace
+
+double experts_on_rank(const StepShape& s) {
+    return static_cast<double>(s.layout.router.num_experts) * s.layout.routers_per_rank /
+           s.layout.group_size;
+}
+
+double sub_tokens(const StepShape& s) {
+    return s.tokens * std::get<HeadParallel>(s.plan.layer).num_heads;
+}
+
+MoeRows moe_rows(const StepShape& s, const GroupLoad& load) {
+    const bool one_expert = s.layout.router.num_experts == s.layout.group_size,
+               alone = s.layout.group_size == 1;
+    return {load.rows_max, load.copies_received, alone ? load.rows_max : load.copies_sent,
+            !(one_expert && s.layout.dedup == Dedup::none) && !alone};
+}
 
 double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
     const Moe& moe = scenario.model.moe;
@@ -285,12 +208,12 @@ double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
 void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
     std::vector<PhaseWork>& p = layer.forward;
     const Pass pass = Pass::forward;
-    const Rows rows = rows_of(s, load);
+    const MoeRows rows = moe_rows(s, load);
     const bool alone = s.layout.group_size == 1;
     add_shared_expert(s, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_latent(s, Phase::latent_down, pass, p);
-    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
     if (!alone) {
         const auto& ep = std::get<ExpertParallel>(s.plan.layer);
         p.push_back({Phase::count_exchange, pass,
@@ -303,21 +226,19 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::ungroup, pass, rows, p);
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
-    p.push_back(
-        permute_phase(s, Phase::unpermute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_up, pass, p);
     if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipeline);
-    set_shapes(s, load, p);
+    set_phase_shapes(s, load, p);
 }
 
 void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
     std::vector<PhaseWork>& p = layer.backward;
     const Pass pass = Pass::backward;
-    const Rows rows = rows_of(s, load);
+    const MoeRows rows = moe_rows(s, load);
     const bool alone = s.layout.group_size == 1;
     add_latent(s, Phase::latent_up, pass, p);
-    p.push_back(
-        permute_phase(s, Phase::unpermute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
     add_regroup(s, Phase::ungroup, pass, rows, p);
     if (s.plan.recompute == Recompute::moe) {
@@ -334,19 +255,19 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::regroup, pass, rows, p);
     if (!alone) p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
-    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, alone ? rows.expert : rows.sent));
+    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_down, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_shared_expert(s, pass, p);
     if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipeline);
-    set_shapes(s, load, p);
+    set_phase_shapes(s, load, p);
 }
 
 void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
     std::vector<PhaseWork>& p = layer.forward;
     const Pass pass = Pass::forward;
     const bool split = s.layout.group_size > 1, alone = s.plan.group_size == 1;
-    const Rows rows = rows_of(s, load);
+    const MoeRows rows = moe_rows(s, load);
     add_shared_expert(s, pass, p);
     p.push_back(head_gemm(s, Phase::head_project, pass));
     if (!alone) p.push_back({Phase::head_scatter, pass, head_exchange(s)});
@@ -368,20 +289,19 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
         add_regroup(s, Phase::ungroup, pass, rows, p);
         p.push_back(exchange_phase(s, Phase::combine, pass, load));
     }
-    p.push_back(
-        permute_phase(s, Phase::unpermute, pass, sub_tokens(s), split ? rows.sent : rows.expert));
+    p.push_back(permute_phase(s, Phase::unpermute, pass, sub_tokens(s), rows.sent));
     if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
     p.push_back(head_gemm(s, Phase::head_merge, pass));
     if (!alone && !split)
         mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipeline);
-    set_shapes(s, load, p);
+    set_phase_shapes(s, load, p);
 }
 
 void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
     std::vector<PhaseWork>& p = layer.backward;
     const Pass pass = Pass::backward;
     const bool split = s.layout.group_size > 1, alone = s.plan.group_size == 1;
-    const Rows rows = rows_of(s, load);
+    const MoeRows rows = moe_rows(s, load);
     p.push_back(head_gemm(s, Phase::head_merge, pass));
     if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
     // The fused backward reads the output's gradient by row itself; only HP x EP lays copies of it
@@ -396,8 +316,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
         add_regroup(s, Phase::regroup, pass, rows, p);
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
     }
-    p.push_back(
-        permute_phase(s, Phase::permute, pass, sub_tokens(s), split ? rows.sent : rows.expert));
+    p.push_back(permute_phase(s, Phase::permute, pass, sub_tokens(s), rows.sent));
     p.push_back(
         compute_phase(Phase::route, pass,
                       {router(s, pass, sub_tokens(s), s.layout.width, s.layout.routers_per_rank)}));
@@ -406,7 +325,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     add_shared_expert(s, pass, p);
     if (!alone && !split)
         mark_pipeline(p, Phase::head_gather, Phase::head_scatter, layer.backward_pipeline);
-    set_shapes(s, load, p);
+    set_phase_shapes(s, load, p);
 }
 
 }  // namespace headway

@@ -37,6 +37,20 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
 void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 
+// Rows that the routed path handles on the busiest rank, and whether received rows must be put into
+// expert order: with one expert a rank and one copy a choice they arrive in it. A rank alone sends
+// itself its experts' rows.
+struct MoeRows {
+    double expert, arrived, sent;
+    bool regrouped;
+};
+MoeRows moe_rows(const StepShape& s, const GroupLoad& load);
+double experts_on_rank(const StepShape& s);
+double sub_tokens(const StepShape& s);  // HP: tokens x heads
+
+// Gives the phases of one pass of an MoE layer what they work on (phase_shapes.cpp).
+void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases);
+
 // What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void add_unfused_hp(const StepShape& s, const GroupLoad& load, LayerWork& layer);

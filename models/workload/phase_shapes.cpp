@@ -1,0 +1,83 @@
+// What the phases of an MoE layer work on, for profiles that know whole phases.
+#include <algorithm>
+#include <numeric>
+#include <variant>
+
+#include "models/workload/phases.hpp"
+
+namespace headway {
+namespace {
+
+// Node-dedup sends records before both stages, which curves of rank-dedup price by what rank-dedup
+// would send, (N-1)/N of it off the rank: each stage is half of the part of a rank-dedup from which
+// as many copies leave their rank.
+void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& shape) {
+    if (!load.forwarded) return;
+    const auto sum = [](const auto& copies) {
+        return std::accumulate(copies.begin(), copies.end(), 0.0);
+    };
+    const double n = s.layout.group_size, island = s.scenario.cluster.island_size();
+    const double of_rank_dedup = load.copies_forwarded / (1.0 - island / n);
+    const double as_many = (sum(load.copies_mean) + sum(load.forward_mean)) * n / (n - 1.0);
+    if (of_rank_dedup <= 0.0) return;
+    shape.sent = 0.5 * as_many;
+    shape.tokens *= 0.5 * as_many / of_rank_dedup;
+}
+
+// HP x EP: what a head's sharers do between its scatter and gather is a layer of EP on sub-tokens.
+PhaseShape inside_a_head(PhaseShape shape, Dedup dedup) {
+    shape.layer = dedup == Dedup::rank ? LayerKind::ep_rank : LayerKind::ep;
+    shape.own_tokens = shape.tokens;
+    shape.hidden = shape.width;
+    shape.columns = 0.0;
+    return shape;
+}
+
+}  // namespace
+
+void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
+    const MoeRows rows = moe_rows(s, load);
+    PhaseShape shape{.own_tokens = s.tokens,
+                     .tokens = s.tokens,
+                     .hidden = s.hidden,
+                     .width = s.layout.width,
+                     .routers = s.layout.routers_per_rank,
+                     .experts = s.layout.router.num_experts,
+                     .groups = experts_on_rank(s),
+                     .top_k = s.layout.router.top_k,
+                     .expert_width = static_cast<double>(s.layout.expert_width),
+                     .rows = rows.expert,
+                     .sent = rows.sent,
+                     .arrived = rows.arrived};
+    if (const auto* hp = std::get_if<HeadParallel>(&s.plan.layer)) {
+        shape.layer = LayerKind::hp;
+        shape.tokens = sub_tokens(s);
+        shape.columns = double{1} * hp->num_heads * hp->head_width;
+    } else {
+        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.group_size > 1;
+        shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
+    }
+    const PhaseShape of_layer = shape;
+    const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
+    // What is computed again for backward is forward work in a backward pass: no curve is of it.
+    const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
+                                 return p.phase == Phase::expert;
+                             }).base();
+    for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
+        auto* compute = std::get_if<ComputeWork>(&phase->work);
+        const bool head = phase->phase == Phase::head_project || phase->phase == Phase::head_merge;
+        shape = shares_heads && !head ? inside_a_head(of_layer, s.layout.dedup) : of_layer;
+        shape.phase = phase->phase;
+        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work);
+            counts && !counts->hidden) {
+            counts->shape = shape;
+            set_record_shape(s, load, *counts->shape);
+        }
+        const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
+                           (phase->phase == Phase::expert || phase->phase == Phase::regroup);
+        if (compute == nullptr || again) continue;
+        compute->shape = shape;
+    }
+}
+
+}  // namespace headway
