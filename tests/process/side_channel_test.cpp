@@ -175,8 +175,8 @@ TEST(SideChannel, NamesARankThatNeverComes) {
 // Rank 1 is stuck in a call that never returns when rank 2 fails: it is told on another thread.
 TEST(SideChannel, EndsARankThatIsStuck) {
     const auto ranks = run_forked({}, [](SideChannel& channel) {
-        channel.enter(kExpert);
-        channel.barrier();
+        // Rank 1 must be out of the barrier when rank 2 fails, or it hears of it there.
+        enter_and_be_heard(channel, kExpert);
         if (channel.rank() == 2) throw std::runtime_error("broken");
         if (channel.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(30));
         channel.barrier();
