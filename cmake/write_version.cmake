@@ -10,7 +10,7 @@ if(commit)
     set(commit "+${commit}")
 endif()
 set(text "#include \"models/report/version.hpp\"\n
-std::string_view headway::version() {\n    return \"${VERSION}${commit}\";\n}\n")
+std::string_view headway::report::version() {\n    return \"${VERSION}${commit}\";\n}\n")
 if(EXISTS ${OUTPUT})
     file(READ ${OUTPUT} old)
 endif()

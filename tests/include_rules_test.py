@@ -37,6 +37,21 @@ MAY_INCLUDE = {
     },
 }
 
+# Folder -> its namespace, so that two types of one name in two folders are two types to the linker too. The folders of
+# models are inline namespaces: nobody has to spell them. sim, runtime, kernels and cli are named where they are used.
+NAMESPACES = {
+    VOCAB: "headway",
+    "models/validate": "headway::inline validation",  # `validate` is its function
+    **{
+        f"models/{name}": f"headway::inline {name}"
+        for name in ("scenario", "workload", "cost", "fit", "report", "sweep")
+    },
+    "sim": "headway::sim",
+    "kernels": "headway::kernels",
+    "runtime": "headway::runtime",
+    "cli": "headway::cli",
+}
+
 # Third-party headers by prefix -> the folders that may see them.
 ONLY_IN = {
     "yaml-cpp/": {"models/scenario"},
@@ -100,6 +115,16 @@ class IncludeRules(unittest.TestCase):
                     and other not in MAY_INCLUDE[own]
                 ):
                     broken.append(f"{self.relative(file)}:{number}: {own} includes {header}")
+        self.assertEqual(broken, [])
+
+    def test_every_folder_has_its_namespace(self):
+        broken = []
+        for file in self.files:
+            wanted = NAMESPACES[folder_of(self.relative(file))]
+            text = file.read_text(encoding="utf-8")
+            for name in re.findall(r"^namespace (headway[\w:]*(?: \w+)?) \{", text, re.MULTILINE):
+                if name != wanted and not name.startswith(wanted + "::"):
+                    broken.append(f"{self.relative(file)}: namespace {name}, not {wanted}")
         self.assertEqual(broken, [])
 
     def test_nobody_includes_tests(self):

@@ -14,7 +14,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 std::string time_text(Seconds t) {
@@ -255,4 +255,4 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     return out.take();
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -10,7 +10,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 struct Explanation {
     std::vector<std::pair<std::string, std::string>> lines;  // label, text
@@ -21,4 +21,4 @@ struct Explanation {
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
                     Pass pass);
 
-}  // namespace headway
+}  // namespace headway::inline cost

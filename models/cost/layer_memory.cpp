@@ -7,7 +7,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 constexpr double kHalf = 2.0, kFull = 4.0;  // bytes of bf16, and of fp32 and int32
@@ -134,4 +134,4 @@ Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
     return ep_memory(s, load, layout.dedup != Dedup::none && layout.group_size > 1, nodes) * byte;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

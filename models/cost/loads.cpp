@@ -6,7 +6,7 @@
 #include <exception>
 #include <thread>
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 // Mean over sampled routings, field by field; the spread of the busiest rank's rows becomes its
@@ -97,4 +97,4 @@ std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,
     return loads_of_plans(scenario, {plan}, options).front();
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

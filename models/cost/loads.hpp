@@ -10,7 +10,7 @@
 #include "models/vocab/scenario.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 // Runs job(0) .. job(count - 1) on at most `threads` threads, the caller's among them. All jobs
 // run; then what the lowest of those that threw had thrown reaches the caller.
@@ -21,4 +21,4 @@ std::vector<std::vector<GroupLoad>> loads_of_plans(const Scenario& scenario,
                                                    const std::vector<Plan>& plans,
                                                    const PredictOptions& options);
 
-}  // namespace headway
+}  // namespace headway::inline cost

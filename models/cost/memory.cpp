@@ -8,7 +8,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 // Saved for backward by one MoE layer's feed-forward part, in bytes.
@@ -115,4 +115,4 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
     return memory;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

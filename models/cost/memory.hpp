@@ -5,10 +5,10 @@
 #include "models/vocab/scenario.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 // `loads`: as for build_workload, one for all MoE layers or one each.
 PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
                           const std::vector<GroupLoad>& loads);
 
-}  // namespace headway
+}  // namespace headway::inline cost

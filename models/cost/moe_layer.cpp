@@ -9,7 +9,7 @@
 #include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 // One after the other; all by the same curves, or taken as if.
@@ -124,4 +124,4 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
     return result;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

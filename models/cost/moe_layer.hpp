@@ -9,7 +9,7 @@
 #include "models/vocab/scenario.hpp"
 #include "models/vocab/timeline.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 struct MoePrediction {
     Timeline timeline;  // one span for every phase of each of the first `num_layers` MoE layers
@@ -29,4 +29,4 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
 // Formulas: docs/model.md, "Memory of a layer".
 Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer);
 
-}  // namespace headway
+}  // namespace headway::inline cost

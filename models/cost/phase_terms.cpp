@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 constexpr double kTile = 128.0, kWideTile = 256.0;
@@ -329,4 +329,4 @@ PhaseShape scaled(const PhaseShape& shape, double fraction) {
     return s;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -8,7 +8,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 double term_value(Term term, Pass pass, const PhaseShape& shape, int num_multiprocessors);
 
@@ -21,4 +21,4 @@ double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape);
 // `fraction` of the tokens of a phase.
 PhaseShape scaled(const PhaseShape& shape, double fraction);
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -12,7 +12,7 @@
 #include "models/vocab/error.hpp"
 #include "models/workload/layout.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 PlanTraffic traffic_of(const Workload& workload) {
@@ -197,4 +197,4 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     return prediction;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

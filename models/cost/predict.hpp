@@ -10,7 +10,7 @@
 #include "models/vocab/scenario.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 struct PredictOptions {
     int samples =
@@ -35,4 +35,4 @@ std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,
 PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
                             const PredictOptions& options, const std::vector<GroupLoad>& loads);
 
-}  // namespace headway
+}  // namespace headway::inline cost

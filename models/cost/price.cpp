@@ -8,7 +8,7 @@
 #include "models/cost/phase_terms.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 constexpr int kNumKernelSources = 2 * kNumKernels;
@@ -325,4 +325,4 @@ std::vector<std::string> PriceBook::warnings() const {
     return result;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -17,7 +17,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 enum class Bottleneck { none, flops, memory, launch, sync, nvlink, pcie, nic, spine };
 inline constexpr std::array kBottleneckNames = {
@@ -105,4 +105,4 @@ class PriceBook {
     double independent_variance_ = 0.0;
 };
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -8,7 +8,7 @@
 
 #include "models/cost/program_tasks.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 // What a layer's draw means: traffic of every group, and the phases of every rank with its own rows
@@ -292,4 +292,4 @@ Program build_program(const Scenario& scenario, const Plan& plan, const Profile&
     return ProgramBuilder(scenario, plan, profile, options).build();
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -8,7 +8,7 @@
 #include "models/vocab/program.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 struct ProgramOptions {
     int sample = 0;      // which draw of the routing
@@ -20,4 +20,4 @@ struct ProgramOptions {
 Program build_program(const Scenario& scenario, const Plan& plan, const Profile& profile,
                       const ProgramOptions& options = {});
 
-}  // namespace headway
+}  // namespace headway::inline cost

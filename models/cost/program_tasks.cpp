@@ -7,7 +7,7 @@
 
 #include "models/workload/traffic.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
                        const Workload& workload)
@@ -182,4 +182,4 @@ ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
     return task;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -15,7 +15,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 class TaskPricer {
   public:
@@ -52,4 +52,4 @@ class TaskPricer {
     std::map<std::pair<const TrafficMatrix*, double>, std::shared_ptr<const TrafficMatrix>> bytes_;
 };
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <variant>
 
-namespace headway {
+namespace headway::inline cost {
 namespace {
 
 constexpr bool is_moe_part(Phase phase) {
@@ -202,4 +202,4 @@ StepTime price_step(const Workload& workload, const Profile& profile, PriceBook&
     return step;
 }
 
-}  // namespace headway
+}  // namespace headway::inline cost

@@ -10,7 +10,7 @@
 #include "models/vocab/prediction.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline cost {
 
 // Sum over a step of one phase in one pass.
 struct PhaseTotal {
@@ -51,4 +51,4 @@ StepTime price_step(const Workload& workload, const Profile& profile, PriceBook&
 Bytes phase_bytes(const PhaseWork& phase);
 Flops phase_flops(const PhaseWork& phase);
 
-}  // namespace headway
+}  // namespace headway::inline cost

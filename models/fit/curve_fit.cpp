@@ -8,7 +8,7 @@
 
 #include "models/fit/statistics.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 constexpr double kSamePoint = 1.1;   // sizes within 10 % are one point of a curve
@@ -197,4 +197,4 @@ RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {
     return curve;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

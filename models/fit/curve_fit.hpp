@@ -14,7 +14,7 @@
 
 #include "models/vocab/profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 struct TimeSample {
     double bytes = 0.0;  // of the busiest rank
@@ -42,4 +42,4 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
 // Widths further apart than 1 % are different widths.
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source);
 
-}  // namespace headway
+}  // namespace headway::inline fit

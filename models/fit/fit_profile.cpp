@@ -11,7 +11,7 @@
 #include "models/fit/phase_fit.hpp"
 #include "models/fit/statistics.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 constexpr double kLeastShare = 0.2;  // of the seconds that a kernel keeps when others are taken out
@@ -200,4 +200,4 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
     return base;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -10,7 +10,7 @@
 #include "models/vocab/phase.hpp"
 #include "models/vocab/profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 struct KernelSample {
     Kernel kernel = Kernel::streaming;
@@ -50,4 +50,4 @@ struct CalibrationSamples {
 // opens the source text of every curve.
 Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source);
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-namespace headway {
+namespace headway::inline fit {
 
 // Indices of the cases as they are measured. More passes of the same seed begin with the fewer.
 inline std::vector<std::size_t> interleaved(std::size_t num_cases, int num_passes,
@@ -24,4 +24,4 @@ inline std::vector<std::size_t> interleaved(std::size_t num_cases, int num_passe
     return order;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -16,7 +16,7 @@
 #include "models/vocab/error.hpp"
 #include "models/vocab/phase.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 std::vector<std::string> split(const std::string& line) {
@@ -292,4 +292,4 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
     return profile;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -11,7 +11,7 @@
 
 #include "models/vocab/profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 // One timed case. Times of the cold-L2 runs; `rows` is tokens * top_k / experts, rows per expert.
 struct BenchRow {
@@ -28,4 +28,4 @@ std::vector<BenchRow> read_kernel_bench(const std::filesystem::path& file);
 // the rows, and says which curves are theirs and which are still the base's.
 Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& rows);
 
-}  // namespace headway
+}  // namespace headway::inline fit

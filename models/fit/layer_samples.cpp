@@ -6,7 +6,7 @@
 #include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 // The slowest rank's time of a phase in a layer; 0 when it was not run.
@@ -107,4 +107,4 @@ void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& mea
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

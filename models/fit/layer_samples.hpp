@@ -7,11 +7,11 @@
 #include "models/vocab/scenario.hpp"
 #include "models/vocab/timeline.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 // `scenario` and `plan` must be those that were run. Takes the slowest rank of each phase, as the
 // Workload counts the busiest. Phases of two different kernels besides streaming give no sample.
 void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& measured,
                  CalibrationSamples& samples);
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -9,7 +9,7 @@
 #include "models/fit/nccl_rows.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 using Json = nlohmann::json;
@@ -102,4 +102,4 @@ NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -7,9 +7,9 @@
 
 #include "models/fit/nccl_log.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
                          std::optional<Collective> collective);
 
-}  // namespace headway
+}  // namespace headway::inline fit

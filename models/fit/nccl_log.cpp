@@ -13,7 +13,7 @@
 #include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 // What a text log says before and between its rows.
@@ -197,4 +197,4 @@ TimeCurve to_time_curve(const NcclTable& table, std::optional<PathClass> path) {
     return curve;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -13,7 +13,7 @@
 
 #include "models/fit/curve_fit.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 struct NcclTable {
     Collective collective = Collective::all_to_all;
@@ -38,4 +38,4 @@ double curve_bytes(const NcclTable& table, PathClass path, double size);
 // Path: nvlink within one host, nic across hosts, unless given.
 TimeCurve to_time_curve(const NcclTable& table, std::optional<PathClass> path = std::nullopt);
 
-}  // namespace headway
+}  // namespace headway::inline fit

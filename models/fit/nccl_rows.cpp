@@ -10,7 +10,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 // Old versions print the largest relative error of floating-point sums instead of a count.
@@ -91,4 +91,4 @@ NcclRow read_row(std::vector<std::string> words, const std::vector<std::string>&
     return {*size, *micros * 1e-6};
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

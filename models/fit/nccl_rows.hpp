@@ -10,7 +10,7 @@
 
 #include "models/vocab/profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 inline constexpr std::array<std::pair<std::string_view, Collective>, 7> kNcclPrograms = {{
     {"alltoall_perf", Collective::all_to_all},
@@ -44,4 +44,4 @@ NcclRow read_row(std::vector<std::string> words, const std::vector<std::string>&
 // Throws when a result was wrong. `text`: the value of #wrong or error.
 void check_wrong(std::string_view column, const std::string& text, const std::string& where);
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -8,7 +8,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 // "gemm MxNxK": 2 m n k FLOPs, smallest dimension min(m, n, k).
@@ -60,4 +60,4 @@ DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& 
     return facts;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

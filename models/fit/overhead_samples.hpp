@@ -9,7 +9,7 @@
 
 #include "models/fit/fit_profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 // device, driver, cuda, nccl, clock_mhz, multiprocessors
 using DeviceFacts = std::map<std::string, std::string>;
@@ -17,4 +17,4 @@ using DeviceFacts = std::map<std::string, std::string>;
 // Adds the samples of `csv` (quantity,bytes,value). InputError: file:line, what is wrong.
 DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& samples);
 
-}  // namespace headway
+}  // namespace headway::inline fit

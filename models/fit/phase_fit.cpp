@@ -15,7 +15,7 @@
 #include "models/cost/phase_terms.hpp"
 #include "models/fit/statistics.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 // Ranges of k that share a compiled kernel.
@@ -367,4 +367,4 @@ std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
     return curves;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

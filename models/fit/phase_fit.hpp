@@ -10,7 +10,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 struct PhaseTime {
     PhaseShape shape;
@@ -30,4 +30,4 @@ bool is_row_mover(Phase phase);
 std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
                                        const std::string& source);
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -9,7 +9,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 namespace {
 
 constexpr std::string_view kColumns =
@@ -171,4 +171,4 @@ void append(CalibrationSamples& to, const CalibrationSamples& from) {
     if (from.link > Bandwidth{}) to.link = from.link;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

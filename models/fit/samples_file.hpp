@@ -10,7 +10,7 @@
 
 #include "models/fit/fit_profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 class SamplesFile {
   public:
@@ -33,4 +33,4 @@ class SamplesFile {
 // All samples of `from` after those of `to`; link and multiprocessors of `from` where it has any.
 void append(CalibrationSamples& to, const CalibrationSamples& from);
 
-}  // namespace headway
+}  // namespace headway::inline fit

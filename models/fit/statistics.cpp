@@ -7,7 +7,7 @@
 
 #include "models/vocab/profile.hpp"
 
-namespace headway {
+namespace headway::inline fit {
 
 double median(std::vector<double> values) {
     assert(!values.empty());
@@ -70,4 +70,4 @@ std::vector<double> isotonic(const std::vector<double>& values,
     return result;
 }
 
-}  // namespace headway
+}  // namespace headway::inline fit

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace headway {
+namespace headway::inline fit {
 
 double median(std::vector<double> values);  // of at least one value
 
@@ -29,4 +29,4 @@ MedianInterval bootstrap_median(const std::vector<double>& values, double level 
 // Non-decreasing sequence nearest to `values` in weighted least squares: pool adjacent violators.
 std::vector<double> isotonic(const std::vector<double>& values, const std::vector<double>& weights);
 
-}  // namespace headway
+}  // namespace headway::inline fit

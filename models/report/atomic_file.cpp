@@ -9,7 +9,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 namespace fs = std::filesystem;
@@ -70,4 +70,4 @@ void write_file_atomically(const fs::path& target, std::string_view text) {
     file.commit();
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

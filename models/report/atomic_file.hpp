@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string_view>
 
-namespace headway {
+namespace headway::inline report {
 
 class AtomicFile {
   public:
@@ -29,4 +29,4 @@ class AtomicFile {
 // Writes the whole of `text` to `target`, or nothing.
 void write_file_atomically(const std::filesystem::path& target, std::string_view text);
 
-}  // namespace headway
+}  // namespace headway::inline report

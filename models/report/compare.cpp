@@ -12,7 +12,7 @@
 #include "models/report/text_table.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 using Key = std::pair<Pass, Phase>;
@@ -156,4 +156,4 @@ std::string to_table(const Comparison& comparison) {
     return text;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -8,7 +8,7 @@
 
 #include "models/vocab/timeline.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 // Two zeros agree; a prediction of something that took no time is infinitely wrong.
 inline double signed_error(Seconds predicted, Seconds measured) {
@@ -50,4 +50,4 @@ Comparison compare(const Timeline& predicted, const std::vector<Timeline>& runs)
 // Table of phases, then passes, then what could not be joined.
 std::string to_table(const Comparison& comparison);
 
-}  // namespace headway
+}  // namespace headway::inline report

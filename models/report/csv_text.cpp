@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 // Long enough for any row of ours; a file of one endless line must not fill the memory.
@@ -152,4 +152,4 @@ InputError CsvRow::error(std::size_t column, const std::string& accepted) const 
                        .accepted = accepted});
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

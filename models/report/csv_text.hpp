@@ -11,7 +11,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string one_line(std::string_view text);  // control characters become spaces
 std::string csv_field(
@@ -57,4 +57,4 @@ class CsvRow {
     std::string where_;
 };
 
-}  // namespace headway
+}  // namespace headway::inline report

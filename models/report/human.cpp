@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 struct Step {
@@ -81,4 +81,4 @@ std::string signed_percent(double ratio) {
     return fmt::format("{:+.1f} %", 100.0 * ratio);
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -6,7 +6,7 @@
 
 #include "models/vocab/units.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string human(Seconds time);                        // "1.23 ms"
 std::string human(Bytes bytes);                         // "4.50 GiB"
@@ -17,4 +17,4 @@ std::string grouped(double value);                      // "1,234,567": rounded 
 std::string signed_percent(double ratio);               // 0.123 -> "+12.3 %"
 std::string significant(double value, int digits = 3);  // 0.01234 -> "0.0123", 123.4 -> "123"
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -7,7 +7,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string read_input_file(const std::filesystem::path& path, const std::string& what,
                             std::size_t limit) {
@@ -30,4 +30,4 @@ std::string read_input_file(const std::filesystem::path& path, const std::string
     return text;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

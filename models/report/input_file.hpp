@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <string>
 
-namespace headway {
+namespace headway::inline report {
 
 inline constexpr std::size_t kMaxInputFile = std::size_t{256} << 20;
 
@@ -15,4 +15,4 @@ inline constexpr std::size_t kMaxInputFile = std::size_t{256} << 20;
 std::string read_input_file(const std::filesystem::path& path, const std::string& what,
                             std::size_t limit = kMaxInputFile);
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -10,7 +10,7 @@
 #include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 constexpr double kLargest = 9007199254740992.0;  // 2^53: whole in a double
@@ -110,4 +110,4 @@ TrafficMatrix read_matrix(const std::filesystem::path& file) {
                         file.string());
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

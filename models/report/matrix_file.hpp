@@ -9,7 +9,7 @@
 
 #include "models/vocab/traffic_matrix.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 enum class MatrixFormat { csv, nccl_tests };
 
@@ -20,4 +20,4 @@ std::string to_text(const TrafficMatrix& matrix, MatrixFormat format);
 TrafficMatrix parse_matrix(std::string_view text, const std::string& file_name);
 TrafficMatrix read_matrix(const std::filesystem::path& file);
 
-}  // namespace headway
+}  // namespace headway::inline report

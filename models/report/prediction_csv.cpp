@@ -4,7 +4,7 @@
 
 #include "models/report/timeline_csv.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string prediction_to_csv(const Prediction& prediction) {
     std::vector<Timeline> timelines;
@@ -20,4 +20,4 @@ std::string prediction_to_csv(const Prediction& prediction) {
     return timelines_to_csv(timelines);
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -5,8 +5,8 @@
 
 #include "models/vocab/prediction.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string prediction_to_csv(const Prediction& prediction);
 
-}  // namespace headway
+}  // namespace headway::inline report

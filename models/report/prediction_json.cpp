@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <nlohmann/json.hpp>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -82,4 +82,4 @@ std::string prediction_to_json(const Prediction& prediction) {
     return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

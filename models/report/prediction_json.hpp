@@ -6,8 +6,8 @@
 
 #include "models/vocab/prediction.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 std::string prediction_to_json(const Prediction& prediction);
 
-}  // namespace headway
+}  // namespace headway::inline report

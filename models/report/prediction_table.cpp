@@ -12,7 +12,7 @@
 #include "models/report/step_order.hpp"
 #include "models/report/text_table.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 using Plans = std::span<const PlanPrediction>;
@@ -200,4 +200,4 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
     return more.empty() ? text : text + "\n" + more;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -6,7 +6,7 @@
 
 #include "models/vocab/prediction.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 enum class Detail {
     brief,   // phases below 1 % of every plan's step are summed up
@@ -15,4 +15,4 @@ enum class Detail {
 
 std::string prediction_to_table(const Prediction& prediction, Detail detail);
 
-}  // namespace headway
+}  // namespace headway::inline report

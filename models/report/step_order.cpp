@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 constexpr std::array kForwardOrder = {Phase::embed,           Phase::norm,
@@ -44,4 +44,4 @@ const PhaseCost* find_phase(const PlanPrediction& plan, PhaseKey key) {
     return nullptr;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -8,7 +8,7 @@
 
 #include "models/vocab/prediction.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 using PhaseKey = std::pair<Pass, Phase>;
 
@@ -18,4 +18,4 @@ std::vector<PhaseKey> step_order(const std::vector<PlanPrediction>& plans);
 // The cost of a phase in a plan, or null.
 const PhaseCost* find_phase(const PlanPrediction& plan, PhaseKey key);
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 void append_row(std::string& text, const std::vector<std::string>& row,
@@ -35,4 +35,4 @@ std::string TextTable::to_string() const {
     return text;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-namespace headway {
+namespace headway::inline report {
 
 struct TextTable {
     std::vector<std::string> head;
@@ -13,4 +13,4 @@ struct TextTable {
     std::string to_string() const;
 };
 
-}  // namespace headway
+}  // namespace headway::inline report

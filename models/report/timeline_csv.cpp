@@ -14,7 +14,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 constexpr std::string_view kMagic = "# headway timeline 1";
@@ -203,4 +203,4 @@ std::vector<Timeline> read_timelines(const std::filesystem::path& file) {
     return read_timelines(stream, file.string());
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

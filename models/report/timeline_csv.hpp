@@ -11,7 +11,7 @@
 
 #include "models/vocab/timeline.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 // All timelines of one file share scenario, profile, version and seed (std::logic_error if not).
 void write_timelines(std::ostream& stream, std::span<const Timeline> timelines);
@@ -22,4 +22,4 @@ std::string timelines_to_csv(std::span<const Timeline> timelines);
 std::vector<Timeline> read_timelines(std::istream& stream, const std::string& file_name);
 std::vector<Timeline> read_timelines(const std::filesystem::path& file);
 
-}  // namespace headway
+}  // namespace headway::inline report

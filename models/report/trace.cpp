@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 // Ranks of one source are processes first, first + 1, ...; its links are one process more.
@@ -147,4 +147,4 @@ void write_trace(std::ostream& stream, std::span<const TraceSource> sources) {
     writer.close();
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -17,7 +17,7 @@
 
 #include "models/vocab/timeline.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 struct TraceArrow {  // from a span of rank `from` to the span of rank `to` that it delayed
     int from = 0, to = 0;
@@ -67,4 +67,4 @@ class TraceWriter {
 void write_source(TraceWriter& writer, const TraceSource& source);
 void write_trace(std::ostream& stream, std::span<const TraceSource> sources);
 
-}  // namespace headway
+}  // namespace headway::inline report

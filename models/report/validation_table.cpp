@@ -9,7 +9,7 @@
 #include "models/report/human.hpp"
 #include "models/report/text_table.hpp"
 
-namespace headway {
+namespace headway::inline report {
 namespace {
 
 std::string_view title(AnchorCategory category) {
@@ -195,4 +195,4 @@ std::string validation_to_csv(const Validation& validation) {
     return text;
 }
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -7,7 +7,7 @@
 
 #include "models/vocab/anchor.hpp"
 
-namespace headway {
+namespace headway::inline report {
 
 struct Validation {
     std::vector<AnchorResult> results;
@@ -24,4 +24,4 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
 std::string validation_to_markdown(const Validation& validation);
 std::string validation_to_csv(const Validation& validation);
 
-}  // namespace headway
+}  // namespace headway::inline report

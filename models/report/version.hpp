@@ -4,8 +4,8 @@
 
 #include <string_view>
 
-namespace headway {
+namespace headway::inline report {
 
 std::string_view version();
 
-}  // namespace headway
+}  // namespace headway::inline report

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 std::string range_text(const Rule& rule) {
@@ -58,4 +58,4 @@ std::string default_text(const Rule& rule, const ScalarValue& value) {
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

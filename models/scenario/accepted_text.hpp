@@ -5,9 +5,9 @@
 
 #include "models/scenario/rule.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 std::string accepted_text(const Rule& rule);
 std::string default_text(const Rule& rule, const ScalarValue& value);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -9,7 +9,7 @@
 #include "models/scenario/quantity_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 [[noreturn]] void refuse_values(std::string found, std::string accepted) {
@@ -125,4 +125,4 @@ std::vector<std::string> expand_values(const std::vector<std::string>& texts, Ra
     return values;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace headway {
+namespace headway::inline scenario {
 
 inline constexpr std::size_t kMaxAxisValues = 1'000'000;
 
@@ -14,4 +14,4 @@ enum class Ranges { allowed, none };  // of numbers only: ".." in a path is no r
 // InputError without a place when a range is malformed, or there are too many values or none.
 std::vector<std::string> expand_values(const std::vector<std::string>& texts, Ranges ranges);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -5,7 +5,7 @@
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::int64_t kMaxRanks = 1 << 20;
@@ -75,4 +75,4 @@ std::vector<InputProblem> check_cluster(const Cluster& cluster) {
     return problems;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -3,7 +3,7 @@
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 void check_attention(const Attention& attention, std::vector<InputProblem>& problems) {
@@ -79,4 +79,4 @@ std::vector<InputProblem> check_model(const ModelSpec& model) {
     return problems;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -7,7 +7,7 @@
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 // Groups lie regularly on nodes: whole nodes, or whole fractions of one.
@@ -226,4 +226,4 @@ std::vector<InputProblem> check_scenario(const Scenario& scenario, ProfileCheck 
     return all;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -7,7 +7,7 @@
 
 #include "models/scenario/check_scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 // Index of the first entry that is not above the one before it.
@@ -95,4 +95,4 @@ std::vector<InputProblem> check_profile(const Profile& profile) {
     return problems;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -4,7 +4,7 @@
 
 #include "models/scenario/check_scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 // Popularity of each expert: as many weights as experts, and at least k that are not zero.
@@ -78,4 +78,4 @@ std::vector<InputProblem> check_routing(const Scenario& scenario) {
     return problems;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -8,7 +8,7 @@
 #include "models/vocab/error.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 // `where` of a problem is the path of the key: "plans[1].group_size".
 std::vector<InputProblem> check_model(const ModelSpec& model);
@@ -23,4 +23,4 @@ enum class ProfileCheck { full, none };
 std::vector<InputProblem> check_scenario(const Scenario& scenario,
                                          ProfileCheck profile = ProfileCheck::full);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

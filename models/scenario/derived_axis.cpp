@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 // value * factor when that is a whole number of at least 1.
@@ -133,4 +133,4 @@ std::optional<InputProblem> apply(DerivedAxis axis, const ScalarValue& value, Sc
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

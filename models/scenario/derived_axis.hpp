@@ -16,7 +16,7 @@
 #include "models/vocab/error.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 enum class DerivedAxis { granularity, nodes, ranks, skew };
 inline constexpr std::array kDerivedAxisNames = {
@@ -28,4 +28,4 @@ Rule rule_of(DerivedAxis axis);
 // Why it cannot be, with the path of the key that stands against it; nothing when it was done.
 std::optional<InputProblem> apply(DerivedAxis axis, const ScalarValue& value, Scenario& scenario);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

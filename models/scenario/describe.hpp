@@ -5,7 +5,7 @@
 #include "models/vocab/anchor.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 inline constexpr Presence optional = Presence::optional;  // shorter where keys are declared
 
@@ -15,4 +15,4 @@ void describe(Fields& fields, Profile& profile);
 void describe(Fields& fields, Scenario& scenario);
 void describe(Fields& fields, AnchorSet& anchors);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -1,6 +1,6 @@
 #include "models/scenario/describe.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr Range kBandwidth = {.low = 0, .high = 1e16, .above_low = true};
@@ -80,4 +80,4 @@ void describe(Fields& f, Cluster& cluster) {
     f.text("source", cluster.source, "where the numbers come from", optional);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

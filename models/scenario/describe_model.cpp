@@ -1,6 +1,6 @@
 #include "models/scenario/describe.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr Range kWidth = {1, 1 << 20};
@@ -75,4 +75,4 @@ void describe(Fields& f, ModelSpec& model) {
     f.text("source", model.source, "where the numbers come from", optional);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

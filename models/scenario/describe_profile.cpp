@@ -2,7 +2,7 @@
 
 #include "models/scenario/describe.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr Range kResidual = {0, kLargestResidual};
@@ -189,4 +189,4 @@ void describe(Fields& f, Profile& profile) {
     f.map("overheads", profile.overheads, "times that no curve holds", describe_overheads);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

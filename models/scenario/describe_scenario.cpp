@@ -1,6 +1,6 @@
 #include "models/scenario/describe.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr Range kWeight = {.low = 0, .high = 1e15};
@@ -166,4 +166,4 @@ void describe(Fields& f, Scenario& scenario) {
            describe_sweep_axis, optional);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace headway {
+namespace headway::inline scenario {
 
 std::vector<int> divisors(int number) {
     std::vector<int> result;
@@ -32,4 +32,4 @@ std::string divisor_list(int number) {
     return value_list(divisors(number));
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

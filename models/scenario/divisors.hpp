@@ -4,11 +4,11 @@
 #include <string>
 #include <vector>
 
-namespace headway {
+namespace headway::inline scenario {
 
 std::vector<int> divisors(int number);
 // "1, 2, 4, 8"; long lists are cut in the middle.
 std::string value_list(const std::vector<int>& values);
 std::string divisor_list(int number);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

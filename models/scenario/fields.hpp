@@ -17,7 +17,7 @@
 
 #include "models/scenario/rule.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 class Fields {
   public:
@@ -254,4 +254,4 @@ class Fields {
     }
 };
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-namespace headway {
+namespace headway::inline scenario {
 
 HeadParallel head_parallel_twin(const ModelSpec& model, const HeadParallel& partial) {
     HeadParallel twin = partial;
@@ -33,4 +33,4 @@ std::string describe_twin(const ModelSpec& model, const HeadParallel& twin,
                        2e-6 * static_cast<double>(model.hidden) * static_cast<double>(projected));
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -9,7 +9,7 @@
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 // Fills the fields of `partial` that are zero; num_heads must be given. Without an explicit
 // head_width num_heads must divide the hidden width (checked by the caller).
@@ -19,4 +19,4 @@ HeadParallel head_parallel_twin(const ModelSpec& model, const HeadParallel& part
 std::string describe_twin(const ModelSpec& model, const HeadParallel& twin,
                           const std::string& plan_name);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -9,7 +9,7 @@
 
 #include "models/scenario/quantity_text.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::array kFamilies = {std::string_view("mixtral"),     std::string_view("deepseek_v2"),
@@ -226,4 +226,4 @@ YamlNode model_from_hugging_face(const YamlNode& root, const std::string& file,
     return model;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -10,9 +10,9 @@
 #include "models/scenario/yaml_tree.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 YamlNode model_from_hugging_face(const YamlNode& config, const std::string& file,
                                  std::vector<InputProblem>& problems);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -5,7 +5,7 @@
 #include "models/scenario/accepted_text.hpp"
 #include "models/scenario/describe.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 class KeyRecorder : public Fields {
@@ -100,4 +100,4 @@ KeyDoc record_scenario_keys() {
     return root;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -10,7 +10,7 @@
 
 #include "models/scenario/fields.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct KeyDoc {
     enum class Kind { scalar, texts, numbers, rows, table, map, list, reference };
@@ -42,4 +42,4 @@ std::string scenario_markdown();
 std::string scenario_schema();
 std::string part_schema(ReferenceKind kind);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -5,7 +5,7 @@
 #include "models/scenario/accepted_text.hpp"
 #include "models/scenario/key_docs.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::string_view kIntroduction = R"(# Scenario files
@@ -115,4 +115,4 @@ std::string scenario_markdown() {
     return text;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

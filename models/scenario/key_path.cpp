@@ -10,7 +10,7 @@
 #include "models/scenario/key_docs.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxPath = 200;
@@ -214,4 +214,4 @@ bool set_key(Scenario& scenario, const KeyPath& path, const ScalarValue& value) 
     return setter.is_done();
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -11,7 +11,7 @@
 #include "models/scenario/rule.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct KeyPath {
     struct Step {
@@ -32,4 +32,4 @@ KeyPath find_key(const Scenario& scenario, const std::string& path);
 // the path leads through, or the key does not exist there (an exponent without a skew).
 bool set_key(Scenario& scenario, const KeyPath& path, const ScalarValue& value);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -8,7 +8,7 @@
 #include "models/scenario/accepted_text.hpp"
 #include "models/scenario/key_docs.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -201,4 +201,4 @@ std::string part_schema(ReferenceKind kind) {
     return schema.dump(1) + '\n';
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -8,7 +8,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxText = 4096;
@@ -96,4 +96,4 @@ ParsedScalar parse_scalar(const YamlNode& node, const Rule& rule) {
     return {*parsed.value, "", ""};
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -7,7 +7,7 @@
 #include "models/scenario/rule.hpp"
 #include "models/scenario/yaml_tree.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct ParsedScalar {
     std::optional<ScalarValue> value;
@@ -18,4 +18,4 @@ struct ParsedScalar {
 ParsedScalar parse_scalar(const YamlNode& node, const Rule& rule);
 bool is_in_range(double value, const Range& range);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -9,7 +9,7 @@
 #include "models/scenario/quantity_text.hpp"
 #include "models/scenario/read_scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::array kFolders = {std::string_view("clusters"), std::string_view("models"),
@@ -67,4 +67,4 @@ std::filesystem::path find_preset(const std::string& kind, const std::string& na
                       near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -10,7 +10,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::array kBytes = {Unit{"B", 0, 0},    Unit{"KB", 3, 0},   Unit{"MB", 6, 0},
@@ -273,4 +273,4 @@ std::string in_quotes(std::string_view text) {
     return result + (text.size() > 60 ? "...'" : "'");
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

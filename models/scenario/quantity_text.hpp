@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-namespace headway {
+namespace headway::inline scenario {
 
 enum class UnitClass { none, bytes, seconds, flops, bandwidth, flop_rate, percent };
 
@@ -42,4 +42,4 @@ std::string quantity_to_text(double value, UnitClass unit_class);
 // Text for a message: one line, no control characters, at most 60 bytes.
 std::string in_quotes(std::string_view text);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

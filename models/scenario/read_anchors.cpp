@@ -10,7 +10,7 @@
 #include "models/scenario/describe.hpp"
 #include "models/scenario/yaml_reader.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr Range kTime = {.low = 0, .high = 1e6, .above_low = true};
@@ -131,4 +131,4 @@ AnchorSet read_anchor_folder(const std::filesystem::path& folder, const ReadOpti
     return all;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -7,7 +7,7 @@
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/anchor.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 // Scenario paths in the file are relative to it; the result holds them joined with its folder.
 AnchorSet read_anchors(const std::filesystem::path& path,
@@ -17,4 +17,4 @@ AnchorSet read_anchors(const std::filesystem::path& path,
 AnchorSet read_anchor_folder(const std::filesystem::path& folder,
                              const ReadOptions& options = {builtin_preset_dirs()});
 
-}  // namespace headway
+}  // namespace headway::inline scenario

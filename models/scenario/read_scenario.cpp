@@ -9,7 +9,7 @@
 #include "models/scenario/yaml_reader.hpp"
 #include "models/scenario/yaml_writer.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 struct Read {
@@ -112,4 +112,4 @@ std::string to_yaml(const Profile& profile) {
     return write(profile);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

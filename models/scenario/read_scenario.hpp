@@ -11,7 +11,7 @@
 #include "models/vocab/error.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 // Where `preset: name` is looked up: DIR/models/name.yaml, DIR/clusters/name.yaml,
 // DIR/profiles/name.yaml. The folder of the scenario and its parent are searched first.
@@ -59,4 +59,4 @@ std::vector<Preset> list_presets(const ReadOptions& options = {builtin_preset_di
 std::filesystem::path find_preset(const std::string& kind, const std::string& name,
                                   const ReadOptions& options = {builtin_preset_dirs()});
 
-}  // namespace headway
+}  // namespace headway::inline scenario

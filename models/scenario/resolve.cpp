@@ -2,7 +2,7 @@
 
 #include "models/scenario/head_parallel_twin.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 void resolve(Cluster& cluster) {
     if (cluster.nvlink && cluster.nvlink->domain == 0) {
@@ -27,4 +27,4 @@ void resolve(Scenario& scenario) {
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -5,10 +5,10 @@
 
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 void resolve(Cluster& cluster);
 // Plans that cannot be derived are left to check_plans. Every twin adds a note.
 void resolve(Scenario& scenario);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

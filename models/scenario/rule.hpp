@@ -13,7 +13,7 @@
 #include "models/scenario/quantity_text.hpp"
 #include "models/vocab/units.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 enum class Presence { required, optional };
 
@@ -73,4 +73,4 @@ struct UnitOf<FlopRate> {
     static constexpr FlopRate base = flop / second;
 };
 
-}  // namespace headway
+}  // namespace headway::inline scenario

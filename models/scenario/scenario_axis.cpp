@@ -12,7 +12,7 @@
 #include "models/scenario/parse_scalar.hpp"
 #include "models/scenario/resolve.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxPoints = 1'000'000'000;
@@ -192,4 +192,4 @@ std::vector<InputProblem> set_point(const Sweep& sweep, std::size_t point, Scena
     return check_scenario(scenario, has_new_profile ? ProfileCheck::full : ProfileCheck::none);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

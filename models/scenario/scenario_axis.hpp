@@ -13,7 +13,7 @@
 #include "models/scenario/key_path.hpp"
 #include "models/scenario/read_scenario.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct AxisValue {
     std::string text;  // as in results
@@ -48,4 +48,4 @@ std::vector<std::size_t> value_indices(const Sweep& sweep, std::size_t point);
 // scenario of this point. What is wrong with it is returned, with paths of keys.
 std::vector<InputProblem> set_point(const Sweep& sweep, std::size_t point, Scenario& scenario);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

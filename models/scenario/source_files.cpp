@@ -10,7 +10,7 @@
 #include "models/scenario/parse_scalar.hpp"
 #include "models/scenario/quantity_text.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxFileProblems = 100;
@@ -83,4 +83,4 @@ std::vector<std::vector<double>> parse_csv(std::string_view text, const std::str
     return rows;
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -11,7 +11,7 @@
 #include "models/scenario/yaml_tree.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct SourceFile {
     std::string name;  // in messages
@@ -26,4 +26,4 @@ std::string read_text_file(const std::filesystem::path& path, const std::string&
 std::vector<std::vector<double>> parse_csv(std::string_view text, const std::string& file,
                                            const Range& range, std::vector<InputProblem>& problems);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -9,7 +9,7 @@
 #include "models/scenario/accepted_text.hpp"
 #include "models/scenario/parse_scalar.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxProblems = 100;
@@ -300,4 +300,4 @@ void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
             fmt::format("exactly one of: {}, {}", a, b));
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

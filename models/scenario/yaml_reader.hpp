@@ -15,7 +15,7 @@
 #include "models/scenario/fields.hpp"
 #include "models/scenario/source_files.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 class YamlReader : public Fields {
   public:
@@ -126,4 +126,4 @@ class YamlReader : public Fields {
     std::vector<InputProblem> problems_;
 };
 
-}  // namespace headway
+}  // namespace headway::inline scenario

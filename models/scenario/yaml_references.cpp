@@ -7,7 +7,7 @@
 #include "models/scenario/hugging_face.hpp"
 #include "models/scenario/yaml_reader.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr int kMaxReferences = 4;  // a preset on a preset on a file ...
@@ -180,4 +180,4 @@ void YamlReader::throw_if_any() const {
     if (!problems_.empty()) throw InputError(problems_);
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -12,7 +12,7 @@
 
 #include "models/scenario/quantity_text.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxDuplicates = 100;
@@ -205,4 +205,4 @@ YamlNode parse_yaml(std::string_view text, const std::string& file,
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -11,7 +11,7 @@
 
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 struct YamlLimits {
     std::size_t max_bytes = std::size_t{16} << 20;
@@ -46,4 +46,4 @@ struct YamlNode {
 YamlNode parse_yaml(std::string_view text, const std::string& file,
                     std::vector<InputProblem>& problems, const YamlLimits& limits = {});
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -7,7 +7,7 @@
 
 #include "models/scenario/accepted_text.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kColumns = 100;
@@ -159,4 +159,4 @@ void YamlWriter::leave_reference() {
     leave_map();
 }
 
-}  // namespace headway
+}  // namespace headway::inline scenario

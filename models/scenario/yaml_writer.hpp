@@ -7,7 +7,7 @@
 
 #include "models/scenario/fields.hpp"
 
-namespace headway {
+namespace headway::inline scenario {
 
 class YamlWriter : public Fields {
   public:
@@ -46,4 +46,4 @@ class YamlWriter : public Fields {
 // `text` as a YAML scalar: plain where that is safe, else in double quotes.
 std::string yaml_text(const std::string& text);
 
-}  // namespace headway
+}  // namespace headway::inline scenario

@@ -8,7 +8,7 @@
 #include "models/scenario/derived_axis.hpp"
 #include "models/scenario/resolve.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 // How an axis is laid out: coarse values first, then halfway points until two are close enough.
@@ -131,4 +131,4 @@ BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptio
     return result;
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

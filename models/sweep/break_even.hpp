@@ -7,7 +7,7 @@
 
 #include "models/sweep/plan_search.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 
 enum class BreakEvenAxis { top_k, link, skew };
 
@@ -33,4 +33,4 @@ struct BreakEven {
 // of all ranks are bound by: the NIC beyond one island, else NVLink or PCIe; values in bytes/s.
 BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptions& options);
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -12,7 +12,7 @@
 #include "models/sweep/sweep_file.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 constexpr std::size_t kMaxShards = 10'000'000;
@@ -156,4 +156,4 @@ void merge_sweeps(const std::vector<std::filesystem::path>& files, std::ostream&
     out << end_mark(head.num_points * head.num_plans);
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -5,9 +5,9 @@
 #include <ostream>
 #include <vector>
 
-namespace headway {
+namespace headway::inline sweep {
 
 // InputError when a file is not complete, belongs to another sweep, or a shard is missing or twice.
 void merge_sweeps(const std::vector<std::filesystem::path>& files, std::ostream& out);
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -14,7 +14,7 @@
 #include "models/scenario/head_parallel_twin.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 constexpr std::array kChunks = {1, 2, 4, 8};
@@ -283,4 +283,4 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     return result;
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -14,7 +14,7 @@
 #include "models/vocab/prediction.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 
 enum class PlanKind { data_parallel, expert_parallel, head_parallel, head_and_expert_parallel };
 PlanKind kind_of(const Plan& plan);
@@ -52,4 +52,4 @@ struct Alternative {
 };
 std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate& chosen);
 
-}  // namespace headway
+}  // namespace headway::inline sweep

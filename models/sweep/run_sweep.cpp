@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 // Hands out points in order and takes their rows back in any order. Threads run at most `window`
@@ -86,4 +86,4 @@ void run_sweep(const Sweep& sweep, const RowOptions& rows, const RunOptions& opt
     run.rethrow_if_failed();
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

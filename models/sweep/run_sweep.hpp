@@ -8,7 +8,7 @@
 
 #include "models/sweep/sweep_file.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 
 struct RunOptions {
     int threads = 1;
@@ -21,4 +21,4 @@ struct RunOptions {
 void run_sweep(const Sweep& sweep, const RowOptions& rows, const RunOptions& options,
                const std::function<void(std::string_view rows, std::size_t num_done)>& take);
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -14,7 +14,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 // FNV-1a, 64 bits: names a sweep; it is no protection against forgery.
@@ -220,4 +220,4 @@ void SweepFile::finish() {
     is_complete_ = true;
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

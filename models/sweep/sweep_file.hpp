@@ -13,7 +13,7 @@
 
 #include "models/sweep/sweep_rows.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 
 struct Shard {
     std::size_t index = 0, count = 1;
@@ -64,4 +64,4 @@ class SweepFile {
 
 std::string end_mark(std::size_t num_rows);  // with its line break
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -11,7 +11,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 namespace {
 
 struct PlanResult {
@@ -168,4 +168,4 @@ std::string column_line(const Sweep& sweep) {
     return line.append(kSweepColumns);
 }
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -10,7 +10,7 @@
 #include "models/scenario/scenario_axis.hpp"
 #include "models/vocab/prediction.hpp"
 
-namespace headway {
+namespace headway::inline sweep {
 
 inline constexpr std::string_view kSweepColumns =
     "plan,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
@@ -50,4 +50,4 @@ std::string row_prefix(const Sweep& sweep, std::size_t point);
 // The line of column names.
 std::string column_line(const Sweep& sweep);
 
-}  // namespace headway
+}  // namespace headway::inline sweep

@@ -10,7 +10,7 @@
 #include "models/cost/price.hpp"
 #include "models/vocab/error.hpp"
 
-namespace headway {
+namespace headway::inline validation {
 namespace {
 
 AnchorCategory category_of(AnchorQuantity quantity) {
@@ -196,4 +196,4 @@ bool any_out(const std::vector<AnchorResult>& results) {
                        [](const AnchorResult& r) { return r.verdict == Verdict::out; });
 }
 
-}  // namespace headway
+}  // namespace headway::inline validation

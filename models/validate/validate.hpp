@@ -11,7 +11,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline validation {
 
 // How files become values, so that this library need not know YAML.
 struct AnchorLoader {
@@ -28,4 +28,4 @@ std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& result
 // Some anchor with a tolerance is beyond it.
 bool any_out(const std::vector<AnchorResult>& results);
 
-}  // namespace headway
+}  // namespace headway::inline validation

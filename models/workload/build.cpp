@@ -8,7 +8,7 @@
 #include "models/workload/phases.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 constexpr std::size_t kPhasesOfALayer = 24;  // enough for most layers
@@ -175,4 +175,4 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     return workload;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -4,7 +4,7 @@
 
 #include "models/workload/phases.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 // Mean number of keys a query sees: S/2 when causal, w (1 - w / 2S) with a window of w.
@@ -157,4 +157,4 @@ void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases
          gemm(s.tokens, s.hidden, width, s.element, repeat), move(Kernel::streaming, activation)}));
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

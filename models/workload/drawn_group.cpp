@@ -8,7 +8,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/random.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 constexpr std::uint64_t kCountStream = 3;
@@ -161,4 +161,4 @@ DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int
     return drawn;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -12,7 +12,7 @@
 #include "models/vocab/traffic_matrix.hpp"
 #include "models/workload/traffic.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 enum class Drawing {
     automatic,
@@ -32,4 +32,4 @@ struct DrawnGroup {
 DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int group,
                       int sample = 0, Drawing drawing = Drawing::automatic);
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <numbers>
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 double normal_cdf(double x) {
@@ -64,4 +64,4 @@ double expected_max(const std::vector<double>& mean, const std::vector<double>& 
     return low + above * step;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

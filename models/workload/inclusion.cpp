@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <utility>
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 // C(n - m, k) / C(n, k): the chance that k draws without replacement from n all miss m given ones.
@@ -233,4 +233,4 @@ std::vector<double> hit_probabilities(const std::vector<double>& popularity,
     return hit_probabilities(ring_points(popularity, shape), shape, num_parts);
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

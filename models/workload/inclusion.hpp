@@ -17,7 +17,7 @@
 
 #include "models/workload/routing.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 // Probability that a token chooses expert e; sums to k. [E]
 std::vector<double> inclusion_probabilities(const std::vector<double>& popularity,
@@ -46,4 +46,4 @@ double uniform_hit_probability(const RouterShape& shape, int num_parts);
 // D_g: expected number of distinct parts that a token reaches under equal popularity.
 double distinct_destinations(const RouterShape& shape, int num_parts);
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <variant>
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 ExpertLayout ep_layout(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep) {
@@ -42,4 +42,4 @@ ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
             .capacity_factor = std::nullopt};
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -8,7 +8,7 @@
 #include "models/vocab/scenario.hpp"
 #include "models/workload/routing.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 struct ExpertLayout {
     RouterShape router;
@@ -24,4 +24,4 @@ struct ExpertLayout {
 
 ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan);
 
-}  // namespace headway
+}  // namespace headway::inline workload

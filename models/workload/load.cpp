@@ -9,7 +9,7 @@
 #include "models/workload/traffic.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
@@ -236,4 +236,4 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
     return load;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

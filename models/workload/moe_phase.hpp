@@ -3,10 +3,10 @@
 
 #include "models/vocab/phase.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 constexpr bool is_moe_phase(Phase phase) {
     return phase >= Phase::route && phase <= Phase::head_merge;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

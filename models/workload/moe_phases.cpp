@@ -6,7 +6,7 @@
 #include "models/workload/phases.hpp"
 #include "models/workload/traffic.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 // Bytes of one copy of a token on the wire and in memory.
@@ -328,4 +328,4 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     set_phase_shapes(s, load, p);
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

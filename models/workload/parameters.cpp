@@ -2,7 +2,7 @@
 
 #include <variant>
 
-namespace headway {
+namespace headway::inline workload {
 
 double attention_parameters(const ModelSpec& model) {
     const Attention& a = model.attention;
@@ -59,4 +59,4 @@ double active_parameters(const ModelSpec& model) {
     return count.total() - idle - (model.tied_embeddings ? 0.0 : count.embedding);
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

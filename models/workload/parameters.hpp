@@ -5,7 +5,7 @@
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 struct ParameterCount {
     double embedding = 0;  // V d, once
@@ -38,4 +38,4 @@ double active_parameters(const ModelSpec& model);
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);
 
-}  // namespace headway
+}  // namespace headway::inline workload

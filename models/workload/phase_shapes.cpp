@@ -5,7 +5,7 @@
 
 #include "models/workload/phases.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 // Node-dedup sends records before both stages, which curves of rank-dedup price by what rank-dedup
@@ -80,4 +80,4 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -7,7 +7,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 // What the phase builders need, computed once per plan.
 struct StepShape {
@@ -61,4 +61,4 @@ void widen_head(const StepShape& s, std::vector<PhaseWork>& phases);
 double attention_flops_per_token(const Scenario& scenario, int layer);
 double moe_flops_per_token(const Scenario& scenario, const Plan& plan);
 
-}  // namespace headway
+}  // namespace headway::inline workload

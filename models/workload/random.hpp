@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace headway {
+namespace headway::inline workload {
 
 constexpr std::uint64_t splitmix64(std::uint64_t& state) {
     state += 0x9E3779B97F4A7C15ULL;
@@ -82,4 +82,4 @@ class Random {
     std::array<std::uint64_t, 4> state_{};
 };
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -10,7 +10,7 @@
 #include "models/workload/inclusion.hpp"
 #include "models/workload/random.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 constexpr std::uint64_t kPopularityStream = 1, kTokenStream = 2;
@@ -215,4 +215,4 @@ Assignment sample_assignment(const Routing& routing, const RouterShape& shape,
                : sample_noisy(weights, shape, random, num_tokens);
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -11,7 +11,7 @@
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/scenario.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 struct RouterShape {
     int num_experts = 0;
@@ -47,4 +47,4 @@ std::vector<double> expert_popularity(const Routing& routing, int num_experts,
 Assignment sample_assignment(const Routing& routing, const RouterShape& shape,
                              const RouterId& router, std::int64_t num_tokens);
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -3,7 +3,7 @@
 #include <cassert>
 #include <cstddef>
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 // Calls visit(destination) once per distinct rank that a token's k experts live on.
@@ -121,4 +121,4 @@ std::vector<std::int64_t> scattered_sub_tokens(const std::vector<std::int64_t>& 
     return held;
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

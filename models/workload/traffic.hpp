@@ -11,7 +11,7 @@
 #include "models/vocab/traffic_matrix.hpp"
 #include "models/workload/routing.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 // Copies from each source rank to each destination rank of the group, the diagonal included.
 // `assignments` holds one entry a source rank; expert e lives on rank e / (num_experts /
@@ -53,4 +53,4 @@ TrafficMatrix head_scatter_copies(const std::vector<std::int64_t>& tokens, int n
 std::vector<std::int64_t> scattered_sub_tokens(const std::vector<std::int64_t>& tokens,
                                                int num_heads);
 
-}  // namespace headway
+}  // namespace headway::inline workload

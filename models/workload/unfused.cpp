@@ -9,7 +9,7 @@
 #include "models/vocab/model_spec.hpp"
 #include "models/workload/phases.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 namespace {
 
 PhaseWork& find(std::vector<PhaseWork>& phases, Phase wanted) {
@@ -112,4 +112,4 @@ void widen_head(const StepShape& s, std::vector<PhaseWork>& phases) {
     }
 }
 
-}  // namespace headway
+}  // namespace headway::inline workload

@@ -18,7 +18,7 @@
 #include "models/vocab/scenario.hpp"
 #include "models/vocab/units.hpp"
 
-namespace headway {
+namespace headway::inline workload {
 
 using PathBytes = std::array<Bytes, static_cast<std::size_t>(kNumPathClasses)>;
 
@@ -158,4 +158,4 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
 LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const GroupLoad& load,
                           int layer);
 
-}  // namespace headway
+}  // namespace headway::inline workload
