@@ -13,6 +13,7 @@ VOCAB = "models/vocab"
 # Folder -> the other folders of headway that its files may include.
 MAY_INCLUDE = {
     VOCAB: set(),
+    "models/schedule": {VOCAB},
     "models/scenario": {VOCAB},
     "models/workload": {VOCAB},
     "models/cost": {VOCAB, "models/workload"},
@@ -44,7 +45,7 @@ NAMESPACES = {
     "models/validate": "headway::inline validation",  # `validate` is its function
     **{
         f"models/{name}": f"headway::inline {name}"
-        for name in ("scenario", "workload", "cost", "fit", "report", "sweep")
+        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep")
     },
     "sim": "headway::sim",
     "kernels": "headway::kernels",

@@ -1,0 +1,113 @@
+// Orders of a pipelined training step: which part of which micro-batch a pipeline rank runs next.
+// An order is a list, written once, and executed (pipeline_times.hpp); makespans, bubbles and the
+// micro-batches in flight follow from the list, never from a formula.
+//
+// p pipeline ranks, v chunks of layers (virtual stages) on each, m micro-batches of a pipeline.
+// Stages are numbered along the forward pass.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace headway::inline schedule {
+
+// Each rule, and what it is written after, stands beside its order in pipeline_order.cpp.
+enum class PipelineSchedule {
+    gpipe,          // all forwards, then all backwards
+    one_f_one_b,    // 1F1B, Megatron's order without virtual stages
+    interleaved,    // 1F1B over v chunks a rank, Megatron's order with virtual stages
+    combined_1f1b,  // interleaved; a forward and a backward of a pair run as one step (EP overlap)
+    zb_h1,          // zero bubble: backward split into input and weight gradient, memory of 1F1B
+    zb_h2,          // the same, with more forwards in flight
+    zb_v,           // two chunks a rank, laid out as a V
+    dualpipe,       // two directions, two copies of every stage
+    dualpipe_v,     // DualPipe cut in half: two chunks a rank, laid out as a V
+};
+inline constexpr std::array kPipelineScheduleNames = {
+    std::string_view("gpipe"),       std::string_view("1f1b"),
+    std::string_view("interleaved"), std::string_view("combined_1f1b"),
+    std::string_view("zb_h1"),       std::string_view("zb_h2"),
+    std::string_view("zb_v"),        std::string_view("dualpipe"),
+    std::string_view("dualpipe_v")};
+constexpr std::string_view name(PipelineSchedule s) {
+    return kPipelineScheduleNames[static_cast<std::size_t>(s)];
+}
+
+// backward: input and weight gradients in one; the zero-bubble orders run them apart.
+enum class PipelinePart { forward, backward, backward_input, backward_weight };
+
+struct PipelineItem {
+    PipelinePart part = PipelinePart::forward;
+    int direction = 0;  // 1: the second pipeline of DualPipe, whose stage 0 lies on the last rank
+    int stage = 0;
+    int micro_batch = 0;  // of its direction
+
+    friend bool operator==(const PipelineItem&, const PipelineItem&) = default;
+};
+
+// What a rank runs as one: one item, or a forward together with a backward.
+struct PipelineStep {
+    PipelineItem item;
+    std::optional<PipelineItem> beside;
+};
+
+struct PipelineShape {
+    int ranks = 1;          // p
+    int chunks = 1;         // v, of one rank
+    int micro_batches = 1;  // m; DualPipe divides them over its two directions
+    // Interleaved orders: micro-batches that a chunk runs before the next chunk has its turn
+    // (Megatron: microbatch_group_size_per_vp_stage). 0: p.
+    int group = 0;
+};
+
+struct PipelineOrder {
+    int ranks = 1;
+    int stages = 1;                                // of one direction
+    int directions = 1;                            // 2: DualPipe
+    int micro_batches = 1;                         // of one direction
+    bool v_shaped = false;                         // stage s and stage 2p-1-s share a rank
+    std::vector<std::vector<PipelineStep>> steps;  // [rank]
+
+    int rank_of(int direction, int stage) const {
+        const int along = v_shaped && stage >= ranks ? 2 * ranks - 1 - stage : stage % ranks;
+        return direction == 0 ? along : ranks - 1 - along;
+    }
+};
+
+// Why this schedule has no order of that shape, and the nearest legal value; empty: it has one.
+std::string pipeline_rule_broken(PipelineSchedule schedule, const PipelineShape& shape);
+
+// The order; pipeline_rule_broken(schedule, shape) must be empty.
+PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& shape);
+
+// The most that a rank holds for backward at any moment: the sum of weight(direction, stage) over
+// the micro-batches whose forward has begun and whose backward has not ended. Weight gradients that
+// run apart keep what they need until they end, when `until_weight`; else input gradients release
+// all.
+template <class Weight>
+double peak_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
+                      const Weight& weight) {
+    double held = 0.0, peak = 0.0;
+    const auto add = [&](const PipelineItem& item, bool enters) {
+        const bool releases = item.part == PipelinePart::backward ||
+                              item.part == (until_weight ? PipelinePart::backward_weight
+                                                         : PipelinePart::backward_input);
+        if (enters && item.part == PipelinePart::forward)
+            held += weight(item.direction, item.stage);
+        if (!enters && releases) held -= weight(item.direction, item.stage);
+    };
+    for (const PipelineStep& step : steps) {
+        for (const bool enters : {true, false}) {
+            add(step.item, enters);
+            if (step.beside) add(*step.beside, enters);
+            if (held > peak) peak = held;
+        }
+    }
+    return peak;
+}
+
+}  // namespace headway::inline schedule
