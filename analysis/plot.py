@@ -6,22 +6,25 @@
 
 from __future__ import annotations
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules load
+
+# ruff: noqa: E402
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import command
+from command import BadInput
+
 FORMATS = (".png", ".svg")
 
 
-class BadInput(Exception):
-    """What the user did wrong, in one line."""
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="headway plot", description="figures from result files (JSON or CSV)"
     )
     parser.add_argument("results", nargs="*", type=Path, metavar="RESULT")
@@ -49,14 +52,15 @@ def chosen_figures(name: str | None):
     return chosen
 
 
-def numbers(text: str, option: str) -> set[int]:
-    """0,5,8-11 as a set."""
-    chosen: set[int] = set()
+def numbers(text: str, option: str) -> list[range]:
+    """0,5,8-11 as ranges."""
+    chosen = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        first, dash, last = part.partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isascii() and end.isdecimal() and len(end) < 10 for end in ends):
             raise BadInput(f"{option}: '{text}'; accepted: numbers and ranges, e.g. 0,5,8-11")
-        chosen.update(range(int(first), int(last or first) + 1))
+        chosen.append(range(int(ends[0]), int(ends[1]) + 1))
     return chosen
 
 
@@ -78,20 +82,19 @@ def choose_spans(results, arguments: argparse.Namespace):
             continue
         wanted = numbers(text, f"--{key}s")
         for timeline in timelines:
-            timeline.spans = [span for span in timeline.spans if span[key] in wanted]
+            timeline.spans = [
+                span for span in timeline.spans if any(span[key] in part for part in wanted)
+            ]
             if not timeline.spans:
                 raise BadInput(f"--{key}s: '{text}': the timeline has none of them")
     return results
 
 
 def draw(arguments: argparse.Namespace):
-    from results import ResultError, load
+    from results import load
     from style import use_style
 
-    try:
-        results = [result for path in arguments.results for result in load(path)]
-    except ResultError as error:
-        raise BadInput(str(error)) from error
+    results = [result for path in arguments.results for result in load(path)]
     results = choose_spans(results, arguments)
     use_style()
     for kind in chosen_figures(arguments.figure):
@@ -104,20 +107,17 @@ def draw(arguments: argparse.Namespace):
     )
 
 
-def save(figure, out: Path) -> None:
-    """Writes beside the target and renames, so that a figure is whole or absent."""
-    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+def save(figure, out: Path, inputs: list[Path]) -> None:
     metadata = {"Date": None} if out.suffix == ".svg" else None
-    try:
-        figure.savefig(temporary, format=out.suffix[1:], metadata=metadata)
-        temporary.replace(out)
-    except OSError as error:
-        raise BadInput(f"{out}: cannot write: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    command.write_whole(
+        out,
+        inputs,
+        lambda file: figure.savefig(file, format=out.suffix[1:], metadata=metadata),
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.figure == "list":
         from figures import FIGURES
 
@@ -130,17 +130,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadInput("no figure to write given; hint: -o figure.png")
     if arguments.out.suffix not in FORMATS:
         raise BadInput(f"{arguments.out}: unknown ending; accepted: {', '.join(FORMATS)}")
-    save(draw(arguments), arguments.out)
-
-
-def main() -> int:
-    try:
-        run(parse_arguments())
-    except BadInput as error:
-        print(f"headway: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    save(draw(arguments), arguments.out, arguments.results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

@@ -6,14 +6,13 @@ Figures read results through this module alone; nothing here computes a model nu
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
-class ResultError(Exception):
-    """A result file that cannot be read; the message names the file."""
+from command import BadInput, read_text
+from schema import Map, Maybe, Pair, check, check_columns, check_number, read_rows
+from style import PHASES, SOURCES
 
 
 @dataclass(frozen=True)
@@ -86,49 +85,112 @@ class Table:
     rows: list[dict[str, str]]
 
 
-@dataclass(frozen=True)
-class OtherJson:
-    """Any other JSON result, told apart by its keys."""
+Result = Prediction | Simulation | Timeline | Sweep | Table
 
-    path: Path
-    data: dict
+# What the JSON of predict and of simulate must hold; docs/results_format.md and docs/simulator.md say what it means.
+_PASSES = ("forward", "backward", "update")
+_NAMES = {"scenario": str, "profile": str, "seed": int, "version": str}
+_PREDICTION = {
+    **_NAMES,
+    "baseline": str,
+    "notes": [str],
+    "plans": [
+        {
+            "name": str,
+            "feasible": bool,
+            "infeasible_because": str,
+            "step_time_s": float,
+            "step_time_interval_s": Pair(float),
+            "tokens_per_s_per_gpu": float,
+            "model_tflops_per_gpu": float,
+            "speedup_vs_baseline": float,
+            "moe_layer": {"forward_s": float, "backward_s": float},
+            "phases": [{"phase": tuple(PHASES), "pass": _PASSES, "time_s": float}],
+            "traffic": {
+                "sent_bytes_per_rank_mean": float,
+                "sent_bytes_per_rank_max": float,
+                "by_link": Map(float),
+                "imbalance": float,
+            },
+            "memory": {"peak_bytes": float, "items": Map(float), "capacity_bytes": float},
+            "warnings": [str],
+        }
+    ],
+}
+_SIMULATION = {
+    "scenario": str,
+    "plans": [{"name": str, "feasible": Maybe(bool)}],
+}
+_SIMULATED_PLAN = {
+    "step_time_s": float,
+    "predicted_step_time_s": Maybe(float),
+    "rank_finish_s": [float],
+    "rank_compute_s": [float],
+    "link_use": Maybe({"links": Map([float])}),
+}
+
+_TEXT_COLUMNS = ("source", "plan", "pass", "phase", "bottleneck")
+_INTEGER_COLUMNS = ("rank", "layer", "micro_batch", "count", "samples")
+_NUMBER_COLUMNS = ("begin_s", "duration_s", "low_s", "high_s", "bytes", "flops")
+_SWEEP_NUMBERS = (
+    "step_time_s",
+    "step_low_s",
+    "step_high_s",
+    "speedup_vs_baseline",
+    "sent_bytes_max",
+    "memory_peak_bytes",
+    "memory_capacity_bytes",
+)
+# Not JSON, and no head: a table is known by its first column, and has these columns of numbers (or nothing).
+_TABLES = {
+    "part": ("ratio", "speedup"),
+    "category": ("predicted", "published"),
+    "kind": ("predicted_us", "low_us", "high_us", "measured_us", "top_k"),
+}
 
 
-Result = Prediction | Simulation | Timeline | Sweep | Table | OtherJson
-
-# Not JSON, and no head: a table is known by its first column.
-_TABLE_STARTS = ("part,", "category,", "kind,")
-
-_TEXT_COLUMNS = {"source", "plan", "pass", "phase", "bottleneck"}
-_INTEGER_COLUMNS = {"rank", "layer", "micro_batch", "count", "samples"}
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def load(path: Path) -> list[Result]:
     """All results of a file: one for JSON, one for each (source, plan) of a Timeline CSV."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: cannot read: {error}") from error
+    text = read_text(path)
     if text.startswith("# headway timeline"):
         return list(_read_timelines(path, text.splitlines()))
     if text.startswith("# headway sweep"):
         return [_read_sweep(path, text.splitlines())]
-    if text.startswith(_TABLE_STARTS):
-        reader = csv.DictReader(text.splitlines())
-        return [Table(path, list(reader.fieldnames or []), list(reader))]
+    if text.partition(",")[0] in _TABLES:
+        return [_read_table(path, text.splitlines())]
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ResultError(
-            f"{path}: neither a Timeline CSV of headway nor JSON ({error})"
-        ) from error
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: neither a CSV of headway nor JSON ({error})") from error
     if not isinstance(data, dict):
-        raise ResultError(f"{path}: a JSON object was expected")
+        raise BadInput(f"{path}: a JSON object was expected")
     if "plans" in data and data.get("source") == "simulated":
-        return [Simulation(path, data)]
+        return [_checked_simulation(path, data)]
     if "plans" in data and "scenario" in data:
+        check(path, _PREDICTION, data)
         return [Prediction(path, data)]
-    return [OtherJson(path, data)]
+    raise BadInput(f"{path}: JSON, but neither of headway predict nor of headway simulate")
+
+
+def _checked_simulation(path: Path, data: dict) -> Simulation:
+    check(path, _SIMULATION, data)
+    for index, plan in enumerate(data["plans"]):
+        if not plan.get("feasible", True):
+            continue
+        where = f"plans[{index}]"
+        check(path, _SIMULATED_PLAN, plan, where)
+        if not plan["rank_finish_s"] or len(plan["rank_finish_s"]) != len(plan["rank_compute_s"]):
+            raise BadInput(
+                f"{path}: {where}: {len(plan['rank_finish_s'])} times in rank_finish_s, "
+                f"{len(plan['rank_compute_s'])} in rank_compute_s; accepted: one a rank in both"
+            )
+        if len({len(use) for use in plan.get("link_use", {"links": {}})["links"].values()}) > 1:
+            raise BadInput(f"{path}: {where}.link_use.links: lists of different lengths")
+    return Simulation(path, data)
 
 
 def _take_head(path: Path, lines: list[str]) -> dict[str, str]:
@@ -138,40 +200,61 @@ def _take_head(path: Path, lines: list[str]) -> dict[str, str]:
         key, _, value = lines.pop(0)[1:].partition(":")
         head[key.strip()] = value.strip()
     if not lines or not lines[-1].startswith("# end: "):
-        raise ResultError(f"{path}: the file is cut: its end mark is missing")
+        raise BadInput(f"{path}: the file is cut: its end mark is missing")
     if lines[-1] != f"# end: {len(lines) - 2} rows":
-        raise ResultError(f"{path}: the number of rows is not that of the end mark")
+        raise BadInput(f"{path}: the number of rows is not that of the end mark")
     return head
 
 
+def _read_table(path: Path, lines: list[str]) -> Table:
+    columns, rows = read_rows(path, lines, 1)
+    for column in _TABLES[columns[0]]:
+        if column in columns and (columns[0], column) != ("part", "ratio"):
+            for line, row in enumerate(rows, start=2):
+                check_number(path, line, column, row[column], empty=True)
+    return Table(path, columns, rows)
+
+
 def _read_sweep(path: Path, lines: list[str]) -> Sweep:
+    total = len(lines)
     head = _take_head(path, lines)
-    reader = csv.DictReader(lines[:-1])
-    columns = list(reader.fieldnames or [])
-    if "plan" not in columns:
-        raise ResultError(f"{path}: a sweep without a column 'plan'")
-    return Sweep(path, head, columns[: columns.index("plan")], list(reader))
+    first = total - len(lines) + 1
+    columns, rows = read_rows(path, lines[:-1], first)
+    check_columns(path, columns, ("plan", "source", "status", *_SWEEP_NUMBERS))
+    for line, row in enumerate(rows, start=first + 1):
+        for column in _SWEEP_NUMBERS:
+            check_number(path, line, column, row[column], empty=True)
+    return Sweep(path, head, columns[: columns.index("plan")], rows)
 
 
 def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
+    total = len(lines)
     head = _take_head(path, lines)
+    first = total - len(lines) + 1
+    columns, rows = read_rows(path, lines[:-1], first)
+    check_columns(path, columns, (*_TEXT_COLUMNS, *_INTEGER_COLUMNS, *_NUMBER_COLUMNS))
     timelines: dict[tuple[str, str], Timeline] = {}
-    for row in csv.DictReader(lines[:-1]):
+    for line, row in enumerate(rows, start=first + 1):
         key = (row["source"], row["plan"])
         timeline = timelines.setdefault(key, Timeline(path, head, *key))
-        timeline.spans.append(_span(path, row))
+        timeline.spans.append(_span(path, line, row))
     return list(timelines.values())
 
 
-def _span(path: Path, row: dict[str, str]) -> dict:
-    try:
-        return {
-            key: value
-            if key in _TEXT_COLUMNS
-            else int(value)
-            if key in _INTEGER_COLUMNS
-            else float(value)
-            for key, value in row.items()
-        }
-    except (TypeError, ValueError) as error:
-        raise ResultError(f"{path}: a row cannot be read: {error}") from error
+_CHOICES = {"source": tuple(SOURCES), "pass": _PASSES, "phase": tuple(PHASES)}
+
+
+def _span(path: Path, line: int, row: dict[str, str]) -> dict:
+    span: dict = dict(row)
+    for column, accepted in _CHOICES.items():
+        if row[column] not in accepted:
+            raise BadInput(
+                f"{path}:{line}: {column}: '{row[column]}'; accepted: {', '.join(accepted)}"
+            )
+    for column in _NUMBER_COLUMNS:
+        check_number(path, line, column, row[column])
+        span[column] = float(row[column])
+    for column in _INTEGER_COLUMNS:
+        check_number(path, line, column, row[column], whole=True)
+        span[column] = int(row[column])
+    return span

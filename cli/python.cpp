@@ -38,7 +38,8 @@ int run_program(const std::vector<std::string>& words, Chatter chatter) {
     int status = 0;
     while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 127;
+    // As a shell says that a signal ended a program.
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 std::string python_with_matplotlib(const std::string& verb) {

@@ -38,47 +38,42 @@ def executions(timeline: Timeline) -> dict[tuple[str, str], dict[str, float]]:
     }
 
 
-def _pair(results) -> tuple[Timeline, Timeline] | None:
-    """A producer and its reference: measured if there is one, else simulated; of one plan."""
+def _pairs(results) -> list[tuple[Timeline, Timeline]]:
+    """A producer and its reference for every plan: measured if there is one, else simulated."""
     timelines = [result for result in results if isinstance(result, Timeline)]
     if len(timelines) != len(results):
-        return None
+        return []
     for reference_source in ("measured", "simulated"):
+        pairs = {}
         for reference in (t for t in timelines if t.source == reference_source):
             for other in timelines:
                 if other.plan == reference.plan and other.source != reference.source:
-                    return other, reference
-    return None
+                    pairs.setdefault(reference.plan, (other, reference))
+        if pairs:
+            return list(pairs.values())
+    return []
 
 
-def by_phase(results, title: str | None):
-    """Each phase predicted and measured, with intervals and the signed error."""
-    pair = _pair(results)
-    if pair is None:
-        return None
-    ours, theirs = (executions(timeline) for timeline in pair)
-    keys = [key for key in theirs if key in ours]
-    if not keys:
-        return None
-    longest = max(max(ours[key]["high"], theirs[key]["high"]) for key in keys)
-    factor, unit = time_unit(longest)
-    figure, axes = plt.subplots(figsize=(7.0, 1.2 + 0.3 * len(keys)))
+def _draw_bars(axes, timeline: Timeline, values: list[dict], factor: float, offset: float) -> None:
+    for row, value in enumerate(values):
+        time = factor * value["time"]
+        axes.barh(row + offset, time, height=0.3, color=SOURCES[timeline.source])
+        if value["high"] > 0:
+            below = max(time - factor * value["low"], 0)
+            above = max(factor * value["high"] - time, 0)
+            axes.errorbar(
+                time,
+                row + offset,
+                xerr=[[below], [above]],
+                color="black",
+                capsize=2,
+                linewidth=0.8,
+            )
+
+
+def _draw_plan(axes, keys, ours: dict, theirs: dict, pair, factor: float) -> None:
     for values, timeline, offset in ((ours, pair[0], -0.17), (theirs, pair[1], 0.17)):
-        for row, key in enumerate(keys):
-            value = values[key]
-            time = factor * value["time"]
-            axes.barh(row + offset, time, height=0.3, color=SOURCES[timeline.source])
-            if value["high"] > 0:
-                below = max(time - factor * value["low"], 0)
-                above = max(factor * value["high"] - time, 0)
-                axes.errorbar(
-                    time,
-                    row + offset,
-                    xerr=[[below], [above]],
-                    color="black",
-                    capsize=2,
-                    linewidth=0.8,
-                )
+        _draw_bars(axes, timeline, [values[key] for key in keys], factor, offset)
     for row, key in enumerate(keys):
         error = ours[key]["time"] / theirs[key]["time"] - 1 if theirs[key]["time"] else 0.0
         end = factor * max(ours[key]["high"], theirs[key]["high"], ours[key]["time"])
@@ -93,16 +88,48 @@ def by_phase(results, title: str | None):
     axes.set_yticks(range(len(keys)), [f"{phase} {name_of_pass}" for name_of_pass, phase in keys])
     axes.set_ylim(len(keys) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, 1.15 * factor * longest)
-    axes.set_xlabel(
-        f"time of one execution, slowest rank [{unit}]; error: {pair[0].source} too long is +"
+
+
+def by_phase(results, title: str | None):
+    """Each phase predicted and measured, with intervals and the signed error: a panel a plan."""
+    panels = []
+    for pair in _pairs(results):
+        ours, theirs = (executions(timeline) for timeline in pair)
+        keys = [key for key in theirs if key in ours]
+        if keys:
+            panels.append((keys, ours, theirs, pair))
+    if not panels:
+        return None
+    longest = max(
+        max(ours[key]["high"], theirs[key]["high"])
+        for keys, ours, theirs, _ in panels
+        for key in keys
     )
-    axes.set_title(
-        title or f"{pair[1].scenario}, plan {pair[1].plan}: {pair[0].source} and {pair[1].source}"
+    factor, unit = time_unit(longest)
+    heights = [len(keys) for keys, *_ in panels]
+    figure, grid = plt.subplots(
+        len(panels),
+        1,
+        squeeze=False,
+        sharex=True,
+        figsize=(7.0, 0.6 + sum(0.6 + 0.3 * height for height in heights)),
+        gridspec_kw={"height_ratios": heights},
+        layout="constrained",
+    )
+    for axes, (keys, ours, theirs, pair) in zip(grid[:, 0], panels, strict=True):
+        _draw_plan(axes, keys, ours, theirs, pair, factor)
+        axes.set_title(f"plan {pair[1].plan}")
+    sources = panels[0][3]
+    grid[-1, 0].set_xlim(0, 1.15 * factor * longest)
+    grid[-1, 0].set_xlabel(
+        f"time of one execution, slowest rank [{unit}]; error: {sources[0].source} too long is +"
+    )
+    figure.suptitle(
+        title or f"{sources[1].scenario}: {sources[0].source} and {sources[1].source}", fontsize=10
     )
     legend_below(
         figure,
-        [Line2D([], [], color=SOURCES[t.source], linewidth=6, label=t.source) for t in pair],
+        [Line2D([], [], color=SOURCES[t.source], linewidth=6, label=t.source) for t in sources],
     )
     return figure
 

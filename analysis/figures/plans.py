@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from results import Prediction
 from style import LINKS, PHASES, byte_unit, legend_below, significant, time_unit
 
-SMALL = 0.01  # parts below this share of the longest bar are drawn together as "others"
+SMALL = 0.01  # parts below this share of every bar they are in are drawn together as "others"
 
 
 def _single(results) -> Prediction | None:
@@ -69,10 +69,17 @@ def _phase_times(plan: dict) -> dict[str, float]:
     return times
 
 
-def _phase_bars(plans: list[dict], small: float) -> list[dict[str, float]]:
-    """The bars in order of the step; phases that are small in every plan are "others"."""
+def _phase_bars(plans: list[dict]) -> list[dict[str, float]]:
+    """The bars in order of the step; phases that are small in every plan are "others".
+
+    Small beside the plan's own step: a short bar shows its own phases beside a long one.
+    """
     bars = [_phase_times(plan) for plan in plans]
-    shown = [name for name in PHASES if any(bar.get(name, 0.0) >= small for bar in bars)]
+    shown = [
+        name
+        for name in PHASES
+        if any(bar.get(name, 0.0) >= SMALL * sum(bar.values()) > 0 for bar in bars)
+    ]
     return [
         {name: bar[name] for name in shown if name in bar}
         | {"others": sum(time for name, time in bar.items() if name not in shown)}
@@ -90,7 +97,7 @@ def phases(results, title: str | None):
     factor, unit = time_unit(longest)
     figure, axes = _axes(len(plans))
     used: list[str] = []
-    bars = _phase_bars(plans, SMALL * longest)
+    bars = _phase_bars(plans)
     for row, (plan, parts) in enumerate(zip(plans, bars, strict=True)):
         used += [name for name in parts if name not in used]
         _stack(axes, row, {name: factor * time for name, time in parts.items()}, PHASES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from figures.axes import looks
 from results import Timeline
@@ -45,6 +46,7 @@ def load(results, title: str | None):
         )
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("ranks, busiest first")
     axes.set_ylabel("expert time over the mean rank's")
     axes.set_title(title or f"{timelines[0].scenario}: load of the ranks")

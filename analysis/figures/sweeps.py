@@ -213,7 +213,11 @@ def break_even(results, title: str | None):
         return None
     xs, ys, cells = _map(sweep, *axes_of)
     grid = [[math.nan if cell is None else math.log2(cell) for cell in row] for row in cells]
-    reach = max(abs(cell) for row in grid for cell in row if not math.isnan(cell))
+    known = [cell for row in grid for cell in row if not math.isnan(cell)]
+    if not known:
+        return None
+    reach = max(abs(cell) for cell in known)
+    has_line = min(known) < 0 < max(known)
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
     columns, rows = list(range(len(xs))), list(range(len(ys)))
     image = axes.imshow(grid, origin="lower", aspect="auto", cmap="PuOr_r", vmin=-reach, vmax=reach)
@@ -236,7 +240,7 @@ def break_even(results, title: str | None):
                     },
                     zorder=3,
                 )
-    if min(map(min, grid)) < 0 < max(map(max, grid)):
+    if has_line:
         axes.contour(columns, rows, grid, levels=[0.0], colors="black", linewidths=1.8)
     axes.grid(visible=False)
     axes.set_xticks(columns, [significant(x) for x in xs])
@@ -249,7 +253,9 @@ def break_even(results, title: str | None):
         ticks = [-reach, 0, reach]
     bar.set_ticks(ticks, labels=[f"{2.0**tick:.2g}x" for tick in ticks])
     bar.set_label("best EP step / best HP step")
-    axes.set_title(title or f"{sweep.scenario}: where HP overtakes (black line)")
+    everywhere = "HP is faster at every point" if max(known) > 0 else "EP is faster at every point"
+    what = "where HP overtakes (black line)" if has_line else everywhere
+    axes.set_title(title or f"{sweep.scenario}: {what}")
     return figure
 
 

@@ -5,9 +5,12 @@ usage: figures_test.py PLOT_SCRIPT   (exit code 77: skipped, no matplotlib here)
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -237,13 +240,118 @@ class Figures(unittest.TestCase):
         self.expect_refused(self.plot("".join(lines[:7] + lines[8:])), "number of rows")
 
     def test_other_files_are_refused(self):
-        self.expect_refused(self.plot("plan,time\n"), "neither a Timeline CSV")
+        self.expect_refused(self.plot("plan,time\n"), "neither a CSV of headway nor JSON")
         self.expect_refused(self.plot("[1, 2]"), "a JSON object was expected")
+
+    def test_compare_has_a_panel_for_every_plan(self):
+        rows = BOTH.splitlines()[6:-1]
+        two = timeline(*rows, *(row.replace(",ep,", ",hp,") for row in rows))
+        drawn = self.drawn(two)
+        for text in (">plan ep<", ">plan hp<"):
+            self.assertIn(text, drawn)
+
+    def test_a_place_that_is_not_of_its_kind_is_named(self):
+        def changed(**keys) -> str:
+            data = json.loads(SIMULATED)
+            data["plans"][0].update(keys)
+            return json.dumps(data)
+
+        self.expect_refused(self.plot(changed(step_time_s="x")), "plans[0].step_time_s: 'x'")
+        self.expect_refused(self.plot(changed(rank_finish_s=[1.0])), "1 times in rank_finish_s")
+        self.expect_refused(self.plot(changed(rank_finish_s={})), "an object; accepted: a list")
+        self.expect_refused(self.plot(changed(step_time_s=float("nan"))), "NaN is no number")
+        prediction = {"scenario": "s", "plans": "x"}
+        self.expect_refused(self.plot(json.dumps(prediction)), "profile: is missing")
+
+    def test_a_row_that_is_not_as_its_header_is_named(self):
+        row = "measured,ep,0,0,0,forward,expert,1,0,0.003,0.0029,0.0031,0,1e9,9,"
+        self.expect_refused(self.plot(timeline(row + ",7")), ":7: 17 fields; accepted: 16")
+        self.expect_refused(self.plot(timeline(row[:-3])), ":7: 14 fields; accepted: 16")
+        self.expect_refused(
+            self.plot(timeline(row.replace("0.003,", "soon,"))), "duration_s: 'soon'"
+        )
+        self.expect_refused(self.plot(timeline(row.replace("0.003,", "inf,"))), "duration_s: 'inf'")
+        self.expect_refused(self.plot(timeline(row.replace("expert", "lunch"))), "phase: 'lunch'")
+        self.expect_refused(self.plot(timeline(row.replace(",0,0,0,", ",0.5,0,0,"))), "rank: '0.5'")
+        self.expect_refused(
+            self.plot(OVER_K.replace("2e9", "2eggs")), "memory_capacity_bytes: '2eggs'"
+        )
+        self.expect_refused(self.plot(JUDGED.replace("600,", "many,", 1)), "'many'")
+
+    def run_plot(self, *words: str, **keywords):
+        command = [PYTHON, PLOT, *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, **keywords
+        )
+
+    def test_what_is_no_file_is_refused_at_once(self):
+        pipe = self.folder / "result"
+        os.mkfifo(pipe)
+        for path in (str(pipe), "/dev/zero", str(self.folder)):
+            result = self.run_plot(path, "-o", str(self.folder / "figure.svg"))
+            self.expect_refused(result, path, "not a regular file")
+        result = self.run_plot(str(self.folder / "absent"), "-o", str(self.folder / "figure.svg"))
+        self.expect_refused(result, "cannot read: No such file or directory")
+        self.assertNotIn("Errno", result.stderr)
+
+    def test_options_that_are_wrong_are_one_line(self):
+        self.expect_refused(self.plot(BOTH, "--fig", "gantt"), "unrecognized arguments: --fig")
+        self.expect_refused(self.plot(SPANS, "--ranks", "0-"), "--ranks")
+        self.expect_refused(self.plot(SPANS, "--ranks", "99999999999"), "--ranks: '99999999999'")
+
+    def test_an_input_is_not_written_over(self):
+        path = self.folder / "figure.svg"
+        path.write_text(BOTH)
+        result = self.run_plot(str(path), "-o", str(path))
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("is an input too", result.stderr)
+        self.assertEqual(path.read_text(), BOTH)
+
+    def test_a_reader_that_leaves_is_no_error(self):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [PYTHON, PLOT, "--figure", "list"]
+        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+        os.close(writing)
+        self.assertEqual((result.returncode, result.stderr), (0, b""))
+
+    def test_a_full_device_is_one_line(self):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            command = [PYTHON, PLOT, "--figure", "list"]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        self.assertEqual(result.returncode, 2)
+        self.assertEqual(result.stderr, b"headway: error: No space left on device\n")
+
+    def test_an_interrupt_leaves_nothing_behind(self):
+        path = self.folder / "result"
+        path.write_text(BOTH)
+        command = [PYTHON, PLOT, str(path), "-o", str(self.folder / "figure.svg")]
+        for delay in (0.0, 0.2):
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            wait_for_handler(process)
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            words = process.communicate(timeout=60)[1]
+            self.assertIn(process.returncode, (0, -signal.SIGINT))
+            self.assertNotIn("Traceback", words)
+            left = {file.name for file in self.folder.iterdir()}
+            self.assertLessEqual(left, {"result", "figure.svg"})
 
     def test_a_figure_that_does_not_fit_the_result_is_refused(self):
         self.expect_refused(self.plot(BOTH, "--figure", "memory"), "figure 'memory'")
         self.expect_refused(self.plot(BOTH, "--figure", "nonsense"), "accepted: phases")
         self.expect_refused(self.plot(BOTH, out="figure.gif"), "accepted: .png, .svg")
+
+
+def wait_for_handler(process) -> None:
+    """Until the script has begun: it catches SIGTERM then, which no Python does by itself."""
+    for _ in range(3000):
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the script never began")
 
 
 def has_matplotlib(python: str) -> bool:
