@@ -207,7 +207,7 @@ double Network::close(const Opened& opened) {
 }
 
 void Network::start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag) {
-    std::array<std::uint32_t, 6> inside{};
+    std::array<std::uint32_t, Path::kMaxLinks> inside{};
     std::size_t n = 0;
     for (const std::uint32_t l : path->shared()) inside[n++] = local_[l];
     std::visit([&](auto& engine) { engine.start({inside.data(), n}, wire_bytes); }, set.engine);

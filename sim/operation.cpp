@@ -6,8 +6,6 @@
 namespace headway::sim {
 namespace {
 
-using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
-
 // Appends messages between members of one operation.
 struct Writer {
     const PathTable& paths;

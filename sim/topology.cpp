@@ -145,10 +145,11 @@ void Topology::apply(const LinkOverride& override) {
     std::string kinds;
     for (std::size_t k = 0; k < kLinkKindNames.size(); ++k) {
         if (first_[k] == first_[k + 1]) continue;
+        const auto kind = static_cast<LinkKind>(k);
+        const bool of_leaf = kind == LinkKind::leaf_up || kind == LinkKind::leaf_down;
         names.emplace_back(kLinkKindNames[k]);
-        kinds +=
-            fmt::format("{}{}:0..{}", kinds.empty() ? "" : ", ", kLinkKindNames[k],
-                        (first_[k + 1] - first_[k]) / (k == 7 || k == 8 ? num_uplinks_ : 1) - 1);
+        kinds += fmt::format("{}{}:0..{}", kinds.empty() ? "" : ", ", kLinkKindNames[k],
+                             (first_[k + 1] - first_[k]) / (of_leaf ? num_uplinks_ : 1) - 1);
     }
     const std::string near = did_you_mean(kind_name, names);
     throw InputError(InputProblem{.where = "cluster " + cluster_.name + ", link_overrides",

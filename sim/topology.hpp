@@ -44,7 +44,8 @@ inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
 
 // The links of one message, in order. Empty: the message stays on its rank.
 struct Path {
-    std::array<std::uint32_t, 6> links{};
+    static constexpr std::size_t kMaxLinks = 6;
+    std::array<std::uint32_t, kMaxLinks> links{};
     std::int16_t size = 0;
     std::int16_t skip = 0;  // so many leading links are known never to slow the message down
 

@@ -1,6 +1,6 @@
 // Prices: from work to time, by the curves of a Profile on a Cluster.
 //   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch
-//   overhead exchange: t = max over path classes of T_curve(bytes of the busiest rank)
+//   exchange: t = max over path classes of T_curve(bytes of the busiest rank)
 // The PriceBook also keeps count of what each price rests on: residuals by curve (errors of one
 // curve are fully correlated, of different curves independent) and look-ups outside the measured
 // range.
@@ -66,7 +66,7 @@ class PriceBook {
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
-    // Time of one kernel on `factor` times its work.
+    // Time of one kernel on `fraction` of its work.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0) const;
 
     // Standard deviation of the sum of everything priced so far with its weights.

@@ -193,7 +193,7 @@ class ProgramBuilder {
 
     // What the tasks [begin, end) waited for before them were the last tasks of their streams.
     void copy_tasks(const std::array<int, 2>& range) {
-        const std::array<int, 3> before = last_;
+        const std::vector<int> before = last_;
         const int shift = static_cast<int>(program_.tasks.size()) - range[0];
         for (int t = range[0]; t < range[1]; ++t) {
             Task task = program_.tasks[static_cast<std::size_t>(t)];
@@ -281,7 +281,7 @@ class ProgramBuilder {
     TaskPricer pricer_;
     Program program_;
     int micro_batch_ = 0;
-    std::array<int, 3> last_{-1, -1, -1};                               // last task of each stream
+    std::vector<int> last_ = std::vector<int>(kNumStreams, -1);         // last task of each stream
     std::map<std::tuple<int, int, Pass>, std::array<int, 2>> written_;  // [draw, layer, pass]
 };
 

@@ -41,7 +41,7 @@ struct CalibrationSamples {
     std::vector<double> overlap_slowdown;   // of compute beside an exchange, >= 1
     std::vector<TimeSample> copies;         // in device memory; bytes read and written
     std::vector<KernelSample> gemms;        // dense ones by themselves
-    std::vector<PhaseTime> phases;
+    std::vector<MeasuredPhase> phases;
     int num_multiprocessors = 0;  // that the phases ran on; 0: no curves of whole phases are wanted
     Bandwidth link;               // nominal bandwidth of a rank's link, of all exchanges
 };

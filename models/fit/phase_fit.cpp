@@ -252,14 +252,15 @@ double residual_of(const Eigen::MatrixXd& a, const Eigen::VectorXd& c, std::vect
     return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
 }
 
-std::optional<PhaseCurve> fit_one(PhaseCurve curve, const std::vector<const PhaseTime*>& times) {
+std::optional<PhaseCurve> fit_one(PhaseCurve curve,
+                                  const std::vector<const MeasuredPhase*>& times) {
     const auto rows = static_cast<Eigen::Index>(times.size());
     const auto columns = static_cast<Eigen::Index>(curve.terms.size());
     if (rows < 4) return std::nullopt;
     Eigen::MatrixXd a(rows, columns);
     std::vector<Values> values;
     for (Eigen::Index r = 0; r < rows; ++r) {
-        const PhaseTime& t = *times[static_cast<std::size_t>(r)];
+        const MeasuredPhase& t = *times[static_cast<std::size_t>(r)];
         const PhaseShape& p = t.shape;
         values.push_back(
             {p.own_tokens, p.hidden, double{1} * p.experts, p.expert_width, double{1} * p.top_k});
@@ -285,10 +286,10 @@ bool generic(std::span<const KRange> ranges, std::size_t index) {
                                                 static_cast<int>(index)) != std::end(kGenericExact);
 }
 
-void fit_family(const Family& family, LayerKind layer, const std::vector<PhaseTime>& times,
+void fit_family(const Family& family, LayerKind layer, const std::vector<MeasuredPhase>& times,
                 const PhaseCurve& base, std::vector<PhaseCurve>& curves) {
-    std::map<int, std::map<std::size_t, std::vector<const PhaseTime*>>> groups;
-    for (const PhaseTime& t : times) {
+    std::map<int, std::map<std::size_t, std::vector<const MeasuredPhase*>>> groups;
+    for (const MeasuredPhase& t : times) {
         if (t.shape.layer != layer || t.shape.phase != family.phase || t.pass != family.pass)
             continue;
         auto& of_width = groups[family.by_width ? t.shape.width : 0];
@@ -321,7 +322,7 @@ void fit_family(const Family& family, LayerKind layer, const std::vector<PhaseTi
 
 }  // namespace
 
-std::vector<PhaseCurve> fit_phases(const std::vector<PhaseTime>& times, int num_multiprocessors,
+std::vector<PhaseCurve> fit_phases(const std::vector<MeasuredPhase>& times, int num_multiprocessors,
                                    const std::string& source) {
     const PhaseCurve base{.num_multiprocessors = num_multiprocessors, .source = source};
     std::vector<PhaseCurve> curves;
@@ -341,7 +342,7 @@ bool is_row_mover(Phase phase) {
            phase == Phase::unpermute;
 }
 
-std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
+std::vector<PhaseCurve> fit_row_movers(const std::vector<MeasuredPhase>& times,
                                        const std::string& source) {
     using enum Term;
     // Beyond the size of a cache a byte takes longer: convex in the bytes moved.

@@ -12,14 +12,14 @@
 
 namespace headway::inline fit {
 
-struct PhaseTime {
+struct MeasuredPhase {
     PhaseShape shape;
     Pass pass = Pass::forward;
     double seconds = 0.0;
 };
 
 // Phases without enough samples get no curve.
-std::vector<PhaseCurve> fit_phases(const std::vector<PhaseTime>& times, int num_multiprocessors,
+std::vector<PhaseCurve> fit_phases(const std::vector<MeasuredPhase>& times, int num_multiprocessors,
                                    const std::string& source);
 
 // Phases that copy, sort or sum up rows and compute little.
@@ -27,7 +27,7 @@ bool is_row_mover(Phase phase);
 
 // Curves of the row movers alone, of any processor: each copies, sorts or sums in its own way, at
 // its own speed. Seconds by copies, tokens and choices, one curve a kind of layer.
-std::vector<PhaseCurve> fit_row_movers(const std::vector<PhaseTime>& times,
+std::vector<PhaseCurve> fit_row_movers(const std::vector<MeasuredPhase>& times,
                                        const std::string& source);
 
 }  // namespace headway::inline fit

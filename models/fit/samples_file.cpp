@@ -49,7 +49,7 @@ ExchangeSample exchange_of(const CsvRow& row) {
             .is_bare = row.text(0) == "bare_exchange"};
 }
 
-PhaseTime phase_of(const CsvRow& row) {
+MeasuredPhase phase_of(const CsvRow& row) {
     const auto pass = pass_from_name(row.text(2));
     const auto phase = phase_from_name(row.text(1));
     if (!pass) throw row.error(2, "forward or backward");
@@ -105,7 +105,7 @@ std::string lines_of(const CalibrationSamples& step) {
                             s.is_bare ? "bare_exchange" : "exchange", name(s.collective),
                             name(s.path), s.num_ranks, s.sample.bytes, s.sample.seconds, no_phase);
     }
-    for (const PhaseTime& t : step.phases) {
+    for (const MeasuredPhase& t : step.phases) {
         const PhaseShape& p = t.shape;
         if (!is_row_mover(p.phase)) continue;
         text +=

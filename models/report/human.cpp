@@ -47,10 +47,10 @@ std::string human(Seconds time) {
 
 std::string human(Bytes bytes) {
     static constexpr std::array<Step, 5> kSteps = {{{1.0, "B"},
-                                                    {1024.0, "KiB"},
-                                                    {1048576.0, "MiB"},
-                                                    {1073741824.0, "GiB"},
-                                                    {1099511627776.0, "TiB"}}};
+                                                    {KiB.in(byte), "KiB"},
+                                                    {MiB.in(byte), "MiB"},
+                                                    {GiB.in(byte), "GiB"},
+                                                    {TiB.in(byte), "TiB"}}};
     return scaled(bytes.in(byte), kSteps);
 }
 

@@ -124,7 +124,8 @@ Timeline& timeline_of(std::vector<Timeline>& timelines, const Timeline& head, So
 // Every line of a run belongs to the measured timeline of its plan.
 void give_runs(const RunStates& runs, std::vector<Timeline>& timelines,
                const std::string& file_name) {
-    for (const auto& [plan, run] : runs) {
+    for (const auto& entry : runs) {
+        const std::string& plan = entry.first;
         const auto t = std::find_if(timelines.begin(), timelines.end(), [&](const Timeline& one) {
             return one.source == Source::measured && one.plan == plan && !one.run;
         });
@@ -133,7 +134,7 @@ void give_runs(const RunStates& runs, std::vector<Timeline>& timelines,
                               .found = "a line '# run: " + plan + "' without measured rows",
                               .accepted = "one for each measured plan at most"});
         }
-        t->run = run;
+        t->run = entry.second;
     }
 }
 

@@ -21,6 +21,15 @@ namespace headway {
 
 // gradient: reductions of gradients, beside the exchanges of the backward pass.
 enum class Stream { compute, communication, gradient };
+inline constexpr int kNumStreams = 3;
+
+// Achieved fraction of each path class's link bandwidth.
+using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
+constexpr Efficiency full_efficiency() {
+    Efficiency result{};
+    result.fill(1.0);
+    return result;
+}
 
 struct ComputeTask {
     // One entry: the same on all ranks; else [world]. Without the cluster's rank overrides, which
@@ -46,10 +55,9 @@ struct ExchangeStage {
     bool transposed = false;         // the matrices are read [destination, source]
     std::int64_t uniform_bytes = 0;  // per ordered pair, when there is no matrix
     Seconds latency;                 // before the first byte of this stage arrives
-    // Achieved fraction of each path class's link bandwidth at this stage's message sizes, from the
-    // profile's curves, so that an uncontended uniform exchange takes exactly the predicted time.
-    // [path class], 1 when unused
-    std::array<double, static_cast<std::size_t>(kNumPathClasses)> efficiency = {1, 1, 1, 1, 1};
+    // At this stage's message sizes, from the profile's curves, so that an uncontended uniform
+    // exchange takes exactly the predicted time; 1 when unused.
+    Efficiency efficiency = full_efficiency();
 };
 
 struct ExchangeTask {
@@ -71,7 +79,7 @@ struct ReduceTask {
     int stride = 1;
     std::int64_t bytes = 0;  // of the whole buffer, per rank
     Seconds latency;
-    std::array<double, static_cast<std::size_t>(kNumPathClasses)> efficiency = {1, 1, 1, 1, 1};
+    Efficiency efficiency = full_efficiency();
 };
 
 struct Task {

@@ -37,7 +37,8 @@ struct Peer {
 // Ranks that differ from rank 0 in a fact, as a table; empty if none does.
 std::string differences(const std::map<int, Peer*>& ranks) {
     std::string table;
-    for (const auto& [fact, value] : ranks.at(0)->facts) {
+    for (const auto& own : ranks.at(0)->facts) {
+        const std::string& fact = own.first;
         std::map<std::string, std::vector<int>> by_value;
         for (const auto& [rank, peer] : ranks) {
             const auto it = std::find_if(peer->facts.begin(), peer->facts.end(),

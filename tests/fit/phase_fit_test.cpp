@@ -58,11 +58,11 @@ double route_law(const PhaseShape& s) {
            4e-11 * s.tokens * s.top_k;
 }
 
-std::vector<PhaseTime> route_times(const std::vector<PhaseShape>& shapes, double noise,
-                                   std::uint64_t seed) {
+std::vector<MeasuredPhase> route_times(const std::vector<PhaseShape>& shapes, double noise,
+                                       std::uint64_t seed) {
     std::mt19937_64 random(seed);
     std::normal_distribution<double> error(0.0, noise);
-    std::vector<PhaseTime> times;
+    std::vector<MeasuredPhase> times;
     for (const PhaseShape& s : shapes)
         times.push_back({s, Pass::forward, route_law(s) * std::exp(noise > 0 ? error(random) : 0)});
     return times;
@@ -98,7 +98,7 @@ TEST(PhaseFit, IntervalHoldsNineInTenNewLayers) {
     const auto curves =
         fit_phases(route_times(layers(Phase::route, false, 200, 3), kNoise, 3), kSms, "test");
     int inside = 0, count = 0;
-    for (const PhaseTime& t : route_times(layers(Phase::route, true, 2000, 4), kNoise, 5)) {
+    for (const MeasuredPhase& t : route_times(layers(Phase::route, true, 2000, 4), kNoise, 5)) {
         const PhaseCurve* curve = curve_of(curves, t.shape, Pass::forward);
         ASSERT_NE(curve, nullptr);
         const double predicted = phase_seconds(*curve, t.shape);
@@ -122,7 +122,7 @@ TEST(PhaseFit, OutliersDoNotCountByTheirSize) {
 // Kernels are compiled for k up to 2, 4, 8 and 16: twice the time from k = 5 on is a step between
 // curves, not a slope of one.
 TEST(PhaseFit, RangesOfKHaveCurvesOfTheirOwn) {
-    std::vector<PhaseTime> times;
+    std::vector<MeasuredPhase> times;
     for (const PhaseShape& s : layers(Phase::unpermute, false, 300, 8)) {
         const double seconds = 5e-6 + 1e-15 * s.sent * s.width * (s.top_k > 4 ? 2.0 : 1.0);
         times.push_back({s, Pass::forward, seconds});
@@ -140,7 +140,7 @@ TEST(PhaseFit, RangesOfKHaveCurvesOfTheirOwn) {
 TEST(PhaseFit, TimeNeverFallsWithTokens) {
     std::mt19937_64 random(9);
     std::uniform_real_distribution<double> any(1e-5, 1e-3);
-    std::vector<PhaseTime> times;
+    std::vector<MeasuredPhase> times;
     for (const Phase phase : {Phase::route, Phase::permute, Phase::unpermute}) {
         for (const PhaseShape& s : layers(phase, false, 60, 10))
             times.push_back({s, Pass::forward, any(random)});
@@ -172,7 +172,7 @@ double mover_law(const PhaseShape& s, Pass pass) {
 // Row movers of a processor without multiprocessors: unpermute forward and backward take curves of
 // their own, kinds of layers too, and layers whose T and k no sample had are met.
 TEST(RowMovers, EachHasItsOwnCurve) {
-    std::vector<PhaseTime> times;
+    std::vector<MeasuredPhase> times;
     for (const double tokens : {256.0, 512.0, 1024.0, 2048.0}) {
         for (const int k : {2, 4, 8}) {
             for (const Pass pass : {Pass::forward, Pass::backward}) {

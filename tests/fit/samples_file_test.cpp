@@ -82,7 +82,7 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
     EXPECT_TRUE(s.exchanges[1].is_bare);
     EXPECT_EQ(s.exchanges[0].sample.seconds, 0.4);
     ASSERT_EQ(s.phases.size(), 1u);  // of the row movers
-    const PhaseTime row_mover = s.phases[0], wanted = step(0.2).phases[0];
+    const MeasuredPhase row_mover = s.phases[0], wanted = step(0.2).phases[0];
     EXPECT_EQ(row_mover.pass, Pass::backward);
     EXPECT_EQ(row_mover.seconds, wanted.seconds);
     EXPECT_EQ(row_mover.shape.layer, LayerKind::ep_rank);
