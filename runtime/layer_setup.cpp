@@ -4,13 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <atomic>
 #include <iterator>
-#include <thread>
 #include <variant>
 
 #include "models/vocab/error.hpp"
+#include "models/vocab/jobs.hpp"
 #include "models/workload/layout.hpp"
+#include "runtime/host.hpp"
 
 namespace headway::runtime {
 
@@ -138,22 +138,14 @@ std::vector<std::vector<Assignment>> layer_routing(const Scenario& scenario,
     const auto num_draws = static_cast<std::size_t>(setup.num_routers) * num_ranks;
     std::vector<std::vector<Assignment>> routing(static_cast<std::size_t>(setup.num_routers),
                                                  std::vector<Assignment>(num_ranks));
-    std::atomic<std::size_t> next{0};
-    const auto draw = [&] {
-        for (std::size_t i = next++; i < num_draws; i = next++) {
-            routing[i / num_ranks][i % num_ranks] =
-                sample_assignment(scenario.routing, setup.router,
-                                  {.layer = layer,
-                                   .head = static_cast<int>(i / num_ranks),
-                                   .source_rank = static_cast<int>(i % num_ranks)},
-                                  scenario.batch.tokens_per_rank());
-        }
-    };
-    const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
-    std::vector<std::jthread> helpers;
-    for (std::size_t i = 1; i < std::min(cores, num_draws); ++i) helpers.emplace_back(draw);
-    draw();
-    helpers.clear();
+    for_each_job(num_draws, num_cores(), [&](std::size_t i) {
+        routing[i / num_ranks][i % num_ranks] =
+            sample_assignment(scenario.routing, setup.router,
+                              {.layer = layer,
+                               .head = static_cast<int>(i / num_ranks),
+                               .source_rank = static_cast<int>(i % num_ranks)},
+                              scenario.batch.tokens_per_rank());
+    });
     return routing;
 }
 

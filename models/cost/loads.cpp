@@ -1,10 +1,9 @@
 #include "models/cost/loads.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
-#include <thread>
+
+#include "models/vocab/jobs.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -42,29 +41,6 @@ struct LoadJob {
 };
 
 }  // namespace
-
-void for_each_job(std::size_t count, int threads, const std::function<void(std::size_t)>& job) {
-    std::vector<std::exception_ptr> thrown(count);
-    std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-        for (std::size_t i = next++; i < count; i = next++) {
-            try {
-                job(i);
-            } catch (...) {
-                thrown[i] = std::current_exception();
-            }
-        }
-    };
-    {
-        std::vector<std::jthread> pool;
-        const std::size_t helpers = std::min(static_cast<std::size_t>(std::max(threads, 1)), count);
-        for (std::size_t t = 1; t < helpers; ++t) pool.emplace_back(work);
-        work();
-    }
-    for (const std::exception_ptr& error : thrown) {
-        if (error) std::rethrow_exception(error);
-    }
-}
 
 std::vector<std::vector<GroupLoad>> loads_of_plans(const Scenario& scenario,
                                                    const std::vector<Plan>& plans,

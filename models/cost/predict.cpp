@@ -10,6 +10,7 @@
 #include "models/cost/memory.hpp"
 #include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/jobs.hpp"
 #include "models/workload/layout.hpp"
 
 namespace headway::inline cost {

@@ -6,13 +6,13 @@
 #include <atomic>
 #include <map>
 #include <set>
-#include <thread>
 
 #include "models/cost/predict.hpp"
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 #include "models/scenario/head_parallel_twin.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/jobs.hpp"
 
 namespace headway::inline sweep {
 namespace {
@@ -166,20 +166,13 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit) {
 std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector<SearchUnit>& units,
                                      const SearchOptions& options) {
     std::vector<UnitResult> results(units.size());
-    std::atomic<std::size_t> next{0}, done{0};
-    const auto work = [&](bool reports) {
-        Scenario own = scenario;
-        for (std::size_t i = next++; i < units.size(); i = next++) {
-            results[i] = search_unit(own, units[i]);
-            ++done;
-            if (reports && options.progress) options.progress(done, units.size());
-        }
-    };
-    {
-        std::vector<std::jthread> pool;
-        for (int t = 1; t < options.threads; ++t) pool.emplace_back(work, false);
-        work(true);
-    }
+    std::vector<Scenario> own(num_workers(units.size(), options.threads), scenario);
+    std::atomic<std::size_t> done{0};
+    for_each_job_of_worker(units.size(), options.threads, [&](std::size_t i, std::size_t worker) {
+        results[i] = search_unit(own[worker], units[i]);
+        ++done;
+        if (worker == 0 && options.progress) options.progress(done, units.size());
+    });
     return results;
 }
 
