@@ -24,17 +24,12 @@
 #include "runtime/headway_run_options.hpp"
 #include "runtime/headway_run_threads.hpp"
 #include "runtime/layer_setup.hpp"
+#include "runtime/program.hpp"
 
 namespace headway::runtime {
 namespace {
 
 namespace po = boost::program_options;
-
-// How this process was started.
-struct Launch {
-    Environment environment;
-    std::vector<std::string> arguments;  // without the program's name
-};
 
 void write_timelines(std::vector<Timeline> timelines, const std::string& file) {
     for (Timeline& timeline : timelines) timeline.version = version();
@@ -95,7 +90,7 @@ DeviceRun device_run(const po::variables_map& values, const Launch& launch,
                   .options = options,
                   .configuration = configuration_of(values, plans)};
     const double memory = values["device-memory"].as<double>();
-    if (memory > 0.0) run.memory = memory * 1073741824.0 * byte;
+    if (memory > 0.0) run.memory = memory * GiB;
     run.report = [prefix = values["matrices"].as<std::string>()](const Measurement& measurement) {
         print_summary(measurement);
         write_matrices(measurement, prefix);
@@ -107,13 +102,7 @@ DeviceRun device_run(const po::variables_map& values, const Launch& launch,
 }
 
 int run(const po::variables_map& values, const Launch& launch) {
-    for (const char* needed : {"scenario", "out"}) {
-        if (values.count(needed) == 0) {
-            throw InputError({.where = "headway-run",
-                              .found = fmt::format("no {}", needed),
-                              .hint = "headway-run --help explains the options"});
-        }
-    }
+    for (const char* needed : {"scenario", "out"}) required(values, needed, "headway-run");
     const bool gpus = on_gpus(values);
     const MeasureOptions options = measure_options(values);
     const auto identity =
@@ -147,48 +136,11 @@ int run(const po::variables_map& values, const Launch& launch) {
 
 int main(int argc, char** argv) {
     using namespace headway::runtime;
-    const auto fail = [](const std::string& text, int code) {
-        std::fputs(("headway-run: " + text + "\n").c_str(), stderr);
-        return code;
-    };
-    try {
-        const po::options_description options = declare_options();
-        po::positional_options_description positional;
-        positional.add("scenario", 1);
-        po::variables_map values;
-        po::store(
-            po::command_line_parser(argc, argv)
-                .options(options)
-                .positional(positional)
-                .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
-                .run(),
-            values);
-        po::notify(values);
-        if (values.count("help")) {
-            std::cout << options;
-            return 0;
-        }
-        if (values.count("version")) {
-            std::cout << "headway-run " << headway::version() << "\n";
-            return 0;
-        }
-        Launch launch{.arguments = {argv + 1, argv + argc}};
-        for (char** e = environ; *e != nullptr; ++e) {
-            const std::string line(*e);
-            const std::size_t equals = line.find('=');
-            launch.environment[line.substr(0, equals)] = line.substr(equals + 1);
-        }
-        return run(values, launch);
-    } catch (const po::error& error) {
-        return fail(std::string("error: ") + error.what(), 2);
-    } catch (const headway::InputError& error) {
-        return fail(std::string("error: ") + error.what(), 2);
-    } catch (const RankFailure& failure) {
-        std::fflush(nullptr);
-        fail(std::string("error: ") + failure.what(), kRankFailureExit);
-        // A stalled rank still runs: end without destroying what it may use.
-        std::_Exit(kRankFailureExit);
-    } catch (const std::exception& error) {
-        return fail(std::string("internal error (please report it): ") + error.what(), 3);
-    }
+    const auto options = declare_options();
+    return run_program({.name = "headway-run",
+                        .version = headway::version(),
+                        .options = options,
+                        .positional = {"scenario"},
+                        .run = run},
+                       argc, argv, environ);
 }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "models/vocab/error.hpp"
+#include "runtime/program.hpp"
 
 namespace headway::runtime {
 
@@ -87,14 +88,6 @@ po::options_description declare_options() {
     return options;
 }
 
-int at_least(const po::variables_map& values, const std::string& name, int minimum) {
-    const int value = values[name].as<int>();
-    if (value >= minimum) return value;
-    throw InputError({.where = "--" + name,
-                      .found = std::to_string(value),
-                      .accepted = fmt::format("a whole number from {}", minimum)});
-}
-
 bool on_gpus(const po::variables_map& values) {
     const std::string device = values["device"].as<std::string>();
     if (device == "cpu" || device == "cuda") return device == "cuda";
@@ -126,11 +119,7 @@ MeasureOptions measure_options(const po::variables_map& values) {
                            .num_repeats = at_least(values, "repeats", 1),
                            .backward = values.count("forward-only") == 0,
                            .graph = values.count("no-graph") == 0};
-    const double deadline = values["deadline"].as<double>();
-    if (!(deadline > 0.0)) {
-        throw InputError(
-            {.where = "--deadline", .found = "not above 0", .accepted = "seconds above 0"});
-    }
+    const double deadline = seconds_above_zero(values, "deadline");
     options.threads.deadline = std::chrono::milliseconds(static_cast<long>(deadline * 1e3) + 1);
     if (values.count("inject-fault"))
         options.fault = parse_fault(values["inject-fault"].as<std::string>(), on_gpus(values));

@@ -13,10 +13,6 @@ namespace headway::runtime {
 
 boost::program_options::options_description declare_options();
 
-// The value of a whole number that has a lowest sensible one.
-int at_least(const boost::program_options::variables_map& values, const std::string& name,
-             int minimum);
-
 bool on_gpus(const boost::program_options::variables_map& values);
 
 std::vector<Plan> chosen_plans(const Scenario& scenario,

@@ -1,11 +1,13 @@
 #include "runtime/phase_samples.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 namespace headway::runtime {
 
 double quantile(std::vector<double>& values, double q) {
+    if (values.empty()) throw std::logic_error("quantile of no values");
     std::sort(values.begin(), values.end());
     const double place = q * static_cast<double>(values.size() - 1);
     const auto low = static_cast<std::size_t>(place);

@@ -1,5 +1,5 @@
 // headway-bench: checks every implementation of every operation against its reference, then times
-// the ones that passed. Exit 1: a check failed. Exit 2: bad arguments.
+// the ones that passed. Exit 1: a check failed. Exit 2: bad arguments. Exit 3: anything else.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -42,7 +42,8 @@ std::optional<Options> parse(int argc, char** argv) {
     add("csv", po::value(&options.csv), "write every row here");
     add("list", po::bool_switch(&options.list), "list operations and implementations");
     po::variables_map values;
-    po::store(po::parse_command_line(argc, argv, description), values);
+    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+    po::store(po::parse_command_line(argc, argv, description, style), values);
     po::notify(values);
     if (values.count("help") > 0) {
         std::cout << description;
@@ -53,6 +54,9 @@ std::optional<Options> parse(int argc, char** argv) {
     if (!suites.contains(options.suite))
         throw po::error("--suite " + options.suite +
                         ": accepted are moe, router, experts, ep, dense, block, all");
+    if (options.num_samples < 1)
+        throw po::error(
+            fmt::format("--samples {}: accepted is a whole number from 1", options.num_samples));
     return options;
 }
 
@@ -169,6 +173,8 @@ int run(const Options& options) {
     const std::vector<Group> groups = options.cases.empty()
                                           ? selected_groups(registry, options)
                                           : groups_of_file(registry, options.cases);
+    if (groups.empty())
+        throw std::invalid_argument("no case has this --suite, --op, --impl and --shape; --list");
     const DeviceInfo device = query_device();
     const Ceilings ceilings = options.check_only ? Ceilings{1, 1} : measure_ceilings();
     fmt::print(
@@ -211,7 +217,7 @@ int main(int argc, char** argv) {
         fmt::print(stderr, "headway-bench: {}\n", error.what());
         return 2;
     } catch (const std::exception& error) {
-        fmt::print(stderr, "headway-bench: {}\n", error.what());
-        return 1;
+        fmt::print(stderr, "headway-bench: internal error (please report it): {}\n", error.what());
+        return 3;
     }
 }

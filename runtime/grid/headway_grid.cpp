@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <fstream>
-#include <iostream>
 #include <optional>
 
 #include "models/report/atomic_file.hpp"
+#include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/check_layers.hpp"
@@ -18,6 +18,7 @@
 #include "runtime/cuda/local_communicator.hpp"
 #include "runtime/cuda/overheads.hpp"
 #include "runtime/cuda/rank_device.hpp"
+#include "runtime/program.hpp"
 #ifdef HEADWAY_NCCL
 #include "runtime/nccl/gpu_rank.hpp"
 #endif
@@ -38,7 +39,7 @@ they come: a run that ends early keeps what it has, and --append continues it. -
 what is no phase of a layer: launches, waits of the host, copies, and how much a GEMM slows down
 beside an all-to-all.
 Ranks: --ranks N starts N processes here; or start it by torchrun, mpirun or srun.
-Exit codes: 0 done, 1 a check failed, 2 bad input, 4 a rank failed.
+Exit codes: 0 done, 1 a check failed, 2 bad input, 3 internal error, 4 a rank failed.
 
 Options)";
 
@@ -46,6 +47,7 @@ po::options_description declare_options() {
     po::options_description options{std::string(kUsage)};
     auto add = options.add_options();
     add("help,h", "this text");
+    add("version", "version of the build");
     add("scenario", po::value<std::string>(), "scenario that the grid's layers replace parts of");
     add("grid", po::value<Strings>()->composing(),
         "CSV of layers; several grids are run interleaved, so that a slow minute is in all of "
@@ -65,11 +67,6 @@ po::options_description declare_options() {
     add("rendezvous", po::value<std::string>()->default_value(""),
         "HOST:PORT of rank 0 (default: from the launcher)");
     return options;
-}
-
-std::string text_of(const po::variables_map& values, const char* name) {
-    if (values.count(name)) return values[name].as<std::string>();
-    throw InputError({.where = "headway-grid", .found = fmt::format("no {}", name)});
 }
 
 std::string nccl() {
@@ -135,7 +132,7 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
         if (writes) write_file_atomically(values["overheads"].as<std::string>(), text);
     }
     if (!values.count("grid")) return 0;
-    const Scenario base = read_scenario(text_of(values, "scenario"));
+    const Scenario base = read_scenario(required(values, "scenario", "headway-grid"));
     std::vector<GridFile> files = grid_files(values);
     std::vector<GridPoint> points;
     std::vector<int> passes_done;
@@ -149,11 +146,11 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
         f.out.open(f.file, f.append ? std::ios::app : std::ios::trunc);
         if (!f.append) f.out << grid_samples_header();
     }
-    GridRunOptions options{.num_passes = values["passes"].as<int>(),
+    GridRunOptions options{.num_passes = at_least(values, "passes", 1),
                            .passes_done = std::move(passes_done),
-                           .max_seconds = values["max-seconds"].as<double>()};
+                           .max_seconds = seconds_above_zero(values, "max-seconds")};
     options.measure.num_warmups = 2;
-    options.measure.num_repeats = values["repeats"].as<int>();
+    options.measure.num_repeats = at_least(values, "repeats", 1);
     options.measure.graph = values.count("no-graph") == 0;
     options.sink = [&](std::span<const GridSample> samples) {
         for (GridFile& f : files) {
@@ -181,6 +178,27 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
     return 0;
 }
 
+// Before any rank starts: what no run could use.
+void check_options(const po::variables_map& values) {
+    for (const char* name : {"passes", "repeats", "ranks"}) at_least(values, name, 1);
+    seconds_above_zero(values, "max-seconds");
+    if (values.count("grid")) {
+        required(values, "scenario", "headway-grid");
+        return;
+    }
+    for (const char* name : {"out", "append"}) {
+        if (!values.count(name)) continue;
+        throw InputError({.where = fmt::format("--{}", name),
+                          .found = "no --grid",
+                          .hint = "it is of the samples of a grid"});
+    }
+    if (values.count("check") || values.count("overheads")) return;
+    throw InputError({.where = "headway-grid",
+                      .found = "nothing to do",
+                      .accepted = "--grid, --overheads, --check",
+                      .hint = "headway-grid --help explains the options"});
+}
+
 int run_alone(const po::variables_map& values) {
     RankDevice device(0, 1);
     LocalDeviceCommunicator alone;
@@ -195,8 +213,10 @@ std::string host_name() {
     return name;
 }
 
-int run(const po::variables_map& values, const std::vector<std::string>& arguments,
-        const Environment& environment) {
+int run(const po::variables_map& values, const Launch& launch) {
+    check_options(values);
+    const Environment& environment = launch.environment;
+    const std::vector<std::string>& arguments = launch.arguments;
     const DeviceMachine machine{.host = host_name(), .num_device_files = count_device_files()};
     const auto identity = rank_identity(environment, values["rendezvous"].as<std::string>());
     const int ranks = values["ranks"].as<int>();
@@ -230,8 +250,8 @@ int run(const po::variables_map& values, const std::vector<std::string>& argumen
     return failed != 0 ? failed : code;
 }
 #else
-int run(const po::variables_map& values, const std::vector<std::string>&,
-        const std::map<std::string, std::string>&) {
+int run(const po::variables_map& values, const Launch&) {
+    check_options(values);
     if (values["ranks"].as<int>() == 1) return run_alone(values);
     throw InputError({.where = "--ranks",
                       .found = std::to_string(values["ranks"].as<int>()),
@@ -245,36 +265,11 @@ int run(const po::variables_map& values, const std::vector<std::string>&,
 
 int main(int argc, char** argv) {
     using namespace headway::runtime;
-    std::map<std::string, std::string> environment;
-    for (char** e = environ; *e != nullptr; ++e) {
-        const std::string line(*e);
-        const std::size_t equals = line.find('=');
-        environment[line.substr(0, equals)] = line.substr(equals + 1);
-    }
-    const auto fail = [](const std::string& text, int code) {
-        std::cerr << "headway-grid: " << text << "\n";
-        return code;
-    };
-    try {
-        const po::options_description options = declare_options();
-        po::positional_options_description positional;
-        positional.add("scenario", 1);
-        po::variables_map values;
-        po::store(po::command_line_parser(argc, argv).options(options).positional(positional).run(),
-                  values);
-        po::notify(values);
-        if (values.count("help")) {
-            std::cout << options;
-            return 0;
-        }
-        return run(values, {argv + 1, argv + argc}, environment);
-    } catch (const po::error& error) {
-        return fail(std::string("error: ") + error.what(), 2);
-    } catch (const headway::InputError& error) {
-        return fail(std::string("error: ") + error.what(), 2);
-    } catch (const RankFailure& failure) {
-        return fail(std::string("error: ") + failure.what(), kRankFailureExit);
-    } catch (const std::exception& error) {
-        return fail(std::string("internal error (please report it): ") + error.what(), 3);
-    }
+    const auto options = declare_options();
+    return run_program({.name = "headway-grid",
+                        .version = headway::version(),
+                        .options = options,
+                        .positional = {"scenario"},
+                        .run = run},
+                       argc, argv, environ);
 }

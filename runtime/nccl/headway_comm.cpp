@@ -6,7 +6,6 @@
 
 #include <boost/program_options.hpp>
 #include <csignal>
-#include <iostream>
 
 #include "kernels/check.hpp"
 #include "models/report/atomic_file.hpp"
@@ -15,6 +14,7 @@
 #include "runtime/nccl/comm_cases.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 #include "runtime/process/cores.hpp"
+#include "runtime/program.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -27,7 +27,7 @@ Checks NCCL's exchanges between the ranks of a run byte for byte; with --out it 
 OUT_alltoall.log, OUT_sendrecv.log, OUT_all_reduce.log as nccl-tests prints them, for
 `headway calibrate`, and OUT_estimate.csv with NCCL's own estimates beside the measured times.
 Ranks: --ranks N starts N processes here; or start it by torchrun, mpirun or srun.
-Exit codes: 0 done, 2 bad input, 4 a rank failed.
+Exit codes: 0 done, 2 bad input, 3 internal error, 4 a rank failed.
 
 Options)";
 
@@ -115,19 +115,47 @@ void run_rank(const GpuRankContext& context, const po::variables_map& values,
     if (values.count("out")) measure(context, values, host);
 }
 
+// Before any rank starts: what no run could use.
+void check_options(const po::variables_map& values) {
+    for (const char* name : {"rounds", "repeats"}) at_least(values, name, 1);
+    if (values.count("ranks")) at_least(values, "ranks", 1);
+    at_least(values, "max-ctas", 0);
+    if (const auto size = values["max-size"].as<std::int64_t>(); size < 1) {
+        throw InputError({.where = "--max-size",
+                          .found = std::to_string(size),
+                          .accepted = "a whole number of bytes from 1"});
+    }
+    if (values.count("estimate") && !values.count("out")) {
+        throw InputError({.where = "--estimate",
+                          .found = "no --out to write them to",
+                          .hint = "--out PREFIX measures and names the files"});
+    }
+    const std::string fault = values["inject-fault"].as<std::string>();
+    const std::string kind = fault.substr(0, fault.find(':'));
+    const bool numbered = fault.find_first_not_of("0123456789", kind.size() + 1) == fault.npos &&
+                          fault.size() > kind.size() + 1;
+    if (!fault.empty() && (!numbered || (kind != "kill" && kind != "stop" && kind != "throw"))) {
+        throw InputError({.where = "--inject-fault",
+                          .found = "'" + fault + "'",
+                          .accepted = "KIND:RANK with KIND kill, stop or throw"});
+    }
+}
+
 std::string host_name() {
     char name[256] = {};
     gethostname(name, sizeof(name) - 1);
     return name;
 }
 
-int run(const po::variables_map& values, int argc, char** argv, const Environment& environment) {
+int run(const po::variables_map& values, const Launch& launch) {
+    check_options(values);
+    const Environment& environment = launch.environment;
     const DeviceMachine machine{.host = host_name(), .num_device_files = count_device_files()};
     const auto identity = rank_identity(environment, values["rendezvous"].as<std::string>());
     if (!identity) {
         return launch_locally({.num_ranks = values.count("ranks") ? values["ranks"].as<int>() : 1,
                                .executable = "/proc/self/exe",
-                               .arguments = {argv + 1, argv + argc},
+                               .arguments = launch.arguments,
                                .environment = environment,
                                .machine = machine});
     }
@@ -151,34 +179,11 @@ int run(const po::variables_map& values, int argc, char** argv, const Environmen
 
 int main(int argc, char** argv) {
     using namespace headway::runtime;
-    Environment environment;
-    for (char** e = environ; *e != nullptr; ++e) {
-        const std::string line(*e);
-        const std::size_t equals = line.find('=');
-        environment[line.substr(0, equals)] = line.substr(equals + 1);
-    }
-    try {
-        const po::options_description options = declare_options();
-        po::variables_map values;
-        po::store(po::parse_command_line(argc, argv, options), values);
-        po::notify(values);
-        if (values.count("help")) {
-            std::cout << options;
-            return 0;
-        }
-        if (values.count("version")) {
-            std::cout << "headway-comm " << headway::version() << "\n";
-            return 0;
-        }
-        return run(values, argc, argv, environment);
-    } catch (const po::error& error) {
-        std::cerr << "headway-comm: error: " << error.what() << "\n";
-        return 2;
-    } catch (const headway::InputError& error) {
-        std::cerr << "headway-comm: error: " << error.what() << "\n";
-        return 2;
-    } catch (const std::exception& error) {
-        std::cerr << "headway-comm: internal error (please report it): " << error.what() << "\n";
-        return 3;
-    }
+    const auto options = declare_options();
+    return run_program({.name = "headway-comm",
+                        .version = headway::version(),
+                        .options = options,
+                        .positional = {},
+                        .run = run},
+                       argc, argv, environ);
 }

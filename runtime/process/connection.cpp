@@ -146,6 +146,21 @@ Descriptor listen_on(int port, bool loopback_only) {
     return fd;
 }
 
+bool is_loopback(const std::string& host) {
+    const Addresses addresses = resolve(host, 0);
+    for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) {
+        if (a->ai_family == AF_INET6) {
+            const auto* six = reinterpret_cast<const sockaddr_in6*>(a->ai_addr);
+            if (IN6_IS_ADDR_LOOPBACK(&six->sin6_addr)) continue;  // 127.0.0.1 is tried too
+        } else if (a->ai_family == AF_INET) {
+            const auto* four = reinterpret_cast<const sockaddr_in*>(a->ai_addr);
+            if (four->sin_addr.s_addr == htonl(INADDR_LOOPBACK)) continue;
+        }
+        return false;
+    }
+    return addresses != nullptr;
+}
+
 int port_of(const Descriptor& listener) {
     sockaddr_in address{};
     socklen_t size = sizeof(address);

@@ -61,8 +61,10 @@ class Connection {
     std::size_t taken_ = 0, sent_ = 0;
 };
 
-// Listens on every interface, or on the loopback one; port 0: any free one. InputError if taken.
+// Listens on every interface, or on 127.0.0.1 alone; port 0: any free one. InputError if taken.
 Descriptor listen_on(int port, bool loopback_only);
+// Whether 127.0.0.1 is all that a host's name stands for: who connects to it arrives there.
+bool is_loopback(const std::string& host);
 int port_of(const Descriptor& listener);
 std::optional<Connection> accept_on(const Descriptor& listener);
 // Tries until it works or the time is over.

@@ -14,9 +14,10 @@ void run_process_rank(const RankIdentity& identity, const Facts& facts,
     std::unique_ptr<Hub> hub;  // outlives the channel
     Member member{identity.rank, identity.size, identity.host, identity.port};
     if (identity.rank == 0) {
-        const bool alone = identity.local_size == identity.size;
-        Descriptor listener = identity.listen_fd >= 0 ? Descriptor(identity.listen_fd)
-                                                      : listen_on(identity.port, alone);
+        // Where the others look for it: also ranks of this machine may go by another address.
+        Descriptor listener = identity.listen_fd >= 0
+                                  ? Descriptor(identity.listen_fd)
+                                  : listen_on(identity.port, is_loopback(identity.host));
         member.host = "127.0.0.1";
         member.port = port_of(listener);
         hub = std::make_unique<Hub>(std::move(listener), identity.size, options);

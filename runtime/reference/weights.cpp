@@ -1,5 +1,6 @@
 #include "runtime/reference/weights.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 

@@ -42,19 +42,24 @@ struct ForkedRun {
     std::vector<int> absent;      // ranks that never come
     std::vector<int> claimed_as;  // the rank that each process claims to be; empty: its own
     int overdue_exit = 9;
+    std::string host = "";  // address of rank 0 that a launcher gives; empty: our own launcher's
 };
 
 // In the child: runs the rank and ends the process. Exit codes as headway-run's.
-[[noreturn]] inline void be_rank(const ForkedRun& run, int rank, Descriptor listener, int out,
-                                 const std::function<void(SideChannel&)>& body) {
+[[noreturn]] inline void be_rank(const ForkedRun& run, int rank, int port, Descriptor listener,
+                                 int out, const std::function<void(SideChannel&)>& body) {
     RankIdentity identity{.launcher = "test",
                           .rank = rank,
                           .size = run.num_ranks,
                           .local_rank = rank,
                           .local_size = run.num_ranks};
     if (!run.claimed_as.empty()) identity.rank = run.claimed_as[static_cast<std::size_t>(rank)];
-    identity.port = port_of(listener);
-    if (rank == 0) identity.listen_fd = dup(listener.get());
+    identity.port = port;
+    if (run.host.empty()) {
+        if (rank == 0) identity.listen_fd = dup(listener.get());
+    } else {
+        identity.host = run.host;
+    }
     listener = Descriptor();
     std::string message;
     int code = 0;
@@ -84,7 +89,9 @@ inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
     const auto since = [&] {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     };
-    const Descriptor listener = listen_on(0, true);
+    Descriptor listener = listen_on(0, true);
+    const int port = port_of(listener);
+    if (!run.host.empty()) listener = Descriptor();  // rank 0 listens for itself
     std::vector<ForkedRank> ranks(static_cast<std::size_t>(run.num_ranks));
     std::vector<pid_t> pids;
     std::vector<Descriptor> outputs;
@@ -96,7 +103,8 @@ inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
         const bool absent = std::count(run.absent.begin(), run.absent.end(), rank) > 0;
         pids.push_back(absent ? 0 : fork());
         if (pids.back() == 0 && !absent)
-            be_rank(run, rank, Descriptor(dup(listener.get())), writer.get(), body);
+            be_rank(run, rank, port, Descriptor(listener ? dup(listener.get()) : -1), writer.get(),
+                    body);
     }
     std::size_t left = ranks.size() - run.absent.size();
     const auto collect = [&] {

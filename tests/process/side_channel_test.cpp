@@ -48,6 +48,23 @@ TEST(SideChannel, GathersInRankOrder) {
     expect_all_end(ranks, 0, "");
 }
 
+// Ranks of one machine that a launcher sends to another of its addresses than 127.0.0.1, as
+// torchrun does with MASTER_ADDR=$(hostname): rank 0 listens there too.
+TEST(SideChannel, IsReachedAtTheAddressThatTheLauncherNames) {
+    for (const char* host : {"127.0.0.1", "localhost", "127.0.0.2"}) {
+        const auto ranks = run_forked({.num_ranks = 2, .host = host},
+                                      [](SideChannel& channel) { channel.barrier(); });
+        expect_all_end(ranks, 0, "");
+    }
+}
+
+// 127.0.0.1 and names of it alone; 127.0.0.2 is this machine too, but another address.
+TEST(Connection, KnowsWhatIsReachedOverTheLoopbackAddress) {
+    for (const char* host : {"127.0.0.1", "localhost"}) EXPECT_TRUE(is_loopback(host)) << host;
+    for (const char* host : {"127.0.0.2", "10.1.2.3", "0.0.0.0", "no such host"})
+        EXPECT_FALSE(is_loopback(host)) << host;
+}
+
 TEST(SideChannel, NamesARankKilledInAPhase) {
     for (const int victim : {0, 2}) {
         const auto ranks = run_forked({}, [victim](SideChannel& channel) {
