@@ -1,8 +1,8 @@
 #include "cli/installation.hpp"
 
 #include <system_error>
-#include <vector>
 
+#include "models/scenario/installation.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
@@ -10,28 +10,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The roots that may hold scenarios/ and analysis/.
-std::vector<fs::path> data_roots() {
-    std::vector<fs::path> roots;
-    std::error_code error;
-    const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-    if (!error) {
-        const fs::path folder = executable.parent_path();
-        roots.push_back((folder / "../share/headway").lexically_normal());
-        roots.push_back((folder / "../..").lexically_normal());
-    }
-    roots.emplace_back(HEADWAY_SOURCE_DIR);
-    return roots;
-}
-
 fs::path find(const fs::path& relative, const std::string& what) {
-    std::string tried;
-    for (const fs::path& root : data_roots()) {
-        std::error_code ignored;
-        if (fs::exists(root / relative, ignored)) return root / relative;
-        tried += (tried.empty() ? "" : ", ") + (root / relative).string();
-    }
-    throw InputError({.found = what + " not found", .accepted = tried});
+    const fs::path path = data_folder() / relative;
+    std::error_code ignored;
+    if (fs::exists(path, ignored)) return path;
+    throw InputError({.found = what + " not found",
+                      .accepted = path.string(),
+                      .hint = "it is installed beside the program, by cmake --install"});
 }
 
 }  // namespace

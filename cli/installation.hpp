@@ -1,6 +1,5 @@
-// Where headway's own files lie: beside an installed executable (PREFIX/share/headway), above a
-// build folder in a checkout, or in the source tree this build was made from; in that order.
-// Presets are found by models/scenario in the same places.
+// The Python scripts that the verbs run, in headway's data folder
+// (models/scenario/installation.hpp).
 #pragma once
 
 #include <filesystem>

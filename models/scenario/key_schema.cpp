@@ -2,6 +2,7 @@
 // structure, types, units and ranges; what spans several keys is left to the reader.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 

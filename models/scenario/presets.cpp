@@ -6,6 +6,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "models/scenario/installation.hpp"
 #include "models/scenario/quantity_text.hpp"
 #include "models/scenario/read_scenario.hpp"
 
@@ -23,7 +24,7 @@ bool is_plain_name(const std::string& name) {
 }  // namespace
 
 std::vector<std::filesystem::path> builtin_preset_dirs() {
-    return {HEADWAY_INSTALLED_PRESETS, HEADWAY_SOURCE_PRESETS};
+    return {data_folder() / "scenarios"};
 }
 
 std::vector<Preset> list_presets(const ReadOptions& options) {

@@ -19,7 +19,7 @@ struct ReadOptions {
     std::vector<std::filesystem::path> preset_dirs;
 };
 
-// The installed scenarios/ folder when there is one, and that of the source tree it was built from.
+// The scenarios/ folder beside the running program (installation.hpp).
 std::vector<std::filesystem::path> builtin_preset_dirs();
 
 Scenario read_scenario(const std::filesystem::path& path,
