@@ -33,6 +33,8 @@ add_library(headway_options INTERFACE)
 target_compile_options(headway_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Wno-missing-field-initializers>
     $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${HEADWAY_WERROR}>>:-Werror>)
+# In a Debug build an index past the end of a vector, span or array ends the program.
+target_compile_definitions(headway_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 target_include_directories(headway_options INTERFACE ${CMAKE_SOURCE_DIR})
 if(HEADWAY_SANITIZE)
     target_compile_options(headway_options INTERFACE
@@ -47,6 +49,7 @@ if(HEADWAY_COVERAGE)
 endif()
 if(HEADWAY_FUZZ)
     target_compile_options(headway_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
+    target_link_options(headway_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # headway_library(name SOURCES... [LINK libs...]): a static library of one folder.

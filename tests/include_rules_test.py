@@ -62,13 +62,58 @@ ONLY_IN = {
     "cublas": {"kernels", "runtime"},
 }
 
+# Names of the standard library -> the header that a file which uses them includes, itself or by headers of headway.
+# Standard libraries differ in what their headers include: GCC 13's <string> has no <cstdint>.
+STANDARD = {
+    "algorithm": r"std::(sort|stable_sort|find|find_if|min|max|min_element|max_element|fill|any_of|all_of|clamp|transform)\b",
+    "array": r"std::(array|to_array)\b",
+    "atomic": r"std::atomic\b",
+    "chrono": r"std::chrono\b",
+    "cmath": r"std::(sqrt|exp|log|abs|pow|ceil|floor|lround|isfinite|isnan)\b",
+    "cstdint": r"\b(std::)?u?int(8|16|32|64)_t\b",
+    "cstring": r"std::(memcpy|memset|strlen|strerror)\b",
+    "functional": r"std::function\b",
+    "limits": r"std::numeric_limits\b",
+    "map": r"std::map\b",
+    "memory": r"std::(unique_ptr|shared_ptr|make_unique|make_shared)\b",
+    "mutex": r"std::(mutex|lock_guard|unique_lock)\b",
+    "numeric": r"std::(accumulate|iota)\b",
+    "optional": r"std::(optional|nullopt)\b",
+    "set": r"std::set\b",
+    "span": r"std::span\b",
+    "stdexcept": r"std::(runtime_error|logic_error|invalid_argument|out_of_range)\b",
+    "string": r"std::(string|to_string)\b",
+    "string_view": r"std::string_view\b",
+    "thread": r"std::(jthread|thread)\b",
+    "variant": r"std::(variant|visit|get_if)\b",
+    "vector": r"std::vector\b",
+}
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 # A static or thread_local variable that is not const; functions and casts are no match.
 MUTABLE_STATIC = re.compile(
     r"^\s*(static|thread_local|static thread_local) (?!const|inline|thread_local)"
     r"[\w:<>,&* ]+ [\w\[\]]+( = .*|\{.*\})?;"
 )
-GETENV = re.compile(r"\bgetenv\s*\(")
+# Who starts threads, each with a way for what one throws to reach its caller.
+STARTS_THREADS = {
+    "models/vocab/jobs.cpp",
+    "models/sweep/run_sweep.cpp",
+    "runtime/thread_communicator.cpp",
+    "runtime/process/hub.hpp",
+    "runtime/process/hub.cpp",
+    "runtime/process/side_channel.hpp",
+    "runtime/process/side_channel.cpp",
+}
+THREAD = re.compile(r"\bstd::(j?thread\b(?!::)|async\b)")
+ENVIRONMENT = re.compile(r"\b(getenv|setenv|putenv|environ)\b")
+# What gives children an environment, or a library of this process (NCCL, CUDA under MPS) what it reads there.
+GIVES_ENVIRONMENT = {
+    "cli/python.cpp",
+    "runtime/process/mps.cpp",
+    "runtime/process/local_ranks.cpp",
+    "runtime/nccl/gpu_rank.cpp",
+}
 
 
 def source_files():
@@ -128,6 +173,28 @@ class IncludeRules(unittest.TestCase):
                     broken.append(f"{self.relative(file)}: namespace {name}, not {wanted}")
         self.assertEqual(broken, [])
 
+    def test_the_design_page_has_the_same_table(self):
+        page = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `([\w/]+)` \| .* \| ([^|]+) \|$", page, re.MULTILINE)
+        host = MAY_INCLUDE["cli"] - {"kernels"}
+        told = {"nothing of headway": set(), "all of the host side": host}
+        table = {}
+        for folder, may in rows:
+            short = {name if name in MAY_INCLUDE else f"models/{name}" for name in may.split(", ")}
+            table[folder] = told.get(may, short)
+        del table["analysis"]  # reads result files only
+        self.assertEqual(table, MAY_INCLUDE)
+
+    def test_no_virtual_functions_in_what_is_pure(self):
+        pure = {VOCAB, "models/workload", "models/cost", "sim"}
+        broken = [
+            self.relative(f)
+            for f in self.files
+            if folder_of(self.relative(f)) in pure
+            and re.search(r"^\s*virtual ", f.read_text("utf-8"), re.MULTILINE)
+        ]
+        self.assertEqual(broken, [])
+
     def test_nobody_includes_tests(self):
         broken = [
             f"{self.relative(file)}:{number}: {header}"
@@ -135,6 +202,31 @@ class IncludeRules(unittest.TestCase):
             for number, _, header in includes(file)
             if header.startswith("tests/")
         ]
+        self.assertEqual(broken, [])
+
+    def test_what_is_used_of_the_standard_library_is_included(self):
+        own, all_of = {}, {}
+        for file in self.files:
+            lines = list(includes(file))
+            own[self.relative(file)] = (
+                {header for _, quoted, header in lines if not quoted},
+                [header for _, quoted, header in lines if quoted],
+            )
+
+        def reached(name):
+            if name not in all_of:
+                standard, quoted = own.get(name, (set(), []))
+                all_of[name] = standard.union(*(reached(header) for header in quoted))
+            return all_of[name]
+
+        broken = []
+        for file in self.files:
+            code = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+            name = self.relative(file)
+            for header, uses in STANDARD.items():
+                used = re.search(uses, code)
+                if used and header not in reached(name):
+                    broken.append(f"{name}: {used[0]} without <{header}>")
         self.assertEqual(broken, [])
 
     def test_third_party_headers_stay_in_their_place(self):
@@ -161,7 +253,11 @@ class IncludeRules(unittest.TestCase):
         broken = []
         for file in self.files:
             text = file.read_text(encoding="utf-8")
-            if GETENV.search(text) and not re.search(r"\bint main\(", text):
+            code = re.sub(r"//.*", "", text)
+            found = set(ENVIRONMENT.findall(code))
+            if self.relative(file) in GIVES_ENVIRONMENT:
+                found -= {"setenv", "environ"}
+            if found and not re.search(r"\bint main\(", text):
                 broken.append(self.relative(file))
         self.assertEqual(broken, [])
 
@@ -173,6 +269,10 @@ class IncludeRules(unittest.TestCase):
             if MUTABLE_STATIC.match(line)
         ]
         self.assertEqual(broken, [])
+
+    def test_threads_are_started_in_few_places(self):
+        starts = {self.relative(f) for f in self.files if THREAD.search(f.read_text("utf-8"))}
+        self.assertEqual(starts - STARTS_THREADS, set(), "use models/vocab/jobs.hpp")
 
     def test_headers_have_pragma_once(self):
         headers = [file for file in self.files if file.suffix in {".hpp", ".cuh"}]

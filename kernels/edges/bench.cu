@@ -1,5 +1,6 @@
 // What belongs to no single operation: shapes that must be refused with a message, and layers that
 // get no tokens at all. Check only.
+#include <algorithm>
 #include <functional>
 #include <stdexcept>
 

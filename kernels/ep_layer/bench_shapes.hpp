@@ -2,6 +2,8 @@
 // that give their rows. All experts are on the rank.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/bench/registry.hpp"
 #include "kernels/ep_layer/ep_layer.hpp"
 

@@ -1,6 +1,7 @@
 // cuBLAS is column major: a row-major X [r,c] is a column-major X^T [c,r] with leading dimension c.
 #include "kernels/grouped_gemm/cublas.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 

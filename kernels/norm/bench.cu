@@ -1,4 +1,5 @@
 // Checks and timings of the norm as a block uses it: with the residual addition on both sides.
+#include <algorithm>
 #include <memory>
 
 #include "kernels/bench/device.hpp"

@@ -1,5 +1,6 @@
 // Checks and timings of the EP row movers and map builders. Bytes counted: every input row read
 // once, every output row written once, maps and weights once.
+#include <algorithm>
 #include <memory>
 #include <random>
 

@@ -3,6 +3,9 @@
 // sum at the source.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "kernels/bench/registry.hpp"
 
 namespace headway::kernels::bench {

@@ -3,6 +3,7 @@
 // order among equal keys.
 #include "kernels/permute/maps.hpp"
 
+#include <algorithm>
 #include <cub/block/block_scan.cuh>
 #include <cub/device/device_scan.cuh>
 #include <stdexcept>

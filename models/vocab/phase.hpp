@@ -25,8 +25,9 @@ enum class Phase {
     permute,
     expert,
     unpermute,
-    // EP only: count_exchange is the small all-to-all of counts with its host sync; regroup goes
-    // from source-rank order to local-expert order, ungroup back
+    // EP only: count_exchange is the small all-to-all of counts with its host sync;
+    // regroup goes from source-rank order to local-expert order,
+    // ungroup back
     latent_down,
     count_exchange,
     dispatch,

