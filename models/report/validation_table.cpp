@@ -185,12 +185,14 @@ std::string validation_to_markdown(const Validation& validation) {
 
 std::string validation_to_csv(const Validation& validation) {
     std::string text =
-        "category,anchor,quantity,unit,predicted,published,error,tolerance,verdict,source,date\n";
+        "category,anchor,quantity,unit,predicted,published,error,tolerance,verdict,source,date,"
+        "unseen\n";
     for (const AnchorResult& r : validation.results) {
-        text += fmt::format(
-            "{},{},{},{},{},{},{},{},{},{},{}\n", name(r.category), csv_field(r.name), quantity(r),
-            r.category == AnchorCategory::memory ? "byte" : "s", r.predicted, r.published, r.error,
-            r.tolerance, name(r.verdict), csv_field(r.publication.source), r.publication.date);
+        text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", name(r.category),
+                            csv_field(r.name), quantity(r),
+                            r.category == AnchorCategory::memory ? "byte" : "s", r.predicted,
+                            r.published, r.error, r.tolerance, name(r.verdict),
+                            csv_field(r.publication.source), r.publication.date, r.unseen);
     }
     return text;
 }

@@ -47,8 +47,9 @@ void describe_run(Fields& f, RunAnchor& anchor) {
     f.text("scenario", scenario, "scenario file, relative to this one");
     anchor.scenario = scenario;
     f.text("plan", anchor.plan, "name of the plan in that scenario");
-    f.choice("quantity", anchor.quantity, kAnchorQuantityNames,
-             "MoE times are of one layer, phase is one execution of a phase");
+    f.choice(
+        "quantity", anchor.quantity, kAnchorQuantityNames,
+        "MoE times are of one layer (moe_layer: both passes), phase is one execution of a phase");
     f.only_when("quantity: phase", anchor.quantity == AnchorQuantity::phase, [&] {
         f.choice("phase", anchor.phase, kPhaseNames, "which phase");
         f.choice("pass", anchor.pass, kPassNames, "in which pass");
@@ -61,6 +62,7 @@ void describe_run(Fields& f, RunAnchor& anchor) {
     f.only_when("quantity: not peak_memory", !is_memory,
                 [&] { f.quantity("time", anchor.time, kTime, "published time"); });
     describe_tolerance(f, anchor.tolerance);
+    f.flag("unseen", anchor.unseen, "stated before its error was looked at", optional);
     describe_publication(f, anchor.publication);
 }
 

@@ -17,6 +17,7 @@ AnchorCategory category_of(AnchorQuantity quantity) {
     switch (quantity) {
         case AnchorQuantity::moe_forward:
         case AnchorQuantity::moe_backward:
+        case AnchorQuantity::moe_layer:
             return AnchorCategory::layer;
         case AnchorQuantity::phase:
             return AnchorCategory::exchange;
@@ -103,6 +104,8 @@ double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
             return plan.moe_forward.in(second);
         case AnchorQuantity::moe_backward:
             return plan.moe_backward.in(second);
+        case AnchorQuantity::moe_layer:
+            return (plan.moe_forward + plan.moe_backward).in(second);
         case AnchorQuantity::phase:
             return phase_time(plan, anchor).in(second);
         case AnchorQuantity::peak_memory:
@@ -129,6 +132,7 @@ AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
     result.quantity = anchor.quantity == AnchorQuantity::phase ? std::string(name(anchor.phase))
                                                                : std::string(name(anchor.quantity));
     result.num_warnings = static_cast<int>(plan.warnings.size());
+    result.unseen = anchor.unseen;
     return result;
 }
 

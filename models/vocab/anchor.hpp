@@ -34,10 +34,11 @@ struct ExchangeAnchor {
     Publication publication;
 };
 
-enum class AnchorQuantity { moe_forward, moe_backward, phase, step, peak_memory };
+enum class AnchorQuantity { moe_forward, moe_backward, moe_layer, phase, step, peak_memory };
 inline constexpr std::array kAnchorQuantityNames = {
-    std::string_view("moe_forward"), std::string_view("moe_backward"), std::string_view("phase"),
-    std::string_view("step"), std::string_view("peak_memory")};
+    std::string_view("moe_forward"), std::string_view("moe_backward"),
+    std::string_view("moe_layer"),   std::string_view("phase"),
+    std::string_view("step"),        std::string_view("peak_memory")};
 constexpr std::string_view name(AnchorQuantity q) {
     return kAnchorQuantityNames[static_cast<std::size_t>(q)];
 }
@@ -53,6 +54,7 @@ struct RunAnchor {
     Seconds time;            // published, unless quantity is peak_memory
     Bytes memory;            // published peak_memory
     double tolerance = 0.0;  // relative; 0: listed, not judged
+    bool unseen = false;     // stated before its error was looked at
     Publication publication;
 };
 
@@ -97,6 +99,7 @@ struct AnchorResult {
     double error = 0.0;
     double tolerance = 0.0;
     Verdict verdict = Verdict::listed;
+    bool unseen = false;
     Publication publication;
     int num_warnings = 0;  // of the prediction: look-ups outside measured ranges and the like
 };
