@@ -70,6 +70,29 @@ def plans_table(data: dict) -> str:
     return table([*header, "memory, busiest rank", "fits"], rows)
 
 
+def totals_table(data: dict) -> str:
+    """What is computed by hand otherwise; a result of an older version lacks it."""
+    plans = data["plans"]
+    if any("tokens_per_s" not in plan for plan in plans):
+        return ""
+    rows = [
+        ["tokens/s in all", *(f"{p['tokens_per_s']:,.0f}" for p in plans)],
+        ["tokens a day", *(f"{1e-9 * p['tokens_per_day']:,.1f} billion" for p in plans)],
+        ["GPU hours for 10^12 tokens", *(f"{p['gpu_hours_per_1e12_tokens']:,.0f}" for p in plans)],
+        ["MFU", *(f"{significant(100 * p['mfu'])} %" for p in plans)],
+        ["parameters", *(f"{significant(1e-9 * p['parameters'])} billion" for p in plans)],
+        [
+            "active a token",
+            *(f"{significant(1e-9 * p['active_parameters'])} billion" for p in plans),
+        ],
+    ]
+    step = (
+        f"<p>A step: {data['global_batch_sequences']:,} sequences of {data['sequence_length']:,}, "
+        f"that is {data['tokens_per_step']:,} tokens, on {data['num_ranks']:,} ranks.</p>"
+    )
+    return step + table(["in all", *(plan["name"] for plan in plans)], rows)
+
+
 def phases_table(data: dict) -> str:
     plans = data["plans"]
     rows = []
@@ -157,7 +180,7 @@ def page(prediction, scenario: str | None) -> str:
     parts = [
         f"<h1>{name}: one training step</h1><p>{source}. Intervals hold the residuals of the curves "
         "and the spread of the routing.</p>",
-        "<h2>Plans</h2>" + plans_table(data),
+        "<h2>Plans</h2>" + plans_table(data) + totals_table(data),
         listing("Plans that do not fit", unfit) if unfit else "",
         "<h2>Figures</h2>" + drawings(prediction),
         "<h2>Phases</h2>" + phases_table(data),

@@ -138,7 +138,8 @@ std::string candidate_text(const std::string& label, const Candidate& c, Seconds
                                    knobs_text(c.plan, c.batch), human(p.step),
                                    human(p.step_interval.low), human(p.step_interval.high));
     if (p.step > best) text += ", " + signed_percent(p.step / best - 1.0);
-    return text + fmt::format("; {} of {}\n", human(p.memory.peak), human(p.memory.capacity));
+    return text + fmt::format("; {} of {}, {} of them reserve\n", human(p.memory.peak),
+                              human(p.memory.capacity), human(p.memory.reserve()));
 }
 
 std::string why_text(const Candidate& best, const Candidate& other) {
@@ -268,6 +269,8 @@ Json candidate_json(const Candidate& c) {
                  {"step_time_interval_s",
                   {p.step_interval.low.in(second), p.step_interval.high.in(second)}},
                  {"memory_peak_bytes", p.memory.peak.in(byte)},
+                 {"memory_reserve_bytes", p.memory.reserve().in(byte)},
+                 {"memory_capacity_bytes", p.memory.capacity.in(byte)},
                  {"phases_s", phases}});
     return json;
 }

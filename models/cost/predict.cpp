@@ -12,6 +12,7 @@
 #include "models/vocab/error.hpp"
 #include "models/vocab/jobs.hpp"
 #include "models/workload/layout.hpp"
+#include "models/workload/parameters.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -104,6 +105,14 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step) {
     return spans;
 }
 
+StepSize step_size(const Scenario& scenario) {
+    const Batch& batch = scenario.batch;
+    const int ranks = scenario.cluster.num_ranks();
+    return {.num_ranks = ranks,
+            .sequence_length = batch.sequence_length,
+            .sequences = std::int64_t{ranks} * batch.sequences_per_rank * batch.num_micro_batches};
+}
+
 void check_memory(PlanPrediction& plan) {
     if (plan.memory.peak <= plan.memory.capacity) return;
     plan.feasible = false;
@@ -112,8 +121,9 @@ void check_memory(PlanPrediction& plan) {
         plan.memory.items.begin(), plan.memory.items.end(),
         [](const MemoryItem& a, const MemoryItem& b) { return a.bytes < b.bytes; });
     plan.infeasible_because = fmt::format(
-        "needs {:.1f} GiB of {:.1f} GiB; largest item: {} {:.1f} GiB", plan.memory.peak.in(GiB),
-        plan.memory.capacity.in(GiB), largest->name, largest->bytes.in(GiB));
+        "needs {:.1f} GiB of {:.1f} GiB, {:.1f} GiB of them reserve; largest item: {} {:.1f} GiB",
+        plan.memory.peak.in(GiB), plan.memory.capacity.in(GiB), plan.memory.reserve().in(GiB),
+        largest->name, largest->bytes.in(GiB));
 }
 
 }  // namespace
@@ -129,7 +139,11 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     PriceBook book(profile, scenario.cluster);
     const StepTime step = price_step(workload, profile, book);
 
-    PlanPrediction result{.name = plan.name};
+    PlanPrediction result{.name = plan.name,
+                          .num_ranks = workload.num_ranks,
+                          .parameters = count_parameters(scenario.model, plan).total(),
+                          .active_parameters = active_parameters(scenario.model, plan),
+                          .peak_flop_rate = scenario.cluster.device.peak_matmul};
     result.step = step.total;
     result.step_interval = interval_of(step.total, book.total_sigma());
     const double micro = scenario.batch.num_micro_batches;
@@ -168,6 +182,7 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
                           .profile = profile.name,
                           .seed = scenario.routing.seed,
                           .baseline = scenario.baseline,
+                          .size = step_size(scenario),
                           .notes = scenario.notes};
     const auto wanted = [&](const std::string& plan) {
         const auto& only = options.only_plans;

@@ -54,6 +54,14 @@ std::string human(Bytes bytes) {
     return scaled(bytes.in(byte), kSteps);
 }
 
+std::string human_count(double count) {
+    static constexpr std::array<Step, 5> kSteps = {
+        {{1.0, ""}, {1e3, "K"}, {1e6, "M"}, {1e9, "B"}, {1e12, "T"}}};
+    std::string text = scaled(count, kSteps);
+    while (text.ends_with(' ')) text.pop_back();
+    return text;
+}
+
 std::string human(FlopRate rate) {
     return scaled(rate.in(flop / second), kDecimal) + "FLOP/s";
 }

@@ -42,6 +42,8 @@ Json memory_json(const PlanMemory& memory) {
     Json items = Json::object();
     for (const MemoryItem& item : memory.items) items[item.name] = item.bytes.in(byte);
     return {{"peak_bytes", memory.peak.in(byte)},
+            {"allocated_bytes", memory.allocated.in(byte)},
+            {"reserve_bytes", memory.reserve().in(byte)},
             {"items", items},
             {"capacity_bytes", memory.capacity.in(byte)}};
 }
@@ -56,6 +58,12 @@ Json plan_json(const PlanPrediction& plan) {
             {"step_time_interval_s", interval_json(plan.step_interval)},
             {"tokens_per_s_per_gpu", plan.tokens_per_second_per_gpu},
             {"model_tflops_per_gpu", plan.model_flop_rate_per_gpu.in(TFLOP / second)},
+            {"tokens_per_s", plan.tokens_per_second()},
+            {"tokens_per_day", plan.tokens_per_day()},
+            {"gpu_hours_per_1e12_tokens", plan.gpu_hours_per_trillion_tokens()},
+            {"mfu", plan.mfu()},
+            {"parameters", plan.parameters},
+            {"active_parameters", plan.active_parameters},
             {"speedup_vs_baseline", plan.speedup},
             {"moe_layer",
              {{"forward_s", plan.moe_forward.in(second)},
@@ -76,6 +84,10 @@ std::string prediction_to_json(const Prediction& prediction) {
                        {"seed", prediction.seed},
                        {"version", prediction.version},
                        {"baseline", prediction.baseline},
+                       {"num_ranks", prediction.size.num_ranks},
+                       {"sequence_length", prediction.size.sequence_length},
+                       {"global_batch_sequences", prediction.size.sequences},
+                       {"tokens_per_step", prediction.size.tokens()},
                        {"notes", prediction.notes},
                        {"plans", plans}};
     // Names come from files of any encoding: what is not UTF-8 is replaced, not an exception.

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "models/report/human.hpp"
@@ -18,12 +20,32 @@ namespace {
 using Plans = std::span<const PlanPrediction>;
 
 constexpr std::size_t kNameWidth = 13;   // of a plan above its column
+constexpr std::size_t kRowNameWidth = 20;  // of a plan before its row
 constexpr std::size_t kLabelWidth = 36;  // of memory items
 constexpr double kBriefShare = 0.01;     // phases below this share of every step are summed up
 constexpr double kBriefTraffic = 0.001;  // communication is what plans differ in: shown sooner
 
+// Both ends are kept: what tells names apart is as often the last of them as the first.
 std::string clipped(const std::string& name, std::size_t width) {
-    return name.size() <= width ? name : name.substr(0, width - 1) + "~";
+    if (name.size() <= width) return name;
+    const std::size_t tail = (width - 1) / 2, head = width - 1 - tail;
+    return name.substr(0, head) + "~" + name.substr(name.size() - tail);
+}
+
+// Clipped; those that would read alike end in their number.
+std::vector<std::string> plan_labels(Plans plans, std::size_t width) {
+    std::map<std::string, int> count;
+    for (const PlanPrediction& plan : plans) ++count[clipped(plan.name, width)];
+    std::vector<std::string> labels;
+    for (const PlanPrediction& plan : plans) {
+        std::string label = clipped(plan.name, width);
+        if (count[label] > 1) {
+            const std::string number = fmt::format("~{}", labels.size() + 1);
+            label = plan.name.substr(0, width - number.size()) + number;
+        }
+        labels.push_back(std::move(label));
+    }
+    return labels;
 }
 
 std::string interval_cell(const PlanPrediction& plan) {
@@ -42,10 +64,12 @@ std::string summary(const Prediction& prediction) {
     TextTable table{
         .head = {"plan", "step", "interval", "speedup", "tok/s/GPU", "TFLOP/s/GPU", "memory"},
         .rows = {}};
-    for (const PlanPrediction& plan : prediction.plans) {
+    const std::vector<std::string> labels = plan_labels(prediction.plans, kRowNameWidth);
+    for (std::size_t i = 0; i < prediction.plans.size(); ++i) {
+        const PlanPrediction& plan = prediction.plans[i];
         const std::string mark = plan.name == prediction.baseline ? " *" : "";
         table.rows.push_back(
-            {clipped(plan.name, 20) + mark, human(plan.step), interval_cell(plan),
+            {labels[i] + mark, human(plan.step), interval_cell(plan),
              fmt::format("{:.2f}x", plan.speedup), grouped(plan.tokens_per_second_per_gpu),
              significant(plan.model_flop_rate_per_gpu.in(TFLOP / second)), memory_cell(plan)});
     }
@@ -54,8 +78,33 @@ std::string summary(const Prediction& prediction) {
 
 std::vector<std::string> plan_heads(std::string first, Plans plans) {
     std::vector<std::string> head = {std::move(first)};
-    for (const PlanPrediction& plan : plans) head.push_back(clipped(plan.name, kNameWidth));
+    for (std::string& label : plan_labels(plans, kNameWidth)) head.push_back(std::move(label));
     return head;
+}
+
+// What is computed by hand otherwise.
+std::string totals(Plans plans) {
+    TextTable table{.head = plan_heads("in all", plans), .rows = {}};
+    const auto add = [&](std::string label, auto&& cell) {
+        std::vector<std::string> row = {std::move(label)};
+        for (const PlanPrediction& plan : plans) row.push_back(cell(plan));
+        table.rows.push_back(std::move(row));
+    };
+    using Plan = PlanPrediction;
+    add("  tokens/s", [](const Plan& p) { return grouped(p.tokens_per_second()); });
+    add("  tokens a day", [](const Plan& p) { return human_count(p.tokens_per_day()); });
+    add("  GPU hours for 10^12 tokens",
+        [](const Plan& p) { return grouped(p.gpu_hours_per_trillion_tokens()); });
+    add("  MFU", [](const Plan& p) { return significant(100.0 * p.mfu()) + " %"; });
+    add("  parameters", [](const Plan& p) { return human_count(p.parameters); });
+    add("  active a token", [](const Plan& p) { return human_count(p.active_parameters); });
+    return table.to_string();
+}
+
+std::string size_line(const StepSize& size) {
+    return fmt::format("a step: {} sequences of {} = {} tokens on {} ranks\n",
+                       grouped(static_cast<double>(size.sequences)), size.sequence_length,
+                       grouped(static_cast<double>(size.tokens())), size.num_ranks);
 }
 
 // In every plan and pass, so that forward and backward show the same phases.
@@ -188,12 +237,13 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
                     prediction.scenario, prediction.profile, prediction.seed, prediction.version);
     text +=
         summary(prediction) + "* baseline; memory: peak of the busiest rank (share of its GPU)\n";
+    text += size_line(prediction.size);
     const Plans all(prediction.plans);
     const auto order = step_order(prediction.plans);
     const std::size_t abreast = detail == Detail::brief ? 5 : 4;  // plans that fit 100 columns
     for (std::size_t i = 0; i < all.size(); i += abreast) {
         const Plans some = all.subspan(i, std::min(abreast, all.size() - i));
-        text += "\n" + phases(some, order, detail) + "\n" + moe_layer(some);
+        text += "\n" + totals(some) + "\n" + phases(some, order, detail) + "\n" + moe_layer(some);
         if (detail == Detail::verbose) text += "\n" + memory_items(some);
     }
     const std::string more = remarks(prediction, detail);

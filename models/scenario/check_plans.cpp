@@ -159,6 +159,21 @@ void check_implementation(const Plan& plan, const std::string& where,
          "fused, or expert_parallel: {}, or a group_size of at most num_heads", ""});
 }
 
+void check_optimizer(const Scenario& scenario, const Plan& plan, const std::string& where,
+                     std::vector<InputProblem>& problems) {
+    if (plan.optimizer == Optimizer::adamw_8bit &&
+        (plan.exp_avg_dtype != Dtype::fp32 || plan.exp_avg_sq_dtype != Dtype::fp32)) {
+        problems.push_back({where + ".optimizer", "adamw_8bit with a dtype of its moments",
+                            "adamw_fp32, or no exp_avg_dtype and exp_avg_sq_dtype", ""});
+    }
+    const bool fits = scenario.model.dtype == Dtype::bf16 && plan.main_params_dtype == Dtype::fp32;
+    if (plan.store_param_remainders && !fits) {
+        problems.push_back({where + ".store_param_remainders",
+                            "remainders of parameters that are not bf16 beside an fp32 master",
+                            "model.dtype bf16 and main_params_dtype fp32", ""});
+    }
+}
+
 void check_names(const Scenario& scenario, std::vector<InputProblem>& problems) {
     std::vector<std::string> names;
     std::set<std::string> seen;
@@ -196,6 +211,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
                    plan.layer);
         check_implementation(plan, where, problems);
+        check_optimizer(scenario, plan, where, problems);
         if (plan.overlap_chunks > tokens) {
             problems.push_back({where + ".overlap_chunks",
                                 fmt::format("{} chunks of {} tokens", plan.overlap_chunks, tokens),

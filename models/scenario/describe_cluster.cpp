@@ -3,16 +3,32 @@
 namespace headway::inline scenario {
 namespace {
 
-constexpr Range kBandwidth = {.low = 0, .high = 1e16, .above_low = true};
+// Below these a machine is a slip of the pen, and times overflow what can be read.
+constexpr Range kBandwidth = {.low = 1e3, .high = 1e16};
+constexpr Range kMemoryBandwidth = {.low = 1e6, .high = 1e16};
+constexpr Range kPeak = {.low = 1e9, .high = 1e18};
+constexpr Range kMemory = {.low = 1048576, .high = 1e15};
+constexpr Range kReserve = {.low = 0, .high = 1e15};
 constexpr Range kLatency = {.low = 0, .high = 1};
 
 void describe_device(Fields& f, Device& device) {
     f.text("name", device.name, "as the driver reports it; a profile is compared with it");
-    f.quantity("peak_matmul", device.peak_matmul, {.low = 0, .high = 1e18, .above_low = true},
+    f.quantity("peak_matmul", device.peak_matmul, kPeak,
                "dense matrix peak in the model's compute type");
-    f.quantity("memory_bandwidth", device.memory_bandwidth, kBandwidth, "device memory");
-    f.quantity("memory", device.memory, {.low = 0, .high = 1e15, .above_low = true},
-               "device memory that a training process can use");
+    f.quantity("memory_bandwidth", device.memory_bandwidth, kMemoryBandwidth,
+               "device memory");
+    f.quantity("memory", device.memory, kMemory,
+               "device memory as PyTorch reports its total capacity");
+}
+
+void describe_reserve(Fields& f, Reserve& reserve) {
+    f.quantity("context", reserve.context, kReserve,
+               "CUDA context, libraries and graphs of a process", optional);
+    f.quantity("communicator", reserve.communicator, kReserve,
+               "buffers of one NCCL communicator; a plan has up to four", optional);
+    f.number("fragmentation", reserve.fragmentation, {0, 0.9},
+             "share of what the allocator holds that no tensor fills", optional,
+             UnitClass::percent);
 }
 
 void describe_nvlink(Fields& f, NvLink& nvlink) {
@@ -68,6 +84,8 @@ void describe_rank_override(Fields& f, RankOverride& rank) {
 void describe(Fields& f, Cluster& cluster) {
     f.text("name", cluster.name, "name in tables and messages");
     f.map("device", cluster.device, "the GPU", describe_device);
+    f.map("reserve", cluster.reserve, "device memory that tensors cannot have", describe_reserve,
+          optional);
     f.integer("nodes", cluster.num_nodes, {1, 1 << 20}, "nodes in the job", optional);
     f.integer("gpus_per_node", cluster.gpus_per_node, {1, 1024}, "GPUs of a node, a rank each");
     f.map("nvlink", cluster.nvlink, "NVLink or NVSwitch domain", describe_nvlink);

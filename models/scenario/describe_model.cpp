@@ -42,7 +42,7 @@ void describe_moe(Fields& f, Moe& moe) {
               "hidden width of one shared expert", optional);
     f.choice("router_dtype", moe.router_dtype, kDtypeNames, "type the logits are computed in",
              optional);
-    f.number("capacity_factor", moe.capacity_factor, {.low = 0, .high = 1024, .above_low = true},
+    f.number("capacity_factor", moe.capacity_factor, {.low = 0.1, .high = 1024},
              "tokens an expert takes over the mean, the rest is dropped; left out: dropless");
     f.flag("aux_free_bias", moe.aux_free_bias,
            "balancing by a selection bias per expert instead of an auxiliary loss", optional);

@@ -128,6 +128,16 @@ void describe_plan(Fields& f, Plan& plan) {
              "communication, or the whole layer",
              optional);
     f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
+    f.choice("main_grads_dtype", plan.main_grads_dtype, kDtypeNames,
+             "type that gradients are accumulated and reduced in", optional);
+    f.choice("main_params_dtype", plan.main_params_dtype, kDtypeNames,
+             "type of the optimizer's master parameters", optional);
+    f.choice("exp_avg_dtype", plan.exp_avg_dtype, kDtypeNames,
+             "type of the first moment; adamw_8bit has a byte instead", optional);
+    f.choice("exp_avg_sq_dtype", plan.exp_avg_sq_dtype, kDtypeNames,
+             "type of the second moment; adamw_8bit has a byte instead", optional);
+    f.flag("store_param_remainders", plan.store_param_remainders,
+           "master parameters are the 16 bits that bf16 parameters lack", optional);
     f.integer("overlap_chunks", plan.overlap_chunks, {1, 1024},
               "token chunks whose communication overlaps expert compute; 1: no overlap", optional);
     f.flag("overlap_grad_all_reduce", plan.overlap_grad_all_reduce,

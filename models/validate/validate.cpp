@@ -109,7 +109,7 @@ double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
         case AnchorQuantity::phase:
             return phase_time(plan, anchor).in(second);
         case AnchorQuantity::peak_memory:
-            return plan.memory.peak.in(byte);
+            return plan.memory.allocated.in(byte);
         case AnchorQuantity::step:
             break;
     }

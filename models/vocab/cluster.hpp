@@ -33,6 +33,13 @@ struct Device {
     Bytes memory;
 };
 
+// Device memory that a training process cannot give to tensors.
+struct Reserve {
+    Bytes context = 1.0 * GiB;       // CUDA context, libraries, graphs
+    Bytes communicator = 0.6 * GiB;  // NCCL's buffers, of each communicator
+    double fragmentation = 0.06;     // of what the allocator holds, tensors and gaps
+};
+
 struct NvLink {
     int domain = 0;       // GPUs in one NVLink domain; may span nodes (GB200 NVL72)
     Bandwidth bandwidth;  // per GPU, one direction
@@ -79,6 +86,7 @@ struct RankOverride {
 struct Cluster {
     std::string name;
     Device device;
+    Reserve reserve;
     int num_nodes = 1;
     int gpus_per_node = 1;
     std::optional<NvLink> nvlink;

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <variant>
 
+#include "models/vocab/model_spec.hpp"
+
 namespace headway {
 
 // What an EP dispatch sends: a copy per chosen expert (none, "naive"), per distinct destination
@@ -60,6 +62,11 @@ struct Plan {
     bool zero1 = false;  // optimizer states sharded over replicas
     Recompute recompute = Recompute::none;
     Optimizer optimizer = Optimizer::adamw_fp32;
+    Dtype main_grads_dtype = Dtype::fp32;   // gradients as accumulated, reduced and read
+    Dtype main_params_dtype = Dtype::fp32;  // master parameters
+    Dtype exp_avg_dtype = Dtype::fp32;      // first and second moment; adamw_8bit: a byte each
+    Dtype exp_avg_sq_dtype = Dtype::fp32;
+    bool store_param_remainders = false;  // master: the 16 bits that a bf16 parameter lacks
     int overlap_chunks =
         1;  // token chunks whose communication overlaps expert compute; 1: no overlap
     bool overlap_grad_all_reduce = true;
@@ -67,5 +74,15 @@ struct Plan {
 
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };
+
+// Bytes a parameter of what the optimizer keeps.
+constexpr double master_bytes(const Plan& plan) {
+    return plan.store_param_remainders ? 2.0 : bytes_per_element(plan.main_params_dtype);
+}
+constexpr double moment_bytes(const Plan& plan) {
+    return plan.optimizer == Optimizer::adamw_8bit
+               ? 2.0
+               : bytes_per_element(plan.exp_avg_dtype) + bytes_per_element(plan.exp_avg_sq_dtype);
+}
 
 }  // namespace headway

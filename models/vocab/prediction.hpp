@@ -47,20 +47,26 @@ struct PlanTraffic {
 };
 
 struct PlanMemory {
-    Bytes peak;
+    Bytes peak;       // of tensors and reserve
+    Bytes allocated;  // of tensors alone, as an allocator's "max allocated" counts
     Bytes capacity;
     std::vector<MemoryItem> items;
+
+    Bytes reserve() const { return peak - allocated; }
 };
 
 struct PlanPrediction {
     std::string name;
+    int num_ranks = 0;
+    double parameters = 0.0, active_parameters = 0.0;  // of the model under this plan
     bool feasible = true;
     std::string infeasible_because;  // the item that broke the limit, in words with numbers
     Seconds step;
     Interval step_interval;
     double tokens_per_second_per_gpu = 0.0;
     FlopRate
-        model_flop_rate_per_gpu;  // model FLOPs (forward + backward, no recompute) over step time
+        model_flop_rate_per_gpu;  // the baseline's model FLOPs (forward + backward) over step time
+    FlopRate peak_flop_rate;      // of the device
     double speedup = 1.0;         // baseline's step over this step
     Seconds moe_forward, moe_backward;  // one MoE layer
     std::vector<PhaseCost> phases;      // in order of the step
@@ -68,6 +74,22 @@ struct PlanPrediction {
     PlanMemory memory;
     std::vector<std::string> warnings;
     Timeline timeline;  // one span per phase of each distinct layer, rank -1
+
+    double tokens_per_second() const { return tokens_per_second_per_gpu * num_ranks; }
+    double tokens_per_day() const { return 86400.0 * tokens_per_second(); }
+    double gpu_hours_per_trillion_tokens() const {
+        return 1e12 / tokens_per_second_per_gpu / 3600.0;
+    }
+    // Model FLOPs over what the device's matrix units can do at most.
+    double mfu() const { return model_flop_rate_per_gpu / peak_flop_rate; }
+};
+
+// What one step works on, in all ranks together.
+struct StepSize {
+    int num_ranks = 0, sequence_length = 0;
+    std::int64_t sequences = 0;  // the global batch
+
+    std::int64_t tokens() const { return sequences * sequence_length; }
 };
 
 struct Prediction {
@@ -76,6 +98,7 @@ struct Prediction {
     std::string version;
     std::uint64_t seed = 0;
     std::string baseline;
+    StepSize size;
     std::vector<PlanPrediction> plans;
     std::vector<std::string> notes;  // assumptions of the scenario ("HP twin: ...")
 };

@@ -42,6 +42,14 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     return layer;
 }
 
+// Model FLOPs are the baseline's under every plan: what a plan computes besides is its own affair.
+const Plan& baseline_of(const Scenario& scenario, const Plan& otherwise) {
+    for (const Plan& plan : scenario.plans) {
+        if (plan.name == scenario.baseline) return plan;
+    }
+    return otherwise;
+}
+
 LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count, .is_moe = true};
     const bool heads = s.plan.is_head_parallel();
@@ -56,18 +64,19 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
-    layer.model_flops =
-        s.tokens *
-        (attention_flops_per_token(s.scenario, index) + moe_flops_per_token(s.scenario, s.plan)) *
-        flop;
+    layer.model_flops = s.tokens *
+                        (attention_flops_per_token(s.scenario, index) +
+                         moe_flops_per_token(s.scenario, baseline_of(s.scenario, s.plan))) *
+                        flop;
     return layer;
 }
 
-// AdamW bytes per parameter: fp32 gradient read; master, first and second moment read and written
-// (8-bit: moments of a byte); bf16 parameter written.
-double optimizer_bytes(Optimizer optimizer) {
-    const double moment = optimizer == Optimizer::adamw_fp32 ? 4.0 : 1.0;
-    return 4.0 + 2.0 * 4.0 + 2.0 * 2.0 * moment + 2.0;
+// AdamW bytes per parameter: gradient read; master and both moments read and written; bf16 parameter
+// written, and read where the master is its remainder.
+double optimizer_bytes(const Plan& plan) {
+    return bytes_per_element(plan.main_grads_dtype) +
+           2.0 * (master_bytes(plan) + moment_bytes(plan)) +
+           2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
 }
 
 void add_update(const StepShape& s, Workload& workload) {
@@ -76,7 +85,8 @@ void add_update(const StepShape& s, Workload& workload) {
     const double experts = count.experts / group;  // on one rank
     const int buckets = s.scenario.model.num_layers;
     const bool overlap = s.plan.overlap_grad_all_reduce;
-    // Gradients are accumulated and reduced in fp32. ZeRO-1 reduces to shards and gathers the bf16
+    const double gradient = bytes_per_element(s.plan.main_grads_dtype);
+    // Gradients are reduced in the type they are accumulated in. ZeRO-1 reduces to shards and gathers the bf16
     // parameters afterwards.
     const Collective reduce = s.plan.zero1 ? Collective::reduce_scatter : Collective::all_reduce;
     const auto add = [&](Phase phase, Collective collective, int size, int stride, double bytes,
@@ -90,15 +100,16 @@ void add_update(const StepShape& s, Workload& workload) {
                                               .overlaps_backward = overlapped,
                                               .num_buckets = buckets}});
     };
-    add(Phase::grad_all_reduce, reduce, world, 1, 4.0 * count.replicated(), overlap);
-    add(Phase::expert_grad_all_reduce, reduce, replicas, group, 4.0 * experts, overlap);
+    add(Phase::grad_all_reduce, reduce, world, 1, gradient * count.replicated(), overlap);
+    add(Phase::expert_grad_all_reduce, reduce, replicas, group, gradient * experts, overlap);
     const double own = s.plan.zero1 ? count.replicated() / world + experts / replicas
                                     : count.replicated() + experts;
-    // Unfused: a pass of its own divides the fp32 gradients by the number of micro-batches.
-    const double divide = s.plan.implementation == Implementation::unfused ? 8.0 : 0.0;
+    // Unfused: a pass of its own divides the gradients by the number of micro-batches.
+    const double divide =
+        s.plan.implementation == Implementation::unfused ? 2.0 * gradient : 0.0;
     workload.update.push_back(compute_phase(
         Phase::optimizer, Pass::update,
-        {move(Kernel::optimizer, own * (optimizer_bytes(s.plan.optimizer) + divide))}));
+        {move(Kernel::optimizer, own * (optimizer_bytes(s.plan) + divide))}));
     if (s.plan.zero1) {
         add(Phase::param_all_gather, Collective::all_gather, world, 1,
             s.element * count.replicated(), false);

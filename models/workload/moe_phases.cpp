@@ -195,7 +195,7 @@ double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
     double flops = 2.0 * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
     if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
         const double width = double{1} * hp->num_heads * hp->head_width;
-        return flops + 4.0 * d * width + 2.0 * width * hp->num_experts +
+        return flops + 2.0 * width * hp->num_experts +
                2.0 * matrices * width * hp->top_k * hp->expert_width;
     }
     const auto& ep = std::get<ExpertParallel>(plan.layer);

@@ -52,11 +52,17 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
     return count;
 }
 
+double active_parameters(const ModelSpec& model, const Plan& plan) {
+    const ParameterCount count = count_parameters(model, plan);
+    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+    const double chosen = hp != nullptr ? static_cast<double>(hp->top_k) / hp->num_experts
+                                        : static_cast<double>(model.moe.top_k) / model.moe.num_experts;
+    return count.total() - count.experts * (1.0 - chosen) -
+           (model.tied_embeddings ? 0.0 : count.embedding);
+}
+
 double active_parameters(const ModelSpec& model) {
-    const ParameterCount count = count_parameters(model);
-    const double idle =
-        count.experts * (1.0 - static_cast<double>(model.moe.top_k) / model.moe.num_experts);
-    return count.total() - idle - (model.tied_embeddings ? 0.0 : count.embedding);
+    return active_parameters(model, {.layer = ExpertParallel{}});
 }
 
 }  // namespace headway::inline workload

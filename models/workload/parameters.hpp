@@ -34,6 +34,7 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan);
 // Parameters one token uses: all but the routed experts it did not choose. The embedding table is a
 // look-up and does not count; published "active" figures follow this.
 double active_parameters(const ModelSpec& model);
+double active_parameters(const ModelSpec& model, const Plan& plan);
 
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);

@@ -123,7 +123,7 @@ struct Workload {
         after;  // each micro-batch: embedding; head and loss, forward and backward
     std::vector<LayerWork> layers;
     std::vector<PhaseWork> update;  // once a step
-    Flops model_flops;              // forward, per rank and micro-batch
+    Flops model_flops;              // the baseline's: forward, per rank and micro-batch
 };
 
 // Load of one MoE layer on the ranks of a group: the mean and the busiest.

@@ -75,7 +75,7 @@ TEST(ReadScenario, KeysReplaceThoseOfAPreset) {
     EXPECT_EQ(s.cluster.num_ranks(), 32);
     EXPECT_EQ(s.cluster.nvlink->latency.in(second), 9e-6);
     EXPECT_EQ(s.cluster.nvlink->bandwidth, 450 * GB / second);  // of dgx_h100, two presets below
-    EXPECT_EQ(s.cluster.device.memory, 141 * GB);               // of dgx_h200
+    EXPECT_EQ(s.cluster.device.memory, 139.8 * GiB);            // of dgx_h200
 }
 
 TEST(ReadScenario, TheNvlinkDomainFollowsTheNode) {
