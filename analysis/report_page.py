@@ -59,7 +59,8 @@ def plans_table(data: dict) -> str:
                 plan["name"] + (" (baseline)" if plan["name"] == data["baseline"] else ""),
                 duration(plan["step_time_s"]),
                 f"{duration(low)} to {duration(high)}",
-                f"{plan['speedup_vs_baseline']:.2f}x",
+                f"{plan['speedup_vs_baseline']:.2f}x"
+                + (" (undecided)" if plan.get("undecided") else ""),
                 f"{plan['tokens_per_s_per_gpu']:,.0f}",
                 significant(plan["model_tflops_per_gpu"]),
                 size(plan["memory"]["peak_bytes"]) + share,

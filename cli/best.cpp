@@ -12,6 +12,7 @@
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
+#include "models/cost/software.hpp"
 #include "models/report/human.hpp"
 #include "models/report/text_table.hpp"
 #include "models/report/version.hpp"
@@ -216,6 +217,11 @@ std::string break_even_text(const BreakEven& b) {
     return text + fmt::format(" (searched from {} to {})\n", from, to);
 }
 
+bool undecided(const Report& r) {
+    return r.runner_up && is_undecided(r.search.best.front().prediction, r.runner_up->prediction,
+                                       *r.scenario.profile);
+}
+
 std::string to_table(const Report& r, std::size_t most) {
     const SearchResult& s = r.search;
     std::string text = fmt::format(
@@ -235,6 +241,7 @@ std::string to_table(const Report& r, std::size_t most) {
     text += candidate_text("fastest", s.best.front(), best);
     if (r.runner_up) {
         text += candidate_text("runner-up", *r.runner_up, best);
+        if (undecided(r)) text += "  undecided: the difference is within the noise\n";
         text += why_text(s.best.front(), *r.runner_up);
     }
     text += variants_text(s, most) + others_text(r);
@@ -307,6 +314,7 @@ std::string to_json(const Report& r) {
                 {"not_priced", s.unpriced},
                 {"fastest", s.best.empty() ? Json() : candidate_json(s.best.front())},
                 {"runner_up", r.runner_up ? candidate_json(*r.runner_up) : Json()},
+                {"undecided", undecided(r)},
                 {"variants", variants},
                 {"other_choices", others},
                 {"break_even", break_evens}}

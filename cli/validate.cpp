@@ -72,8 +72,14 @@ int run_validate(Args args) {
         .scenario = [&](const fs::path& path) { return read_scenario(path, read); }};
     Validation validation{.results = validate(anchors, load),
                           .statistics = {},
-                          .not_expressible = anchors.not_expressible};
+                          .not_expressible = anchors.not_expressible,
+                          .spreads = {}};
     validation.statistics = statistics(validation.results);
+    for (const AnchorCategory c :
+         {AnchorCategory::exchange, AnchorCategory::layer, AnchorCategory::step}) {
+        const Spread spread = software_spread(validation.results, c);
+        validation.spreads.push_back({c, spread.low, spread.high});
+    }
     write_result(formatted(validation, format, values->contains("verbose")),
                  optional_text(*values, "out"));
     return any_out(validation.results) ? kNegative : kDone;

@@ -13,8 +13,8 @@
 namespace headway::inline cost {
 namespace {
 
-// One MoE layer's feed-forward part: what is saved for backward, and the rows that backward computes
-// again, which are there while the layer is in work.
+// One MoE layer's feed-forward part: what is saved for backward, and the rows that backward
+// computes again, which are there while the layer is in work.
 struct MoeActivations {
     double kept = 0.0, recomputed = 0.0;
 };
@@ -27,11 +27,10 @@ MoeActivations moe_activations(const Scenario& scenario, const Plan& plan,
     const double copy = layout.width * b, pre = is_gated(model.moe.activation) ? 2.0 : 1.0;
     const double choices =
         8.0 * layout.tokens_per_rank * layout.router.top_k;  // int32 id and fp32 gate
-    // Pre-activations and the hidden row behind them; a full recompute has all of one layer at once.
-    const bool partly =
-        plan.recompute == Recompute::activation || plan.recompute == Recompute::moe;
-    const double shared =
-        tokens * model.moe.num_shared_experts * model.moe.shared_expert_width * b;
+    // Pre-activations and the hidden row behind them; a full recompute has all of one layer at
+    // once.
+    const bool partly = plan.recompute == Recompute::activation || plan.recompute == Recompute::moe;
+    const double shared = tokens * model.moe.num_shared_experts * model.moe.shared_expert_width * b;
     MoeActivations result{.kept = choices + shared * (partly ? pre : pre + 1.0),
                           .recomputed = partly ? shared : 0.0};
     if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
@@ -85,10 +84,10 @@ Activations activations(const Scenario& scenario, const Plan& plan, const Expert
         largest = std::max(largest, moe.kept);
         recomputed = std::max(recomputed, moe.recomputed);
     }
-    const double dense = model.num_dense_layers > 0
-                             ? tokens * model.dense_width * b *
-                                   (is_gated(model.dense_activation) ? 3.0 : 2.0)
-                             : 0.0;
+    const double dense =
+        model.num_dense_layers > 0
+            ? tokens * model.dense_width * b * (is_gated(model.dense_activation) ? 3.0 : 2.0)
+            : 0.0;
     const double attention = attention_activations(scenario);
     if (plan.recompute != Recompute::full) {
         return {.attention = model.num_layers * attention,
@@ -104,7 +103,8 @@ Activations activations(const Scenario& scenario, const Plan& plan, const Expert
             .layer_inputs = (model.num_layers - 1.0) * tokens * model.hidden * b};
 }
 
-// NCCL communicators of a rank: all ranks, the plan's group, its replicas, and the sharers of a head.
+// NCCL communicators of a rank: all ranks, the plan's group, its replicas, and the sharers of a
+// head.
 int num_communicators(const Scenario& scenario, const Plan& plan, const ExpertLayout& layout) {
     const int world = scenario.cluster.num_ranks(), group = plan.group_size;
     const bool replicas = group > 1 && world > group;
@@ -171,8 +171,7 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
         add_item(memory, std::move(item), bytes * byte);
     };
     add("parameters", b * (dense + experts));
-    add(fmt::format("gradients ({})",
-                    kDtypeNames[static_cast<std::size_t>(plan.main_grads_dtype)]),
+    add(fmt::format("gradients ({})", kDtypeNames[static_cast<std::size_t>(plan.main_grads_dtype)]),
         bytes_per_element(plan.main_grads_dtype) * (dense + experts));
     add("optimizer states", (master_bytes(plan) + moment_bytes(plan)) * owned);
     add("activations: attention and norms", kept.attention);

@@ -8,6 +8,7 @@
 
 #include "models/cost/loads.hpp"
 #include "models/cost/memory.hpp"
+#include "models/cost/software.hpp"
 #include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/jobs.hpp"
@@ -38,19 +39,44 @@ PlanTraffic traffic_of(const Workload& workload) {
     return traffic;
 }
 
-std::vector<PhaseCost> phase_costs(const StepTime& step) {
+Interval phase_interval(Phase phase, Seconds time, double sigma, const Spread& exchange) {
+    const Interval of_curves = interval_of(time, sigma);
+    return is_communication(phase) ? widened(of_curves, time, exchange) : of_curves;
+}
+
+// Of the MoE part of one layer; the curves of its phases err independently.
+Interval moe_interval(const Workload& workload, const StepTime& step, Pass pass, Seconds time,
+                      const Spread& spread) {
+    double sum = 0.0;
+    int count = 0;
+    for (std::size_t i = 0; i < step.layers.size(); ++i) {
+        const LayerWork& layer = workload.layers[i];
+        if (!layer.is_moe) continue;
+        double variance = 0.0;
+        const LayerTime& times = step.layers[i];
+        for (const PhaseTime& t : pass == Pass::forward ? times.forward : times.backward) {
+            if (is_moe_part(t.work->phase)) variance += t.sigma * t.sigma;
+        }
+        sum += layer.count * std::sqrt(variance);
+        count += layer.count;
+    }
+    return widened(interval_of(time, count > 0 ? sum / count : 0.0), time, spread);
+}
+
+std::vector<PhaseCost> phase_costs(const StepTime& step, const Spread& exchange) {
     std::vector<PhaseCost> costs;
     for (int pass = 0; pass < 3; ++pass) {
         for (int phase = 0; phase < kNumPhases; ++phase) {
             const PhaseTotal& t =
                 step.phases[static_cast<std::size_t>(phase)][static_cast<std::size_t>(pass)];
             if (t.count == 0) continue;
-            costs.push_back({.phase = static_cast<Phase>(phase),
+            const Phase p = static_cast<Phase>(phase);
+            costs.push_back({.phase = p,
                              .pass = static_cast<Pass>(pass),
                              .count = t.count,
                              .time = t.time,
                              .hidden = t.hidden,
-                             .interval = interval_of(t.time, t.sigma),
+                             .interval = phase_interval(p, t.time, t.sigma, exchange),
                              .bytes = t.bytes,
                              .flops = t.flops,
                              .bottleneck = std::string(name(t.bottleneck))});
@@ -61,10 +87,10 @@ std::vector<PhaseCost> phase_costs(const StepTime& step) {
 
 // One span per phase of each distinct layer, laid out in the order of the step.
 void add_spans(const std::vector<PhaseTime>& times, int layer, int count, Pass wanted,
-               Seconds& clock, std::vector<Span>& spans) {
+               const Spread& exchange, Seconds& clock, std::vector<Span>& spans) {
     for (const PhaseTime& t : times) {
         if (t.work->pass != wanted) continue;
-        const Interval interval = interval_of(t.time, t.sigma);
+        const Interval interval = phase_interval(t.work->phase, t.time, t.sigma, exchange);
         spans.push_back({.layer = layer,
                          .pass = t.work->pass,
                          .phase = t.work->phase,
@@ -80,28 +106,28 @@ void add_spans(const std::vector<PhaseTime>& times, int layer, int count, Pass w
     }
 }
 
-std::vector<Span> spans_of(const Workload& workload, const StepTime& step) {
+std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const Spread& exchange) {
     std::vector<Span> spans;
     Seconds clock;
-    add_spans(step.before, -1, 1, Pass::forward, clock, spans);
+    add_spans(step.before, -1, 1, Pass::forward, exchange, clock, spans);
     for (std::size_t i = 0; i < step.layers.size(); ++i) {
         const LayerWork& layer = workload.layers[i];
         const Seconds begin = clock;
-        add_spans(step.layers[i].forward, layer.first_layer, layer.count, Pass::forward, clock,
-                  spans);
+        add_spans(step.layers[i].forward, layer.first_layer, layer.count, Pass::forward, exchange,
+                  clock, spans);
         clock = begin + layer.count * (clock - begin);
     }
-    add_spans(step.after, -1, 1, Pass::forward, clock, spans);
-    add_spans(step.after, -1, 1, Pass::backward, clock, spans);
+    add_spans(step.after, -1, 1, Pass::forward, exchange, clock, spans);
+    add_spans(step.after, -1, 1, Pass::backward, exchange, clock, spans);
     for (std::size_t i = step.layers.size(); i-- > 0;) {
         const LayerWork& layer = workload.layers[i];
         const Seconds begin = clock;
-        add_spans(step.layers[i].backward, layer.first_layer, layer.count, Pass::backward, clock,
-                  spans);
+        add_spans(step.layers[i].backward, layer.first_layer, layer.count, Pass::backward, exchange,
+                  clock, spans);
         clock = begin + layer.count * (clock - begin);
     }
-    add_spans(step.before, -1, 1, Pass::backward, clock, spans);
-    add_spans(step.update, -1, 1, Pass::update, clock, spans);
+    add_spans(step.before, -1, 1, Pass::backward, exchange, clock, spans);
+    add_spans(step.update, -1, 1, Pass::update, exchange, clock, spans);
     return spans;
 }
 
@@ -145,14 +171,22 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
                           .active_parameters = active_parameters(scenario.model, plan),
                           .peak_flop_rate = scenario.cluster.device.peak_matmul};
     result.step = step.total;
-    result.step_interval = interval_of(step.total, book.total_sigma());
+    const SoftwareTerm software = options.software ? software_term(profile) : SoftwareTerm{};
+    result.step_interval =
+        widened(interval_of(step.total, book.total_sigma()), step.total, software.step);
+    result.curve_sigma = book.sigma_by_curve();
+    result.routing_variance = book.independent_variance();
     const double micro = scenario.batch.num_micro_batches;
     result.tokens_per_second_per_gpu =
         static_cast<double>(scenario.batch.tokens_per_rank()) * micro / step.total.in(second);
     result.model_flop_rate_per_gpu = 3.0 * micro * workload.model_flops / step.total;
     result.moe_forward = step.moe_forward;
     result.moe_backward = step.moe_backward;
-    result.phases = phase_costs(step);
+    result.moe_forward_interval =
+        moe_interval(workload, step, Pass::forward, step.moe_forward, software.layer);
+    result.moe_backward_interval =
+        moe_interval(workload, step, Pass::backward, step.moe_backward, software.layer);
+    result.phases = phase_costs(step, software.exchange);
     result.traffic = traffic_of(workload);
     result.memory = predict_memory(scenario, plan, loads);
     check_memory(result);
@@ -171,7 +205,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
                            .plan = plan.name,
                            .profile = profile.name,
                            .seed = scenario.routing.seed,
-                           .spans = spans_of(workload, step)};
+                           .spans = spans_of(workload, step, software.exchange)};
     }
     return result;
 }
@@ -202,13 +236,17 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     for_each_job(plans.size(), options.threads, [&](std::size_t i) {
         predicted[i] = predict_plan(scenario, plans[i], profile, options, loads[i]);
     });
-    Seconds baseline;
-    for (PlanPrediction& p : predicted) {
-        if (p.name == scenario.baseline) baseline = p.step;
-        if (wanted(p.name)) prediction.plans.push_back(std::move(p));
+    const auto baseline =
+        std::find_if(predicted.begin(), predicted.end(),
+                     [&](const PlanPrediction& p) { return p.name == scenario.baseline; });
+    if (baseline != predicted.end() && baseline->step > Seconds{}) {
+        for (PlanPrediction& p : predicted) {
+            p.speedup = baseline->step / p.step;
+            p.undecided = p.name != baseline->name && is_undecided(p, *baseline, profile);
+        }
     }
-    if (baseline > Seconds{}) {
-        for (PlanPrediction& p : prediction.plans) p.speedup = baseline / p.step;
+    for (PlanPrediction& p : predicted) {
+        if (wanted(p.name)) prediction.plans.push_back(std::move(p));
     }
     return prediction;
 }

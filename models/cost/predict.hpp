@@ -19,6 +19,7 @@ struct PredictOptions {
     std::vector<std::string> only_plans;  // empty: all
     int threads = 1;                      // over plans and the loads of their layers
     bool timeline = true;                 // fill PlanPrediction::timeline
+    bool software = true;                 // intervals hold how far other software lies
 };
 
 Prediction predict(const Scenario& scenario, const Profile& profile,

@@ -71,6 +71,8 @@ class PriceBook {
 
     // Standard deviation of the sum of everything priced so far with its weights.
     double total_sigma() const;
+    const std::vector<double>& sigma_by_curve() const { return sigma_; }
+    double independent_variance() const { return independent_variance_; }
     void add_independent_sigma(double seconds) { independent_variance_ += seconds * seconds; }
     std::vector<std::string> warnings() const;
 

@@ -7,19 +7,6 @@
 namespace headway::inline cost {
 namespace {
 
-constexpr bool is_moe_part(Phase phase) {
-    switch (phase) {
-        case Phase::norm:
-        case Phase::attention_qkv:
-        case Phase::attention_core:
-        case Phase::attention_out:
-        case Phase::dense_mlp:
-            return false;
-        default:
-            return true;
-    }
-}
-
 Price price_phase(const PhaseWork& phase, PriceBook& book, double weight, double fraction) {
     if (const auto* compute = std::get_if<ComputeWork>(&phase.work)) {
         // A phase recomputed in backward is a forward kernel: it is priced as such where it was

@@ -45,6 +45,20 @@ struct StepTime {
     std::vector<LayerTime> layers;
 };
 
+// Of the MoE part of a layer: neither attention nor norms.
+constexpr bool is_moe_part(Phase phase) {
+    switch (phase) {
+        case Phase::norm:
+        case Phase::attention_qkv:
+        case Phase::attention_core:
+        case Phase::attention_out:
+        case Phase::dense_mlp:
+            return false;
+        default:
+            return true;
+    }
+}
+
 StepTime price_step(const Workload& workload, const Profile& profile, PriceBook& book);
 
 // Bytes that a phase sends off-rank (busiest rank) or moves through memory, and its FLOPs.

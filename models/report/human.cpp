@@ -54,6 +54,12 @@ std::string human(Bytes bytes) {
     return scaled(bytes.in(byte), kSteps);
 }
 
+std::string clipped(const std::string& text, std::size_t width) {
+    if (text.size() <= width) return text;
+    const std::size_t tail = (width - 1) / 2, head = width - 1 - tail;
+    return text.substr(0, head) + "~" + text.substr(text.size() - tail);
+}
+
 std::string human_count(double count) {
     static constexpr std::array<Step, 5> kSteps = {
         {{1.0, ""}, {1e3, "K"}, {1e6, "M"}, {1e9, "B"}, {1e12, "T"}}};

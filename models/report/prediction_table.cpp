@@ -19,18 +19,11 @@ namespace {
 
 using Plans = std::span<const PlanPrediction>;
 
-constexpr std::size_t kNameWidth = 13;   // of a plan above its column
+constexpr std::size_t kNameWidth = 13;     // of a plan above its column
 constexpr std::size_t kRowNameWidth = 20;  // of a plan before its row
-constexpr std::size_t kLabelWidth = 36;  // of memory items
-constexpr double kBriefShare = 0.01;     // phases below this share of every step are summed up
-constexpr double kBriefTraffic = 0.001;  // communication is what plans differ in: shown sooner
-
-// Both ends are kept: what tells names apart is as often the last of them as the first.
-std::string clipped(const std::string& name, std::size_t width) {
-    if (name.size() <= width) return name;
-    const std::size_t tail = (width - 1) / 2, head = width - 1 - tail;
-    return name.substr(0, head) + "~" + name.substr(name.size() - tail);
-}
+constexpr std::size_t kLabelWidth = 36;    // of memory items
+constexpr double kBriefShare = 0.01;       // phases below this share of every step are summed up
+constexpr double kBriefTraffic = 0.001;    // communication is what plans differ in: shown sooner
 
 // Clipped; those that would read alike end in their number.
 std::vector<std::string> plan_labels(Plans plans, std::size_t width) {
@@ -99,6 +92,18 @@ std::string totals(Plans plans) {
     add("  parameters", [](const Plan& p) { return human_count(p.parameters); });
     add("  active a token", [](const Plan& p) { return human_count(p.active_parameters); });
     return table.to_string();
+}
+
+// Plans whose step cannot be told from the baseline's.
+std::string undecided_line(const Prediction& prediction) {
+    std::string names;
+    for (const PlanPrediction& plan : prediction.plans) {
+        if (plan.undecided)
+            names += (names.empty() ? "" : ", ") + clipped(plan.name, kRowNameWidth);
+    }
+    if (names.empty()) return "";
+    return fmt::format("undecided against {}, the difference is within the noise: {}\n",
+                       clipped(prediction.baseline, kRowNameWidth), names);
 }
 
 std::string size_line(const StepSize& size) {
@@ -237,7 +242,7 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
                     prediction.scenario, prediction.profile, prediction.seed, prediction.version);
     text +=
         summary(prediction) + "* baseline; memory: peak of the busiest rank (share of its GPU)\n";
-    text += size_line(prediction.size);
+    text += undecided_line(prediction) + size_line(prediction.size);
     const Plans all(prediction.plans);
     const auto order = step_order(prediction.plans);
     const std::size_t abreast = detail == Detail::brief ? 5 : 4;  // plans that fit 100 columns

@@ -12,6 +12,8 @@
 namespace headway::inline report {
 namespace {
 
+constexpr std::size_t kNameWidth = 30;  // of an anchor on a terminal
+
 std::string_view title(AnchorCategory category) {
     switch (category) {
         case AnchorCategory::all_to_all:
@@ -46,6 +48,40 @@ std::string tolerance(const AnchorResult& r) {
     return r.tolerance > 0.0 ? fmt::format("{:.0f} %", 100.0 * r.tolerance) : "-";
 }
 
+// Whether the interval holds what was published.
+std::string inside(const AnchorResult& r) {
+    if (!r.has_interval || r.verdict == Verdict::fitted) return "-";
+    return r.inside ? "yes" : "no";
+}
+
+std::vector<std::string> coverage(const AnchorStatistics& s) {
+    const auto share = [](int inside, int count) {
+        return count > 0 ? fmt::format("{} of {}", inside, count) : std::string("-");
+    };
+    return {std::string(title(s.category)), share(s.seen.inside, s.seen.count),
+            share(s.unseen.inside, s.unseen.count),
+            share(s.seen.inside_other_software, s.seen.count),
+            share(s.unseen.inside_other_software, s.unseen.count)};
+}
+
+bool has_coverage(const AnchorStatistics& s) {
+    return s.seen.count + s.unseen.count > 0;
+}
+
+const std::string kCoverageNote =
+    "Inside: the 90 % interval that `predict` states holds the published time, where its software "
+    "term is measured\nover the other configurations, or over other software alone. Unseen: "
+    "stated before their error was looked at.\n";
+
+std::string spread_lines(const std::vector<AnchorSpread>& spreads) {
+    std::string text;
+    for (const AnchorSpread& s : spreads) {
+        text += fmt::format("{}{} {:.2f} to {:.2f}", text.empty() ? "" : ", ", title(s.category),
+                            s.low, s.high);
+    }
+    return text.empty() ? text : "Software term, real over predicted time: " + text + ".\n";
+}
+
 std::vector<std::string> cells(const AnchorResult& r) {
     return {r.name,
             quantity(r),
@@ -53,25 +89,25 @@ std::vector<std::string> cells(const AnchorResult& r) {
             value(r, r.published),
             signed_percent(r.error),
             tolerance(r),
-            std::string(name(r.verdict))};
+            std::string(name(r.verdict)),
+            inside(r)};
 }
 
 const std::vector<std::string> kResultHead = {"anchor", "quantity", "predicted", "published",
-                                              "error",  "limit",    "verdict"};
+                                              "error",  "limit",    "verdict",   "inside"};
 const std::vector<std::string> kStatisticsHead = {"category", "held out", "fitted", "out",  "bias",
                                                   "mean",     "median",   "p95",    "worst"};
+const std::vector<std::string> kCoverageHead = {"inside the 90 % interval", "seen", "unseen",
+                                                "seen, other software", "unseen, other software"};
 
 std::vector<std::string> cells(const AnchorStatistics& s) {
-    if (s.count == 0)
-        return {std::string(title(s.category)),
-                "0",
-                fmt::format("{}", s.fitted),
-                "-",
-                "-",
-                "-",
-                "-",
-                "-",
-                "-"};
+    if (s.count == 0) {
+        std::vector<std::string> row(kStatisticsHead.size(), "-");
+        row[0] = title(s.category);
+        row[1] = "0";
+        row[2] = fmt::format("{}", s.fitted);
+        return row;
+    }
     return {std::string(title(s.category)),
             fmt::format("{}", s.count),
             fmt::format("{}", s.fitted),
@@ -149,14 +185,21 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
     TextTable table{.head = kResultHead, .rows = {}};
     const std::vector<AnchorResult> shown =
         brief ? worst_of_tables(validation.results) : validation.results;
-    for (const AnchorResult& r : shown) table.rows.push_back(cells(r));
+    for (const AnchorResult& r : shown) {
+        table.rows.push_back(cells(r));
+        table.rows.back().front() = clipped(r.name, kNameWidth);
+    }
+    TextTable inside{.head = kCoverageHead, .rows = {}};
+    for (const AnchorStatistics& s : validation.statistics)
+        if (has_coverage(s)) inside.rows.push_back(coverage(s));
     TextTable summary{.head = kStatisticsHead, .rows = {}};
     for (const AnchorStatistics& s : validation.statistics) summary.rows.push_back(cells(s));
-    std::string text = table.to_string() + "\n" + summary.to_string();
+    std::string text = table.to_string() + "\n" + summary.to_string() + "\n" + inside.to_string();
     text +=
         "\nError: predicted / published - 1. Bias is the mean of signed errors; mean, median and "
         "p95 are of\ntheir size. Fitted: a size that is a point of the profile's curve, kept "
         "out of the statistics.\n";
+    text += kCoverageNote + spread_lines(validation.spreads);
     if (brief)
         text += "All-to-all tables are shown by their worst held-out size; --verbose shows all.\n";
     if (!validation.not_expressible.empty()) {
@@ -174,6 +217,10 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
 std::string validation_to_markdown(const Validation& validation) {
     std::string text = kMarkdownIntroduction + markdown_head(kStatisticsHead);
     for (const AnchorStatistics& s : validation.statistics) text += markdown_row(cells(s));
+    text += "\n" + markdown_head(kCoverageHead);
+    for (const AnchorStatistics& s : validation.statistics)
+        if (has_coverage(s)) text += markdown_row(coverage(s));
+    text += "\n" + kCoverageNote + "\n" + spread_lines(validation.spreads);
     for (const AnchorStatistics& s : validation.statistics)
         text += markdown_category(validation, s.category);
     text +=
@@ -186,13 +233,13 @@ std::string validation_to_markdown(const Validation& validation) {
 std::string validation_to_csv(const Validation& validation) {
     std::string text =
         "category,anchor,quantity,unit,predicted,published,error,tolerance,verdict,source,date,"
-        "unseen\n";
+        "unseen,low,high,inside\n";
     for (const AnchorResult& r : validation.results) {
-        text += fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}\n", name(r.category),
-                            csv_field(r.name), quantity(r),
-                            r.category == AnchorCategory::memory ? "byte" : "s", r.predicted,
-                            r.published, r.error, r.tolerance, name(r.verdict),
-                            csv_field(r.publication.source), r.publication.date, r.unseen);
+        text += fmt::format(
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}\n", name(r.category), csv_field(r.name),
+            quantity(r), r.category == AnchorCategory::memory ? "byte" : "s", r.predicted,
+            r.published, r.error, r.tolerance, name(r.verdict), csv_field(r.publication.source),
+            r.publication.date, r.unseen, r.low, r.high, inside(r));
     }
     return text;
 }

@@ -13,6 +13,7 @@ struct Validation {
     std::vector<AnchorResult> results;
     std::vector<AnchorStatistics> statistics;
     std::vector<UnexpressedAnchor> not_expressible;
+    std::vector<AnchorSpread> spreads;
 };
 
 enum class ValidationDetail {

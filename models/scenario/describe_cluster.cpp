@@ -15,8 +15,7 @@ void describe_device(Fields& f, Device& device) {
     f.text("name", device.name, "as the driver reports it; a profile is compared with it");
     f.quantity("peak_matmul", device.peak_matmul, kPeak,
                "dense matrix peak in the model's compute type");
-    f.quantity("memory_bandwidth", device.memory_bandwidth, kMemoryBandwidth,
-               "device memory");
+    f.quantity("memory_bandwidth", device.memory_bandwidth, kMemoryBandwidth, "device memory");
     f.quantity("memory", device.memory, kMemory,
                "device memory as PyTorch reports its total capacity");
 }

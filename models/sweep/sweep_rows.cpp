@@ -99,10 +99,11 @@ void append_numbers(const PlanPrediction& p, std::optional<double> speedup, bool
          {PathClass::nvlink, PathClass::pcie, PathClass::nic, PathClass::spine}) {
         fmt::format_to(to, "{},", p.traffic.by_path[static_cast<std::size_t>(c)].in(byte));
     }
-    fmt::format_to(to, "{},{},{},{},{},{},{},{},{},{},{},", p.traffic.imbalance, p.memory.peak.in(byte),
-                   p.memory.capacity.in(byte), csv_field(largest_item(p.memory)), longest_phase(p),
-                   p.warnings.size(), p.tokens_per_second(), p.mfu(),
-                   p.gpu_hours_per_trillion_tokens(), p.parameters, p.active_parameters);
+    fmt::format_to(to, "{},{},{},{},{},{},{},{},{},{},{},", p.traffic.imbalance,
+                   p.memory.peak.in(byte), p.memory.capacity.in(byte),
+                   csv_field(largest_item(p.memory)), longest_phase(p), p.warnings.size(),
+                   p.tokens_per_second(), p.mfu(), p.gpu_hours_per_trillion_tokens(), p.parameters,
+                   p.active_parameters);
 }
 
 }  // namespace

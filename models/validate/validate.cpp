@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "models/cost/predict.hpp"
@@ -49,6 +50,12 @@ AnchorResult result_of(AnchorCategory category, const std::string& name, double 
             .publication = publication};
 }
 
+void set_interval(AnchorResult& result, const Interval& interval) {
+    result.has_interval = true;
+    result.low = interval.low.in(second);
+    result.high = interval.high.in(second);
+}
+
 bool is_point(const TimeCurve& curve, double bytes) {
     return std::any_of(curve.bytes.begin(), curve.bytes.end(),
                        [&](double b) { return std::abs(b / bytes - 1.0) < 1e-6; });
@@ -70,6 +77,9 @@ std::vector<AnchorResult> validate_exchange(const ExchangeAnchor& anchor, const 
             anchor.publication, !anchor.repeat && is_point(*time.curve, sent));
         result.buffer = anchor.bytes[i] * byte;
         result.num_warnings = time.extrapolated ? 1 : 0;
+        result.configuration = anchor.name;
+        result.other_software = profile.provenance.kind == "public";
+        set_interval(result, interval_of(time.time, time.curve->residual * time.time.in(second)));
         results.push_back(std::move(result));
     }
     return results;
@@ -86,16 +96,25 @@ const Plan& plan_of(const Scenario& scenario, const RunAnchor& anchor) {
                       .hint = did_you_mean(anchor.plan, names)});
 }
 
-// One execution of the phase.
-Seconds phase_time(const PlanPrediction& plan, const RunAnchor& anchor) {
+const PhaseCost& cost_of_phase(const PlanPrediction& plan, const RunAnchor& anchor) {
     for (const PhaseCost& cost : plan.phases) {
-        if (cost.phase == anchor.phase && cost.pass == anchor.pass && cost.count > 0) {
-            return (cost.time + cost.hidden) / cost.count;
-        }
+        if (cost.phase == anchor.phase && cost.pass == anchor.pass && cost.count > 0) return cost;
     }
     throw InputError(
         {.where = anchor.scenario.string(),
          .found = "plan '" + anchor.plan + "' has no phase " + std::string(name(anchor.phase))});
+}
+
+// One execution of the phase.
+Seconds phase_time(const PlanPrediction& plan, const RunAnchor& anchor) {
+    const PhaseCost& cost = cost_of_phase(plan, anchor);
+    return (cost.time + cost.hidden) / cost.count;
+}
+
+Interval phase_interval(const PlanPrediction& plan, const RunAnchor& anchor) {
+    const PhaseCost& cost = cost_of_phase(plan, anchor);
+    return {(cost.interval.low + cost.hidden) / cost.count,
+            (cost.interval.high + cost.hidden) / cost.count};
 }
 
 double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
@@ -116,14 +135,34 @@ double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
     return plan.step.in(second);
 }
 
+// Of the curves alone; none of memory.
+std::optional<Interval> predicted_interval(const PlanPrediction& plan, const RunAnchor& anchor) {
+    switch (anchor.quantity) {
+        case AnchorQuantity::moe_forward:
+            return plan.moe_forward_interval;
+        case AnchorQuantity::moe_backward:
+            return plan.moe_backward_interval;
+        case AnchorQuantity::moe_layer:
+            return Interval{plan.moe_forward_interval.low + plan.moe_backward_interval.low,
+                            plan.moe_forward_interval.high + plan.moe_backward_interval.high};
+        case AnchorQuantity::phase:
+            return phase_interval(plan, anchor);
+        case AnchorQuantity::peak_memory:
+            return std::nullopt;
+        case AnchorQuantity::step:
+            break;
+    }
+    return plan.step_interval;
+}
+
 AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
     if (!scenario.profile) {
         throw InputError({.where = anchor.scenario.string(),
                           .found = "no profile",
                           .hint = "a scenario of an anchor names the profile it is judged with"});
     }
-    const PlanPrediction plan =
-        predict_plan(scenario, plan_of(scenario, anchor), *scenario.profile, {.timeline = false});
+    const PlanPrediction plan = predict_plan(scenario, plan_of(scenario, anchor), *scenario.profile,
+                                             {.timeline = false, .software = false});
     const bool is_memory = anchor.quantity == AnchorQuantity::peak_memory;
     AnchorResult result =
         result_of(category_of(anchor.quantity), anchor.name,
@@ -133,6 +172,9 @@ AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
                                                                : std::string(name(anchor.quantity));
     result.num_warnings = static_cast<int>(plan.warnings.size());
     result.unseen = anchor.unseen;
+    result.configuration = anchor.scenario.string();
+    result.other_software = scenario.profile->provenance.kind == "public";
+    if (const auto interval = predicted_interval(plan, anchor)) set_interval(result, *interval);
     return result;
 }
 
@@ -144,6 +186,12 @@ AnchorStatistics statistics_of(AnchorCategory category, const std::vector<Anchor
         if (r.verdict == Verdict::fitted) {
             ++s.fitted;
             continue;
+        }
+        if (r.has_interval) {
+            AnchorStatistics::Coverage& coverage = r.unseen ? s.unseen : s.seen;
+            ++coverage.count;
+            coverage.inside += r.inside ? 1 : 0;
+            coverage.inside_other_software += r.inside_other_software ? 1 : 0;
         }
         s.judged += r.verdict == Verdict::listed ? 0 : 1;
         s.out += r.verdict == Verdict::out ? 1 : 0;
@@ -163,7 +211,59 @@ AnchorStatistics statistics_of(AnchorCategory category, const std::vector<Anchor
     return s;
 }
 
+// What an interval of this category is widened by.
+AnchorCategory spread_category(AnchorCategory category) {
+    const bool is_table =
+        category == AnchorCategory::all_to_all || category == AnchorCategory::all_to_all_repeat;
+    return is_table ? AnchorCategory::exchange : category;
+}
+
+// The first word of a source is whose software ran.
+std::string software_of(const AnchorResult& result) {
+    const std::string& source = result.publication.source;
+    return source.substr(0, source.find(' '));
+}
+
+bool is_inside(const AnchorResult& r, const Spread& spread) {
+    const Interval of_curves{r.low * second, r.high * second};
+    const Interval all =
+        widened(of_curves, r.predicted * second, r.other_software ? spread : Spread{});
+    return r.published >= all.low.in(second) && r.published <= all.high.in(second);
+}
+
+void judge_intervals(std::vector<AnchorResult>& results) {
+    for (AnchorResult& r : results) {
+        if (!r.has_interval) continue;
+        const AnchorCategory category = spread_category(r.category);
+        r.inside = is_inside(r, software_spread(results, category, [&](const AnchorResult& other) {
+                                 return other.configuration == r.configuration;
+                             }));
+        r.inside_other_software =
+            is_inside(r, software_spread(results, category, [&](const AnchorResult& other) {
+                          return software_of(other) == software_of(r);
+                      }));
+    }
+}
+
 }  // namespace
+
+// Nearest rank outwards, of n runs: the floor(0.05 (n+1))-th and the ceil(0.95 (n+1))-th; the
+// prediction itself always lies within.
+Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory category,
+                       const std::function<bool(const AnchorResult&)>& left_out) {
+    std::vector<double> ratios;
+    for (const AnchorResult& r : results) {
+        if (r.category != category || !r.has_interval || !r.other_software) continue;
+        if (!left_out || !left_out(r)) ratios.push_back(r.published / r.predicted);
+    }
+    if (ratios.empty()) return {};
+    std::sort(ratios.begin(), ratios.end());
+    const double n = static_cast<double>(ratios.size());
+    const double low = std::max(1.0, std::floor(0.05 * (n + 1.0)));
+    const double high = std::min(n, std::ceil(0.95 * (n + 1.0)));
+    return {std::min(1.0, ratios[static_cast<std::size_t>(low) - 1]),
+            std::max(1.0, ratios[static_cast<std::size_t>(high) - 1])};
+}
 
 std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader& load) {
     std::vector<AnchorResult> results;
@@ -183,6 +283,7 @@ std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader&
         }
         results.push_back(validate_run(anchor, scenarios.at(anchor.scenario)));
     }
+    judge_intervals(results);
     return results;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "models/cost/software.hpp"
 #include "models/vocab/anchor.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
@@ -21,6 +22,11 @@ struct AnchorLoader {
 
 // In the order of the set: exchanges, then runs.
 std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader& load);
+
+// How far published runs lie from their predictions: nine in ten within. `left_out` is asked of
+// each result; those that it takes are passed over.
+Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory category,
+                       const std::function<bool(const AnchorResult&)>& left_out = {});
 
 // One entry for each category that has results.
 std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results);

@@ -100,6 +100,13 @@ struct AnchorResult {
     double tolerance = 0.0;
     Verdict verdict = Verdict::listed;
     bool unseen = false;
+    bool has_interval = false;
+    double low = 0.0, high = 0.0;  // 90 %, of the curves alone
+    bool other_software = false;   // the profile is of software that is not headway's
+    std::string configuration;     // what runs of one kind have in common: the scenario
+    // Inside the interval that `predict` states, its software term measured over the other
+    // configurations; over the other software.
+    bool inside = false, inside_other_software = false;
     Publication publication;
     int num_warnings = 0;  // of the prediction: look-ups outside measured ranges and the like
 };
@@ -110,6 +117,16 @@ struct AnchorStatistics {
     int count = 0, fitted = 0, judged = 0, out = 0;
     double bias = 0.0;                                        // mean of signed errors
     double mean = 0.0, median = 0.0, p95 = 0.0, worst = 0.0;  // of |error|; worst keeps its sign
+    struct Coverage {
+        int count = 0, inside = 0, inside_other_software = 0;
+    };
+    Coverage seen, unseen;
+};
+
+// Nine published runs in ten take between `low` and `high` times what is predicted.
+struct AnchorSpread {
+    AnchorCategory category = AnchorCategory::step;
+    double low = 1.0, high = 1.0;
 };
 
 }  // namespace headway

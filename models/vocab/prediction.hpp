@@ -63,13 +63,17 @@ struct PlanPrediction {
     std::string infeasible_because;  // the item that broke the limit, in words with numbers
     Seconds step;
     Interval step_interval;
+    std::vector<double> curve_sigma;  // seconds of the step that each curve may be off by
+    double routing_variance = 0.0;    // of what is drawn, s^2
     double tokens_per_second_per_gpu = 0.0;
     FlopRate
         model_flop_rate_per_gpu;  // the baseline's model FLOPs (forward + backward) over step time
     FlopRate peak_flop_rate;      // of the device
     double speedup = 1.0;         // baseline's step over this step
+    bool undecided = false;  // whether this step or the baseline's is the shorter: within the noise
     Seconds moe_forward, moe_backward;  // one MoE layer
-    std::vector<PhaseCost> phases;      // in order of the step
+    Interval moe_forward_interval, moe_backward_interval;
+    std::vector<PhaseCost> phases;  // in order of the step
     PlanTraffic traffic;
     PlanMemory memory;
     std::vector<std::string> warnings;

@@ -71,8 +71,8 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     return layer;
 }
 
-// AdamW bytes per parameter: gradient read; master and both moments read and written; bf16 parameter
-// written, and read where the master is its remainder.
+// AdamW bytes per parameter: gradient read; master and both moments read and written; bf16
+// parameter written, and read where the master is its remainder.
 double optimizer_bytes(const Plan& plan) {
     return bytes_per_element(plan.main_grads_dtype) +
            2.0 * (master_bytes(plan) + moment_bytes(plan)) +
@@ -86,8 +86,8 @@ void add_update(const StepShape& s, Workload& workload) {
     const int buckets = s.scenario.model.num_layers;
     const bool overlap = s.plan.overlap_grad_all_reduce;
     const double gradient = bytes_per_element(s.plan.main_grads_dtype);
-    // Gradients are reduced in the type they are accumulated in. ZeRO-1 reduces to shards and gathers the bf16
-    // parameters afterwards.
+    // Gradients are reduced in the type they are accumulated in. ZeRO-1 reduces to shards and
+    // gathers the bf16 parameters afterwards.
     const Collective reduce = s.plan.zero1 ? Collective::reduce_scatter : Collective::all_reduce;
     const auto add = [&](Phase phase, Collective collective, int size, int stride, double bytes,
                          bool overlapped) {
@@ -105,11 +105,10 @@ void add_update(const StepShape& s, Workload& workload) {
     const double own = s.plan.zero1 ? count.replicated() / world + experts / replicas
                                     : count.replicated() + experts;
     // Unfused: a pass of its own divides the gradients by the number of micro-batches.
-    const double divide =
-        s.plan.implementation == Implementation::unfused ? 2.0 * gradient : 0.0;
-    workload.update.push_back(compute_phase(
-        Phase::optimizer, Pass::update,
-        {move(Kernel::optimizer, own * (optimizer_bytes(s.plan) + divide))}));
+    const double divide = s.plan.implementation == Implementation::unfused ? 2.0 * gradient : 0.0;
+    workload.update.push_back(
+        compute_phase(Phase::optimizer, Pass::update,
+                      {move(Kernel::optimizer, own * (optimizer_bytes(s.plan) + divide))}));
     if (s.plan.zero1) {
         add(Phase::param_all_gather, Collective::all_gather, world, 1,
             s.element * count.replicated(), false);

@@ -55,8 +55,9 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
 double active_parameters(const ModelSpec& model, const Plan& plan) {
     const ParameterCount count = count_parameters(model, plan);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
-    const double chosen = hp != nullptr ? static_cast<double>(hp->top_k) / hp->num_experts
-                                        : static_cast<double>(model.moe.top_k) / model.moe.num_experts;
+    const double chosen = hp != nullptr
+                              ? static_cast<double>(hp->top_k) / hp->num_experts
+                              : static_cast<double>(model.moe.top_k) / model.moe.num_experts;
     return count.total() - count.experts * (1.0 - chosen) -
            (model.tied_embeddings ? 0.0 : count.embedding);
 }

@@ -25,18 +25,21 @@ void expect_keys(const Json& object, const std::vector<std::string>& names) {
 
 TEST(PredictionJson, HasTheDocumentedKeys) {
     const Json json = Json::parse(prediction_to_json(sample_prediction()));
-    expect_keys(json, {"scenario", "profile", "seed", "version", "plans"});
+    expect_keys(json, {"scenario", "profile", "seed", "version", "plans", "num_ranks",
+                       "sequence_length", "global_batch_sequences", "tokens_per_step"});
     ASSERT_EQ(json["plans"].size(), 2u);
     const Json& plan = json["plans"][1];
-    expect_keys(plan, {"name", "feasible", "step_time_s", "step_time_interval_s",
-                       "tokens_per_s_per_gpu", "model_tflops_per_gpu", "speedup_vs_baseline",
-                       "moe_layer", "phases", "traffic", "memory", "warnings"});
+    expect_keys(plan,
+                {"name", "feasible", "step_time_s", "step_time_interval_s", "tokens_per_s_per_gpu",
+                 "model_tflops_per_gpu", "speedup_vs_baseline", "tokens_per_s", "tokens_per_day",
+                 "gpu_hours_per_1e12_tokens", "mfu", "parameters", "active_parameters", "undecided",
+                 "moe_layer", "phases", "traffic", "memory", "warnings"});
     expect_keys(plan["moe_layer"], {"forward_s", "backward_s"});
     expect_keys(plan["phases"][0], {"phase", "pass", "time_s", "bytes_per_rank_max",
                                     "flops_per_rank_max", "bottleneck"});
     expect_keys(plan["traffic"],
                 {"sent_bytes_per_rank_mean", "sent_bytes_per_rank_max", "by_link"});
-    expect_keys(plan["memory"], {"peak_bytes", "items"});
+    expect_keys(plan["memory"], {"peak_bytes", "items", "allocated_bytes", "reserve_bytes"});
 }
 
 TEST(PredictionJson, NumbersAreInTheUnitsOfTheirKeys) {
@@ -83,6 +86,31 @@ TEST(PredictionTable, FitsAHundredColumns) {
         std::istringstream lines(prediction_to_table(prediction, detail));
         for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
     }
+}
+
+// Cut in the middle, where 24 characters do not fit: the last of them tell the names apart. Names
+// that are still alike get their number.
+TEST(PredictionTable, PlansDoNotReadAlike) {
+    Prediction prediction = sample_prediction();
+    for (const char* last : {"v0", "v1"}) {
+        prediction.plans.push_back(sample_plan(
+            (std::string("ep_dedup_rank_group_8_") + last).c_str(), 50.0, Phase::dispatch));
+        prediction.plans.push_back(
+            sample_plan((std::string("hp_heads_") + last + "_of_sixteen_ranks").c_str(), 50.0,
+                        Phase::dispatch));
+    }
+    const std::string text = prediction_to_table(prediction, Detail::brief);
+    for (const char* label : {"ep_dedup_ra~oup_8_v0", "ep_dedup_ra~oup_8_v1", "~4", "~6"})
+        EXPECT_NE(text.find(label), std::string::npos) << label << '\n' << text;
+}
+
+TEST(PredictionTable, SaysWhatIsUndecided) {
+    Prediction prediction = sample_prediction();
+    EXPECT_EQ(prediction_to_table(prediction, Detail::brief).find("undecided"), std::string::npos);
+    prediction.plans[1].undecided = true;
+    EXPECT_NE(prediction_to_table(prediction, Detail::brief)
+                  .find("undecided against ep, the difference is within the noise: hp\n"),
+              std::string::npos);
 }
 
 TEST(PredictionTable, ShowsPlansSideBySideAndSumsSmallPhases) {

@@ -63,6 +63,32 @@ TEST_F(ShippedAnchors, HeldOutAllToAllSizesAreWithinTheirTolerance) {
     EXPECT_GE(judged, 4 * 3);
 }
 
+// The interval that `predict` states is measured over these anchors; to 10 %, so that a change of
+// the model that moves little does not touch it.
+TEST_F(ShippedAnchors, TheSoftwareTermIsWhatTheySpread) {
+    const auto near = [&](const Spread& stated, AnchorCategory category) {
+        const Spread found = software_spread(results_, category);
+        const std::string update = fmt::format("models/cost/software.hpp: {} is {:.2f} to {:.2f}",
+                                               name(category), found.low, found.high);
+        EXPECT_NEAR(stated.low / found.low, 1.0, 0.1) << update;
+        EXPECT_NEAR(stated.high / found.high, 1.0, 0.1) << update;
+    };
+    near(kOtherSoftware.step, AnchorCategory::step);
+    near(kOtherSoftware.layer, AnchorCategory::layer);
+    near(kOtherSoftware.exchange, AnchorCategory::exchange);
+}
+
+// Nine in ten, its own configuration left out of what is measured; 85 % of those stated blind.
+TEST_F(ShippedAnchors, IntervalsHoldUnseenAnchors) {
+    int count = 0, inside = 0;
+    for (const AnchorStatistics& s : statistics(results_)) {
+        count += s.unseen.count;
+        inside += s.unseen.inside;
+    }
+    ASSERT_GE(count, 20);
+    EXPECT_GE(inside, 0.85 * count);
+}
+
 // Rows "| anchor | quantity | predicted | published | +1.2 % | ...": the error in percent, by the
 // first two cells and how often they came before.
 std::map<std::string, double> documented_errors(const std::string& text) {
@@ -73,7 +99,7 @@ std::map<std::string, double> documented_errors(const std::string& text) {
         std::vector<std::string> cells;
         std::istringstream row(line);
         for (std::string cell; std::getline(row, cell, '|');) cells.push_back(cell);
-        if (cells.size() != 8 || cells[5].find('%') == std::string::npos) continue;
+        if (cells.size() != 9 || cells[5].find('%') == std::string::npos) continue;
         const std::string key = cells[1] + "|" + cells[2];
         errors[fmt::format("{}|{}", key, seen[key]++)] = std::stod(cells[5]);
     }
@@ -88,7 +114,7 @@ TEST_F(ShippedAnchors, TheDocumentHoldsTheirErrors) {
     document << file.rdbuf();
     const auto written = documented_errors(document.str());
     const auto now = documented_errors(
-        validation_to_markdown({results_, statistics(results_), set_.not_expressible}));
+        validation_to_markdown({results_, statistics(results_), set_.not_expressible, {}}));
     ASSERT_FALSE(now.empty());
     const char* update = "run: headway validate --format markdown --out docs/validation.md";
     EXPECT_EQ(written.size(), now.size()) << update;

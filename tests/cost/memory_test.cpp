@@ -1,0 +1,120 @@
+// Memory of the busiest rank: what recompute can save, what the optimizer's types weigh, what the
+// reserve takes, and that more work never needs less.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "models/cost/memory.hpp"
+#include "models/cost/predict.hpp"
+#include "models/workload/parameters.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+PlanMemory memory_of(const Scenario& s, const Plan& plan) {
+    return predict_memory(s, plan, plan_loads(s, plan, {}));
+}
+
+double item(const PlanMemory& memory, const std::string& name) {
+    const auto it = std::find_if(memory.items.begin(), memory.items.end(),
+                                 [&](const MemoryItem& i) { return i.name == name; });
+    return it == memory.items.end() ? 0.0 : it->bytes.in(byte);
+}
+
+double allocated(const Scenario& s, Plan plan, Recompute recompute) {
+    plan.recompute = recompute;
+    return memory_of(s, plan).allocated.in(byte);
+}
+
+// T = 4096 tokens, k = 4, f = 512, GELU, even routing over n = 8 ranks: R = T k rows on a rank. Two
+// layers keep 2 R f b pre-activations and as many hidden rows; `activation` drops the hidden rows
+// of both and has those of one again, `moe` drops both kinds and has both of one again.
+TEST(Memory, RecomputeHasTheRowsOfTheLayerInWork) {
+    const Scenario s = toy::scenario();
+    const Plan plan = s.plans[0];
+    const double rows = 4096.0 * 4.0 * 512.0 * 2.0;  // R f b
+    const double none = allocated(s, plan, Recompute::none);
+    EXPECT_NEAR(none - allocated(s, plan, Recompute::activation), rows, 1.0);
+    EXPECT_NEAR(none - allocated(s, plan, Recompute::moe), 2.0 * rows, 1.0);
+}
+
+// A model of one layer has nothing to save: it is the layer in work.
+TEST(Memory, OneLayerCannotSaveItsOwnRows) {
+    Scenario s = toy::scenario();
+    s.model.num_layers = 1;
+    for (const Plan& plan : {s.plans[0], toy::hp(8, s.model, 8)}) {
+        const double none = allocated(s, plan, Recompute::none);
+        for (const Recompute r : {Recompute::activation, Recompute::moe, Recompute::full})
+            EXPECT_NEAR(allocated(s, plan, r), none, 1.0) << plan.name;
+    }
+}
+
+// Per parameter: gradients and reductions of g bytes; master p, moments m1 and m2.
+TEST(Memory, TypesOfTheOptimizerWeighWhatTheyAre) {
+    const Scenario s = toy::scenario();
+    Plan plan = s.plans[0];
+    const ParameterCount count = count_parameters(s.model, plan);
+    const double own = count.experts / 8.0 + count.replicated();
+    EXPECT_NEAR(item(memory_of(s, plan), "gradients (fp32)"), 4.0 * own, 1.0);
+    EXPECT_NEAR(item(memory_of(s, plan), "optimizer states"), 12.0 * own, 1.0);
+    plan.main_grads_dtype = Dtype::bf16;
+    plan.exp_avg_dtype = Dtype::bf16;
+    plan.exp_avg_sq_dtype = Dtype::fp8;
+    EXPECT_NEAR(item(memory_of(s, plan), "gradients (bf16)"), 2.0 * own, 1.0);
+    EXPECT_NEAR(item(memory_of(s, plan), "optimizer states"), (4.0 + 2.0 + 1.0) * own, 1.0);
+    plan.store_param_remainders = true;
+    EXPECT_NEAR(item(memory_of(s, plan), "optimizer states"), (2.0 + 2.0 + 1.0) * own, 1.0);
+    plan.optimizer = Optimizer::adamw_8bit;
+    EXPECT_NEAR(item(memory_of(s, plan), "optimizer states"), (2.0 + 1.0 + 1.0) * own, 1.0);
+}
+
+// Allocated A and gaps phi of what the allocator holds: it holds A / (1 - phi).
+TEST(Memory, ReserveIsContextCommunicatorsAndGaps) {
+    Scenario s = toy::scenario(2, 8);
+    s.cluster.reserve = {.context = 2.0 * GiB, .communicator = 0.5 * GiB, .fragmentation = 0.2};
+    const PlanMemory m = memory_of(s, toy::ep(Dedup::rank, 8));
+    EXPECT_NEAR(item(m, "reserve: context"), 2.0 * 1073741824.0, 1.0);
+    // All ranks, the group of 8, its two replicas.
+    EXPECT_NEAR(item(m, "reserve: communicators"), 3.0 * 0.5 * 1073741824.0, 1.0);
+    const double allocated_bytes = m.allocated.in(byte);
+    EXPECT_NEAR(item(m, "reserve: fragmentation"), allocated_bytes / 0.8 - allocated_bytes, 1.0);
+    EXPECT_NEAR((m.allocated + m.reserve()).in(byte), m.peak.in(byte), 1.0);
+}
+
+TEST(Memory, MoreWorkNeverNeedsLessAndMoreRecomputeNeverMore) {
+    for (const int heads : {0, 8}) {
+        for (const int layers : {1, 2, 5}) {
+            for (const int dense : {0, 1, layers}) {
+                Scenario s = toy::scenario();
+                s.model.num_layers = layers;
+                s.model.num_dense_layers = dense;
+                s.model.dense_width = 8192;
+                s.model.moe.num_shared_experts = 1;
+                s.model.moe.shared_expert_width = 256;
+                const auto plan_of = [&](const Scenario& of) {
+                    return heads > 0 ? toy::hp(heads, of.model, 8) : toy::ep(Dedup::rank, 8);
+                };
+                double before = allocated(s, plan_of(s), Recompute::none);
+                for (const Recompute r : {Recompute::activation, Recompute::moe, Recompute::full}) {
+                    const double now = allocated(s, plan_of(s), r);
+                    EXPECT_LE(now, before + 1.0) << layers << ' ' << dense << ' ' << heads;
+                    before = now;
+                    Scenario more = s;
+                    more.batch.sequences_per_rank = 2;
+                    EXPECT_GE(allocated(more, plan_of(more), r), now);
+                    more = s;
+                    ++more.model.num_layers;
+                    EXPECT_GE(allocated(more, plan_of(more), r), now);
+                    more = s;
+                    more.model.moe.num_experts *= 2;
+                    EXPECT_GE(allocated(more, plan_of(more), r), now);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace headway
