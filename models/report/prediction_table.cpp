@@ -94,16 +94,25 @@ std::string totals(Plans plans) {
     return table.to_string();
 }
 
-// Plans whose step cannot be told from the baseline's.
+// Plans whose step cannot be told from the baseline's; broken where a line would be too long.
 std::string undecided_line(const Prediction& prediction) {
-    std::string names;
+    constexpr std::size_t kColumns = 100;
+    std::string text,
+        line = fmt::format("undecided against {}, the difference is within the noise:",
+                           clipped(prediction.baseline, kRowNameWidth));
+    bool any = false;
     for (const PlanPrediction& plan : prediction.plans) {
-        if (plan.undecided)
-            names += (names.empty() ? "" : ", ") + clipped(plan.name, kRowNameWidth);
+        if (!plan.undecided) continue;
+        const std::string name = (any ? ", " : " ") + clipped(plan.name, kRowNameWidth);
+        if (line.size() + name.size() >= kColumns) {
+            text += line + (any ? ",\n" : "\n");
+            line = "  " + clipped(plan.name, kRowNameWidth);
+        } else {
+            line += name;
+        }
+        any = true;
     }
-    if (names.empty()) return "";
-    return fmt::format("undecided against {}, the difference is within the noise: {}\n",
-                       clipped(prediction.baseline, kRowNameWidth), names);
+    return any ? text + line + "\n" : "";
 }
 
 std::string size_line(const StepSize& size) {

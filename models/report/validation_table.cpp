@@ -69,9 +69,9 @@ bool has_coverage(const AnchorStatistics& s) {
 }
 
 const std::string kCoverageNote =
-    "Inside: the 90 % interval that `predict` states holds the published time, where its software "
-    "term is measured\nover the other configurations, or over other software alone. Unseen: "
-    "stated before their error was looked at.\n";
+    "Inside: the 90 % interval that `predict` states holds the published time, where its software\n"
+    "term is measured over the other configurations, or over other software alone. Unseen: stated\n"
+    "before their error was looked at.\n";
 
 std::string spread_lines(const std::vector<AnchorSpread>& spreads) {
     std::string text;
@@ -79,7 +79,7 @@ std::string spread_lines(const std::vector<AnchorSpread>& spreads) {
         text += fmt::format("{}{} {:.2f} to {:.2f}", text.empty() ? "" : ", ", title(s.category),
                             s.low, s.high);
     }
-    return text.empty() ? text : "Software term, real over predicted time: " + text + ".\n";
+    return text.empty() ? text : "Software term, real over predicted time:\n" + text + ".\n";
 }
 
 std::vector<std::string> cells(const AnchorResult& r) {

@@ -247,8 +247,8 @@ void judge_intervals(std::vector<AnchorResult>& results) {
 
 }  // namespace
 
-// Nearest rank outwards, of n runs: the floor(0.05 (n+1))-th and the ceil(0.95 (n+1))-th; the
-// prediction itself always lies within.
+// Of n runs the floor(0.05 n) at each end are passed over; the prediction itself always lies
+// within.
 Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory category,
                        const std::function<bool(const AnchorResult&)>& left_out) {
     std::vector<double> ratios;
@@ -258,11 +258,8 @@ Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory 
     }
     if (ratios.empty()) return {};
     std::sort(ratios.begin(), ratios.end());
-    const double n = static_cast<double>(ratios.size());
-    const double low = std::max(1.0, std::floor(0.05 * (n + 1.0)));
-    const double high = std::min(n, std::ceil(0.95 * (n + 1.0)));
-    return {std::min(1.0, ratios[static_cast<std::size_t>(low) - 1]),
-            std::max(1.0, ratios[static_cast<std::size_t>(high) - 1])};
+    const std::size_t n = ratios.size(), beyond = n / 20;
+    return {std::min(1.0, ratios[beyond]), std::max(1.0, ratios[n - 1 - beyond])};
 }
 
 std::vector<AnchorResult> validate(const AnchorSet& anchors, const AnchorLoader& load) {

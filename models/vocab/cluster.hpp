@@ -37,7 +37,7 @@ struct Device {
 struct Reserve {
     Bytes context = 1.0 * GiB;       // CUDA context, libraries, graphs
     Bytes communicator = 0.6 * GiB;  // NCCL's buffers, of each communicator
-    double fragmentation = 0.06;     // of what the allocator holds, tensors and gaps
+    double fragmentation = 0.03;     // of what the allocator holds, tensors and gaps
 };
 
 struct NvLink {
