@@ -10,12 +10,12 @@
 
 #include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/number_table.hpp"
 
 namespace headway::inline report {
 namespace {
 
 constexpr double kLargest = 9007199254740992.0;  // 2^53: whole in a double
-constexpr std::string_view kBlank = " \t\r";
 
 struct Position {
     const std::string& file;
@@ -40,26 +40,6 @@ std::int64_t parse_bytes(std::string_view cell, const Position& at, std::size_t 
     return static_cast<std::int64_t>(value);
 }
 
-std::string_view trimmed(std::string_view text) {
-    const std::size_t first = text.find_first_not_of(kBlank);
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
-}
-
-std::vector<std::int64_t> parse_row(std::string_view line, bool commas, const Position& at) {
-    std::vector<std::int64_t> row;
-    std::size_t begin = 0;
-    while (begin <= line.size()) {
-        if (!commas) begin = std::min(line.find_first_not_of(kBlank, begin), line.size());
-        if (!commas && begin == line.size()) break;
-        const std::size_t end = std::min(
-            commas ? line.find(',', begin) : line.find_first_of(kBlank, begin), line.size());
-        row.push_back(parse_bytes(trimmed(line.substr(begin, end - begin)), at, begin + 1));
-        begin = end + 1;
-    }
-    return row;
-}
-
 }  // namespace
 
 std::string to_text(const TrafficMatrix& matrix, MatrixFormat format) {
@@ -75,33 +55,34 @@ std::string to_text(const TrafficMatrix& matrix, MatrixFormat format) {
 }
 
 TrafficMatrix parse_matrix(std::string_view text, const std::string& file_name) {
-    const bool commas = text.find(',') != std::string_view::npos;
-    TrafficMatrix matrix;
-    std::size_t num_rows = 0;
-    Position at{file_name};
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find('\n', begin), text.size());
-        const std::string_view line = text.substr(begin, end - begin);
-        begin = end + 1;
-        ++at.line;
-        if (trimmed(line).empty() || trimmed(line)[0] == '#') continue;
-        const std::vector<std::int64_t> row = parse_row(line, commas, at);
-        if (num_rows == 0) matrix = TrafficMatrix(static_cast<int>(row.size()));
-        const auto width = static_cast<std::size_t>(matrix.num_ranks);
-        if (row.size() != width) {
-            throw error(at, 1, fmt::format("{} numbers", row.size()),
-                        fmt::format("{}, as in the first row", width));
+    const std::vector<std::vector<NumberCell>> rows = parse_number_table(text, file_name);
+    const std::size_t width = rows.empty() ? 0 : rows.front().size();
+    const auto refuse = [&](std::size_t line, std::string found, std::string accepted) {
+        throw error({file_name, line}, 1, std::move(found), std::move(accepted));
+    };
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const auto line = static_cast<std::size_t>(rows[i].empty() ? 1 : rows[i].front().line);
+        if (rows[i].size() != width) {
+            refuse(line, fmt::format("{} numbers", rows[i].size()),
+                   fmt::format("{}, as in the first row", width));
         }
-        if (num_rows == width) {
-            throw error(at, 1, fmt::format("a row more than the {} columns", width),
-                        "a square: row i holds what rank i sends to each rank");
+        if (i == width) {
+            refuse(line, fmt::format("a row more than the {} columns", width),
+                   "a square: row i holds what rank i sends to each rank");
         }
-        std::copy(row.begin(), row.end(),
-                  matrix.bytes.begin() + static_cast<std::ptrdiff_t>(num_rows++ * width));
     }
-    if (num_rows == 0 || num_rows < static_cast<std::size_t>(matrix.num_ranks)) {
-        throw error(at, 1, fmt::format("{} rows, {} columns", num_rows, matrix.num_ranks),
-                    "a square: row i holds what rank i sends to each rank");
+    if (rows.empty() || rows.size() < width) {
+        const auto last = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+        refuse(last, fmt::format("{} rows, {} columns", rows.size(), width),
+               "a square: row i holds what rank i sends to each rank");
+    }
+    TrafficMatrix matrix(static_cast<int>(width));
+    auto bytes = matrix.bytes.begin();
+    for (const std::vector<NumberCell>& row : rows) {
+        for (const NumberCell& cell : row) {
+            *bytes++ = parse_bytes(cell.text, {file_name, static_cast<std::size_t>(cell.line)},
+                                   static_cast<std::size_t>(cell.column));
+        }
     }
     return matrix;
 }

@@ -1,8 +1,30 @@
 #include "models/scenario/resolve.hpp"
 
+#include <cmath>
+
 #include "models/scenario/head_parallel_twin.hpp"
 
 namespace headway::inline scenario {
+namespace {
+
+// A table of counts with the number of the layer before each row: no model has so many experts.
+void drop_layer_numbers(Scenario& scenario) {
+    std::vector<std::vector<double>>& rows = scenario.routing.weights;
+    const auto wide = static_cast<std::size_t>(scenario.model.moe.num_experts) + 1;
+    if (rows.empty()) return;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const bool is_numbered = rows[i].size() == wide &&
+                                 rows[i][0] == rows[0][0] + static_cast<double>(i) &&
+                                 rows[i][0] == std::floor(rows[i][0]);
+        if (!is_numbered || (rows.size() == 1 && rows[0][0] > 1.0)) return;
+    }
+    for (std::vector<double>& row : rows) row.erase(row.begin());
+    scenario.notes.push_back(
+        "routing.skew: the first column counts up by one beside a column for "
+        "each expert: taken as the numbers of the layers");
+}
+
+}  // namespace
 
 void resolve(Cluster& cluster) {
     if (cluster.nvlink && cluster.nvlink->domain == 0) {
@@ -15,6 +37,7 @@ void resolve(Scenario& scenario) {
     if (scenario.baseline.empty() && !scenario.plans.empty()) {
         scenario.baseline = scenario.plans.front().name;
     }
+    drop_layer_numbers(scenario);
     for (Plan& plan : scenario.plans) {
         auto* hp = std::get_if<HeadParallel>(&plan.layer);
         if (!hp || hp->num_heads == 0) continue;

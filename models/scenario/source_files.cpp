@@ -9,17 +9,12 @@
 
 #include "models/scenario/parse_scalar.hpp"
 #include "models/scenario/quantity_text.hpp"
+#include "models/vocab/number_table.hpp"
 
 namespace headway::inline scenario {
 namespace {
 
 constexpr std::size_t kMaxFileProblems = 100;
-
-std::string_view trimmed_cell(std::string_view text) {
-    const std::size_t begin = text.find_first_not_of(" \t\r");
-    if (begin == std::string_view::npos) return {};
-    return text.substr(begin, text.find_last_not_of(" \t\r") - begin + 1);
-}
 
 }  // namespace
 
@@ -49,36 +44,40 @@ std::string read_text_file(const std::filesystem::path& path, const std::string&
                           "a readable file", ""});
     }
     text.resize(static_cast<std::size_t>(stream.gcount()));
-    return text;
+    return std::string(utf8_text(text, path.lexically_normal().string()));
 }
 
 std::vector<std::vector<double>> parse_csv(std::string_view text, const std::string& file,
                                            const Range& range,
                                            std::vector<InputProblem>& problems) {
+    constexpr std::string_view accepted =
+        "numbers separated by commas, semicolons or blanks; a header line and a column that names "
+        "the rows may stand before them; '#' begins a comment line";
     std::vector<std::vector<double>> rows;
-    int line_number = 0;
-    while (!text.empty()) {
-        const std::size_t end = std::min(text.find('\n'), text.size());
-        const std::string_view line = text.substr(0, end);
-        text.remove_prefix(std::min(end + 1, text.size()));
-        ++line_number;
-        if (trimmed_cell(line).empty() || trimmed_cell(line).front() == '#') continue;
-        std::vector<double> row;
-        std::size_t begin = 0;
-        while (begin <= line.size()) {
-            const std::size_t comma = std::min(line.find(',', begin), line.size());
-            const std::string_view cell = trimmed_cell(line.substr(begin, comma - begin));
-            const std::optional<double> value = parse_number(cell);
+    for (const std::vector<NumberCell>& cells : parse_number_table(text, file)) {
+        std::vector<double>& row = rows.emplace_back();
+        for (const NumberCell& cell : cells) {
+            const std::optional<double> value = parse_number(std::string(cell.text));
             if ((!value || !is_in_range(*value, range)) && problems.size() < kMaxFileProblems) {
-                problems.push_back({to_string(file, {line_number, static_cast<int>(begin) + 1}),
-                                    fmt::format("{} is {}", in_quotes(cell),
+                problems.push_back({to_string(file, {cell.line, cell.column}),
+                                    fmt::format("{} is {}", in_quotes(std::string(cell.text)),
                                                 value ? "out of range" : "not a number"),
-                                    "numbers separated by commas; '#' begins a comment line", ""});
+                                    std::string(accepted), ""});
             }
             row.push_back(value.value_or(0.0));
-            begin = comma + 1;
         }
-        rows.push_back(std::move(row));
+    }
+    // Columns numbered 0, 1, 2 in a header look like counts of the first layer.
+    const auto is_numbering = [](const std::vector<double>& row) {
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            if (row[i] != row[0] + static_cast<double>(i)) return false;
+        }
+        return row.size() > 2 && (row[0] == 0.0 || row[0] == 1.0);
+    };
+    if (rows.size() > 1 && is_numbering(rows.front())) {
+        problems.push_back({file, "a first row that counts up by one: numbers of columns, or data?",
+                            "a header with a name in it, such as 'layer,0,1,2', or none",
+                            "begin the line with '#' if it numbers the columns"});
     }
     return rows;
 }
