@@ -68,7 +68,7 @@ JudgedLayer judge(const Scenario& base, const Profile& profile,
     }
     for (const auto& [key, times] : measured) layer.measured += median(times);
     layer.predicted_bytes =
-        moe_layer_memory(scenario, plan, scenario.model.num_dense_layers).in(byte);
+        moe_layer_memory(scenario, plan, scenario.model.moe_layer(0)).in(byte);
     return layer;
 }
 

@@ -119,7 +119,7 @@ int run_matrix(Args args) {
     const Plan& plan = chosen_plan(scenario, optional_text(*values, "plan"));
     const int layer = whole_number(*values, "layer", -1, scenario.model.num_layers - 1);
     // Draws depend on the layer alone, so that later layers need not be drawn.
-    const int first_moe = scenario.model.num_dense_layers;
+    const int first_moe = scenario.model.moe_layer(0);
     scenario.batch.num_micro_batches = 1;
     const Program program = build_program(scenario, plan, profile_of(scenario),
                                           {.sample = whole_number(*values, "sample", 0, 1'000'000),

@@ -170,7 +170,7 @@ Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) 
 // The allocator's peak of a run on GPUs beside its prediction; empty where it is not known.
 std::string memory_line(const Scenario& scenario, const Plan& plan, const Timeline& measured) {
     if (!measured.run || measured.run->memory_peak <= 0.0 * byte) return "";
-    const Bytes predicted = moe_layer_memory(scenario, plan, scenario.model.num_dense_layers);
+    const Bytes predicted = moe_layer_memory(scenario, plan, scenario.model.moe_layer(0));
     return fmt::format("memory at the peak, fullest rank: predicted {}, measured {}, {:+.1f} %\n",
                        human(predicted), human(measured.run->memory_peak),
                        100.0 * (predicted / measured.run->memory_peak - 1.0));

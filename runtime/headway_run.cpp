@@ -112,7 +112,7 @@ int run(const po::variables_map& values, const Launch& launch) {
     const int ranks = asked == 0 && identity ? identity->size : asked;
     const Scenario whole = read_scenario(values["scenario"].as<std::string>());
     const Scenario scenario = scenario_to_run(whole, ranks, at_least(values, "tokens", 0));
-    const int num_moe_layers = scenario.model.num_layers - scenario.model.num_dense_layers;
+    const int num_moe_layers = scenario.model.num_moe_layers();
     if (options.num_layers > num_moe_layers) {
         throw InputError({.where = "--layers",
                           .found = std::to_string(options.num_layers),

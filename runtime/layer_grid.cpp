@@ -170,7 +170,7 @@ Timeline timeline_of(const std::vector<GridSample>& samples, const Scenario& sce
                .seed = scenario.routing.seed};
     for (const GridSample& s : samples) {
         t.spans.push_back({.rank = s.rank,
-                           .layer = scenario.model.num_dense_layers,
+                           .layer = scenario.model.moe_layer(0),
                            .pass = s.pass,
                            .phase = s.phase,
                            .duration = s.median_us * us,

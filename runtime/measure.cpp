@@ -30,7 +30,7 @@ struct Run {
     std::vector<std::vector<LayerSamples>> samples;             // [rank][repeat * layers]
     Clock::time_point origin = Clock::now();
 
-    int first_layer() const { return scenario.model.num_dense_layers; }
+    int layer(int l) const { return scenario.model.moe_layer(l); }
 };
 
 void obey(const InjectedFault& fault, int rank, CallSite site) {
@@ -51,7 +51,7 @@ void repeat(Run& run, RankContext& context, RunLayer&& run_layer) {
             run_layer(l);
             if (i < run.options.num_warmups) continue;
             run.samples[static_cast<std::size_t>(rank)].push_back(
-                {run.first_layer() + l, std::move(phases)});
+                {run.layer(l), std::move(phases)});
         }
         if (rank == 0 && run.options.progress) run.options.progress(i + 1, total);
     }
@@ -133,7 +133,7 @@ Measurement measure_plan(const Scenario& scenario, const Plan& plan,
     run->options = options;
     run->samples.resize(static_cast<std::size_t>(plan.group_size));
     for (int l = 0; l < options.num_layers; ++l)
-        run->routing.push_back(layer_routing(scenario, run->setup, run->first_layer() + l));
+        run->routing.push_back(layer_routing(scenario, run->setup, run->layer(l)));
     const auto ledgers = run_on_threads(
         plan.group_size, [run](Communicator& comm) { run_rank(*run, comm); }, options.threads);
 
@@ -146,7 +146,7 @@ RunEstimate estimate_run(const Scenario& scenario, const Plan& plan,
     const LayerSetup setup = layer_setup(scenario, plan);  // rejects ranks that do not fit
     const double tokens = static_cast<double>(scenario.batch.tokens_per_rank());
     const double n = plan.group_size, element = scenario.model.dtype == Dtype::fp64 ? 8.0 : 4.0;
-    const int layer = scenario.model.num_dense_layers;
+    const int layer = scenario.model.moe_layer(0);
     const LayerWork work =
         build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
     double flops = 0.0;

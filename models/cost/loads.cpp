@@ -45,7 +45,7 @@ struct LoadJob {
 std::vector<std::vector<GroupLoad>> loads_of_plans(const Scenario& scenario,
                                                    const std::vector<Plan>& plans,
                                                    const PredictOptions& options) {
-    const int dense = scenario.model.num_dense_layers, sparse = scenario.model.num_layers - dense;
+    const int sparse = scenario.model.num_moe_layers();
     const int draws = std::max(1, options.samples);
     std::vector<LoadJob> jobs;
     for (std::size_t p = 0; p < plans.size(); ++p) {
@@ -55,7 +55,7 @@ std::vector<std::vector<GroupLoad>> loads_of_plans(const Scenario& scenario,
     std::vector<GroupLoad> drawn(jobs.size());
     for_each_job(jobs.size(), options.threads, [&](std::size_t i) {
         const LoadJob& job = jobs[i];
-        const int layer = dense + job.layer;
+        const int layer = scenario.model.moe_layer(job.layer);
         drawn[i] = options.samples > 0 ? sampled_load(scenario, plans[job.plan], layer, job.sample)
                                        : expected_load(scenario, plans[job.plan], layer);
     });

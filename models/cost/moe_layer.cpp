@@ -107,7 +107,7 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
                        .seed = scenario.routing.seed};
     Seconds clock;
     for (int i = 0; i < num_layers; ++i) {
-        const int layer = scenario.model.num_dense_layers + i;
+        const int layer = scenario.model.moe_layer(i);
         const GroupLoad load = routing == LayerRouting::expected
                                    ? expected_load(scenario, plan, layer)
                                    : sampled_load(scenario, plan, layer, 0);

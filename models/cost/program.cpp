@@ -100,7 +100,7 @@ class ProgramBuilder {
     std::vector<DrawnGroup> draw(int layer) const {
         std::vector<DrawnGroup> groups;
         const int n = pricer_.layout().group_size;
-        if (n == 1 || layer < scenario_.model.num_dense_layers) return groups;
+        if (n == 1 || !scenario_.model.is_moe_layer(layer)) return groups;
         const int sample = options_.sample * workload_.num_micro_batches + draw_of(micro_batch_);
         for (int g = 0; g < program_.num_ranks / n; ++g)
             groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
@@ -123,16 +123,11 @@ class ProgramBuilder {
         return result;
     }
 
-    // Entries of the workload stand for every period-th layer from their first on.
+    // An entry of the workload stands for all layers of its kind.
     const LayerWork& alike_layer(int layer) const {
-        const bool moe = layer >= scenario_.model.num_dense_layers;
-        const int period =
-            scenario_.model.attention.window ? scenario_.model.attention.window_every : 1;
+        const std::size_t kind = layer_kind(scenario_.model, layer);
         for (const LayerWork& entry : workload_.layers) {
-            const int steps = layer - entry.first_layer;
-            if (entry.is_moe == moe && steps >= 0 && steps % period == 0 &&
-                steps / period < entry.count)
-                return entry;
+            if (layer_kind(scenario_.model, entry.first_layer) == kind) return entry;
         }
         return workload_.layers.back();
     }

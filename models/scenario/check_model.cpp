@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 
@@ -7,6 +9,13 @@ namespace headway::inline scenario {
 namespace {
 
 void check_attention(const Attention& attention, std::vector<InputProblem>& problems) {
+    const bool names_window = attention.window_every != 1 || attention.full_every != 0 ||
+                              attention.window_kind != WindowKind::sliding;
+    if (names_window && !attention.window) {
+        problems.push_back({"attention", "layers of a window, but no window",
+                            "window in tokens beside window_kind, window_every and full_every",
+                            ""});
+    }
     if (attention.latent) return;
     if (attention.num_kv_heads > attention.num_heads ||
         attention.num_heads % attention.num_kv_heads != 0) {
@@ -69,6 +78,16 @@ std::vector<InputProblem> check_model(const ModelSpec& model) {
                             fmt::format("num_dense_layers {} exceeds num_layers {}",
                                         model.num_dense_layers, model.num_layers),
                             fmt::format("0 to {}", model.num_layers), ""});
+    }
+    if (model.moe_every > 1 && model.num_moe_layers() == 0) {
+        problems.push_back(
+            {"moe_every",
+             fmt::format("moe_every {} leaves no MoE layer of {}", model.moe_every,
+                         model.num_layers),
+             fmt::format("1 to {}", std::max(1, model.num_layers - model.num_dense_layers)), ""});
+    } else if (model.moe_every > 1 && model.num_dense_layers == 0 && model.dense_width == 0) {
+        problems.push_back(
+            {"moe_every", "dense layers without dense_width", "dense_width of at least 1", ""});
     }
     if (model.num_dense_layers > 0 && model.dense_width == 0) {
         problems.push_back(

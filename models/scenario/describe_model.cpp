@@ -25,9 +25,15 @@ void describe_attention(Fields& f, Attention& attention) {
     f.map("latent", attention.latent,
           "multi-head latent attention: low-rank query, key and value projections",
           describe_latent);
-    f.integer("window", attention.window, {1, 1 << 24}, "sliding window in tokens");
+    f.flag("output_gate", attention.output_gate,
+           "each head's output is multiplied by a gate from the layer's input", optional);
+    f.integer("window", attention.window, {1, 1 << 24}, "window of attention in tokens");
+    f.choice("window_kind", attention.window_kind, kWindowKindNames,
+             "sliding: a query sees the last tokens; chunked: those of its own chunk", optional);
     f.integer("window_every", attention.window_every, {1, 1024},
-              "the window is on every n-th layer; 1: on every layer", optional);
+              "the window is on every n-th layer from the first; 1: on every layer", optional);
+    f.integer("full_every", attention.full_every, {0, 1024},
+              "every n-th layer, the n-th the first, is without the window; 0: none is", optional);
 }
 
 void describe_moe(Fields& f, Moe& moe) {
@@ -62,6 +68,9 @@ void describe(Fields& f, ModelSpec& model) {
               "transformer layers, dense ones included");
     f.integer("num_dense_layers", model.num_dense_layers, {0, 10000},
               "first layers, with a dense feed-forward instead of experts", optional);
+    f.integer("moe_every", model.moe_every, {1, 1024},
+              "after the first dense layers every n-th layer has experts, the others are dense",
+              optional);
     f.integer("dense_width", model.dense_width, kWidthOrNone,
               "hidden width of the dense feed-forward", optional);
     f.choice("dense_activation", model.dense_activation, kActivationNames,

@@ -50,13 +50,26 @@ struct LatentAttention {
     int value_width = 0;
 };
 
+// sliding: a query sees the last w tokens; chunked: those of its own chunk of w tokens.
+enum class WindowKind { sliding, chunked };
+inline constexpr std::array kWindowKindNames = {std::string_view("sliding"),
+                                                std::string_view("chunked")};
+
 struct Attention {
     int num_heads = 0;
     int num_kv_heads = 0;
     int head_width = 0;
     std::optional<LatentAttention> latent;
-    std::optional<int> window;  // sliding window in tokens, on `window_every`-th layers
-    int window_every = 1;       // 1: every layer has the window; 2: every other layer
+    bool output_gate = false;   // a gate of each head's output, from the layer's input
+    std::optional<int> window;  // in tokens
+    WindowKind window_kind = WindowKind::sliding;
+    int window_every = 1;  // layers 0, n, 2n ... have the window
+    int full_every = 0;    // > 0: of these, layers n-1, 2n-1 ... see all after all
+
+    bool has_window(int layer) const {
+        return window && layer % window_every == 0 &&
+               (full_every == 0 || (layer + 1) % full_every != 0);
+    }
 };
 
 struct Moe {
@@ -79,6 +92,7 @@ struct ModelSpec {
     int hidden = 0;            // d
     int num_layers = 0;        // all of them, dense ones included
     int num_dense_layers = 0;  // first layers, with a dense feed-forward of dense_width
+    int moe_every = 1;         // n: each n-th layer after them is MoE, the others are dense
     int dense_width = 0;
     Activation dense_activation = Activation::swiglu;
     Attention attention;
@@ -86,6 +100,13 @@ struct ModelSpec {
     bool tied_embeddings = false;
     Dtype dtype = Dtype::bf16;  // of parameters in compute, activations and traffic
     std::string source;         // where the numbers come from
+
+    bool is_moe_layer(int layer) const {
+        return layer >= num_dense_layers && (layer - num_dense_layers + 1) % moe_every == 0;
+    }
+    int num_moe_layers() const { return (num_layers - num_dense_layers) / moe_every; }
+    // The layer that is the i-th MoE layer, from 0.
+    int moe_layer(int i) const { return num_dense_layers + (i + 1) * moe_every - 1; }
 };
 
 }  // namespace headway

@@ -1,5 +1,5 @@
 // Scenario and plan -> Workload.
-#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <utility>
 #include <variant>
@@ -126,12 +126,11 @@ StepShape step_shape(const Scenario& scenario, const Plan& plan) {
             .element = bytes_per_element(scenario.model.dtype)};
 }
 
-// Attention differs between layers only when a window applies to some of them.
-int attention_period(const Attention& attention) {
-    return attention.window ? attention.window_every : 1;
-}
-
 }  // namespace
+
+std::size_t layer_kind(const ModelSpec& model, int layer) {
+    return (model.is_moe_layer(layer) ? 2u : 0u) + (model.attention.has_window(layer) ? 1u : 0u);
+}
 
 bool layers_differ(const Scenario& scenario, const Plan& plan) {
     const Routing& r = scenario.routing;
@@ -148,9 +147,10 @@ LayerWork build_moe_layer(const Scenario& scenario, const Plan& plan, const Grou
 
 Workload build_workload(const Scenario& scenario, const Plan& plan) {
     std::vector<GroupLoad> loads;
-    const int dense = scenario.model.num_dense_layers;
-    const int distinct = layers_differ(scenario, plan) ? scenario.model.num_layers - dense : 1;
-    for (int i = 0; i < distinct; ++i) loads.push_back(expected_load(scenario, plan, dense + i));
+    const ModelSpec& model = scenario.model;
+    const int distinct = layers_differ(scenario, plan) ? model.num_moe_layers() : 1;
+    for (int i = 0; i < distinct; ++i)
+        loads.push_back(expected_load(scenario, plan, model.moe_layer(i)));
     return build_workload(scenario, plan, loads);
 }
 
@@ -165,19 +165,22 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     add_head_and_loss(s, workload.after);
     if (plan.implementation == Implementation::unfused) widen_head(s, workload.after);
     workload.model_flops = s.tokens * 2.0 * model.hidden * model.vocab_size * flop;
-    const int dense = model.num_dense_layers, sparse = model.num_layers - dense,
-              period = attention_period(model.attention);
-    const bool alike = loads.size() == 1;
-    // Runs of equal layers are one entry with a count; a period of window layers makes one entry
-    // per position in it.
-    for (int i = 0; i < std::min(dense, period); ++i) {
-        workload.layers.push_back(dense_layer(s, i, (dense - i + period - 1) / period));
-    }
-    const int entries = alike ? std::min(sparse, period) : sparse;
-    for (int i = 0; i < entries; ++i) {
-        const int count = alike ? (sparse - i + period - 1) / period : 1;
-        const GroupLoad& load = loads[static_cast<std::size_t>(i) % loads.size()];
-        workload.layers.push_back(moe_layer(s, load, dense + i, count));
+    // Equal layers are one entry with a count, where the first of them is; MoE layers with loads of
+    // their own are an entry each.
+    std::array<int, 4> entry_of_kind{-1, -1, -1, -1};
+    int moe_index = 0;
+    for (int layer = 0; layer < model.num_layers; ++layer) {
+        const bool moe = model.is_moe_layer(layer);
+        int& entry = entry_of_kind[layer_kind(model, layer)];
+        if (entry >= 0 && (!moe || loads.size() == 1)) {
+            ++workload.layers[static_cast<std::size_t>(entry)].count;
+            continue;
+        }
+        entry = static_cast<int>(workload.layers.size());
+        workload.layers.push_back(
+            moe ? moe_layer(s, loads[static_cast<std::size_t>(moe_index++) % loads.size()], layer,
+                            1)
+                : dense_layer(s, layer, 1));
     }
     for (const LayerWork& layer : workload.layers)
         workload.model_flops += layer.count * layer.model_flops;

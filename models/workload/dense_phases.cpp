@@ -1,5 +1,6 @@
 // Embedding, attention, dense feed-forward, head and loss.
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 
 #include "models/workload/phases.hpp"
@@ -7,11 +8,13 @@
 namespace headway::inline workload {
 namespace {
 
-// Mean number of keys a query sees: S/2 when causal, w (1 - w / 2S) with a window of w.
+// Mean number of keys a query sees: S/2 when causal, w (1 - w / 2S) with a window of w, and within
+// chunks of w that of each chunk, w/2, and of the last one's r tokens: (S - r) w/2S + r^2/2S.
 double mean_context(const Attention& attention, double sequence, int layer) {
-    const bool windowed = attention.window && layer % attention.window_every == 0;
-    if (!windowed || *attention.window >= sequence) return sequence / 2.0;
-    const double w = *attention.window;
+    if (!attention.has_window(layer) || *attention.window >= sequence) return sequence / 2.0;
+    const double w = *attention.window, rest = std::fmod(sequence, w);
+    if (attention.window_kind == WindowKind::chunked)
+        return ((sequence - rest) * w + rest * rest) / (2.0 * sequence);
     return w * (1.0 - w / (2.0 * sequence));
 }
 
@@ -36,11 +39,13 @@ double core_flops(const Scenario& scenario, int layer) {
 double projection_parameters_in(const ModelSpec& model) {
     const Attention& a = model.attention;
     const double d = model.hidden, heads = a.num_heads;
-    if (!a.latent) return d * a.head_width * (heads + 2.0 * a.num_kv_heads);
+    const double gate = a.output_gate ? heads : 0.0;
+    if (!a.latent) return d * a.head_width * (heads + gate + 2.0 * a.num_kv_heads);
     const LatentAttention& l = *a.latent;
     const double query = heads * (l.nope_width + l.rope_width);
     return (l.query_rank > 0 ? l.query_rank * (d + query) : d * query) +
-           d * (l.kv_rank + l.rope_width) + l.kv_rank * heads * (l.nope_width + l.value_width);
+           d * (l.kv_rank + l.rope_width) + l.kv_rank * heads * (l.nope_width + l.value_width) +
+           gate * d * l.value_width;
 }
 
 double projection_parameters_out(const ModelSpec& model) {

@@ -8,7 +8,8 @@ double attention_parameters(const ModelSpec& model) {
     const Attention& a = model.attention;
     const double d = model.hidden, heads = a.num_heads;
     if (!a.latent) {
-        return d * a.head_width * (heads + 2.0 * a.num_kv_heads) + heads * a.head_width * d;
+        const double gate = a.output_gate ? heads : 0.0;
+        return d * a.head_width * (heads + gate + 2.0 * a.num_kv_heads) + heads * a.head_width * d;
     }
     const LatentAttention& l = *a.latent;
     const double query_width = heads * (l.nope_width + l.rope_width);
@@ -16,20 +17,20 @@ double attention_parameters(const ModelSpec& model) {
         l.query_rank > 0 ? d * l.query_rank + l.query_rank * query_width : d * query_width;
     const double key_value =
         d * (l.kv_rank + l.rope_width) + l.kv_rank * heads * (l.nope_width + l.value_width);
-    return query + key_value + heads * l.value_width * d;
+    const double gate = a.output_gate ? d * heads * l.value_width : 0.0;
+    return query + key_value + gate + heads * l.value_width * d;
 }
 
 ParameterCount count_parameters(const ModelSpec& model) {
     const Moe& moe = model.moe;
-    const double d = model.hidden, layers = model.num_layers,
-                 sparse = model.num_layers - model.num_dense_layers;
+    const double d = model.hidden, layers = model.num_layers, sparse = model.num_moe_layers();
     const double matrices = matrices_per_expert(moe.activation);
     ParameterCount count;
     count.embedding = double{1} * model.vocab_size * d;
     count.lm_head = model.tied_embeddings ? 0.0 : count.embedding;
     count.attention = layers * attention_parameters(model);
-    count.dense_mlp = model.num_dense_layers * double{1} *
-                      matrices_per_expert(model.dense_activation) * d * model.dense_width;
+    count.dense_mlp =
+        (layers - sparse) * matrices_per_expert(model.dense_activation) * d * model.dense_width;
     count.router = sparse * d * moe.num_experts;
     count.experts = sparse * matrices * d * moe.num_experts * moe.expert_width;
     count.shared_experts = sparse * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
@@ -38,7 +39,7 @@ ParameterCount count_parameters(const ModelSpec& model) {
 
 ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
     ParameterCount count = count_parameters(model);
-    const double d = model.hidden, sparse = model.num_layers - model.num_dense_layers;
+    const double d = model.hidden, sparse = model.num_moe_layers();
     const double matrices = matrices_per_expert(model.moe.activation);
     if (const auto* heads = std::get_if<HeadParallel>(&plan.layer)) {
         const double width = double{1} * heads->num_heads * heads->head_width;

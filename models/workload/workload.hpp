@@ -144,6 +144,10 @@ GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer);
 // The same counted from sampled tokens; sample = 0, 1, ...
 GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample);
 
+// Layers of one kind do the same work but for their routing: MoE or dense, with a window or
+// without.
+std::size_t layer_kind(const ModelSpec& model, int layer);
+
 // True when popularity is drawn anew for each layer and moves tokens between ranks, so that layers
 // must be priced one by one.
 bool layers_differ(const Scenario& scenario, const Plan& plan);

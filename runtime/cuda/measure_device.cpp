@@ -29,7 +29,6 @@ struct RunOf {
     const Scenario& scenario;
     const LayerSetup& setup;
     const DeviceMeasureOptions& options;
-    int first_layer = 0;
     bool graph = false;
 };
 
@@ -107,7 +106,7 @@ Executions repeat(DeviceContext& context, Layer& layer, const Tokens& tokens,
             }
             context.communicator.wait(context.stream);
             if (i >= 0) {
-                executions.push_back({run.first_layer + static_cast<int>(l),
+                executions.push_back({run.scenario.model.moe_layer(static_cast<int>(l)),
                                       (captured.empty() ? clock : captured[l].clock).read()});
             }
         }
@@ -119,7 +118,7 @@ Executions repeat(DeviceContext& context, Layer& layer, const Tokens& tokens,
 std::vector<std::vector<std::vector<Assignment>>> routing_of(const RunOf& run) {
     std::vector<std::vector<std::vector<Assignment>>> routing;
     for (int l = 0; l < run.options.num_layers; ++l)
-        routing.push_back(layer_routing(run.scenario, run.setup, run.first_layer + l));
+        routing.push_back(layer_routing(run.scenario, run.setup, run.scenario.model.moe_layer(l)));
     return routing;
 }
 
@@ -275,11 +274,8 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
                            : setup.hp.sharers() > 1 ? run_hp_ep
                                                     : run_hp;
     const bool graph = options.graph && context.communicator.size() == 1;
-    const Executions own = run_layer(context, {.scenario = scenario,
-                                               .setup = setup,
-                                               .options = options,
-                                               .first_layer = scenario.model.num_dense_layers,
-                                               .graph = graph});
+    const Executions own = run_layer(
+        context, {.scenario = scenario, .setup = setup, .options = options, .graph = graph});
     RunState state = run_state(context.communicator);
     state.graph = graph;
     const std::vector<Executions> by_rank = gather(context.communicator, own);
