@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include "cli/options.hpp"
 #include "cli/output.hpp"
@@ -15,11 +16,12 @@ namespace {
 namespace fs = std::filesystem;
 
 CommandHelp show_help() {
-    return {.usage = "show SCENARIO.yaml|KIND/NAME [options]",
+    return {.usage = "show SCENARIO.yaml|KIND/NAME|config.json [options]",
             .about =
                 "Prints a scenario as headway understands it: presets and files inlined, every\n"
                 "default written out, what was assumed as comments. The output is itself a\n"
-                "scenario that gives the same results. KIND/NAME shows a preset of headway list.",
+                "scenario that gives the same results. KIND/NAME shows a preset of headway list;\n"
+                "a Hugging Face config.json, or the folder of one, is shown as a model file.",
             .examples =
                 "  headway show scenarios/paper_4gpu.yaml\n"
                 "  headway show clusters/dgx_h100",
@@ -43,10 +45,27 @@ bool is_preset(const fs::path& word) {
            !word.has_extension() && !fs::exists(word, ignored);
 }
 
-std::string scenario_text(const Scenario& scenario) {
+// A Hugging Face config.json, or the folder of one.
+bool is_model(const fs::path& word) {
+    std::error_code ignored;
+    return word.extension() == ".json" || fs::exists(word / "config.json", ignored);
+}
+
+std::string model_text(const fs::path& file, const ReadOptions& options) {
+    std::vector<std::string> notes;
+    const ModelSpec model = read_model(file, options, &notes);
     std::string text;
-    for (const std::string& note : scenario.notes) text += fmt::format("# {}\n", note);
-    return text + to_yaml(scenario);
+    for (const std::string& note : notes) text += fmt::format("# {}\n", note);
+    return text + to_yaml(model);
+}
+
+std::string text_of(const fs::path& word, const po::variables_map& values) {
+    if (is_preset(word)) {
+        return preset_text(word.parent_path().string(), word.filename().string(),
+                           read_options(values));
+    }
+    if (is_model(word)) return model_text(word, read_options(values));
+    return to_yaml(load_scenario(values, "show"));
 }
 
 }  // namespace
@@ -59,11 +78,7 @@ int run_show(Args args) {
     const auto values = parse_options(args, show_help(), options);
     if (!values) return kDone;
     const fs::path word = required(*values, "scenario", "show");
-    const std::string text = is_preset(word)
-                                 ? preset_text(word.parent_path().string(),
-                                               word.filename().string(), read_options(*values))
-                                 : scenario_text(load_scenario(*values, "show"));
-    write_result(text, optional_text(*values, "out"));
+    write_result(text_of(word, *values), optional_text(*values, "out"));
     return kDone;
 }
 

@@ -3,10 +3,22 @@
 #include <algorithm>
 
 #include "models/scenario/accepted_text.hpp"
+#include "models/scenario/hugging_face_families.hpp"
 #include "models/scenario/key_docs.hpp"
 
 namespace headway::inline scenario {
 namespace {
+
+constexpr std::string_view kHuggingFace = R"(
+## Hugging Face configs
+
+A key that a config.json lacks has the value of the family's configuration class. The config of the language model may be a map in
+it (`text_config`, `llm_config`, `language_config`, `thinker_config`); vision and audio parts are left out, and multi-token
+prediction layers too. Training is in bf16 whatever type the weights are stored in, unless `dtype` is given beside the preset.
+What is left out, what is assumed and every key that is not known are notes of the result. Models with a layer kind that headway
+has not are refused by its name; what `headway show config.json` prints can be changed into a model that comes near.
+
+)";
 
 constexpr std::string_view kIntroduction = R"(# Scenario files
 
@@ -29,9 +41,12 @@ constexpr std::string_view kReferences =
       cluster: {preset: dgx_h100, nodes: 32, device: {memory: 94 GB}}
 
   A preset `name` is looked up as `models/name.yaml`, `clusters/name.yaml` or `profiles/name.yaml` in the folder of the
-  scenario, its parent, and the folders of `headway list`. A file of its own may itself begin with `preset:`.
-- **A model may be a Hugging Face `config.json`**: `model: path/to/config.json`, for the model types mixtral, deepseek_v2,
-  deepseek_v3, qwen3_moe, olmoe and gpt_oss. Keys that do not concern shapes are ignored there.
+  scenario, its parent, and the folders of `headway list`; with a folder or an ending (`a/b`, `b.yaml`) it is the path of a
+  file. A file of its own may itself begin with `preset:`.
+- **A table of numbers** (`file`) is CSV: cells apart by commas, semicolons or blanks, with or without a header line and a column
+  that names the rows, which must count up by one.
+- **A model may be a Hugging Face `config.json`**, or the folder of one: `model: path/to/model`, and with other values for
+  some keys `model: {preset: path/to/config.json, num_layers: 4}`. The last section says which families are read.
 - **Rank numbers** go node by node: rank = node * gpus_per_node + GPU. Bandwidths are per direction.
 - **Editors**: `scenarios/scenario.schema.json` is generated from the same declarations; put
   `# yaml-language-server: $schema=PATH` at the head of a file for completion and checks while typing.
@@ -112,7 +127,7 @@ std::string scenario_markdown() {
     }
     text += kReferences;
     add_section(record_scenario_keys(), "", text);
-    return text;
+    return text + std::string(kHuggingFace) + hugging_face_markdown();
 }
 
 }  // namespace headway::inline scenario

@@ -20,6 +20,7 @@ Read read_resolved(YamlReader& reader, const SourceFile& file, const std::string
     Read read;
     read.open.name = name;
     reader.read_file(file, std::nullopt, read.open);
+    read.open.notes = reader.notes();
     Scenario& scenario = read.resolved = read.open;
     resolve(scenario.cluster);
     const bool has_model = reader.is_clean("model"), has_cluster = reader.is_clean("cluster");
@@ -44,13 +45,14 @@ Read read_resolved(YamlReader& reader, const SourceFile& file, const std::string
 
 template <class T, class Check>
 T read_part(const std::filesystem::path& path, const ReadOptions& options, ReferenceKind kind,
-            Check check) {
+            Check check, std::vector<std::string>* notes = nullptr) {
     YamlReader reader(options);
     T value;
     reader.read_file(reader.load(path), kind, value);
     if constexpr (std::is_same_v<T, Cluster>) resolve(value);
     if (reader.is_clean("")) reader.add_check("", check(value));
     reader.throw_if_any();
+    if (notes != nullptr) *notes = reader.notes();
     return value;
 }
 
@@ -82,8 +84,9 @@ Scenario read_scenario_text(std::string_view text, const std::string& name,
         .resolved;
 }
 
-ModelSpec read_model(const std::filesystem::path& path, const ReadOptions& options) {
-    return read_part<ModelSpec>(path, options, ReferenceKind::model, check_model);
+ModelSpec read_model(const std::filesystem::path& path, const ReadOptions& options,
+                     std::vector<std::string>* notes) {
+    return read_part<ModelSpec>(path, options, ReferenceKind::model, check_model, notes);
 }
 
 Cluster read_cluster(const std::filesystem::path& path, const ReadOptions& options) {

@@ -33,9 +33,11 @@ Scenario read_scenario_text(std::string_view text, const std::string& name,
                             const std::filesystem::path& base_dir,
                             const ReadOptions& options = {builtin_preset_dirs()});
 
-// A model file: headway's own YAML, or a Hugging Face config.json (by its extension .json).
+// A model file: headway's own YAML, or a Hugging Face config.json (by its extension .json), or a
+// folder with one. `notes` gets what the config says beyond headway's keys.
 ModelSpec read_model(const std::filesystem::path& path,
-                     const ReadOptions& options = {builtin_preset_dirs()});
+                     const ReadOptions& options = {builtin_preset_dirs()},
+                     std::vector<std::string>* notes = nullptr);
 Cluster read_cluster(const std::filesystem::path& path,
                      const ReadOptions& options = {builtin_preset_dirs()});
 Profile read_profile(const std::filesystem::path& path,

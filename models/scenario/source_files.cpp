@@ -72,10 +72,10 @@ std::vector<std::vector<double>> parse_csv(std::string_view text, const std::str
         for (std::size_t i = 0; i < row.size(); ++i) {
             if (row[i] != row[0] + static_cast<double>(i)) return false;
         }
-        return row.size() > 2 && (row[0] == 0.0 || row[0] == 1.0);
+        return row.size() > 2 && row[0] == 0.0;
     };
     if (rows.size() > 1 && is_numbering(rows.front())) {
-        problems.push_back({file, "a first row that counts up by one: numbers of columns, or data?",
+        problems.push_back({file, "a first row 0, 1, 2 ...: numbers of columns, or data?",
                             "a header with a name in it, such as 'layer,0,1,2', or none",
                             "begin the line with '#' if it numbers the columns"});
     }

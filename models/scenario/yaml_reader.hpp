@@ -21,7 +21,8 @@ class YamlReader : public Fields {
   public:
     explicit YamlReader(const ReadOptions& options) : options_(options) {}
 
-    const SourceFile& load(const std::filesystem::path& path, const std::string& where = "");
+    // A file, or a folder with a config.json in it.
+    const SourceFile& load(const std::filesystem::path& given, const std::string& where = "");
     const SourceFile& load_text(std::string_view text, const std::string& name,
                                 const std::filesystem::path& base_dir);
 
@@ -49,6 +50,8 @@ class YamlReader : public Fields {
     // Adds problems of a later check, whose `where` is a path below `prefix`.
     void add_check(const std::string& prefix, const std::vector<InputProblem>& problems);
     void throw_if_any() const;
+    // What was found in files beyond the keys of headway.
+    const std::vector<std::string>& notes() const { return notes_; }
 
     void exactly_one_of(std::string_view a, std::string_view b) override;
 
@@ -124,6 +127,7 @@ class YamlReader : public Fields {
     std::unordered_map<std::string, Place> places_;  // of every key read
     std::vector<std::string> dirty_;                 // paths with problems
     std::vector<InputProblem> problems_;
+    std::vector<std::string> notes_;
 };
 
 }  // namespace headway::inline scenario

@@ -12,6 +12,12 @@ namespace {
 
 constexpr int kMaxReferences = 4;  // a preset on a preset on a file ...
 
+// A preset is a name without folder and ending; anything else is a file.
+bool is_path(const std::string& preset) {
+    return preset.find('/') != std::string::npos || preset.ends_with(".json") ||
+           preset.ends_with(".yaml");
+}
+
 std::string preset_folder(ReferenceKind kind) {
     return std::string(kReferenceNames[static_cast<std::size_t>(kind)]) + 's';
 }
@@ -36,14 +42,21 @@ const SourceFile& YamlReader::load_text(std::string_view text, const std::string
     return files_.back();
 }
 
-const SourceFile& YamlReader::load(const std::filesystem::path& path, const std::string& where) {
+const SourceFile& YamlReader::load(const std::filesystem::path& given, const std::string& where) {
+    std::error_code error;
+    const std::filesystem::path inside = given / "config.json";
+    const std::filesystem::path path = std::filesystem::exists(inside, error) ? inside : given;
     const std::string name = path.lexically_normal().string();
     const std::string text = read_text_file(path, where);
+    const bool is_config = path.extension() == ".json";
+    if (is_config) expect_json_text(text, name);
     const SourceFile& file = load_text(text, name, path.parent_path());
-    if (path.extension() != ".json") return file;
+    if (!is_config) return file;
     std::vector<InputProblem> problems;
-    YamlNode root = model_from_hugging_face(file.root, name, problems);
+    std::vector<std::string> notes;
+    YamlNode root = model_from_hugging_face(file.root, name, problems, notes);
     if (!problems.empty()) throw InputError(std::move(problems));
+    notes_.insert(notes_.end(), notes.begin(), notes.end());
     files_.push_back({name, path.parent_path(), std::move(root)});
     return files_.back();
 }
@@ -117,6 +130,9 @@ bool YamlReader::resolve(const YamlNode& node, const SourceFile& file, Reference
 bool YamlReader::resolve_preset(const YamlNode& name, const SourceFile& file, ReferenceKind kind,
                                 int depth, std::vector<Layer>& layers) {
     const std::string where_named = to_string(file.name, name.at);
+    if (is_path(name.scalar)) {
+        return load_and_resolve(file.base_dir / name.scalar, where_named, kind, depth + 1, layers);
+    }
     try {
         const std::filesystem::path path =
             find_preset(preset_folder(kind), name.scalar, search_path(file.base_dir, options_));

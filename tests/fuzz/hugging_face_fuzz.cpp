@@ -28,8 +28,10 @@ ModelSpec model_from(const YamlNode& root) {
 
 ModelSpec read_config(std::string_view text) {
     std::vector<InputProblem> problems;
+    std::vector<std::string> notes;
+    expect_json_text(text, "config.json");
     const YamlNode config = parse_yaml(text, "config.json", problems);
-    const YamlNode root = model_from_hugging_face(config, "config.json", problems);
+    const YamlNode root = model_from_hugging_face(config, "config.json", problems, notes);
     if (!problems.empty()) throw InputError(std::move(problems));
     return model_from(root);
 }

@@ -1,0 +1,92 @@
+// Public config.json files (tests/scenario/hugging_face, trimmed to the keys that concern layers):
+// each gives the parameter counts of its model, or is refused by the kind of layer that is missing.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "models/scenario/hugging_face_families.hpp"
+#include "models/scenario/read_scenario.hpp"
+#include "models/workload/parameters.hpp"
+
+namespace headway {
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path kCorpus = fs::path(HEADWAY_SOURCE_DIR) / "tests" / "scenario" / "hugging_face";
+
+struct Expected {
+    double total = 0, active = 0;  // elements; active without the embedding table unless it is tied
+    std::string lacks;
+};
+
+// expected.csv: name,total,active,lacks,counted by
+std::map<std::string, Expected> expected_of_corpus() {
+    std::map<std::string, Expected> all;
+    std::ifstream stream(kCorpus / "expected.csv");
+    std::string line;
+    std::getline(stream, line);
+    while (std::getline(stream, line)) {
+        std::istringstream cells(line);
+        std::string name, total, active, lacks;
+        std::getline(cells, name, ',');
+        std::getline(cells, total, ',');
+        std::getline(cells, active, ',');
+        std::getline(cells, lacks, ',');
+        all[name] = {lacks.empty() ? std::stod(total) : 0.0,
+                     lacks.empty() ? std::stod(active) : 0.0, lacks};
+    }
+    return all;
+}
+
+TEST(HuggingFaceCorpus, EveryFileIsReadToItsCountsOrRefusedByItsLayers) {
+    const std::map<std::string, Expected> corpus = expected_of_corpus();
+    std::size_t files = 0, read = 0;
+    for (const auto& entry : fs::directory_iterator(kCorpus))
+        files += entry.path().extension() == ".json";
+    EXPECT_EQ(files, corpus.size());
+    for (const auto& [name, expected] : corpus) {
+        SCOPED_TRACE(name);
+        std::string refusal;
+        try {
+            const ModelSpec model = read_model(kCorpus / (name + ".json"));
+            const ParameterCount count = count_parameters(model);
+            EXPECT_TRUE(expected.lacks.empty()) << "read, but has " << expected.lacks;
+            EXPECT_NEAR(count.total() / expected.total, 1.0, 0.005) << count.total();
+            EXPECT_NEAR(active_parameters(model) / expected.active, 1.0, 0.005)
+                << active_parameters(model);
+            ++read;
+            // What show writes reads back the same.
+            const fs::path written = fs::path(testing::TempDir()) / (name + ".yaml");
+            std::ofstream(written) << to_yaml(model);
+            EXPECT_EQ(to_yaml(read_model(written)), to_yaml(model));
+        } catch (const InputError& error) {
+            refusal = error.what();
+        }
+        EXPECT_EQ(refusal.empty(), expected.lacks.empty()) << refusal;
+        EXPECT_NE(refusal.find(expected.lacks), std::string::npos) << refusal;
+    }
+    EXPECT_GE(read, 40u);
+    EXPECT_GE(corpus.size() - read, 20u);
+}
+
+// The table itself: no model_type twice, and a family that is read has a word for every value.
+TEST(HuggingFaceCorpus, FamiliesAreWhole) {
+    std::map<std::string, int> seen;
+    for (const HuggingFaceFamily& family : hugging_face_families()) {
+        std::istringstream types{std::string(family.model_types)};
+        for (std::string type; types >> type;) {
+            EXPECT_EQ(++seen[type], 1) << type;
+            EXPECT_EQ(find_hugging_face_family(type), &family);
+        }
+        EXPECT_EQ(family.lacks.empty(), !family.defaults.empty()) << family.model_types;
+    }
+    EXPECT_EQ(find_hugging_face_family("moe"), nullptr);
+    EXPECT_EQ(value_in("a=1 bb=2", "b"), "");
+    EXPECT_EQ(value_in("a=1 bb=2", "bb"), "2");
+}
+
+}  // namespace
+}  // namespace headway
