@@ -72,6 +72,25 @@ TEST(HuggingFaceCorpus, EveryFileIsReadToItsCountsOrRefusedByItsLayers) {
     EXPECT_GE(corpus.size() - read, 20u);
 }
 
+// A config of nothing but its type is the class's own model (class_defaults.txt: parameters,
+// config).
+TEST(HuggingFaceCorpus, ClassDefaultsGiveTheCountsOfTheClass) {
+    std::ifstream stream(kCorpus / "class_defaults.txt");
+    std::string line;
+    int classes = 0;
+    std::getline(stream, line);
+    while (std::getline(stream, line)) {
+        SCOPED_TRACE(line);
+        const std::size_t tab = line.find('\t');
+        const fs::path file = fs::path(testing::TempDir()) / "class_default.json";
+        std::ofstream(file) << line.substr(tab + 1);
+        const double total = count_parameters(read_model(file)).total();
+        EXPECT_NEAR(total / std::stod(line.substr(0, tab)), 1.0, 0.005) << total;
+        ++classes;
+    }
+    EXPECT_GE(classes, 25);
+}
+
 // The table itself: no model_type twice, and a family that is read has a word for every value.
 TEST(HuggingFaceCorpus, FamiliesAreWhole) {
     std::map<std::string, int> seen;
