@@ -76,7 +76,7 @@ Activations activations(const Scenario& scenario, const Plan& plan, const Expert
     const ModelSpec& model = scenario.model;
     const double b = bytes_per_element(model.dtype),
                  tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-    const int sparse = model.num_layers - model.num_dense_layers;
+    const int sparse = model.num_moe_layers(), num_dense = model.num_layers - sparse;
     double sum = 0.0, largest = 0.0, recomputed = 0.0;
     for (const GroupLoad& load : loads) {
         const MoeActivations moe = moe_activations(scenario, plan, layout, load);
@@ -84,15 +84,14 @@ Activations activations(const Scenario& scenario, const Plan& plan, const Expert
         largest = std::max(largest, moe.kept);
         recomputed = std::max(recomputed, moe.recomputed);
     }
-    const double dense =
-        model.num_dense_layers > 0
-            ? tokens * model.dense_width * b * (is_gated(model.dense_activation) ? 3.0 : 2.0)
-            : 0.0;
+    const double dense = num_dense > 0 ? tokens * model.dense_width * b *
+                                             (is_gated(model.dense_activation) ? 3.0 : 2.0)
+                                       : 0.0;
     const double attention = attention_activations(scenario);
     if (plan.recompute != Recompute::full) {
         return {.attention = model.num_layers * attention,
                 .moe = sparse * sum,
-                .dense = model.num_dense_layers * dense,
+                .dense = num_dense * dense,
                 .recomputed = sparse > 0 ? recomputed : 0.0};
     }
     // A full recompute keeps the input of every layer and all of the one in work.
