@@ -60,12 +60,13 @@ double rounded(double value) {
 }
 
 // The points themselves: medians of pools, made non-decreasing.
-TimeCurve points_curve(TimeCurve curve, const std::vector<TimeSample>& samples) {
+TimeCurve points_curve(TimeCurve curve, const std::vector<TimeSample>& samples,
+                       double span = kSamePoint) {
     std::vector<std::pair<double, double>> points;
     for (const TimeSample& s : samples) points.emplace_back(s.bytes, s.seconds);
     std::vector<double> times, weights;
     curve.bytes.clear();
-    for (const Pool& p : pools_of(std::move(points), kSamePoint)) {
+    for (const Pool& p : pools_of(std::move(points), span)) {
         curve.bytes.push_back(rounded(p.x));
         times.push_back(rounded(p.y));
         weights.push_back(p.weight / (p.y * p.y));  // relative errors count alike
@@ -169,6 +170,14 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples) {
         if (other.residual < best.residual) best = std::move(other);
     }
     return best;
+}
+
+TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples) {
+    constexpr double kSameSize = 1.0 + 1e-6;
+    curve = points_curve(std::move(curve), samples, kSameSize);
+    curve.residual = std::max(robust_spread(ratios_to(curve, samples)),
+                              ninety_percent_sigma(held_out_errors(samples).points));
+    return curve;
 }
 
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {

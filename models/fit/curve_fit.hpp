@@ -39,6 +39,10 @@ Line fit_line(const std::vector<TimeSample>& samples);
 // best.
 TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
 
+// The points alone, one for each size; the residual is that of sizes left out, or the spread of a
+// size's repeats where that is more.
+TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples);
+
 // Widths further apart than 1 % are different widths.
 RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source);
 

@@ -1,15 +1,21 @@
-// The JSON of nccl-tests -J. Private to models/fit.
+// Results that programs of nccl-tests (-J) and rccl-tests (-Z json, -Z csv) write to files.
+// Private to models/fit.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "models/fit/nccl_log.hpp"
+#include "models/fit/nccl_rows.hpp"
 
 namespace headway::inline fit {
 
-NcclTable read_nccl_json(std::string_view text, const std::string& file_name,
-                         std::optional<Collective> collective);
+inline constexpr std::string_view kRcclCsvHeader = "numCycle";
+
+// Whether a text that begins with { or [ is JSON: the tags of mpirun begin so too.
+bool looks_like_json(std::string_view text);
+
+std::vector<NcclRun> read_nccl_json(std::string_view text, const std::string& file_name);
+std::vector<NcclRun> read_rccl_csv(std::string_view text, const std::string& file_name);
 
 }  // namespace headway::inline fit

@@ -102,9 +102,10 @@ void describe_time_curve(Fields& f, TimeCurve& curve) {
     f.choice("collective", curve.collective, kCollectiveNames, "operation measured");
     f.choice("path", curve.path, kPathClassNames, "the most expensive stretch between its ranks");
     f.integer("num_ranks", curve.num_ranks, {2, 1 << 20}, "ranks of the measurement");
-    f.quantity("link", curve.link, {.low = 0, .high = 1e16, .above_low = true},
-               "nominal link bandwidth per rank and direction of the measured machine; on another "
-               "link the time above the floor scales");
+    f.quantity("link", curve.link, {.low = 0, .high = 1e16},
+               "nominal link bandwidth per rank and direction of the measured machine: on another "
+               "link the time above the floor scales; 0: not known, the time holds on every link",
+               optional);
     f.numbers("bytes", curve.bytes, kNotNegative,
               "ascending; all_to_all: bytes a rank sends to others, S (n-1)/n; send_recv: of the "
               "message; all_reduce: 2 S (n-1)/n; all_gather and reduce_scatter: S (n-1)/n",
