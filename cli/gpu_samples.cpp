@@ -17,6 +17,7 @@
 
 #include "cli/options.hpp"
 #include "cli/output.hpp"
+#include "models/report/file_lock.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/layer_grid.hpp"
 
@@ -192,6 +193,7 @@ GpuSamples measure_gpu(const GpuCalibration& c) {
                           .found = c.folder.string() + ": " + error.message(),
                           .accepted = "a folder that can be written"});
     }
+    const FileLock lock(c.folder);
     GpuSamples samples{.overheads = c.folder / "overheads.csv",
                        .layers = c.folder / (c.grid.stem().string() + ".csv")};
     for (const fs::path& grid : c.held_out)

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "models/report/csv_text.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline fit {
@@ -14,8 +15,8 @@ namespace {
 
 constexpr std::string_view kColumns =
     "what,name,pass,path,ranks,size,width,work,seconds,streamed_bytes,launches,part_size,part_work,"
-    "layer,own_tokens,tokens,hidden,experts,top_k,expert_width,rows,sent,arrived";
-constexpr std::size_t kNumColumns = 23, kNumPhaseColumns = 10;
+    "layer,own_tokens,tokens,hidden,experts,top_k,expert_width,rows,sent,arrived,mean_size";
+constexpr std::size_t kNumColumns = 24, kNumPhaseColumns = 10;
 constexpr std::string_view kTitle = "# headway calibration samples: ";
 
 template <class Names>
@@ -45,7 +46,7 @@ ExchangeSample exchange_of(const CsvRow& row) {
                 static_cast<Collective>(index_of(kCollectiveNames, row, 1, "a collective's name")),
             .path = static_cast<PathClass>(index_of(kPathClassNames, row, 3, "a path class")),
             .num_ranks = row.integer(4, 1),
-            .sample = {row.non_negative(5), row.non_negative(8)},
+            .sample = {row.non_negative(5), row.non_negative(8), row.non_negative(23)},
             .is_bare = row.text(0) == "bare_exchange"};
 }
 
@@ -96,37 +97,40 @@ std::string lines_of(const CalibrationSamples& step) {
     const std::string no_phase(kNumPhaseColumns, ',');
     std::string text;
     for (const KernelSample& s : step.kernels) {
-        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{},{},{}{}\n", name(s.kernel),
+        text += fmt::format("kernel,{},{},,,{},{},{},{},{},{},{},{}{},\n", name(s.kernel),
                             name(s.pass), s.size, s.width, s.work, s.seconds, s.streamed_bytes,
                             s.launches, s.part_size, s.part_work, no_phase);
     }
     for (const ExchangeSample& s : step.exchanges) {
-        text += fmt::format("{},{},,{},{},{},,,{},,,,{}\n",
-                            s.is_bare ? "bare_exchange" : "exchange", name(s.collective),
-                            name(s.path), s.num_ranks, s.sample.bytes, s.sample.seconds, no_phase);
+        text +=
+            fmt::format("{},{},,{},{},{},,,{},,,,{},{}\n", s.is_bare ? "bare_exchange" : "exchange",
+                        name(s.collective), name(s.path), s.num_ranks, s.sample.bytes,
+                        s.sample.seconds, no_phase, s.sample.mean_bytes);
     }
     for (const MeasuredPhase& t : step.phases) {
         const PhaseShape& p = t.shape;
         if (!is_row_mover(p.phase)) continue;
         text +=
-            fmt::format("phase,{},{},,,,{},,{},,,,,{},{},{},{},{},{},{},{},{},{}\n", name(p.phase),
+            fmt::format("phase,{},{},,,,{},,{},,,,,{},{},{},{},{},{},{},{},{},{},\n", name(p.phase),
                         name(t.pass), p.width, t.seconds,
                         kLayerKindNames[static_cast<std::size_t>(p.layer)], p.own_tokens, p.tokens,
                         p.hidden, p.experts, p.top_k, p.expert_width, p.rows, p.sent, p.arrived);
     }
-    for (const double t : step.launch) text += fmt::format("launch,,,,,,,,{},,,,{}\n", t, no_phase);
+    for (const double t : step.launch)
+        text += fmt::format("launch,,,,,,,,{},,,,{},\n", t, no_phase);
     for (const double t : step.count_exchange)
-        text += fmt::format("count_exchange,,,,,,,,{},,,,{}\n", t, no_phase);
-    return text + "done,,,,,,,,,,,," + no_phase + "\n";
+        text += fmt::format("count_exchange,,,,,,,,{},,,,{},\n", t, no_phase);
+    return text + "done,,,,,,,,,,,," + no_phase + ",\n";
 }
 
 }  // namespace
 
 SamplesFile::SamplesFile(const std::filesystem::path& path, const std::string& configuration)
-    : path_(path) {
+    : path_(path), lock_(path) {
     std::string text = fmt::format("{}{}\n{}\n", kTitle, configuration, kColumns);
-    if (std::filesystem::exists(path)) {
-        std::ifstream in(path);
+    expect_regular_file(path, "samples of a calibration");
+    if (std::filesystem::file_size(path) > 0) {
+        std::ifstream in = open_input_file(path, "samples of a calibration");
         LineReader lines(in, path.string());
         lines.expect(std::string(kTitle) + configuration, "samples of this very calibration");
         lines.expect(kColumns, "the columns of calibration samples");

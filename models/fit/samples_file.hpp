@@ -9,13 +9,15 @@
 #include <vector>
 
 #include "models/fit/fit_profile.hpp"
+#include "models/report/file_lock.hpp"
 
 namespace headway::inline fit {
 
 class SamplesFile {
   public:
     // Reads `path` if it exists. InputError when it holds samples of another `configuration` (one
-    // line that names all that shapes the samples), or cannot be read or written.
+    // line that names all that shapes the samples), is in use by another process, or cannot be read
+    // or written.
     SamplesFile(const std::filesystem::path& path, const std::string& configuration);
 
     const std::vector<CalibrationSamples>& finished() const { return finished_; }  // [step]
@@ -26,6 +28,7 @@ class SamplesFile {
 
   private:
     std::filesystem::path path_;
+    FileLock lock_;  // two that write the same samples would spoil them
     std::vector<CalibrationSamples> finished_;
     std::ofstream out_;
 };

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 
+#include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway {
@@ -35,7 +36,7 @@ CalibrationSamples step(double t) {
                   .launches = 2,
                   .part_size = 0.3,
                   .part_work = 0.9}};
-    s.exchanges = {{.path = PathClass::pcie, .num_ranks = 2, .sample = {4096.0, 2 * t}},
+    s.exchanges = {{.path = PathClass::pcie, .num_ranks = 2, .sample = {4096.0, 2 * t, 1024.0}},
                    {.path = PathClass::pcie, .num_ranks = 4, .sample = {64.0, t}, .is_bare = true}};
     s.phases = {{{.layer = LayerKind::ep_rank,
                   .phase = Phase::ungroup,
@@ -81,6 +82,9 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
     EXPECT_FALSE(s.exchanges[0].is_bare);
     EXPECT_TRUE(s.exchanges[1].is_bare);
     EXPECT_EQ(s.exchanges[0].sample.seconds, 0.4);
+    EXPECT_EQ(s.exchanges[0].sample.bytes, 4096.0);
+    EXPECT_EQ(s.exchanges[0].sample.mean_bytes, 1024.0);
+    EXPECT_EQ(s.exchanges[1].sample.mean_bytes, 64.0);
     ASSERT_EQ(s.phases.size(), 1u);  // of the row movers
     const MeasuredPhase row_mover = s.phases[0], wanted = step(0.2).phases[0];
     EXPECT_EQ(row_mover.pass, Pass::backward);
@@ -101,9 +105,41 @@ TEST_F(SamplesFileTest, GivesBackEveryStepToTheLastBit) {
     EXPECT_EQ(s.count_exchange, (std::vector<double>{0.2 / 4, 0.2 / 5}));
 }
 
+// System: exchanges whose time follows the mean rank's bytes, not the busiest's. A calibration that
+// was stopped after each of its steps and resumed gives the profile of one that was not.
+TEST_F(SamplesFileTest, ResumedIsNotStopped) {
+    CalibrationSamples whole;
+    for (int i = 1; i <= 6; ++i) {
+        CalibrationSamples s = step(0.01 * i);
+        const double bytes = 4096.0 * i * i, mean = bytes / (1.0 + 0.3 * i);
+        s.exchanges = {
+            {.path = PathClass::pcie, .num_ranks = 2, .sample = {bytes, 1e-6 + 1e-9 * mean, mean}}};
+        append(whole, s);
+        SamplesFile(path, "a machine").append(s);
+    }
+    CalibrationSamples resumed;
+    const SamplesFile file(path, "a machine");
+    for (const CalibrationSamples& s : file.finished()) append(resumed, s);
+    const std::string a = to_yaml(fit_profile(whole, {}, "test")),
+                      b = to_yaml(fit_profile(resumed, {}, "test"));
+    EXPECT_EQ(a, b);
+    EXPECT_GT(fit_profile(resumed, {}, "test").communication.at(0).mean_share, 0.5);
+}
+
+TEST_F(SamplesFileTest, RefusesASecondWriter) {
+    const SamplesFile first(path, "a machine");
+    try {
+        const SamplesFile second(path, "a machine");
+        FAIL() << "two write one file";
+    } catch (const InputError& error) {
+        EXPECT_NE(std::string(error.what()).find("another process is writing it"),
+                  std::string::npos);
+    }
+}
+
 TEST_F(SamplesFileTest, DropsAStepThatWasCutAndGoesOn) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("launch,,,,,,,,0.5" + std::string(14, ',') + "\nlaunch,,,");
+    write_to_end("launch,,,,,,,,0.5" + std::string(15, ',') + "\nlaunch,,,");
     {
         SamplesFile file(path, "a machine");
         ASSERT_EQ(file.finished().size(), 1u);
@@ -122,7 +158,7 @@ TEST_F(SamplesFileTest, RefusesSamplesOfAnotherCalibrationAndKeepsThem) {
 
 TEST_F(SamplesFileTest, NamesTheLineOfWhatItCannotRead) {
     SamplesFile(path, "a machine").append(step(0.1));
-    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1,0,0,,,,,,,,,,\n");
+    write_to_end("kernel,warp_drive,forward,,,1,1,1,1,0,1,0,0,,,,,,,,,,,\n");
     try {
         SamplesFile file(path, "a machine");
         FAIL() << "read a kernel that does not exist";
