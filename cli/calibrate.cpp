@@ -15,18 +15,20 @@
 #include "cli/curve_note.hpp"
 #include "cli/gpu_samples.hpp"
 #include "cli/grid_samples.hpp"
+#include "cli/measured_timelines.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
 #include "models/fit/kernel_bench.hpp"
 #include "models/fit/layer_samples.hpp"
+#include "models/fit/nccl_import.hpp"
 #include "models/fit/nccl_log.hpp"
 #include "models/fit/overhead_samples.hpp"
 #include "models/report/atomic_file.hpp"
 #include "models/report/csv_text.hpp"
-#include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/check_scenario.hpp"
+#include "models/scenario/quantity_text.hpp"
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/host.hpp"
@@ -84,18 +86,28 @@ po::options_description calibrate_options() {
     add("passes", po::value<int>()->default_value(0)->value_name("N"),
         "interleaved passes over the grid (default: 3; cuda: 2)");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"),
-        "ranks that run, or that ran the Timeline (default: the plan's group_size)");
+        "ranks that run, or that ran the Timeline (default: the plan's group_size), or the log "
+        "(where it does not say)");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"),
         "tokens per rank of the Timeline (default: the scenario's)");
     add("from", text("CSV"), "refit from a measured Timeline");
     add("from-grid", po::value<Strings>()->value_name("CSV"),
-        "fit whole phases and exchanges from samples of headway-run --grid (may be repeated)");
+        "fit whole phases and exchanges from samples of headway-grid (may be repeated)");
     add("multiprocessors", po::value<int>()->default_value(132)->value_name("N"),
         "of the GPU that a rank of --from-grid ran on, or of its share (--device cuda asks it)");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
-        "import an nccl-tests log, text or JSON (may be repeated)");
+        "import a log of nccl-tests or rccl-tests: text, JSON or CSV (may be repeated)");
     add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");
-    add("path", text("CLASS"), "link class of the logs: nvlink, pcie, nic or spine");
+    add("path", text("CLASS"),
+        "of the logs, the link class that decided: nvlink, pcie, nic or spine");
+    add("link", text("BANDWIDTH"),
+        "of the logs, what the link of a rank can carry in one direction, by its data sheet "
+        "(default: that of SCENARIO's cluster): on another link the times scale");
+    add("collective", text("NAME"),
+        "of the logs: all_to_all, send_recv, all_reduce, all_gather or reduce_scatter, where they "
+        "do not say it; of files with several, this one");
+    add("nodes", po::value<int>()->default_value(0)->value_name("N"),
+        "of the logs, nodes that the ranks were on, where host names do not say it");
     add("base", text("PROFILE"), "profile whose other curves are kept");
     add("cluster-out", text("FILE"), "also write the scenario's cluster with this CPU's name");
     add("help,h", "this text");
@@ -123,48 +135,73 @@ void replace_curve(Profile& profile, TimeCurve curve) {
     all.push_back(std::move(curve));
 }
 
-void import_logs(const Strings& logs, std::optional<PathClass> path, Profile& profile,
-                 std::string& device) {
-    for (const std::string& log : logs) {
-        const NcclTable table = read_nccl_log(std::filesystem::path(log));
-        TimeCurve curve = to_time_curve(table, path);
-        if (!device.empty() && !table.device.empty() && table.device != device) {
-            warn(fmt::format("{} is of {}, the profile of {}", log, table.device, device));
-        }
-        if (device.empty()) device = table.device;
-        auto& all = profile.communication;
-        for (const TimeCurve& old : all) {
-            const bool same = old.collective == curve.collective && old.path == curve.path;
-            if (same) curve.link = old.link;
-        }
-        replace_curve(profile, std::move(curve));
-    }
+// The value of an option that names one of an enumeration.
+template <class Enum, class Names>
+std::optional<Enum> named(const po::variables_map& values, const std::string& option,
+                          const Names& names, std::size_t first = 0) {
+    const auto chosen = optional_text(values, option);
+    if (!chosen) return std::nullopt;
+    const std::vector<std::string> accepted(names.begin() + static_cast<std::ptrdiff_t>(first),
+                                            names.end());
+    one_of(*chosen, accepted, "--" + option);
+    const auto it = std::find(names.begin(), names.end(), *chosen);
+    return static_cast<Enum>(it - names.begin());
 }
 
-std::optional<PathClass> path_of(const po::variables_map& values) {
-    const auto chosen = optional_text(values, "path");
-    if (!chosen) return std::nullopt;
-    one_of(*chosen, {"nvlink", "pcie", "nic", "spine"}, "--path");
-    const auto it = std::find(kPathClassNames.begin(), kPathClassNames.end(), *chosen);
-    return static_cast<PathClass>(it - kPathClassNames.begin());
+Bandwidth bandwidth_of(const po::variables_map& values, const std::string& option) {
+    const auto text = optional_text(values, option);
+    if (!text) return {};
+    const ParsedQuantity parsed = parse_quantity(*text, UnitClass::bandwidth);
+    constexpr double kLeast = 1e3, kMost = 1e16;
+    if (parsed.value && *parsed.value >= kLeast && *parsed.value <= kMost)
+        return *parsed.value * byte / second;
+    throw InputError(
+        {.where = "--" + option,
+         .found = parsed.found.empty() ? in_quotes(*text) : parsed.found,
+         .accepted = "from 1 kB/s on, " + std::string(unit_class_example(UnitClass::bandwidth)),
+         .hint = parsed.hint});
+}
+
+ImportOptions import_options(const po::variables_map& values) {
+    ImportOptions options{
+        .facts = {.collective = named<Collective>(values, "collective", kCollectiveNames),
+                  .num_ranks = values.count("device") + values.count("from") == 0
+                                   ? whole_number(values, "ranks", 0, 1 << 20)
+                                   : 0,
+                  .num_hosts = whole_number(values, "nodes", 0, 1 << 20)},
+        .path = named<PathClass>(values, "path", kPathClassNames, 1),
+        .link = bandwidth_of(values, "link")};
+    if (values.count("scenario") != 0) options.cluster = load_scenario(values, "calibrate").cluster;
+    return options;
+}
+
+void import_logs(const po::variables_map& values, Profile& profile, std::string& device) {
+    const ImportOptions options = import_options(values);
+    std::vector<NcclTable> tables;
+    for (const std::string& file : values["from-nccl-tests"].as<Strings>()) {
+        NcclLog log = read_nccl_log(std::filesystem::path(file), options.facts);
+        for (const std::string& run : log.skipped) note("not imported: " + run);
+        for (NcclTable& table : log.tables) add_table(tables, std::move(table));
+    }
+    if (profile.provenance.device.empty()) profile.provenance.device = device;
+    for (const std::string& sentence : import_tables(tables, options, profile)) note(sentence);
+    for (const NcclTable& table : tables) {
+        if (!device.empty() && !table.device.empty() && table.device != device) {
+            warn(fmt::format("{} is of {}, the profile of {}", table.source, table.device, device));
+        }
+        if (device.empty()) device = table.device;
+    }
 }
 
 CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scenario,
                                     std::string& device) {
     CalibrationSamples samples;
-    for (const Timeline& timeline : read_timelines(std::filesystem::path(csv))) {
+    for (const Timeline& timeline : read_measured({csv}, scenario)) {
         if (!device.empty() && device != timeline.profile) {
             warn(fmt::format("{} is of {}, the profile of {}", csv, timeline.profile, device));
         }
         if (device.empty()) device = timeline.profile;
-        const auto plan = std::find_if(scenario.plans.begin(), scenario.plans.end(),
-                                       [&](const Plan& p) { return p.name == timeline.plan; });
-        if (timeline.source != Source::measured || plan == scenario.plans.end()) {
-            throw InputError({.where = csv,
-                              .found = "a timeline of plan '" + timeline.plan + "'",
-                              .accepted = "measured timelines of the scenario's plans"});
-        }
-        add_samples(scenario, *plan, timeline, samples);
+        add_samples(scenario, plan_of(scenario, timeline), timeline, samples);
     }
     return samples;
 }
@@ -249,7 +286,7 @@ GpuCalibration gpu_calibration(const po::variables_map& values, const Scenario& 
                      .num_ranks = asked > 0 ? asked : scenario.plans.front().group_size,
                      .folder = out.parent_path() / (out.stem().string() + "_samples"),
                      .num_passes = passes(values, 2),
-                     .max_seconds = values["max-seconds"].as<double>()};
+                     .max_seconds = real_number(values, "max-seconds", 0.0, 1e9)};
     const auto grid = optional_text(values, "grid");
     c.grid = grid ? std::filesystem::path(*grid) : default_grid(c.num_ranks);
     if (values.count("hold-out") != 0) {
@@ -279,9 +316,12 @@ Profile profile_of_gpu(const po::variables_map& values, Profile profile, std::st
                                         : whole_number(values, "multiprocessors", 1, 4096);
     const PathClass path = path_class(scenario.cluster, 0, calibration.num_ranks - 1);
     for (const std::filesystem::path& log : files.comm_logs) {
-        TimeCurve curve = to_time_curve(read_nccl_log(log), path);
-        curve.link = samples.link;
-        if (curve.collective != Collective::all_to_all) replace_curve(profile, std::move(curve));
+        for (const NcclTable& table : read_nccl_log(log).tables) {
+            TimeCurve curve = to_time_curve(table, path);
+            curve.link = samples.link;
+            if (curve.collective != Collective::all_to_all)
+                replace_curve(profile, std::move(curve));
+        }
     }
     profile.provenance.note = fmt::format(
         "Measured: phases of layers, all-to-all{}{}, copies, launches and the host's "
@@ -325,20 +365,52 @@ Profile measured_profile(const po::variables_map& values, Profile profile, std::
     return fit_profile(samples, std::move(profile), source);
 }
 
+// What is measured, or measured already: one source of it, and no option that this source ignores.
+void check_sources(const po::variables_map& values) {
+    const auto has = [&](const char* name) { return values.count(name) != 0; };
+    const std::string device = optional_text(values, "device").value_or("");
+    if (!device.empty()) one_of(device, {"cpu", "cuda"}, "--device");
+    const bool run = !device.empty(), cuda = device == "cuda", from = has("from"),
+               grid = has("from-grid"), logs = has("from-nccl-tests"),
+               bench = has("from-kernel-bench");
+    if (!run && !from && !grid && !logs && !bench) {
+        throw InputError({.where = "headway calibrate",
+                          .found = "nothing to calibrate from",
+                          .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
+                                      "--from-kernel-bench CSV or --from-nccl-tests LOG"});
+    }
+    const std::string measures = run ? "--device " + device : "--from";
+    refuse_both(measures, run && from, "--from");
+    refuse_both(measures, (run || from) && grid, "--from-grid");
+    refuse_both(measures, ((run && !cuda) || from) && bench, "--from-kernel-bench");
+    check_uses(values, {{"grid", run, "--device"},
+                        {"hold-out", cuda, "--device cuda"},
+                        {"samples", run, "--device"},
+                        {"programs", cuda, "--device cuda"},
+                        {"max-seconds", cuda, "--device cuda"},
+                        {"passes", run, "--device"},
+                        {"ranks", run || from || logs, "--device, --from or --from-nccl-tests"},
+                        {"tokens", from, "--from"},
+                        {"multiprocessors", grid || cuda, "--from-grid or --device cuda"},
+                        {"path", logs, "--from-nccl-tests"},
+                        {"link", logs, "--from-nccl-tests"},
+                        {"collective", logs, "--from-nccl-tests"},
+                        {"nodes", logs, "--from-nccl-tests"},
+                        {"cluster-out", (run && !cuda) || from, "--device cpu or --from"},
+                        {"scenario", run || from || grid || logs,
+                         "--device, --from, --from-grid or --from-nccl-tests"},
+                        {"profile", false, "another verb; --base gives the curves that are kept"}});
+}
+
 }  // namespace
 
 int run_calibrate(Args args) {
     const auto values = parse_options(args, calibrate_help(), calibrate_options());
     if (!values) return kDone;
     const std::string out = required(*values, "out", "calibrate");
+    check_sources(*values);
     const bool logs = values->count("from-nccl-tests") != 0, grid = values->count("from-grid") != 0;
     const auto bench = optional_text(*values, "from-kernel-bench");
-    if (!logs && !bench && !grid && values->count("device") == 0 && values->count("from") == 0) {
-        throw InputError({.where = "headway calibrate",
-                          .found = "nothing to calibrate from",
-                          .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
-                                      "--from-kernel-bench CSV or --from-nccl-tests LOG"});
-    }
     Profile base;
     if (const auto file = optional_text(*values, "base"))
         base = load_profile(*file, read_options(*values));
@@ -347,8 +419,7 @@ int run_calibrate(Args args) {
     if (grid) profile = profile_of_grid(*values, std::move(profile));
     std::string device = profile.provenance.device;
     profile = measured_profile(*values, std::move(profile), device);
-    if (logs)
-        import_logs((*values)["from-nccl-tests"].as<Strings>(), path_of(*values), profile, device);
+    if (logs) import_logs(*values, profile, device);
     std::string command = "headway calibrate";
     for (const std::string& word : args) command += " " + word;
     profile.name = std::filesystem::path(out).stem().string();
@@ -357,6 +428,7 @@ int run_calibrate(Args args) {
     profile.provenance.date = today();
     profile.provenance.commit = std::string(version());
     profile.provenance.command = command;
+    if (profile.overheads.source.empty()) profile.overheads.source = "not measured, 0";
     const auto measured = optional_text(*values, "device");
     set_note(profile, base,
              {.on_cpu = measured == "cpu",

@@ -4,9 +4,13 @@
 #include <cstdio>
 
 #include <algorithm>
+#include <boost/any.hpp>
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/positional_options.hpp>
+#include <filesystem>
+#include <set>
 #include <sstream>
+#include <system_error>
 
 #include "cli/output.hpp"
 #include "models/vocab/error.hpp"
@@ -56,6 +60,39 @@ void print_option_names(const CommandHelp& help, const po::options_description& 
     write_stdout(text);
 }
 
+// Files that an option names.
+std::vector<std::string> files_of(const po::variable_value& value) {
+    if (const auto* one = boost::any_cast<std::string>(&value.value())) return {*one};
+    if (const auto* many = boost::any_cast<std::vector<std::string>>(&value.value())) return *many;
+    return {};
+}
+
+// What a verb writes must be none of what the command line has it read: it would be lost.
+void keep_inputs(const po::variables_map& values) {
+    namespace fs = std::filesystem;
+    const std::set<std::string> outputs = {"out", "csv", "trace", "cluster-out"};
+    std::error_code ignored;
+    for (const std::string& option : outputs) {
+        if (values.count(option) == 0) continue;
+        for (const std::string& out : files_of(values[option])) {
+            if (!fs::is_regular_file(out, ignored)) continue;
+            for (const auto& [name, value] : values) {
+                if (name == option) continue;
+                for (const std::string& file : files_of(value)) {
+                    if (!fs::is_regular_file(file, ignored) || !fs::equivalent(out, file, ignored))
+                        continue;
+                    const bool plain = name == "scenario" || name == "shard" || name == "result";
+                    throw InputError(
+                        {.where = "--" + option,
+                         .found = fmt::format("'{}', which is also {}", out,
+                                              plain ? "what is read" : "the file of --" + name),
+                         .accepted = "another file"});
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
 
 std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
@@ -98,6 +135,7 @@ std::optional<po::variables_map> parse_options(Args args, const CommandHelp& hel
                           .found = error.what(),
                           .hint = "headway " + verb + " --help lists the options"});
     }
+    keep_inputs(values);
     return values;
 }
 
@@ -130,9 +168,44 @@ int whole_number(const po::variables_map& values, const std::string& name, int m
                       .accepted = fmt::format("a whole number from {} to {}", minimum, maximum)});
 }
 
+double real_number(const po::variables_map& values, const std::string& name, double minimum,
+                   double maximum) {
+    const double value = values[name].as<double>();
+    if (minimum <= value && value <= maximum) return value;
+    throw InputError({.where = "--" + name,
+                      .found = fmt::format("{}", value),
+                      .accepted = fmt::format("a number from {} to {}", minimum, maximum)});
+}
+
+bool is_given(const po::variables_map& values, const std::string& name) {
+    return values.count(name) != 0 && !values[name].defaulted();
+}
+
+void check_uses(const po::variables_map& values, const std::vector<OptionUse>& uses) {
+    for (const OptionUse& use : uses) {
+        if (use.used || !is_given(values, use.name)) continue;
+        const std::string option =
+            use.name == std::string_view("scenario") ? "a scenario" : "--" + std::string(use.name);
+        throw InputError({.where = "the command line",
+                          .found = option + " given, which nothing here uses",
+                          .accepted = option + " with " + use.used_by});
+    }
+}
+
+void refuse_both(const std::string& one, bool both, const std::string& other) {
+    if (!both) return;
+    throw InputError({.where = "the command line",
+                      .found = fmt::format("both {} and {}", one, other),
+                      .accepted = "one of them"});
+}
+
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name) {
     if (values.count(name) == 0) return std::nullopt;
     return values[name].as<std::string>();
+}
+
+void note(const std::string& text) {
+    std::fputs(("headway: " + text + "\n").c_str(), stderr);
 }
 
 void warn(const std::string& text) {

@@ -42,10 +42,30 @@ std::string one_of(const std::string& word, const std::vector<std::string>& acce
 int whole_number(const po::variables_map& values, const std::string& name, int minimum,
                  int maximum);
 
+// The same of a number with a fraction; not a number is none.
+double real_number(const po::variables_map& values, const std::string& name, double minimum,
+                   double maximum);
+
+// Whether the command line gives the option: a default does not count.
+bool is_given(const po::variables_map& values, const std::string& name);
+
+// Options that are of use beside others only. InputError for one that is given in vain: nothing
+// that is typed is ignored in silence.
+struct OptionUse {
+    const char* name;
+    bool used;            // by this command line
+    const char* used_by;  // "--device cuda"
+};
+void check_uses(const po::variables_map& values, const std::vector<OptionUse>& uses);
+
+// InputError if `both`.
+void refuse_both(const std::string& one, bool both, const std::string& other);
+
 // The value if given, else nothing.
 std::optional<std::string> optional_text(const po::variables_map& values, const std::string& name);
 
 // One line on standard error.
 void warn(const std::string& text);
+void note(const std::string& text);
 
 }  // namespace headway::cli

@@ -5,6 +5,7 @@
 #include "cli/installation.hpp"
 #include "cli/options.hpp"
 #include "cli/python.hpp"
+#include "models/report/input_file.hpp"
 
 namespace headway::cli {
 
@@ -40,6 +41,8 @@ int run_plot(Args args) {
     std::vector<std::string> command = {python_with_matplotlib("plot"), plot_script().string()};
     if (values->count("result") != 0) {
         const auto& results = (*values)["result"].as<std::vector<std::string>>();
+        for (const std::string& result : results)
+            expect_regular_file(result, "a result file of headway, JSON or CSV");
         command.insert(command.end(), results.begin(), results.end());
     }
     for (const std::string name : {"out", "figure", "title", "plan", "pass", "ranks", "layers"}) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/grid_samples.hpp"
+#include "cli/measured_timelines.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
@@ -50,7 +51,7 @@ po::options_description verify_options() {
     add("measured", po::value<std::vector<std::string>>()->value_name("CSV"),
         "Timeline of headway-run; repeated, of several runs: the median of each phase is judged");
     add("grid", po::value<std::vector<std::string>>()->value_name("CSV"),
-        "samples of headway-run --grid: errors over all its layers (may be repeated)");
+        "samples of headway-grid: errors over all its layers (may be repeated)");
     add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"), "ranks of the run's group");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"), "tokens per rank");
@@ -65,23 +66,28 @@ po::options_description verify_options() {
     return options;
 }
 
+// What is compared with: one source, and no option that this source ignores.
+void check_sources(const po::variables_map& values) {
+    const bool run = values["run"].as<bool>(), grid = values.count("grid") != 0,
+               measured = values.count("measured") != 0;
+    if (!run && !grid && !measured) {
+        throw InputError({.where = "headway verify",
+                          .found = "nothing to compare with",
+                          .accepted = "--measured CSV, --run or --grid CSV"});
+    }
+    refuse_both("--run", run && measured, "--measured");
+    refuse_both("--grid", grid && measured, "--measured");
+    refuse_both("--grid", grid && run, "--run");
+    check_uses(values, {{"repeats", run, "--run"},
+                        {"ranks", !grid, "--measured or --run"},
+                        {"tokens", !grid, "--measured or --run"},
+                        {"min-time", !grid, "--measured or --run"}});
+}
+
 std::vector<Timeline> measured_timelines(const po::variables_map& values,
                                          const Scenario& scenario) {
-    const bool run = values["run"].as<bool>();
-    if (run == (values.count("measured") != 0)) {
-        throw InputError({.where = "headway verify",
-                          .found = run ? "both --run and --measured" : "nothing to compare with",
-                          .accepted = "--measured CSV or --run"});
-    }
-    if (!run) {
-        std::vector<Timeline> all;
-        for (const std::string& file : values["measured"].as<std::vector<std::string>>()) {
-            for (Timeline& t : read_timelines(std::filesystem::path(file))) {
-                if (t.source == Source::measured) all.push_back(std::move(t));
-            }
-        }
-        return all;
-    }
+    if (!values["run"].as<bool>())
+        return read_measured(values["measured"].as<std::vector<std::string>>(), scenario);
     runtime::keep_freed_memory();
     std::vector<Timeline> timelines;
     for (const Plan& plan : scenario.plans) {
@@ -91,16 +97,6 @@ std::vector<Timeline> measured_timelines(const po::variables_map& values,
                 .timeline);
     }
     return timelines;
-}
-
-// The plan that a timeline is of.
-const Plan& plan_of(const Scenario& scenario, const Timeline& timeline) {
-    for (const Plan& plan : scenario.plans) {
-        if (plan.name == timeline.plan) return plan;
-    }
-    throw InputError({.where = "--measured",
-                      .found = "plan '" + timeline.plan + "'",
-                      .accepted = "plans of the scenario"});
 }
 
 int num_layers(const Timeline& timeline) {
@@ -176,6 +172,10 @@ std::string memory_line(const Scenario& scenario, const Plan& plan, const Timeli
                        100.0 * (predicted / measured.run->memory_peak - 1.0));
 }
 
+double tolerance_of(const po::variables_map& values) {
+    return real_number(values, "tolerance", 0.0, 1e12) / 100.0;
+}
+
 // Exit code as for --measured: a layer beyond the tolerance.
 int verify_grid(const po::variables_map& values) {
     const Scenario scenario = load_scenario(values, "verify");
@@ -186,7 +186,7 @@ int verify_grid(const po::variables_map& values) {
     const std::vector<JudgedLayer> layers = judge_grid(scenario, profile_of(scenario), samples);
     write_stdout(judged_table(layers));
     if (const auto csv = optional_text(values, "csv")) write_result(judged_csv(layers), csv);
-    const double tolerance = values["tolerance"].as<double>() / 100.0;
+    const double tolerance = tolerance_of(values);
     const bool passed = std::all_of(layers.begin(), layers.end(), [&](const JudgedLayer& l) {
         return std::abs(l.predicted / l.measured - 1.0) <= tolerance;
     });
@@ -198,6 +198,7 @@ int verify_grid(const po::variables_map& values) {
 int run_verify(Args args) {
     const auto values = parse_options(args, verify_help(), verify_options());
     if (!values) return kDone;
+    check_sources(*values);
     if (values->count("grid") != 0) return verify_grid(*values);
     const Scenario whole = load_scenario(*values, "verify");
     for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
@@ -205,13 +206,13 @@ int run_verify(Args args) {
         runtime::scenario_to_run(whole, whole_number(*values, "ranks", 0, 1 << 20),
                                  whole_number(*values, "tokens", 0, 1 << 30));
     const Profile& profile = profile_of(scenario);
-    const double tolerance = (*values)["tolerance"].as<double>() / 100.0;
-    const Seconds min_time = (*values)["min-time"].as<double>() * ms;
+    const double tolerance = tolerance_of(*values);
+    const Seconds min_time = real_number(*values, "min-time", 0.0, 1e12) * ms;
     std::vector<Timeline> both;
     std::string text;
     bool passed = true;
     for (std::vector<Timeline>& runs : by_plan(measured_timelines(*values, scenario))) {
-        Timeline& measured = runs.front();
+        const Timeline& measured = runs.front();
         if (contradicts(profile.provenance.device, measured.profile)) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
@@ -221,16 +222,21 @@ int run_verify(Args args) {
             predict_moe_layers(scenario, plan, profile, num_layers(measured));
         for (const std::string& warning : prediction.warnings) warn(warning);
         const Comparison comparison = compare(prediction.timeline, runs);
+        if (comparison.phases.empty()) {
+            throw InputError({.where = "plan " + plan.name,
+                              .found = "no phase that is both predicted and measured",
+                              .accepted = "a run of the plan's MoE layers"});
+        }
         const Verdict verdict = judge(comparison, tolerance, min_time);
         text += to_table(comparison) + memory_line(scenario, plan, measured) + verdict.text + "\n";
         passed = passed && verdict.passed;
-        measured = std::move(runs[median_run(runs)]);
-        measured.profile = prediction.timeline.profile;
-        measured.version = prediction.timeline.version = version();
-        measured.scenario = prediction.timeline.scenario;
-        measured.seed = prediction.timeline.seed;
+        Timeline middle = runs[median_run(runs)];
+        middle.profile = prediction.timeline.profile;
+        middle.version = prediction.timeline.version = version();
+        middle.scenario = prediction.timeline.scenario;
+        middle.seed = prediction.timeline.seed;
         both.push_back(std::move(prediction.timeline));
-        both.push_back(std::move(measured));
+        both.push_back(std::move(middle));
     }
     write_stdout(text);
     if (const auto csv = optional_text(*values, "csv")) write_result(timelines_to_csv(both), csv);

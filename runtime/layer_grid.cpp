@@ -8,6 +8,7 @@
 
 #include "models/report/atomic_file.hpp"
 #include "models/report/csv_text.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::runtime {
@@ -44,13 +45,6 @@ GridPoint point_of(const CsvRow& row) {
     return p;
 }
 
-std::ifstream open(const std::filesystem::path& file, const char* what) {
-    std::ifstream in(file);
-    if (!in)
-        throw InputError({.where = file.string(), .found = "cannot be opened", .accepted = what});
-    return in;
-}
-
 }  // namespace
 
 std::string_view kind_name(const GridPoint& point) {
@@ -58,7 +52,7 @@ std::string_view kind_name(const GridPoint& point) {
 }
 
 std::vector<GridPoint> read_grid(const std::filesystem::path& file) {
-    std::ifstream in = open(file, "a CSV of layers");
+    std::ifstream in = open_input_file(file, "a CSV of layers");
     LineReader lines(in, file.string());
     lines.expect(kPointColumns, "the columns of a grid");
     std::vector<GridPoint> points;
@@ -118,7 +112,7 @@ std::string to_csv_line(const GridSample& s) {
 }
 
 std::vector<GridSample> read_grid_samples(const std::filesystem::path& file) {
-    std::ifstream in = open(file, "a CSV of samples that headway-run --grid writes");
+    std::ifstream in = open_input_file(file, "a CSV of samples that headway-grid writes");
     LineReader lines(in, file.string());
     const std::string columns = sample_columns();
     lines.expect(columns, "the columns of grid samples");

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "models/report/csv_text.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline fit {
@@ -27,12 +28,7 @@ std::optional<KernelSample> gemm_of(const std::string& quantity) {
 
 DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& samples) {
     constexpr std::string_view kColumns = "quantity,bytes,value";
-    std::ifstream in(csv);
-    if (!in) {
-        throw InputError({.where = csv.string(),
-                          .found = "cannot be opened",
-                          .accepted = "a CSV that headway-grid --overheads writes"});
-    }
+    std::ifstream in = open_input_file(csv, "a CSV that headway-grid --overheads writes");
     LineReader lines(in, csv.string());
     lines.expect(kColumns, "the columns of overheads");
     DeviceFacts facts;

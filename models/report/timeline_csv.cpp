@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "models/report/csv_text.hpp"
+#include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline report {
@@ -197,10 +198,7 @@ std::vector<Timeline> read_timelines(std::istream& stream, const std::string& fi
 }
 
 std::vector<Timeline> read_timelines(const std::filesystem::path& file) {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream || std::filesystem::is_directory(file)) {
-        throw InputError({.where = file.string(), .found = "cannot read the file"});
-    }
+    std::ifstream stream = open_input_file(file, "a Timeline CSV of headway");
     return read_timelines(stream, file.string());
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "models/report/csv_text.hpp"
+#include "models/report/input_file.hpp"
 #include "models/sweep/sweep_file.hpp"
 #include "models/vocab/error.hpp"
 
@@ -95,11 +96,7 @@ void refuse_missing(std::size_t count, const std::vector<std::unique_ptr<ShardFi
 std::unique_ptr<ShardFile> open_shard(const std::filesystem::path& path) {
     auto file = std::make_unique<ShardFile>();
     file->name = path.string();
-    file->stream.open(path, std::ios::binary);
-    std::error_code ignored;
-    if (!file->stream || std::filesystem::is_directory(path, ignored)) {
-        throw InputError({.where = file->name, .found = "cannot read the file"});
-    }
+    file->stream = open_input_file(path, "the file of a shard of headway sweep");
     file->lines.emplace(file->stream, file->name);
     file->head = read_head(*file->lines);
     return file;
