@@ -42,12 +42,12 @@ class Writer {
 };
 
 void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profile& profile,
-                    const Cluster& cluster, const PriceBook& book) {
+                    const Cluster& cluster, const PriceBook& book, const RowSpread* spread) {
     const KernelCurves& curves = profile.kernel(work.kernel);
     const bool own_backward = pass == Pass::backward && !curves.backward.empty();
     const RateCurve& curve = own_backward ? curves.backward.front() : curves.forward.front();
     const LookUp rate = curve.at(work.size, work.width);
-    const Seconds time = book.kernel_time(work, pass),
+    const Seconds time = book.kernel_time(work, pass, 1.0, spread),
                   launches = work.launches * profile.overheads.launch;
     out.line(std::string(name(work.kernel)), "{} in {} launch{}", time_text(time), work.launches,
              work.launches == 1 ? "" : "es");
@@ -65,6 +65,14 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
                  work.size, work.width, rate.value / 1e12, curve.size.front(), curve.size.back(),
                  curve.width.front(), curve.width.back(),
                  rate.extrapolated ? ", OUTSIDE the measured grid" : "");
+    }
+    const Seconds even = book.kernel_time(work, pass);
+    if (time > even) {
+        out.line("  uneven experts",
+                 "{:.3g} to {:.3g} times the mean expert's rows: {:.1f} % more time than even ones",
+                 spread->parts[0].size,
+                 spread->parts[static_cast<std::size_t>(spread->num_parts - 1)].size,
+                 100.0 * (time / even - 1.0));
     }
     if (pass == Pass::backward && !own_backward)
         out.line("  note", "no backward curve in the profile: the forward rate is used");
@@ -199,7 +207,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
-                           scenario.cluster, book);
+                           scenario.cluster, book, PriceBook::spread_of(*compute));
         }
     } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
         const Price price = book.exchange(*exchange, 1.0);

@@ -61,11 +61,26 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
     return curves.forward.front();
 }
 
-PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass,
-                                               double fraction) const {
+// Experts of unequal sizes each run at the rate of their own rows: the mean of the time a FLOP.
+LookUp PriceBook::rate_of(const RateCurve& curve, const KernelWork& work, double size,
+                          const RowSpread* spread) {
+    const bool experts = work.kernel == Kernel::grouped_gemm || work.kernel == Kernel::fused_expert;
+    LookUp rate = curve.at(size, work.width);
+    if (!experts || spread == nullptr || spread->num_parts == 0) return rate;
+    double time = 0.0;
+    for (int i = 0; i < spread->num_parts; ++i) {
+        const RowSpread::Part& part = spread->parts[static_cast<std::size_t>(i)];
+        time += part.share / curve.at(std::max(1.0, size * part.size), work.width).value;
+    }
+    rate.value = std::min(rate.value, 1.0 / time);
+    return rate;
+}
+
+PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass, double fraction,
+                                               const RowSpread* spread) const {
     const RateCurve& curve = curve_of(work.kernel, pass);
     const bool backward = pass == Pass::backward && !profile_.kernel(work.kernel).backward.empty();
-    const LookUp rate = curve.at(work.size * fraction, work.width);
+    const LookUp rate = rate_of(curve, work, work.size * fraction, spread);
     KernelPrice price{.launch = work.launches * profile_.overheads.launch,
                       .residual = curve.residual,
                       .source = 2 * static_cast<int>(work.kernel) + (backward ? 1 : 0),
@@ -82,8 +97,13 @@ PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass
     return price;
 }
 
-Seconds PriceBook::kernel_time(const KernelWork& work, Pass pass, double fraction) const {
-    const KernelPrice price = price_kernel(work, pass, fraction);
+const RowSpread* PriceBook::spread_of(const ComputeWork& work) {
+    return work.shape ? &work.shape->spread : nullptr;
+}
+
+Seconds PriceBook::kernel_time(const KernelWork& work, Pass pass, double fraction,
+                               const RowSpread* spread) const {
+    const KernelPrice price = price_kernel(work, pass, fraction, spread);
     return price.work + price.launch;
 }
 
@@ -131,7 +151,8 @@ Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fract
     if (const auto whole = phase_price(work, pass, fraction)) return whole->time;
     Seconds total;
     for (int i = 0; i < work.num_kernels; ++i)
-        total += kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction);
+        total +=
+            kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction, spread_of(work));
     return total;
 }
 
@@ -145,7 +166,7 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
     Seconds flops, memory, launch;
     for (int i = 0; i < work.num_kernels; ++i) {
         const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
-        const KernelPrice part = price_kernel(kernel, pass, fraction);
+        const KernelPrice part = price_kernel(kernel, pass, fraction, spread_of(work));
         note(part.source, kernel.size * fraction, part.outside);
         (part.memory_bound ? memory : flops) += part.work;
         launch += part.launch;

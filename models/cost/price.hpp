@@ -66,8 +66,10 @@ class PriceBook {
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
-    // Time of one kernel on `fraction` of its work.
-    Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0) const;
+    // Time of one kernel on `fraction` of its work; `spread` of its rows over experts, if of any.
+    Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0,
+                        const RowSpread* spread = nullptr) const;
+    static const RowSpread* spread_of(const ComputeWork& work);
 
     // Standard deviation of the sum of everything priced so far with its weights.
     double total_sigma() const;
@@ -93,7 +95,10 @@ class PriceBook {
     std::optional<Price> phase_price(const ComputeWork& work, Pass pass, double fraction) const;
     const PhaseCurve* phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const;
     int source_of(const PhaseCurve* curve) const;
-    KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction) const;
+    KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction,
+                             const RowSpread* spread) const;
+    static LookUp rate_of(const RateCurve& curve, const KernelWork& work, double size,
+                          const RowSpread* spread);
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
     PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
                        int num_ranks) const;

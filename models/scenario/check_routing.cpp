@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "models/scenario/check_scenario.hpp"
 
@@ -26,6 +27,26 @@ void check_weights(const Scenario& scenario, const std::vector<double>& weights,
                          scenario.model.moe.top_k),
              ""});
     }
+}
+
+// A token takes an expert at most once: no expert has more than 1 / k of a trace's counts.
+void check_shares(const Scenario& scenario, const std::vector<double>& counts,
+                  const std::string& row, std::vector<InputProblem>& problems) {
+    int top_k = scenario.model.moe.top_k;
+    for (const Plan& plan : scenario.plans) {
+        if (const auto* hp = std::get_if<HeadParallel>(&plan.layer))
+            top_k = std::max(top_k, hp->top_k);
+    }
+    const double sum = std::accumulate(counts.begin(), counts.end(), 0.0);
+    const double most = *std::max_element(counts.begin(), counts.end());
+    if (most * top_k <= sum * (1.0 + 1e-9)) return;
+    problems.push_back(
+        {"routing.skew",
+         fmt::format("an expert with {:.6g} of {:.6g} choices{}, which at top_k {} are of {:.6g} "
+                     "tokens",
+                     most, sum, row, top_k, sum / top_k),
+         fmt::format("counts of at most 1/{} of their sum", top_k),
+         "kind: histogram takes weights that were not recorded behind top-k"});
 }
 
 // Given weights are of the model's experts; a router with another number of them has no weights.
@@ -72,8 +93,11 @@ std::vector<InputProblem> check_routing(const Scenario& scenario) {
     if (is_given) check_heads(scenario, problems);
     for (std::size_t i = 0; is_given && i < routing.weights.size() && problems.size() < 10; ++i) {
         const bool is_trace = routing.skew == Skew::trace;
-        check_weights(scenario, routing.weights[i], "routing.skew",
-                      is_trace ? fmt::format(" in row {}", i + 1) : "", problems);
+        const std::string row = is_trace ? fmt::format(" in row {}", i + 1) : "";
+        const std::size_t before = problems.size();
+        check_weights(scenario, routing.weights[i], "routing.skew", row, problems);
+        if (is_trace && problems.size() == before)
+            check_shares(scenario, routing.weights[i], row, problems);
     }
     return problems;
 }

@@ -56,6 +56,12 @@ void describe_moe(Fields& f, Moe& moe) {
               "group-limited routing: groups of experts; divides num_experts", optional);
     f.integer("top_groups", moe.top_groups, {1, 65536},
               "group-limited routing: groups a token may use", optional);
+    f.choice(
+        "group_score", moe.group_score, kGroupScoreNames,
+        "what the groups of a token (nodes, under node_limit) are best in: the sum of their two "
+        "best scores (DeepSeek-V3), their best score (DeepSeek-V2), or random: drawn by their "
+        "popularity",
+        optional);
 }
 
 }  // namespace

@@ -33,8 +33,9 @@ void describe_trace(Fields& f, Routing& routing) {
     if (routing.skew == Skew::trace) table = routing.weights;
     const bool is_inline = f.matrix(
         "counts", table, kWeight,
-        "recorded tokens per expert, a row per layer; the rows are used again from the first "
-        "when the model has more layers",
+        "tokens that each expert was given, recorded behind top-k, a row per layer: an expert is "
+        "chosen in proportion to its count. The rows are used again from the first when the model "
+        "has more layers",
         optional);
     const bool in_file = f.table_file("file", table, kWeight, "CSV file: a row per layer");
     f.exactly_one_of("counts", "file");
@@ -51,7 +52,7 @@ void describe_skew(Fields& f, Routing& routing) {
                  "the larger, the more uneven; power_law: not 1");
     });
     f.only_when("kind: dirichlet", kind == Skew::dirichlet, [&] {
-        f.number("concentration", routing.parameter, {.low = 0, .high = 1e9, .above_low = true},
+        f.number("concentration", routing.parameter, {.low = 0.01, .high = 1e9},
                  "the smaller, the more uneven");
     });
     f.only_when("kind: histogram", kind == Skew::histogram,

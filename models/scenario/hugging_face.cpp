@@ -279,6 +279,9 @@ void add_routing(const Config& config, YamlNode& moe) {
     if (method != "greedy" && groups > 1) {
         config.copy(moe, "num_expert_groups", "n_group");
         config.copy(moe, "top_groups", "topk_group");
+        // DeepSeek-V2 keeps the groups of the best experts, V3 those of the best two of a group.
+        if (method == "group_limited_greedy")
+            add(moe, "group_score", scalar_node("max", config.at()));
     }
     add_flag(config, moe, "aux_free_bias",
              method == "noaux_tc" || config.is_true("use_routing_bias") ||

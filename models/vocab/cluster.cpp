@@ -20,6 +20,30 @@ PathClass path_class(const Cluster& cluster, int source, int destination) {
     return same_leaf ? PathClass::nic : PathClass::spine;
 }
 
+std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
+    const Cluster& cluster, int rank) {
+    std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach;
+    RankSpan span{rank, rank + 1};
+    // Domains, nodes and leaves lie inside one another: path_class() above.
+    const auto up_to = [&](PathClass path, std::int64_t block) {
+        if (block > 0) {
+            const std::int64_t first = rank / block * block;
+            const auto last = std::min<std::int64_t>(first + block, cluster.num_ranks());
+            span = {std::min(span.begin, static_cast<int>(first)),
+                    std::max(span.end, static_cast<int>(last))};
+        }
+        reach[static_cast<std::size_t>(path)] = span;
+    };
+    const std::int64_t world = cluster.num_ranks(), node = cluster.gpus_per_node;
+    const int per_leaf = cluster.fabric ? cluster.fabric->nodes_per_leaf : 0;
+    up_to(PathClass::self, 1);
+    up_to(PathClass::nvlink, cluster.nvlink ? cluster.nvlink->domain : 0);
+    up_to(PathClass::pcie, node);
+    up_to(PathClass::nic, per_leaf == 0 ? world : per_leaf * node);
+    up_to(PathClass::spine, world);
+    return reach;
+}
+
 std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const Cluster& cluster,
                                                                           int num_ranks,
                                                                           int stride) {

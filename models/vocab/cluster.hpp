@@ -110,6 +110,14 @@ struct Cluster {
 // machine: what lies between them is what lies between its GPUs.
 PathClass path_class(const Cluster& cluster, int source, int destination);
 
+// Ranks that `rank` reaches by this path class or a nearer one: [begin, end) of the world. Each
+// class adds to the ones before it; `self` is the rank alone.
+struct RankSpan {
+    int begin = 0, end = 0;
+};
+std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
+    const Cluster& cluster, int rank);
+
 // One rank's share of the links of a path class, one direction; zero where the cluster has no such
 // link. The spine is reached through the NICs.
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path);

@@ -72,6 +72,13 @@ struct Attention {
     }
 };
 
+// Group-limited routing: what a group of experts must be best in. top2_sum: the sum of its two best
+// scores (DeepSeek-V3); max: its best score (DeepSeek-V2); random: groups are drawn by the
+// popularity of their experts, whatever the scores of the token at hand.
+enum class GroupScore { random, max, top2_sum };
+inline constexpr std::array kGroupScoreNames = {std::string_view("random"), std::string_view("max"),
+                                                std::string_view("top2_sum")};
+
 struct Moe {
     int num_experts = 0;   // E, routed experts
     int top_k = 0;         // k
@@ -84,6 +91,7 @@ struct Moe {
     bool aux_free_bias = false;             // selection bias per expert, no auxiliary loss
     int num_expert_groups = 1;              // group-limited routing: pick top_groups groups first
     int top_groups = 1;
+    GroupScore group_score = GroupScore::top2_sum;  // also of nodes under a plan's node_limit
 };
 
 struct ModelSpec {

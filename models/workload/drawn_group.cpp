@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "models/workload/inclusion.hpp"
 #include "models/workload/layout.hpp"
+#include "models/workload/member_rates.hpp"
 #include "models/workload/random.hpp"
 
 namespace headway::inline workload {
@@ -13,13 +13,6 @@ namespace {
 
 constexpr std::uint64_t kCountStream = 3;
 constexpr double kTokenChoices = 1 << 20;
-
-std::int64_t draw_count(Random& random, double tokens, double mean, double variance,
-                        std::int64_t most, bool noise) {
-    const double value =
-        tokens * mean + (noise ? std::sqrt(tokens * variance) * random.normal() : 0.0);
-    return std::clamp<std::int64_t>(std::llround(value), 0, most);
-}
 
 // Moves single copies until the row sums to `total`, starting at a random destination.
 void settle(std::vector<std::int64_t>& row, std::int64_t total, std::int64_t most, Random& random) {
@@ -35,23 +28,13 @@ void settle(std::vector<std::int64_t>& row, std::int64_t total, std::int64_t mos
     }
 }
 
-RouterId router_of(const ExpertLayout& layout, int layer, int group, int source, int sample) {
-    return {.layer = layer,
-            .head = group % layout.num_heads,
-            .source_rank = group * layout.group_size + source,
-            .sample = sample};
-}
-
 // What member `source` of a group routes: its own tokens; of a shared head, those of every rank
 // whose number among the sharers is its own.
 Assignment routed_by(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                      int source, int sample) {
-    const int num_ranks = layout.group_size * layout.num_heads;  // of the plan's group
-    RouterId id = router_of(layout, layer, group, source, sample);
     const auto tokens = static_cast<std::int64_t>(layout.tokens_per_rank) / layout.num_heads;
     Assignment all{.top_k = layout.router.top_k};
-    for (int r = source; r < num_ranks; r += layout.group_size) {
-        id.source_rank = group / layout.num_heads * num_ranks + r;
+    for (const RouterId& id : routers_of(layout, layer, group, source, sample)) {
         const Assignment part = sample_assignment(scenario.routing, layout.router, id, tokens);
         all.num_tokens += part.num_tokens;
         all.expert.insert(all.expert.end(), part.expert.begin(), part.expert.end());
@@ -66,7 +49,7 @@ DrawnGroup by_token(const Scenario& scenario, const ExpertLayout& layout, int la
         assignments.push_back(routed_by(scenario, layout, layer, group, source, sample));
     DrawnGroup drawn{.rows = rows_per_rank(assignments, layout.router.num_experts)};
     const int island = std::min(scenario.cluster.island_size(), layout.group_size);
-    drawn.forwarded = layout.dedup == Dedup::node && layout.group_size > island;
+    drawn.forwarded = is_forwarded(scenario.cluster, layout);
     if (drawn.forwarded) {
         drawn.staged = node_dispatch_copies(assignments, layout.router.num_experts, island);
     } else {
@@ -76,69 +59,112 @@ DrawnGroup by_token(const Scenario& scenario, const ExpertLayout& layout, int la
     return drawn;
 }
 
+// Counts of one member's tokens, drawn from their means and variances; without noise the means.
+class CountDraw {
+  public:
+    CountDraw(const ExpertLayout& layout, bool noise, Random random)
+        : layout_(layout),
+          tokens_(static_cast<std::int64_t>(layout.tokens_per_rank)),
+          noise_(noise),
+          random_(random) {}
+
+    // Copies to each rank.
+    std::vector<std::int64_t> copies(const MemberRates& rates) {
+        const int k = layout_.router.top_k, experts = layout_.router.num_experts;
+        const std::int64_t per_rank = experts / layout_.group_size;
+        const bool naive = layout_.dedup == Dedup::none;
+        const std::int64_t most = tokens_ * (naive ? std::min<std::int64_t>(k, per_rank) : 1);
+        std::vector<std::int64_t> row;
+        for (const double mean : rates.copies) {
+            const double share = mean / k;
+            const double variance =
+                naive ? k * share * (1.0 - share) * (experts - k) / std::max(1.0, experts - 1.0)
+                      : mean * (1.0 - mean);
+            row.push_back(draw(mean, variance, most));
+        }
+        if (naive) settle(row, tokens_ * k, most, random_);
+        return row;
+    }
+
+    // Copies to each island: at least one of those that its ranks get there, at most all of them.
+    std::vector<std::int64_t> node_copies(const MemberRates& rates,
+                                          const std::vector<std::int64_t>& row, int island) {
+        std::vector<std::int64_t> nodes;
+        for (std::size_t node = 0; node < rates.node_copies.size(); ++node) {
+            const double mean = rates.node_copies[node];
+            const auto begin = row.begin() + static_cast<std::ptrdiff_t>(node) * island;
+            const std::int64_t least = *std::max_element(begin, begin + island),
+                               most = std::accumulate(begin, begin + island, std::int64_t{0});
+            nodes.push_back(std::clamp(draw(mean, mean * (1.0 - mean), tokens_), least,
+                                       std::min(most, tokens_)));
+        }
+        return nodes;
+    }
+
+    // Rows at each rank that these copies stand for.
+    std::vector<std::int64_t> rows(const MemberRates& rates, std::vector<std::int64_t> row) {
+        if (layout_.dedup == Dedup::none) return row;
+        const int k = layout_.router.top_k;
+        const std::int64_t per_rank = layout_.router.num_experts / layout_.group_size;
+        for (std::size_t d = 0; d < row.size(); ++d) {
+            const double a_copy = rates.rows[d] / std::max(rates.copies[d], 1e-300);
+            row[d] = std::llround(static_cast<double>(row[d]) * a_copy);
+        }
+        settle(row, tokens_ * k, tokens_ * std::min<std::int64_t>(k, per_rank), random_);
+        return row;
+    }
+
+  private:
+    std::int64_t draw(double mean, double variance, std::int64_t most) {
+        const double tokens = static_cast<double>(tokens_);
+        const double luck = noise_ ? std::sqrt(tokens * variance) * random_.normal() : 0.0;
+        return std::clamp<std::int64_t>(std::llround(tokens * mean + luck), 0, most);
+    }
+
+    const ExpertLayout& layout_;
+    std::int64_t tokens_;
+    bool noise_;
+    Random random_;
+};
+
 DrawnGroup by_count(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                     int sample) {
-    const int n = layout.group_size, k = layout.router.top_k;
-    const bool noise = scenario.routing.noise, naive = layout.dedup == Dedup::none;
+    const int n = layout.group_size;
     const int island = std::min(scenario.cluster.island_size(), n), islands = n / island;
-    const auto tokens = static_cast<std::int64_t>(layout.tokens_per_rank);
-    const std::size_t per_rank = static_cast<std::size_t>(layout.router.num_experts / n);
     DrawnGroup drawn{.rows = std::vector<std::int64_t>(static_cast<std::size_t>(n), 0)};
-    drawn.forwarded = layout.dedup == Dedup::node && n > island;
+    drawn.forwarded = is_forwarded(scenario.cluster, layout);
     if (drawn.forwarded) {
         drawn.staged = {TrafficMatrix(n), TrafficMatrix(n)};
     } else {
         drawn.copies = TrafficMatrix(n);
     }
-
-    std::vector<double> popularity, rows_mean(static_cast<std::size_t>(n)), hits, node_hits;
-    std::vector<std::int64_t> row(static_cast<std::size_t>(n));
+    MemberRates rates;
     for (int source = 0; source < n; ++source) {
-        const RouterId id = router_of(layout, layer, group, source, sample);
-        if (source == 0 || scenario.routing.scope == SkewScope::per_source) {
-            popularity = expert_popularity(scenario.routing, layout.router.num_experts, id);
-            const std::vector<double> pi = inclusion_probabilities(popularity, layout.router);
-            std::fill(rows_mean.begin(), rows_mean.end(), 0.0);
-            for (std::size_t e = 0; e < pi.size(); ++e) rows_mean[e / per_rank] += pi[e];
-            if (!naive) hits = hit_probabilities(popularity, layout.router, n);
-            if (drawn.forwarded) node_hits = hit_probabilities(popularity, layout.router, islands);
-        }
-        Random random({scenario.routing.seed, kCountStream, static_cast<std::uint64_t>(layer),
-                       static_cast<std::uint64_t>(id.source_rank),
-                       static_cast<std::uint64_t>(sample)});
-        for (int d = 0; d < n; ++d) {
-            const std::size_t i = static_cast<std::size_t>(d);
-            const double share = rows_mean[i] / k, experts = layout.router.num_experts;
-            const double variance =
-                naive ? k * share * (1.0 - share) * (experts - k) / std::max(1.0, experts - 1.0)
-                      : hits[i] * (1.0 - hits[i]);
-            const std::int64_t most =
-                naive ? tokens * std::min<std::int64_t>(k, static_cast<std::int64_t>(per_rank))
-                      : tokens;
-            row[i] = draw_count(random, static_cast<double>(tokens), naive ? rows_mean[i] : hits[i],
-                                variance, most, noise);
-        }
-        if (naive)
-            settle(row, tokens * k,
-                   tokens * std::min<std::int64_t>(k, static_cast<std::int64_t>(per_rank)), random);
+        if (source == 0 || !members_alike(scenario.routing))
+            rates = member_rates(scenario, layout, layer, group, source);
+        const RouterId id = routers_of(layout, layer, group, source, sample).front();
+        CountDraw draw(
+            layout, scenario.routing.noise,
+            Random({scenario.routing.seed, kCountStream, static_cast<std::uint64_t>(layer),
+                    static_cast<std::uint64_t>(id.head), static_cast<std::uint64_t>(id.source_rank),
+                    static_cast<std::uint64_t>(sample)}));
+        const std::vector<std::int64_t> row = draw.copies(rates);
         const int home = source / island, local = source % island;
         for (int d = 0; d < n; ++d) {
-            const std::size_t i = static_cast<std::size_t>(d);
             const int entry = d / island == home ? source : d / island * island + local;
             (drawn.forwarded ? drawn.staged.inside.at(entry, d) : drawn.copies.at(source, d)) +=
-                row[i];
-            // A copy stands for the rows of its token there.
-            drawn.rows[i] += naive ? row[i]
-                                   : std::llround(static_cast<double>(row[i]) * rows_mean[i] /
-                                                  std::max(hits[i], 1e-300));
+                row[static_cast<std::size_t>(d)];
         }
-        if (!drawn.forwarded) continue;
-        for (int node = 0; node < islands; ++node) {
-            if (node == home) continue;
-            const double hit = node_hits[static_cast<std::size_t>(node)];
-            drawn.staged.over_nic.at(source, node * island + local) = draw_count(
-                random, static_cast<double>(tokens), hit, hit * (1.0 - hit), tokens, noise);
+        if (drawn.forwarded) {
+            const std::vector<std::int64_t> nodes = draw.node_copies(rates, row, island);
+            for (int node = 0; node < islands; ++node) {
+                if (node != home)
+                    drawn.staged.over_nic.at(source, node * island + local) =
+                        nodes[static_cast<std::size_t>(node)];
+            }
         }
+        const std::vector<std::int64_t> rows = draw.rows(rates, row);
+        for (std::size_t d = 0; d < rows.size(); ++d) drawn.rows[d] += rows[d];
     }
     return drawn;
 }
@@ -149,8 +175,10 @@ DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int
                       Drawing drawing) {
     const ExpertLayout layout = expert_layout(scenario, plan);
     const double choices = layout.tokens_per_rank * layout.router.top_k * layout.group_size;
+    // The expectation is of counts: no set of whole tokens has just those of every rank and node.
     const bool tokens =
-        drawing == Drawing::by_token || (drawing == Drawing::automatic && choices <= kTokenChoices);
+        scenario.routing.noise && (drawing == Drawing::by_token ||
+                                   (drawing == Drawing::automatic && choices <= kTokenChoices));
     DrawnGroup drawn = tokens ? by_token(scenario, layout, layer, group, sample)
                               : by_count(scenario, layout, layer, group, sample);
     if (layout.capacity_factor) {

@@ -2,7 +2,7 @@
 // who sends how many copies to whom, and how many rows each rank's experts get. Small draws are
 // counted token by token. Large ones are drawn from the normal approximation of the same counts
 // (mean and variance of load.cpp), which conserves tokens times k exactly for the naive dispatch;
-// tests compare the two.
+// tests compare the two. Without noise the counts are the expectation, rounded.
 #pragma once
 
 #include <cstdint>

@@ -3,16 +3,15 @@
 #include <cmath>
 #include <numeric>
 
+#include "models/workload/drawn_group.hpp"
 #include "models/workload/extremes.hpp"
-#include "models/workload/inclusion.hpp"
-#include "models/workload/layout.hpp"
+#include "models/workload/member_rates.hpp"
 #include "models/workload/traffic.hpp"
 #include "models/workload/workload.hpp"
+#include "models/workload/worst_group.hpp"
 
 namespace headway::inline workload {
 namespace {
-
-using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
 
 std::size_t index(PathClass c) {
     return static_cast<std::size_t>(c);
@@ -20,128 +19,266 @@ std::size_t index(PathClass c) {
 
 // Variance, per token, of the number of its k experts that fall into a set with share p of the
 // picks (hypergeometric for equal experts).
-double rows_variance(double p, const RouterShape& shape) {
+double rows_variance(double rows, const RouterShape& shape) {
     if (shape.num_experts <= 1) return 0.0;
+    const double p = rows / shape.top_k;
     return shape.top_k * p * (1.0 - p) * (shape.num_experts - shape.top_k) /
            (shape.num_experts - 1.0);
 }
 
-// What reaches each rank: mean per token of rows and of copies, with variances. [rank]
-struct Arrivals {
-    std::vector<double> rows, rows_var, copies, copies_var;
-    RingPoints points;  // deduplicated copies only
-};
-
-Arrivals arrivals(const ExpertLayout& layout, const std::vector<double>& popularity, Dedup dedup) {
-    const std::size_t n = static_cast<std::size_t>(layout.group_size);
-    const std::vector<double> pi = inclusion_probabilities(popularity, layout.router);
-    const std::size_t per_rank = pi.size() / n;
-    Arrivals a{std::vector<double>(n, 0.0), std::vector<double>(n), {}, {}, {}};
-    for (std::size_t e = 0; e < pi.size(); ++e) a.rows[e / per_rank] += pi[e];
-    for (std::size_t r = 0; r < n; ++r)
-        a.rows_var[r] = rows_variance(a.rows[r] / layout.router.top_k, layout.router);
-    if (dedup == Dedup::none) {
-        a.copies = a.rows;
-        a.copies_var = a.rows_var;
-    } else {
-        a.points = ring_points(popularity, layout.router);
-        a.copies = hit_probabilities(a.points, layout.router, layout.group_size);
-        a.copies_var.resize(n);
-        for (std::size_t r = 0; r < n; ++r) a.copies_var[r] = a.copies[r] * (1.0 - a.copies[r]);
-    }
-    return a;
+double hit_variance(double hit) {
+    return hit * (1.0 - hit);
 }
 
-// Expected largest of `tokens` sums with the given per-token mean and variance.
-double busiest(const std::vector<double>& mean, const std::vector<double>& variance, double tokens,
-               bool noise) {
-    const auto [low, high] = std::minmax_element(mean.begin(), mean.end());
+// Sums, over the members of a group, of what a token of each brings to each rank or island.
+struct Arrivals {
+    std::vector<double> mean, variance;
+
+    template <class Variance>
+    void add(const std::vector<double>& values, double times, Variance&& of_one) {
+        mean.resize(values.size(), 0.0);
+        variance.resize(values.size(), 0.0);
+        for (std::size_t r = 0; r < values.size(); ++r) {
+            mean[r] += times * values[r];
+            variance[r] += times * of_one(values[r]);
+        }
+    }
+    void remove(std::size_t r, double value, double value_variance) {
+        mean[r] -= value;
+        variance[r] = std::max(0.0, variance[r] - value_variance);
+    }
+    double total() const { return std::accumulate(mean.begin(), mean.end(), 0.0); }
+};
+
+// Expected largest of the sums over `tokens` tokens of each member.
+double busiest(const Arrivals& a, double tokens, bool noise) {
+    const auto [low, high] = std::minmax_element(a.mean.begin(), a.mean.end());
     if (!noise) return tokens * *high;
     if (*high - *low <= 1e-12 * *high) {
-        const int count = static_cast<int>(mean.size());
+        const int count = static_cast<int>(a.mean.size());
         return tokens * *high +
-               std::sqrt(tokens * variance.front()) * expected_max_of_normals(count);
+               std::sqrt(tokens * a.variance.front()) * expected_max_of_normals(count);
     }
-    std::vector<double> scaled_mean(mean.size()), sigma(mean.size());
-    for (std::size_t r = 0; r < mean.size(); ++r) {
-        scaled_mean[r] = tokens * mean[r];
-        sigma[r] = std::sqrt(tokens * variance[r]);
+    std::vector<double> scaled_mean(a.mean.size()), sigma(a.mean.size());
+    for (std::size_t r = 0; r < a.mean.size(); ++r) {
+        scaled_mean[r] = tokens * a.mean[r];
+        sigma[r] = std::sqrt(tokens * a.variance[r]);
     }
     return expected_max(scaled_mean, sigma);
 }
 
-// One-stage dispatch: every rank sends its copies straight to the destination ranks.
-void add_direct(GroupLoad& load, const Cluster& cluster, const ExpertLayout& layout,
-                const Arrivals& a, bool noise) {
-    const double n = layout.group_size, tokens = layout.tokens_per_rank;
-    const auto peers = peers_by_class(cluster, layout.group_size);
-    const double mean = std::accumulate(a.copies.begin(), a.copies.end(), 0.0) / n;
-    // The busiest receiver: what arrives from n-1 sources, shared over the classes as its peers
-    // are.
-    const double received =
-        n > 1 ? busiest(a.copies, a.copies_var, tokens * (n - 1), noise) / (n - 1) : 0.0;
-    for (std::size_t c = 0; c < peers.size(); ++c) {
-        load.copies_mean[c] = tokens * mean * peers[c];
-        load.copies_max[c] = std::max(load.copies_mean[c], received * peers[c]);
+// What is known of a group before its load is summed up.
+struct GroupView {
+    const Cluster& cluster;
+    const ExpertLayout& layout;
+    std::vector<MemberRates> members;  // one when all are alike
+    bool noise = true;
+    int first = 0;  // rank of the group that lies worst
+
+    int size() const { return layout.group_size; }
+    bool alike() const { return members.size() == 1; }
+    const MemberRates& of(int member) const {
+        return members[alike() ? 0 : static_cast<std::size_t>(member)];
     }
-    load.copies_sent = tokens * mean * n;
-    load.copies_received = n > 1 ? received * n : tokens * mean;
+    double repeats() const { return alike() ? size() : 1.0; }
+};
+
+std::vector<double> running_sum(const std::vector<double>& values) {
+    std::vector<double> sums(values.size() + 1, 0.0);
+    std::partial_sum(values.begin(), values.end(), sums.begin() + 1);
+    return sums;
+}
+
+// Keeps the counts of the rank whose links take longest.
+void keep_slowest(const Cluster& cluster, const PathCounts& counts, PathCounts& worst) {
+    if (link_seconds(cluster, counts) > link_seconds(cluster, worst) * (1.0 + 1e-12))
+        worst = counts;
+}
+
+// Off-rank copies a token by class: of the mean rank, and of the rank that sends or receives most.
+struct ClassCounts {
+    PathCounts mean{}, most{};
+};
+
+ClassCounts direct_counts(const GroupView& group) {
+    const int n = group.size();
+    ClassCounts counts;
+    if (group.alike() && group.of(0).experts.empty() &&
+        groups_alike(group.cluster, group.layout.group_size)) {
+        const PathCounts peers = peers_of(group.cluster, group.first, group.first, n, 1);
+        for (std::size_t c = 0; c < peers.size(); ++c)
+            counts.mean[c] = counts.most[c] = peers[c] * group.of(0).copies.front();
+        return counts;
+    }
+    std::vector<PathCounts> received(static_cast<std::size_t>(n), PathCounts{});
+    std::vector<double> running;
+    for (int r = 0; r < n; ++r) {
+        const std::vector<double>& copies = group.of(r).copies;
+        if (r == 0 || !group.alike()) running = running_sum(copies);
+        const PathCounts sent = by_class(group.cluster, group.first + r, group.first, running);
+        for (std::size_t c = 0; c < sent.size(); ++c) counts.mean[c] += sent[c] / n;
+        keep_slowest(group.cluster, sent, counts.most);
+        if (group.alike()) {
+            received[static_cast<std::size_t>(r)] =
+                peers_of(group.cluster, group.first + r, group.first, n, 1);
+            for (double& c : received[static_cast<std::size_t>(r)])
+                c *= copies[static_cast<std::size_t>(r)];
+            continue;
+        }
+        for (int d = 0; d < n; ++d) {
+            received[static_cast<std::size_t>(d)]
+                    [index(path_class(group.cluster, group.first + r, group.first + d))] +=
+                copies[static_cast<std::size_t>(d)];
+        }
+    }
+    for (PathCounts& r : received) {
+        r[index(PathClass::self)] = 0.0;
+        keep_slowest(group.cluster, r, counts.most);
+    }
+    return counts;
+}
+
+// One-stage dispatch: every rank sends its copies straight to the destination ranks.
+void add_direct(GroupLoad& load, const GroupView& group) {
+    const int n = group.size();
+    const double tokens = group.layout.tokens_per_rank;
+    const bool naive = group.layout.dedup == Dedup::none;
+    const auto variance = [&](double copies) {
+        return naive ? rows_variance(copies, group.layout.router) : hit_variance(copies);
+    };
+    Arrivals all;
+    for (std::size_t m = 0; m < group.members.size(); ++m)
+        all.add(group.members[m].copies, group.repeats(), variance);
+    load.copies_sent = tokens * all.total() / n;
+    Arrivals others = all;
+    for (int r = 0; r < n; ++r) {
+        const double own = group.of(r).copies[static_cast<std::size_t>(r)];
+        others.remove(static_cast<std::size_t>(r), own, variance(own));
+    }
+    const double expected = *std::max_element(others.mean.begin(), others.mean.end());
+    const double received = busiest(others, tokens, group.noise);
+    // Chance makes the busiest rank this much busier than expected.
+    const double luck = expected > 0.0 ? received / (tokens * expected) : 1.0;
+    load.copies_received = luck * tokens * *std::max_element(all.mean.begin(), all.mean.end());
+    const ClassCounts counts = direct_counts(group);
+    for (std::size_t c = 0; c < counts.mean.size(); ++c) {
+        load.copies_mean[c] = tokens * counts.mean[c];
+        load.copies_max[c] = luck * tokens * counts.most[c];
+    }
+}
+
+// Over the NIC: a copy to every distinct remote island.
+void add_over_nic(GroupLoad& load, const GroupView& group, int island) {
+    const int islands = group.size() / island;
+    const double tokens = group.layout.tokens_per_rank;
+    Arrivals others;
+    for (std::size_t m = 0; m < group.members.size(); ++m)
+        others.add(group.members[m].node_copies, group.repeats() / island, hit_variance);
+    ClassCounts counts;
+    std::vector<PathCounts> received(static_cast<std::size_t>(islands), PathCounts{});
+    for (int r = 0; r < group.size(); ++r) {
+        const std::vector<double>& copies = group.of(r).node_copies;
+        const int home = r / island;
+        const double own = copies[static_cast<std::size_t>(home)];
+        others.remove(static_cast<std::size_t>(home), own / island, hit_variance(own) / island);
+        // Members of one island differ only where each routes in its own way.
+        if (group.alike() && r % island != 0) continue;
+        PathCounts sent{};
+        for (int node = 0; node < islands; ++node) {
+            if (node == home) continue;
+            const std::size_t c =
+                index(path_class(group.cluster, group.first + r, group.first + node * island));
+            sent[c] += copies[static_cast<std::size_t>(node)];
+            received[static_cast<std::size_t>(node)][c] +=
+                copies[static_cast<std::size_t>(node)] / (group.alike() ? 1.0 : island);
+        }
+        for (std::size_t c = 0; c < sent.size(); ++c)
+            counts.mean[c] += sent[c] / (group.alike() ? islands : group.size());
+        keep_slowest(group.cluster, sent, counts.most);
+    }
+    for (const PathCounts& r : received) keep_slowest(group.cluster, r, counts.most);
+    const double expected = *std::max_element(others.mean.begin(), others.mean.end());
+    const double luck =
+        expected > 0.0 ? busiest(others, tokens, group.noise) / (tokens * expected) : 1.0;
+    for (std::size_t c = 0; c < counts.mean.size(); ++c) {
+        load.copies_mean[c] = tokens * counts.mean[c];
+        load.copies_max[c] = luck * tokens * counts.most[c];
+    }
 }
 
 // Two stages: a copy per distinct remote island over the NIC, then forwarding inside.
-void add_forwarded(GroupLoad& load, const Cluster& cluster, const ExpertLayout& layout,
-                   const Arrivals& a, bool noise) {
-    const int island = std::min(cluster.island_size(), layout.group_size),
-              islands = layout.group_size / island;
-    const double tokens = layout.tokens_per_rank, n = layout.group_size;
-    const std::vector<double> hits = hit_probabilities(a.points, layout.router, islands);
-    std::vector<double> variance(hits.size());
-    for (std::size_t i = 0; i < hits.size(); ++i) variance[i] = hits[i] * (1.0 - hits[i]);
-    const double mean_hit = std::accumulate(hits.begin(), hits.end(), 0.0) / islands;
-    const double received = busiest(hits, variance, tokens * (islands - 1), noise) / (islands - 1);
-    for (int node = 1; node < islands; ++node) {
-        const std::size_t c = index(path_class(cluster, 0, node * island));
-        load.copies_mean[c] += tokens * mean_hit;
-        load.copies_max[c] += std::max(received, tokens * mean_hit);
-    }
+void add_forwarded(GroupLoad& load, const GroupView& group) {
+    const int island = group.cluster.island_size(), n = group.size(), islands = n / island;
+    const double tokens = group.layout.tokens_per_rank;
+    add_over_nic(load, group, island);
     load.forwarded = true;
-    const double mean = std::accumulate(a.copies.begin(), a.copies.end(), 0.0) / n;
-    const double sources =
-        n - islands;  // whose copies reach a rank from another rank of its island
-    const double most =
-        sources > 0 ? busiest(a.copies, a.copies_var, tokens * sources, noise) : 0.0;
-    const std::size_t inside = index(path_class(cluster, 0, 1));
-    load.forward_mean[inside] = tokens * mean * sources;
-    load.forward_max[inside] = std::max(most, load.forward_mean[inside]);
-    load.copies_sent = tokens * (mean_hit * (islands - 1) + mean * island);
-    load.copies_received = std::max(most, tokens * mean * sources) + tokens * mean * islands;
-    load.copies_forwarded = tokens * mean * (n - island);
+    // To a rank come copies of all tokens; those that it forwards to itself do not travel.
+    Arrivals all;
+    for (std::size_t m = 0; m < group.members.size(); ++m)
+        all.add(group.members[m].copies, group.repeats(), hit_variance);
+    Arrivals others = all;
+    for (int r = 0; r < n; ++r) {
+        for (int source = r % island; source < n; source += island) {
+            const double own = group.of(source).copies[static_cast<std::size_t>(r)];
+            others.remove(static_cast<std::size_t>(r), own, hit_variance(own));
+        }
+    }
+    const double mean = tokens * others.total() / n, most = busiest(others, tokens, group.noise);
+    const std::size_t inside = index(path_class(group.cluster, group.first, group.first + 1));
+    load.forward_mean[inside] = mean;
+    load.forward_max[inside] = std::max(most, mean);
+    const double across = std::accumulate(load.copies_mean.begin(), load.copies_mean.end(), 0.0);
+    const double arrived = tokens * all.total() / n;
+    load.copies_sent = across + arrived / islands;
+    load.copies_received = std::max(most, mean) + arrived - mean;
+    load.copies_forwarded = arrived * (islands - 1) / islands;
+}
+
+// Rows of each expert of rank `rank` over all tokens of the group.
+std::vector<double> own_experts(const GroupView& group, std::size_t rank) {
+    const std::size_t experts = group.of(0).experts.size();
+    const std::size_t per_rank = experts / static_cast<std::size_t>(group.size());
+    std::vector<double> rows(per_rank, 0.0);
+    for (const MemberRates& member : group.members) {
+        for (std::size_t e = 0; e < per_rank; ++e)
+            rows[e] += group.repeats() * member.experts[rank * per_rank + e];
+    }
+    return rows;
 }
 
 // Routing that stays on the rank: every rank works on all rows of its own routers, whatever the
-// skew.
-GroupLoad local_load(const ExpertLayout& layout) {
+// skew, but its experts share them unevenly.
+GroupLoad local_load(const Scenario& scenario, const ExpertLayout& layout, int layer) {
     const double rows = layout.tokens_per_rank * layout.router.top_k;
-    return {.rows_mean = rows, .rows_max = rows, .copies_sent = rows, .copies_received = rows};
+    GroupLoad load{
+        .rows_mean = rows, .rows_max = rows, .copies_sent = rows, .copies_received = rows};
+    if (scenario.routing.skew != Skew::none)
+        load.spread = row_spread(member_rates(scenario, layout, layer, 0, 0).experts);
+    return load;
 }
 
-GroupLoad load_of(const Cluster& cluster, const ExpertLayout& layout,
-                  const std::vector<double>& popularity, bool noise) {
+GroupLoad load_of(const GroupView& group) {
     GroupLoad load;
-    const Arrivals a = arrivals(layout, popularity, layout.dedup);
-    const double n = layout.group_size, group_tokens = layout.tokens_per_rank * n;
-    load.rows_mean = layout.tokens_per_rank * layout.router.top_k;
-    load.rows_max = std::max(load.rows_mean, busiest(a.rows, a.rows_var, group_tokens, noise));
-    if (noise) {
-        const std::size_t hot = static_cast<std::size_t>(
-            std::max_element(a.rows.begin(), a.rows.end()) - a.rows.begin());
-        load.rows_sigma =
-            std::sqrt(group_tokens * a.rows_var[hot]) * sigma_of_max_of_normals(layout.group_size);
+    const ExpertLayout& layout = group.layout;
+    const double tokens = layout.tokens_per_rank;
+    Arrivals rows;
+    for (const MemberRates& member : group.members) {
+        rows.add(member.rows, group.repeats(),
+                 [&](double r) { return rows_variance(r, layout.router); });
     }
-    if (layout.dedup == Dedup::node && layout.group_size > cluster.island_size()) {
-        add_forwarded(load, cluster, layout, a, noise);
+    load.rows_mean = tokens * layout.router.top_k;
+    load.rows_max = std::max(load.rows_mean, busiest(rows, tokens, group.noise));
+    const std::size_t hot = static_cast<std::size_t>(
+        std::max_element(rows.mean.begin(), rows.mean.end()) - rows.mean.begin());
+    if (group.noise) {
+        load.rows_sigma =
+            std::sqrt(tokens * rows.variance[hot]) * sigma_of_max_of_normals(layout.group_size);
+    }
+    if (!group.of(0).experts.empty()) load.spread = row_spread(own_experts(group, hot));
+    if (is_forwarded(group.cluster, layout)) {
+        add_forwarded(load, group);
     } else {
-        add_direct(load, cluster, layout, a, noise);
+        add_direct(load, group);
     }
     if (layout.capacity_factor) {
         load.rows_max = std::min(load.rows_max, *layout.capacity_factor * load.rows_mean);
@@ -149,21 +286,21 @@ GroupLoad load_of(const Cluster& cluster, const ExpertLayout& layout,
     return load;
 }
 
-void tally(const TrafficMatrix& copies, const Cluster& cluster, PathCounts& mean,
+void tally(const TrafficMatrix& copies, const Cluster& cluster, int first, PathCounts& mean,
            PathCounts& most) {
     const int n = copies.num_ranks;
     for (int r = 0; r < n; ++r) {
         PathCounts sent{}, received{};
         for (int peer = 0; peer < n; ++peer) {
             if (peer == r) continue;
-            sent[index(path_class(cluster, r, peer))] += static_cast<double>(copies.at(r, peer));
-            received[index(path_class(cluster, peer, r))] +=
+            sent[index(path_class(cluster, first + r, first + peer))] +=
+                static_cast<double>(copies.at(r, peer));
+            received[index(path_class(cluster, first + peer, first + r))] +=
                 static_cast<double>(copies.at(peer, r));
         }
-        for (std::size_t c = 0; c < sent.size(); ++c) {
-            mean[c] += sent[c] / n;
-            most[c] = std::max({most[c], sent[c], received[c]});
-        }
+        for (std::size_t c = 0; c < sent.size(); ++c) mean[c] += sent[c] / n;
+        keep_slowest(cluster, sent, most);
+        keep_slowest(cluster, received, most);
     }
 }
 
@@ -171,37 +308,28 @@ void tally(const TrafficMatrix& copies, const Cluster& cluster, PathCounts& mean
 
 GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer) {
     const ExpertLayout layout = expert_layout(scenario, plan);
-    if (layout.group_size == 1) return local_load(layout);
-    const Routing& routing = scenario.routing;
-    std::vector<double> popularity =
-        expert_popularity(routing, layout.router.num_experts, {.layer = layer});
-    if (routing.scope == SkewScope::per_source && routing.skew != Skew::none) {
-        // Arrivals add up over sources, so the mean popularity carries the expectation of every
-        // destination.
-        for (int source = 1; source < layout.group_size; ++source) {
-            const auto own = expert_popularity(routing, layout.router.num_experts,
-                                               {.layer = layer, .source_rank = source});
-            for (std::size_t e = 0; e < own.size(); ++e) popularity[e] += own[e];
-        }
-        for (double& p : popularity) p /= layout.group_size;
-    }
-    return load_of(scenario.cluster, layout, popularity, routing.noise);
+    if (layout.group_size == 1) return local_load(scenario, layout, layer);
+    GroupView group{.cluster = scenario.cluster,
+                    .layout = layout,
+                    .members = {},
+                    .noise = scenario.routing.noise,
+                    .first = worst_group(scenario.cluster, layout.group_size)};
+    const int distinct = members_alike(scenario.routing) ? 1 : layout.group_size;
+    for (int m = 0; m < distinct; ++m)
+        group.members.push_back(member_rates(scenario, layout, layer, 0, m));
+    return load_of(group);
 }
 
 GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample) {
     const ExpertLayout layout = expert_layout(scenario, plan);
-    if (layout.group_size == 1) return local_load(layout);
-    const int n = layout.group_size;
-    std::vector<Assignment> group;
-    for (int source = 0; source < n; ++source) {
-        group.push_back(sample_assignment(scenario.routing, layout.router,
-                                          {.layer = layer, .source_rank = source, .sample = sample},
-                                          static_cast<std::int64_t>(layout.tokens_per_rank)));
-    }
+    if (layout.group_size == 1 || !scenario.routing.noise)
+        return expected_load(scenario, plan, layer);
+    const int n = layout.group_size, first = worst_group(scenario.cluster, n);
+    const DrawnGroup drawn = draw_group(scenario, plan, layer, 0, sample, Drawing::by_token);
     GroupLoad load;
-    const std::vector<std::int64_t> rows = rows_per_rank(group, layout.router.num_experts);
     load.rows_mean = layout.tokens_per_rank * layout.router.top_k;
-    load.rows_max = static_cast<double>(*std::max_element(rows.begin(), rows.end()));
+    load.rows_max = static_cast<double>(*std::max_element(drawn.rows.begin(), drawn.rows.end()));
+    load.spread = expected_load(scenario, plan, layer).spread;
     const int island = std::min(scenario.cluster.island_size(), n);
     const auto arrived_max = [n](const TrafficMatrix& copies) {
         std::int64_t most = 0;
@@ -213,22 +341,20 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
                    std::accumulate(copies.bytes.begin(), copies.bytes.end(), std::int64_t{0})) /
                n;
     };
-    if (layout.dedup == Dedup::node && n > island) {
-        const NodeCopies copies = node_dispatch_copies(group, layout.router.num_experts, island);
+    if (drawn.forwarded) {
+        const NodeCopies& copies = drawn.staged;
         load.forwarded = true;
-        tally(copies.over_nic, scenario.cluster, load.copies_mean, load.copies_max);
-        tally(copies.inside, scenario.cluster, load.forward_mean, load.forward_max);
+        tally(copies.over_nic, scenario.cluster, first, load.copies_mean, load.copies_max);
+        tally(copies.inside, scenario.cluster, first, load.forward_mean, load.forward_max);
         // One island in n / island is a token's own: its copies there are not forwarded.
         const double own = mean_row(copies.inside) / (n / island);
         load.copies_sent = mean_row(copies.over_nic) + own;
         load.copies_forwarded = mean_row(copies.inside) - own;
         load.copies_received = arrived_max(copies.inside);
     } else {
-        const Dedup dedup = layout.dedup == Dedup::node ? Dedup::rank : layout.dedup;
-        const TrafficMatrix copies = dispatch_copies(group, layout.router.num_experts, dedup);
-        tally(copies, scenario.cluster, load.copies_mean, load.copies_max);
-        load.copies_sent = mean_row(copies);
-        load.copies_received = arrived_max(copies);
+        tally(drawn.copies, scenario.cluster, first, load.copies_mean, load.copies_max);
+        load.copies_sent = mean_row(drawn.copies);
+        load.copies_received = arrived_max(drawn.copies);
     }
     if (layout.capacity_factor) {
         load.rows_max = std::min(load.rows_max, *layout.capacity_factor * load.rows_mean);

@@ -5,6 +5,7 @@
 
 #include "models/workload/phases.hpp"
 #include "models/workload/traffic.hpp"
+#include "models/workload/worst_group.hpp"
 
 namespace headway::inline workload {
 namespace {
@@ -155,12 +156,13 @@ ExchangeWork head_exchange(const StepShape& s) {
     ExchangeWork work{.group_size = n};
     const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
     const int sharers = std::max(1, n / heads);
-    // Rank 0 stands for all: N <= H sends H/N heads to every peer; N > H sends one head to each
-    // c-th rank.
-    const auto peers = peers_by_class(s.scenario.cluster, n, sharers);
-    for (std::size_t c = 0; c < peers.size(); ++c)
-        work.mean[c] = peers[c] * bytes * (n <= heads ? heads / n : 1) * byte;
-    work.busiest = work.mean;
+    // N <= H sends H/N heads to every peer; N > H sends one head to each c-th rank.
+    const PeerCounts peers = exchange_peers(s.scenario.cluster, n, sharers);
+    const Bytes a_peer = bytes * (n <= heads ? heads / n : 1) * byte;
+    for (std::size_t c = 0; c < peers.mean.size(); ++c) {
+        work.mean[c] = peers.mean[c] * a_peer;
+        work.busiest[c] = peers.worst[c] * a_peer;
+    }
     return work;
 }
 

@@ -48,7 +48,8 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
                      .expert_width = static_cast<double>(s.layout.expert_width),
                      .rows = rows.expert,
                      .sent = rows.sent,
-                     .arrived = rows.arrived};
+                     .arrived = rows.arrived,
+                     .spread = load.spread};
     if (const auto* hp = std::get_if<HeadParallel>(&s.plan.layer)) {
         shape.layer = LayerKind::hp;
         shape.tokens = sub_tokens(s);

@@ -73,6 +73,13 @@ class Random {
         }
     }
 
+    // log of a gamma draw, finite where the draw itself would be zero.
+    double log_gamma(double shape) {
+        if (shape >= 1.0) return std::log(gamma(shape));
+        const double log = std::log(gamma(shape + 1.0));
+        return log + std::log(1.0 - uniform()) / shape;
+    }
+
     template <class T>
     void shuffle(std::vector<T>& values) {
         for (std::size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[below(i)]);

@@ -29,6 +29,16 @@ double truncated_power_law(double a, double u) {
     return std::pow((std::pow(x_max, b) - std::pow(x_min, b)) * u + std::pow(x_min, b), 1.0 / b);
 }
 
+// Gamma draws by their logarithms, relative to the largest: at a small concentration a draw itself
+// is smaller than any number. Weights below e^-690 of the largest are taken for that.
+std::vector<double> dirichlet(double concentration, std::size_t n, Random& random) {
+    std::vector<double> logs(n);
+    for (double& log : logs) log = random.log_gamma(concentration);
+    const double most = *std::max_element(logs.begin(), logs.end());
+    for (double& log : logs) log = std::exp(std::max(log - most, -690.0));
+    return logs;
+}
+
 // Draws without replacement by exponential clocks: the first `count` of `from` to ring.
 void first_to_ring(const std::vector<double>& weights, const std::vector<std::int32_t>& from,
                    int count, Random& random, std::vector<std::pair<double, std::int32_t>>& clocks,
@@ -103,70 +113,154 @@ Assignment sample_noisy(const std::vector<double>& weights, const RouterShape& s
     return result;
 }
 
+// A score falls with the time at which an expert's clock rings: the sigmoid of the logit
+// -log(ring), as DeepSeek-V3 has it.
+double score_of(double ring) {
+    return 1.0 / (1.0 + ring);
+}
+
+// The open groups of a token whose clocks ring at these times. `random` draws them by weight.
+class GroupChoice {
+  public:
+    GroupChoice(const std::vector<double>& weights, const RouterShape& shape)
+        : shape_(shape),
+          per_group_(static_cast<std::size_t>(shape.num_experts / shape.num_groups)),
+          weight_(static_cast<std::size_t>(shape.num_groups), 0.0) {
+        for (std::size_t e = 0; e < weights.size(); ++e) weight_[e / per_group_] += weights[e];
+    }
+
+    // Groups in falling order of score; the first `top_groups` are open.
+    const std::vector<std::pair<double, std::size_t>>& choose(const std::vector<double>& rings,
+                                                              Random& random) {
+        order_.clear();
+        for (std::size_t g = 0; g < weight_.size(); ++g)
+            order_.emplace_back(-score(g, rings, random), g);
+        std::partial_sort(order_.begin(), order_.begin() + shape_.top_groups, order_.end());
+        return order_;
+    }
+
+  private:
+    double score(std::size_t g, const std::vector<double>& rings, Random& random) const {
+        if (shape_.group_score == GroupScore::random)
+            return weight_[g] > 0.0 ? -random.exponential() / weight_[g] : -HUGE_VAL;
+        double first = HUGE_VAL, next = HUGE_VAL;
+        for (std::size_t e = g * per_group_; e < (g + 1) * per_group_; ++e) {
+            next = std::min(next, std::max(first, rings[e]));
+            first = std::min(first, rings[e]);
+        }
+        if (shape_.group_score == GroupScore::max) return -first;
+        return score_of(first) + score_of(next);
+    }
+
+    RouterShape shape_;
+    std::size_t per_group_;
+    std::vector<double> weight_;
+    std::vector<std::pair<double, std::size_t>> order_;
+};
+
 Assignment sample_grouped(const std::vector<double>& weights, const RouterShape& shape,
                           Random random, std::int64_t num_tokens) {
     const int k = shape.top_k, per_group = shape.num_experts / shape.num_groups;
     Assignment result{num_tokens, k, {}};
     result.expert.resize(static_cast<std::size_t>(num_tokens) * static_cast<std::size_t>(k));
-    std::vector<double> group_weights(static_cast<std::size_t>(shape.num_groups), 0.0);
-    for (int e = 0; e < shape.num_experts; ++e) {
-        group_weights[static_cast<std::size_t>(e / per_group)] +=
-            weights[static_cast<std::size_t>(e)];
-    }
-    std::vector<std::int32_t> groups(group_weights.size()),
-        open_groups(static_cast<std::size_t>(shape.top_groups));
-    std::iota(groups.begin(), groups.end(), 0);
-    std::vector<std::int32_t> candidates;
+    GroupChoice groups(weights, shape);
+    std::vector<double> rings(weights.size());
     std::vector<std::pair<double, std::int32_t>> clocks;
     for (std::int64_t t = 0; t < num_tokens; ++t) {
-        first_to_ring(group_weights, groups, shape.top_groups, random, clocks, open_groups.data());
-        candidates.clear();
-        for (std::int32_t g : open_groups) {
-            for (int i = 0; i < per_group; ++i) candidates.push_back(g * per_group + i);
+        for (std::size_t e = 0; e < rings.size(); ++e)
+            rings[e] = weights[e] > 0.0 ? random.exponential() / weights[e]
+                                        : std::numeric_limits<double>::max();
+        const auto& order = groups.choose(rings, random);
+        clocks.clear();
+        for (int g = 0; g < shape.top_groups; ++g) {
+            const std::size_t begin =
+                order[static_cast<std::size_t>(g)].second * static_cast<std::size_t>(per_group);
+            for (std::size_t e = begin; e < begin + static_cast<std::size_t>(per_group); ++e)
+                clocks.emplace_back(rings[e], static_cast<std::int32_t>(e));
         }
-        first_to_ring(weights, candidates, k, random, clocks, result.expert.data() + t * k);
+        std::partial_sort(clocks.begin(), clocks.begin() + k, clocks.end());
+        for (int j = 0; j < k; ++j)
+            result.expert[static_cast<std::size_t>(t * k + j)] =
+                clocks[static_cast<std::size_t>(j)].second;
     }
     return result;
 }
 
-// Without noise: expert e gets round(T pi_e) tokens. Dealing the sorted list of rows with stride T
-// gives no token the same expert twice, since no expert has more than T rows.
-Assignment deal_expectation(const std::vector<double>& weights, const RouterShape& shape,
-                            std::int64_t num_tokens) {
-    const std::vector<double> pi = inclusion_probabilities(weights, shape);
-    const std::int64_t rows = num_tokens * shape.top_k;
-    Assignment result{num_tokens, shape.top_k, {}};
-    result.expert.resize(static_cast<std::size_t>(rows));
+// Whole numbers of tokens nearest to T pi_e that sum to T k.
+std::vector<std::int64_t> expected_rows(const std::vector<double>& inclusion, int top_k,
+                                        std::int64_t num_tokens) {
+    std::vector<std::int64_t> rows;
     double cumulative = 0.0;
-    std::int64_t row = 0;
-    for (std::size_t e = 0; e < pi.size(); ++e) {
-        cumulative += pi[e] * static_cast<double>(num_tokens);
+    std::int64_t given = 0;
+    for (std::size_t e = 0; e < inclusion.size(); ++e) {
+        cumulative += inclusion[e] * static_cast<double>(num_tokens);
         const std::int64_t end =
-            e + 1 == pi.size()
-                ? rows
-                : std::min(rows, static_cast<std::int64_t>(std::llround(cumulative)));
-        for (; row < end; ++row) {
-            const std::int64_t token = row % num_tokens, choice = row / num_tokens;
-            result.expert[static_cast<std::size_t>(token * shape.top_k + choice)] =
-                static_cast<std::int32_t>(e);
+            e + 1 == inclusion.size() ? num_tokens * top_k : std::llround(cumulative);
+        rows.push_back(std::clamp<std::int64_t>(end - given, 0, num_tokens));
+        given += rows.back();
+    }
+    return rows;
+}
+
+// Replaces choices of experts that have too many rows by such with too few, in tokens that do not
+// hold these yet and, first, within a group, which leaves the groups of a token as they are.
+class Levelling {
+  public:
+    Levelling(Assignment& assignment, int num_experts, int num_groups,
+              std::vector<std::int64_t> wanted)
+        : a_(assignment), per_group_(num_experts / num_groups), excess_(std::move(wanted)) {
+        for (std::int64_t& rows : excess_) rows = -rows;
+        for (const std::int32_t e : a_.expert) ++excess_[static_cast<std::size_t>(e)];
+    }
+
+    void run() {
+        for (const bool any_group : {false, true}) {
+            for (std::int64_t t = 0; t < a_.num_tokens; ++t) {
+                for (int j = 0; j < a_.top_k; ++j) replace(t, j, any_group);
+            }
         }
     }
-    return result;
-}
+
+  private:
+    void replace(std::int64_t token, int choice, bool any_group) {
+        std::int32_t* chosen = a_.expert.data() + token * a_.top_k;
+        const auto old = static_cast<std::size_t>(chosen[choice]);
+        if (excess_[old] <= 0) return;
+        const auto group = old / static_cast<std::size_t>(per_group_);
+        for (std::size_t e = 0; e < excess_.size(); ++e) {
+            if (excess_[e] >= 0) continue;
+            const auto other = e / static_cast<std::size_t>(per_group_);
+            const bool open =
+                other == group || (any_group && std::any_of(chosen, chosen + a_.top_k, [&](int c) {
+                                       return static_cast<std::size_t>(c / per_group_) == other;
+                                   }));
+            const auto id = static_cast<std::int32_t>(e);
+            if (!open || std::find(chosen, chosen + a_.top_k, id) != chosen + a_.top_k) continue;
+            chosen[choice] = id;
+            --excess_[old];
+            ++excess_[e];
+            return;
+        }
+    }
+
+    Assignment& a_;
+    int per_group_;
+    std::vector<std::int64_t> excess_;  // rows beyond the wanted ones [E]
+};
 
 }  // namespace
 
 RouterShape router_shape(const Moe& moe) {
-    return {moe.num_experts, moe.top_k, moe.num_expert_groups, moe.top_groups};
+    return {moe.num_experts, moe.top_k, moe.num_expert_groups, moe.top_groups, moe.group_score};
 }
 
 RouterShape router_shape(const HeadParallel& heads) {
     return {heads.num_experts, heads.top_k, 1, 1};
 }
 
-std::vector<double> expert_popularity(const Routing& routing, int num_experts,
+std::vector<double> expert_popularity(const Routing& routing, const RouterShape& shape,
                                       const RouterId& router) {
-    const std::size_t n = static_cast<std::size_t>(num_experts);
+    const std::size_t n = static_cast<std::size_t>(shape.num_experts);
     std::vector<double> weights(n, 1.0);
     Random random({routing.seed, kPopularityStream,
                    routing.per_layer ? static_cast<std::uint64_t>(router.layer) : 0,
@@ -186,8 +280,7 @@ std::vector<double> expert_popularity(const Routing& routing, int num_experts,
             for (double& w : weights) w = truncated_power_law(routing.parameter, random.uniform());
             break;
         case Skew::dirichlet:
-            // A tiny floor keeps a very small concentration from making every weight zero.
-            for (double& w : weights) w = std::max(random.gamma(routing.parameter), 1e-300);
+            weights = dirichlet(routing.parameter, n, random);
             break;
         case Skew::histogram:
         case Skew::trace: {
@@ -199,20 +292,27 @@ std::vector<double> expert_popularity(const Routing& routing, int num_experts,
         }
     }
     normalise(weights);
-    return weights;
+    if (routing.skew != Skew::trace) return weights;
+    for (double& share : weights) share *= shape.top_k;
+    return popularity_of_shares(weights, shape);
 }
 
 Assignment sample_assignment(const Routing& routing, const RouterShape& shape,
                              const RouterId& router, std::int64_t num_tokens) {
-    const std::vector<double> weights = expert_popularity(routing, shape.num_experts, router);
-    if (!routing.noise) return deal_expectation(weights, shape, num_tokens);
+    const std::vector<double> weights = expert_popularity(routing, shape, router);
     const Random random({routing.seed, kTokenStream, static_cast<std::uint64_t>(router.layer),
                          static_cast<std::uint64_t>(router.head),
                          static_cast<std::uint64_t>(router.source_rank),
                          static_cast<std::uint64_t>(router.sample)});
-    return shape.num_groups > 1 && shape.top_groups < shape.num_groups
-               ? sample_grouped(weights, shape, random, num_tokens)
-               : sample_noisy(weights, shape, random, num_tokens);
+    const bool grouped = shape.num_groups > 1 && shape.top_groups < shape.num_groups;
+    Assignment drawn = grouped ? sample_grouped(weights, shape, random, num_tokens)
+                               : sample_noisy(weights, shape, random, num_tokens);
+    if (!routing.noise) {
+        Levelling(drawn, shape.num_experts, grouped ? shape.num_groups : 1,
+                  expected_rows(inclusion_probabilities(weights, shape), shape.top_k, num_tokens))
+            .run();
+    }
+    return drawn;
 }
 
 }  // namespace headway::inline workload

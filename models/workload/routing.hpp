@@ -1,8 +1,9 @@
 // Routing: how popular the experts of a router are (skew), and which experts each token chooses
 // (noise). A token chooses k distinct experts one after the other, each with probability
 // proportional to its popularity (Plackett-Luce; what top-k of logits with Gumbel noise gives).
-// With expert groups it first chooses `top_groups` groups the same way, by the groups' total
-// popularity. Everything is a function of (seed, layer, head, rank, sample).
+// With expert groups it may only choose from `top_groups` of them: those whose experts score best,
+// or groups drawn by their total popularity (GroupScore). Everything is a function of (seed, layer,
+// head, rank, sample).
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@ struct RouterShape {
     int top_k = 0;
     int num_groups = 1;
     int top_groups = 1;
+    GroupScore group_score = GroupScore::random;
 };
 
 // Which router, and which draw of it.
@@ -38,12 +40,14 @@ struct Assignment {
 RouterShape router_shape(const Moe& moe);
 RouterShape router_shape(const HeadParallel& heads);
 
-// Popularity of each expert, summing to 1. [E]
-std::vector<double> expert_popularity(const Routing& routing, int num_experts,
+// Popularity of each expert, summing to 1. A trace was recorded behind the router, so that its
+// counts are shares of the choices: the popularity is what makes a token take each expert so often.
+// [E]
+std::vector<double> expert_popularity(const Routing& routing, const RouterShape& shape,
                                       const RouterId& router);
 
-// The experts that `num_tokens` tokens choose. Without noise the counts are the expectation,
-// rounded, dealt deterministically.
+// The experts that `num_tokens` tokens choose. Without noise each expert gets its expected number
+// of them, rounded; which experts a token chooses together is drawn.
 Assignment sample_assignment(const Routing& routing, const RouterShape& shape,
                              const RouterId& router, std::int64_t num_tokens);
 

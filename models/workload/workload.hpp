@@ -22,6 +22,18 @@ namespace headway::inline workload {
 
 using PathBytes = std::array<Bytes, static_cast<std::size_t>(kNumPathClasses)>;
 
+// How the rows of a rank lie on its own experts: `share` of them on experts that have `size` times
+// the mean number. No parts: evenly.
+struct RowSpread {
+    struct Part {
+        double size = 1.0, share = 1.0;
+    };
+    std::array<Part, 4> parts;
+    int num_parts = 0;
+};
+// Of experts with these numbers of rows.
+RowSpread row_spread(std::vector<double> rows);
+
 // One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
 // kernels it is the work.
 struct KernelWork {
@@ -51,6 +63,7 @@ struct PhaseShape {
     double rows = 0;     // at the experts
     double sent = 0;     // copies that permute writes
     double arrived = 0;  // copies received
+    RowSpread spread{};  // of the rows over the experts
 };
 
 // A small fixed list: no phase has more than four kinds of kernels.
@@ -130,6 +143,7 @@ struct Workload {
 struct GroupLoad {
     double rows_mean = 0.0, rows_max = 0.0;  // expert rows per rank
     double rows_sigma = 0.0;                 // standard deviation of rows_max
+    RowSpread spread;                        // of the busiest rank's own experts
     std::array<double, static_cast<std::size_t>(kNumPathClasses)> copies_mean{},
         copies_max{};  // off-rank, one stage
     bool forwarded = false;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 
 namespace headway {
@@ -105,6 +106,26 @@ TEST(Assignment, WithoutNoiseIsTheExpectation) {
         std::vector<std::int32_t> row(a.expert.begin() + t * 4, a.expert.begin() + (t + 1) * 4);
         std::sort(row.begin(), row.end());
         EXPECT_EQ(std::unique(row.begin(), row.end()), row.end());
+    }
+}
+
+// Groups are honoured without noise too: no token uses more than t of G, and rows are expected
+// ones.
+TEST(Assignment, WithoutNoiseKeepsGroupsAndRows) {
+    Routing routing;
+    routing.noise = false;
+    for (const GroupScore score : {GroupScore::random, GroupScore::max, GroupScore::top2_sum}) {
+        const Assignment a = sample_assignment(routing, {64, 6, 8, 2, score}, {}, 320);
+        for (std::int64_t t = 0; t < 320; ++t) {
+            std::vector<std::int32_t> row(a.expert.begin() + t * 6, a.expert.begin() + t * 6 + 6);
+            std::sort(row.begin(), row.end());
+            EXPECT_EQ(std::unique(row.begin(), row.end()), row.end());
+            std::vector<std::int32_t> groups;
+            for (const std::int32_t e : row) groups.push_back(e / 8);
+            groups.erase(std::unique(groups.begin(), groups.end()), groups.end());
+            EXPECT_LE(groups.size(), 2U);
+        }
+        for (const std::int64_t r : rows_per_expert({a}, 64)) EXPECT_LE(std::abs(r - 30), 3);  // T k / E
     }
 }
 

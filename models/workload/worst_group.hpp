@@ -1,0 +1,39 @@
+// Which links the traffic of a group crosses: groups of one plan may lie on nodes and leaves in
+// different ways, and the step waits for the one that lies worst. Private to models/workload.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+
+namespace headway::inline workload {
+
+using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
+
+// Seconds a byte for what a rank sends, or receives, over the links of each class: what decides
+// which rank is busiest. NICs carry what crosses the spine too.
+double link_seconds(const Cluster& cluster, const PathCounts& counts);
+
+// Ranks `first`, `first` + stride, ... of a group that a rank of it exchanges with, by class.
+PathCounts peers_of(const Cluster& cluster, int rank, int first, int count, int stride);
+
+// Sum of values[d] over the members d of the group [first, first + values.size()) on each class
+// from `rank`; running[d] is the sum of the values before d.
+PathCounts by_class(const Cluster& cluster, int rank, int first,
+                    const std::vector<double>& running);
+
+// Whether all members of all groups of `group_size` ranks have as many peers on each class.
+bool groups_alike(const Cluster& cluster, int group_size);
+
+// First rank of the group whose worst rank has the slowest links to its peers.
+int worst_group(const Cluster& cluster, int group_size);
+
+// Peers by class of a rank that exchanges with every `stride`-th of a group of `group_size`: of the
+// mean rank of the group that lies worst, and of its rank with the slowest links.
+struct PeerCounts {
+    PathCounts mean{}, worst{};
+};
+PeerCounts exchange_peers(const Cluster& cluster, int group_size, int stride);
+
+}  // namespace headway::inline workload
