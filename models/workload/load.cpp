@@ -230,7 +230,9 @@ void add_forwarded(GroupLoad& load, const GroupView& group) {
     const double across = std::accumulate(load.copies_mean.begin(), load.copies_mean.end(), 0.0);
     const double arrived = tokens * all.total() / n;
     load.copies_sent = across + arrived / islands;
-    load.copies_received = std::max(most, mean) + arrived - mean;
+    const double expected = tokens * *std::max_element(others.mean.begin(), others.mean.end());
+    const double luck = expected > 0.0 ? most / expected : 1.0;
+    load.copies_received = luck * tokens * *std::max_element(all.mean.begin(), all.mean.end());
     load.copies_forwarded = arrived * (islands - 1) / islands;
 }
 

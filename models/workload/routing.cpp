@@ -95,8 +95,7 @@ Assignment sample_noisy(const std::vector<double>& weights, const RouterShape& s
     Assignment result{num_tokens, k, {}};
     result.expert.resize(static_cast<std::size_t>(num_tokens) * static_cast<std::size_t>(k));
     const AliasTable table(weights);
-    std::vector<std::int32_t> all(weights.size());
-    std::iota(all.begin(), all.end(), 0);
+    std::vector<std::int32_t> others;
     std::vector<std::pair<double, std::int32_t>> clocks;
     const std::int64_t patience = 16 * std::int64_t{k} + 64;
     for (std::int64_t t = 0; t < num_tokens; ++t) {
@@ -106,9 +105,15 @@ Assignment sample_noisy(const std::vector<double>& weights, const RouterShape& s
             const std::int32_t e = table.draw(random);
             if (std::find(chosen, chosen + count, e) == chosen + count) chosen[count++] = e;
         }
-        // Rejection is slow when a few experts hold nearly all the weight: draw the whole token
-        // anew by clocks.
-        if (count < k) first_to_ring(weights, all, k, random, clocks, chosen);
+        // Rejection is slow when a few experts hold nearly all the weight: the rest of the token
+        // comes by clocks. A token drawn anew would lack the rare experts that took long.
+        if (count < k) {
+            others.clear();
+            for (std::int32_t e = 0; e < shape.num_experts; ++e) {
+                if (std::find(chosen, chosen + count, e) == chosen + count) others.push_back(e);
+            }
+            first_to_ring(weights, others, k - count, random, clocks, chosen + count);
+        }
     }
     return result;
 }

@@ -247,7 +247,9 @@ TEST(Inclusion, TinyConcentrationIsNotUniform) {
     const RouterShape shape{64, 4};
     const auto pi = inclusion_probabilities(expert_popularity(routing, shape, {}), shape);
     EXPECT_NEAR(sum_of(pi), 4.0, 1e-6);
-    EXPECT_EQ(std::count_if(pi.begin(), pi.end(), [](double p) { return p > 0.95; }), 4);
+    const auto sampled = sampled_hits(routing, shape, 64, 20000);
+    for (std::size_t e = 0; e < pi.size(); ++e) EXPECT_NEAR(pi[e], sampled[e], 0.02);
+    EXPECT_GE(std::count_if(pi.begin(), pi.end(), [](double p) { return p > 0.95; }), 2);
 }
 
 }  // namespace

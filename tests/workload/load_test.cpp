@@ -53,6 +53,7 @@ TEST(WorstGroup, CountsPeersAsPathClassDoes) {
 TEST(WorstGroup, HeadsThatStraddleNodesPayTheNic) {
     Scenario s = toy::scenario(3, 8);
     s.model.moe.num_experts = 96;
+    s.cluster.fabric->nic = 0.25 * toy::kLink * byte / second;
     const Plan plan = toy::hp(8, s.model, 24);
     const ExpertLayout layout = expert_layout(s, plan);
     EXPECT_EQ(worst_group(s.cluster, 3), 6);
