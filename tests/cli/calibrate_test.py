@@ -325,7 +325,8 @@ class ImportLogs(unittest.TestCase):
         os.mkfifo(pipe)
         calibrate = ["calibrate", SCENARIO, "-o", self.out]
         verify = ["verify", SCENARIO, "--profile", "h100_public"]
-        simulate = ["simulate", SCENARIO, "--profile", "h100_public"]
+        paper = os.path.join(ROOT, "scenarios", "paper_4gpu.yaml")
+        simulate = ["simulate", paper, "--plan", "hp", "--layers", "1"]
         trace = os.path.join(self.folder.name, "t.json")
         for words in (
             [*calibrate, "--from", pipe],
