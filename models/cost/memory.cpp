@@ -158,7 +158,9 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
     const double owned = plan.zero1 ? dense / world + experts / replicas : dense + experts;
     const Activations kept = activations(scenario, plan, layout, loads);
     double largest_arrival = 0.0, largest_rows = 0.0;
+    const bool is_dense = model.num_dense_layers == model.num_layers;
     for (const GroupLoad& load : loads) {
+        if (is_dense) break;  // nothing is exchanged
         largest_arrival = std::max(largest_arrival, load.copies_received + load.copies_sent);
         largest_rows = std::max(largest_rows, load.rows_max);
     }
@@ -180,7 +182,8 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
     add("recomputed rows of one layer", kept.recomputed);
     // Logits and their gradient share a buffer; the loss works in fp32 on slices of it.
     add("logits", tokens * model.vocab_size * b * 2.0);
-    add("communication buffers", buffer_bytes(scenario, plan, layout, largest_arrival));
+    add("communication buffers",
+        is_dense ? 0.0 : buffer_bytes(scenario, plan, layout, largest_arrival));
     add("workspace", workspace_bytes(scenario, plan, layout, largest_rows));
     add_reserve(scenario, num_communicators(scenario, plan, layout), memory);
     return memory;

@@ -86,7 +86,7 @@ std::string totals(Plans plans) {
     using Plan = PlanPrediction;
     add("  tokens/s", [](const Plan& p) { return grouped(p.tokens_per_second()); });
     add("  tokens a day", [](const Plan& p) { return human_count(p.tokens_per_day()); });
-    add("  GPU hours for 10^12 tokens",
+    add("  GPU h for 10^12 tokens",
         [](const Plan& p) { return grouped(p.gpu_hours_per_trillion_tokens()); });
     add("  MFU", [](const Plan& p) { return significant(100.0 * p.mfu()) + " %"; });
     add("  parameters", [](const Plan& p) { return human_count(p.parameters); });

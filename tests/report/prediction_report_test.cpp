@@ -100,7 +100,7 @@ TEST(PredictionTable, PlansDoNotReadAlike) {
                         Phase::dispatch));
     }
     const std::string text = prediction_to_table(prediction, Detail::brief);
-    for (const char* label : {"ep_dedup_ra~oup_8_v0", "ep_dedup_ra~oup_8_v1", "~4", "~6"})
+    for (const char* label : {"ep_dedup_r~roup_8_v0", "ep_dedup_r~roup_8_v1", "~4", "~6"})
         EXPECT_NE(text.find(label), std::string::npos) << label << '\n' << text;
 }
 
