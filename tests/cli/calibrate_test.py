@@ -129,8 +129,14 @@ class Calibrate(unittest.TestCase):
         with open(self.out) as profile:
             self.assertIn("path: nic", profile.read())
         words = ["verify", small, "--profile", self.out, "--measured", measured]
-        done = self.headway(*words, "--tokens", "40", "--tolerance", "1000000000")
+        both = os.path.join(self.folder.name, "both.csv")
+        words += ["--tokens", "40", "--tolerance", "1000000000", "--csv", both]
+        done = self.headway(*words)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        with open(both) as file:
+            rows = file.read().splitlines()
+        for source in ("predicted,", "measured,"):
+            self.assertTrue(any(row.startswith(source) for row in rows), source)
         of_nodes = done.stdout[done.stdout.index("plan ep_rank:") :]
         self.assertIn("plan ep_node:", of_nodes)
         for phase in ("count_exchange", "dispatch", "regroup", "combine", "unpermute"):
