@@ -108,8 +108,9 @@ Seconds PriceBook::kernel_time(const KernelWork& work, Pass pass, double fractio
 }
 
 void PriceBook::note(int source, double asked, bool outside) {
-    if (!outside) return;
     Range& range = ranges_[static_cast<std::size_t>(source)];
+    range.used = true;
+    if (!outside) return;
     range.lowest = range.outside == 0 ? asked : std::min(range.lowest, asked);
     range.highest = std::max(range.highest, asked);
     ++range.outside;
@@ -320,6 +321,14 @@ double PriceBook::total_sigma() const {
 
 std::vector<std::string> PriceBook::warnings() const {
     std::vector<std::string> result;
+    for (std::size_t i = 0; i < profile_.communication.size(); ++i) {
+        const TimeCurve& curve = profile_.communication[i];
+        if (!ranges_[i + std::size_t{kNumKernelSources}].used || curve.link > Bandwidth{}) continue;
+        result.push_back(
+            fmt::format("{} over {} ({} ranks): the profile does not say which link it was "
+                        "measured on; its times are taken as those of this cluster's",
+                        name(curve.collective), name(curve.path), curve.num_ranks));
+    }
     for (std::size_t i = 0; i < ranges_.size(); ++i) {
         const Range& range = ranges_[i];
         if (range.outside == 0) continue;

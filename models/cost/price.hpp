@@ -80,6 +80,7 @@ class PriceBook {
 
   private:
     struct Range {
+        bool used = false;
         int outside = 0;
         double lowest = 0.0, highest = 0.0;  // asked
     };
