@@ -24,10 +24,16 @@ void check(const std::string& file, const Timeline& timeline, const Scenario& sc
     const Plan& plan = plan_of(scenario, timeline);
     int last = 0;
     for (const Span& span : timeline.spans) last = std::max(last, span.rank);
-    const int ranks = last + 1;
+    const int ranks = timeline.size ? timeline.size->num_ranks : last + 1;
     if (ranks != plan.group_size) {
         refuse(fmt::format("a run of plan '{}' on {} ranks", plan.name, ranks),
                fmt::format("one on {}", plan.group_size), fmt::format("--ranks {}", ranks));
+    }
+    const auto tokens = scenario.batch.tokens_per_rank();
+    if (timeline.size && timeline.size->tokens_per_rank != tokens) {
+        refuse(fmt::format("a run of {} tokens a rank", timeline.size->tokens_per_rank),
+               fmt::format("one of {}", tokens),
+               fmt::format("--tokens {}", timeline.size->tokens_per_rank));
     }
 }
 

@@ -10,7 +10,7 @@
 namespace headway::cli {
 
 // Those of all files. InputError for a file without measured rows, and for rows of another
-// scenario, plan or number of ranks than `scenario` has: their times would be compared
+// scenario, plan, number of ranks or of tokens than `scenario` has: their times would be compared
 // with what they are not of.
 std::vector<Timeline> read_measured(const std::vector<std::string>& files,
                                     const Scenario& scenario);

@@ -90,11 +90,14 @@ Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std
                            const std::vector<std::vector<LayerSamples>>& samples,
                            std::span<const TrafficLedger> ledgers, int num_passes) {
     Measurement result;
-    result.timeline = {.source = Source::measured,
-                       .scenario = scenario.name,
-                       .plan = plan.name,
-                       .profile = device,
-                       .seed = scenario.routing.seed};
+    result.timeline = {
+        .source = Source::measured,
+        .scenario = scenario.name,
+        .plan = plan.name,
+        .profile = device,
+        .seed = scenario.routing.seed,
+        .size = RunSize{.num_ranks = static_cast<int>(samples.size()),
+                        .tokens_per_rank = static_cast<int>(scenario.batch.tokens_per_rank())}};
     result.traffic = gather_traffic(ledgers);
     for (auto& [site, matrix] : result.traffic) {
         for (std::int64_t& bytes : matrix.bytes) bytes /= num_passes;

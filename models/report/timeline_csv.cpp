@@ -24,6 +24,7 @@ constexpr std::string_view kColumns =
     "flops,samples,bottleneck";
 constexpr std::size_t kNumColumns = 16;
 constexpr std::string_view kRun = "# run: ";
+constexpr std::string_view kSize = "# size: ", kSizeColumns = "plan,ranks,tokens";
 constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph";
 
 void append_row(fmt::memory_buffer& out, std::string_view source, const std::string& plan,
@@ -41,6 +42,11 @@ void append_head(fmt::memory_buffer& out, std::span<const Timeline> timelines) {
     fmt::format_to(std::back_inserter(out),
                    "{}\n# scenario: {}\n# profile: {}\n# version: {}\n# seed: {}\n", kMagic,
                    one_line(t.scenario), one_line(t.profile), one_line(t.version), t.seed);
+    for (const Timeline& one : timelines) {
+        if (!one.size || one.source != Source::measured || one.spans.empty()) continue;
+        fmt::format_to(std::back_inserter(out), "{}{},{},{}\n", kSize, csv_field(one.plan),
+                       one.size->num_ranks, one.size->tokens_per_rank);
+    }
     for (const Timeline& one : timelines) {
         if (!one.run || one.source != Source::measured || one.spans.empty()) continue;
         fmt::format_to(std::back_inserter(out), "{}{},{},{},{},{}\n", kRun, csv_field(one.plan),
@@ -98,15 +104,35 @@ std::pair<std::string, RunState> read_run(const LineReader& lines) {
              .graph = graph == 1}};
 }
 
+using RunSizes = std::vector<std::pair<std::string, RunSize>>;  // by plan
+
+std::pair<std::string, RunSize> read_size(const LineReader& lines) {
+    const CsvRow row(std::string_view(lines.line()).substr(kSize.size()), kSizeColumns,
+                     lines.where());
+    row.expect_size(3);
+    return {std::string(row.text(0)),
+            {.num_ranks = row.integer(1, 1), .tokens_per_rank = row.integer(2, 1)}};
+}
+
+// What is said of measured runs beside their spans.
+struct RunLines {
+    RunSizes sizes;
+    RunStates states;
+};
+
 // The five lines of comments, those of runs, and the column names, in this order and no other.
-Timeline read_head(LineReader& lines, RunStates& runs) {
+Timeline read_head(LineReader& lines, RunLines& runs) {
     lines.expect(kMagic, "a Timeline CSV of headway");
     Timeline head;
     head.scenario = lines.value_of("# scenario: ");
     head.profile = lines.value_of("# profile: ");
     head.version = lines.value_of("# version: ");
     head.seed = lines.whole_number(lines.value_of("# seed: "));
-    while (lines.next() && lines.line().starts_with(kRun)) runs.push_back(read_run(lines));
+    bool more = lines.next();
+    for (; more && lines.line().starts_with(kSize); more = lines.next())
+        runs.sizes.push_back(read_size(lines));
+    for (; more && lines.line().starts_with(kRun); more = lines.next())
+        runs.states.push_back(read_run(lines));
     lines.expect_line(kColumns, "the column names");
     return head;
 }
@@ -123,19 +149,20 @@ Timeline& timeline_of(std::vector<Timeline>& timelines, const Timeline& head, So
 }
 
 // Every line of a run belongs to the measured timeline of its plan.
-void give_runs(const RunStates& runs, std::vector<Timeline>& timelines,
-               const std::string& file_name) {
-    for (const auto& entry : runs) {
-        const std::string& plan = entry.first;
+template <class Values, class Member>
+void give(const Values& values, Member member, std::string_view label,
+          std::vector<Timeline>& timelines, const std::string& file_name) {
+    for (const auto& value : values) {
         const auto t = std::find_if(timelines.begin(), timelines.end(), [&](const Timeline& one) {
-            return one.source == Source::measured && one.plan == plan && !one.run;
+            return one.source == Source::measured && one.plan == value.first && !(one.*member);
         });
         if (t == timelines.end()) {
-            throw InputError({.where = file_name,
-                              .found = "a line '# run: " + plan + "' without measured rows",
-                              .accepted = "one for each measured plan at most"});
+            throw InputError(
+                {.where = file_name,
+                 .found = fmt::format("a line '{}{}' without measured rows", label, value.first),
+                 .accepted = "one for each measured plan at most"});
         }
-        t->run = entry.second;
+        (*t).*member = value.second;
     }
 }
 
@@ -172,7 +199,7 @@ std::string timelines_to_csv(std::span<const Timeline> timelines) {
 
 std::vector<Timeline> read_timelines(std::istream& stream, const std::string& file_name) {
     LineReader lines(stream, file_name);
-    RunStates runs;
+    RunLines runs;
     const Timeline head = read_head(lines, runs);
     std::vector<Timeline> timelines;
     std::size_t num_rows = 0;
@@ -181,7 +208,8 @@ std::vector<Timeline> read_timelines(std::istream& stream, const std::string& fi
             lines.expect_line(fmt::format("# end: {} rows", num_rows),
                               "the number of rows above; the file was cut or edited");
             lines.expect_end();
-            give_runs(runs, timelines, file_name);
+            give(runs.sizes, &Timeline::size, kSize, timelines, file_name);
+            give(runs.states, &Timeline::run, kRun, timelines, file_name);
             return timelines;
         }
         const CsvRow row(lines.line(), kColumns, lines.where());

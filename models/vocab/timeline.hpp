@@ -47,6 +47,14 @@ struct RunState {
     friend bool operator==(const RunState&, const RunState&) = default;
 };
 
+// What a measured run was of: times say nothing of another number of ranks or tokens.
+struct RunSize {
+    int num_ranks = 0;
+    int tokens_per_rank = 0;
+
+    friend bool operator==(const RunSize&, const RunSize&) = default;
+};
+
 struct Timeline {
     Source source = Source::predicted;
     std::string scenario;
@@ -55,6 +63,7 @@ struct Timeline {
     std::string version;
     std::uint64_t seed = 0;
     std::optional<RunState> run;  // of a run on GPUs
+    std::optional<RunSize> size;  // of a measured run; older files do not say it
     std::vector<Span> spans;
 };
 

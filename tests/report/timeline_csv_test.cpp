@@ -73,6 +73,22 @@ TEST(TimelineCsv, KeepsHowARunWent) {
     EXPECT_NE(error_of(replaced(text, "# run: hp,1980", "# run: hp,-1")), "");
 }
 
+// A measured run says on how many ranks and of how many tokens it was; a prediction does not.
+TEST(TimelineCsv, MeasuredRunsSayTheirSize) {
+    auto both = read(prediction_to_csv(sample_prediction()));
+    both.resize(1);
+    both.push_back(both[0]);
+    for (Timeline& t : both) t.size = RunSize{.num_ranks = 4, .tokens_per_rank = 8192};
+    both[1].source = Source::measured;
+    const std::string text = timelines_to_csv(both);
+    const auto timelines = read(text);
+    EXPECT_FALSE(timelines.at(0).size);
+    EXPECT_EQ(timelines.at(1).size, both[1].size);
+    EXPECT_EQ(timelines_to_csv(timelines), text);
+    EXPECT_NE(error_of(replaced(text, ",4,8192", ",0,8192")), "");
+    EXPECT_NE(error_of(replaced(text, ",4,8192", ",4")), "");
+}
+
 TEST(TimelineCsv, NamesWithCommasQuotesAndBreaksStayInTheirField) {
     Prediction prediction = sample_prediction();
     prediction.plans[0].name = "ep, \"naive\"";
