@@ -403,11 +403,13 @@ class Verify(unittest.TestCase):
 
     def test_what_is_no_measurement_of_this_scenario_is_refused(self):
         head = self.HEAD.format("cpu_small") + self.COLUMNS
+        sized = self.HEAD.format("cpu_small") + "# size: ep_naive,2,77\n" + self.COLUMNS
         for text, found in (
             (head + "# end: 0 rows\n", "no measured rows"),
             (head + self.rows("predicted") + "# end: 2 rows\n", "no measured rows"),
             (head + self.rows("measured", ranks=3) + "# end: 3 rows\n", "on 3 ranks"),
             (head + self.rows("measured", plan="other") + "# end: 2 rows\n", "plan 'other'"),
+            (sized + self.rows("measured") + "# end: 2 rows\n", "of 77 tokens a rank"),
             (
                 self.HEAD.format("another")
                 + self.COLUMNS
