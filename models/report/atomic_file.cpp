@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "models/vocab/error.hpp"
 
@@ -22,11 +23,19 @@ namespace fs = std::filesystem;
 
 // The bytes must be on the disk before the name is: a crash between the two must not leave an empty
 // file under the final name.
+bool sync(int descriptor) {
+    return ::fsync(descriptor) == 0 || errno == EINVAL;
+}
+
 bool sync(const fs::path& path) {
     const int descriptor = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
     if (descriptor < 0) return false;
-    const bool ok = ::fsync(descriptor) == 0 || errno == EINVAL;
+    const bool ok = sync(descriptor);
     return ::close(descriptor) == 0 && ok;
+}
+
+std::string path_of(int descriptor) {
+    return "/proc/self/fd/" + std::to_string(descriptor);
 }
 
 }  // namespace
@@ -39,13 +48,26 @@ AtomicFile::AtomicFile(const fs::path& target) : target_(target) {
     temporary_ = direct ? target_
                         : target_.parent_path() / ("." + target_.filename().string() + ".tmp-" +
                                                    std::to_string(::getpid()));
+    if (!direct && open_unnamed()) return;
     errno = 0;
     stream_.open(temporary_, std::ios::binary | std::ios::trunc);
     if (!stream_) fail(target, "cannot write", errno);
 }
 
+bool AtomicFile::open_unnamed() {
+    const fs::path folder = target_.has_parent_path() ? target_.parent_path() : ".";
+    unnamed_ = ::open(folder.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    if (unnamed_ < 0) return false;
+    stream_.open(path_of(unnamed_), std::ios::binary);
+    if (stream_) return true;
+    ::close(std::exchange(unnamed_, -1));  // without /proc
+    stream_.clear();
+    return false;
+}
+
 AtomicFile::~AtomicFile() {
-    if (committed_ || temporary_ == target_) return;
+    if (unnamed_ >= 0) ::close(unnamed_);
+    if (committed_ || unnamed_ >= 0 || temporary_ == target_) return;
     stream_.close();
     std::error_code ignored;
     fs::remove(temporary_, ignored);
@@ -55,8 +77,18 @@ void AtomicFile::commit() {
     errno = 0;
     stream_.close();
     if (!stream_) fail(target_, "cannot write the whole file", errno);
+    if (unnamed_ >= 0) {
+        if (!sync(unnamed_)) fail(target_, "cannot write the whole file", errno);
+        std::error_code ignored;
+        fs::remove(temporary_, ignored);
+        if (::linkat(AT_FDCWD, path_of(unnamed_).c_str(), AT_FDCWD, temporary_.c_str(),
+                     AT_SYMLINK_FOLLOW) != 0)
+            fail(target_, "cannot name the finished file", errno);
+        ::close(std::exchange(unnamed_, -1));
+    } else if (temporary_ != target_ && !sync(temporary_)) {
+        fail(target_, "cannot write the whole file", errno);
+    }
     if (temporary_ != target_) {
-        if (!sync(temporary_)) fail(target_, "cannot write the whole file", errno);
         std::error_code error;
         fs::rename(temporary_, target_, error);
         if (error) fail(target_, "cannot rename the finished file", error.value());

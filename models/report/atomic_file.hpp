@@ -1,6 +1,8 @@
-// AtomicFile: a result file that is whole or absent. Text goes to a hidden neighbour of the target,
-// which is renamed over it by commit(); without commit() the target is left as it was. A target
-// that is no regular file (/dev/stdout, a pipe) is written directly.
+// AtomicFile: a result file that is whole or absent. Text goes to a file without a name in the
+// target's folder, of which nothing stays however the process ends; commit() gives it a name beside
+// the target and renames it over the target. Where a file system has no files without names (NFS),
+// it has that hidden name from the start, and a signal leaves it behind. A target that is no
+// regular file (/dev/stdout, a pipe) is written directly.
 #pragma once
 
 #include <filesystem>
@@ -20,8 +22,11 @@ class AtomicFile {
     void commit();  // InputError if not everything reached the file
 
   private:
+    bool open_unnamed();
+
     std::filesystem::path target_;
     std::filesystem::path temporary_;
+    int unnamed_ = -1;  // the file, while it has no name
     std::ofstream stream_;
     bool committed_ = false;
 };

@@ -1,8 +1,10 @@
 #include "models/report/atomic_file.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <iterator>
 
@@ -52,6 +54,26 @@ TEST_F(AtomicFileTest, WithoutCommitTheOldFileStaysAndNothingIsLeft) {
     }
     EXPECT_EQ(content(folder_ / "f"), "old");
     EXPECT_EQ(num_files(), 1u);
+}
+
+// A process that is killed runs no destructor: what it wrote must not have had a name.
+TEST_F(AtomicFileTest, AKilledWriterLeavesNothing) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        AtomicFile file(folder_ / "f");
+        file.stream() << "half of the new" << std::flush;
+        ::kill(::getpid(), SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(num_files(), 0u);
+}
+
+TEST_F(AtomicFileTest, PermissionsAreThoseOfANewFile) {
+    write_file_atomically(folder_ / "f", "x");
+    std::ofstream(folder_ / "plain") << "x";
+    EXPECT_EQ(fs::status(folder_ / "f").permissions(), fs::status(folder_ / "plain").permissions());
 }
 
 TEST_F(AtomicFileTest, ASymbolicLinkStaysALink) {
