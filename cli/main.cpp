@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -121,6 +122,12 @@ int main(int argc, char** argv) {
         return run(std::vector<std::string>(argv + 1, argv + argc));
     } catch (const headway::InputError& error) {
         return report(error);
+    } catch (const std::bad_alloc&) {
+        return report(
+            "error",
+            "not enough memory; ask for fewer ranks, layers or plans at once, or raise the "
+            "limit (ulimit -v, cgroup)",
+            kBadInput);
     } catch (const std::system_error& error) {
         return report("error", error.what(), kBadInput);
     } catch (const std::exception& error) {

@@ -1,6 +1,9 @@
 #include "cli/resources.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -27,6 +30,14 @@ double cpu_seconds() {
 
 std::int64_t peak_rss_bytes() {
     return std::int64_t{usage().ru_maxrss} * 1024;
+}
+
+double usable_memory_bytes() {
+    const double machine =
+        static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+    rlimit limit{};
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return machine;
+    return std::min(machine, static_cast<double>(limit.rlim_cur));
 }
 
 void keep_freed_memory() {

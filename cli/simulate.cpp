@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@
 #include "models/report/trace.hpp"
 #include "models/report/version.hpp"
 #include "models/vocab/error.hpp"
+#include "sim/collective.hpp"
+#include "sim/path_table.hpp"
 
 namespace headway::cli {
 namespace {
@@ -183,6 +186,25 @@ double checked_epsilon(const po::variables_map& values) {
                                   .hint = ""});
 }
 
+// Routes of all pairs, and the messages of one exchange in all groups of a plan.
+void check_size(const Scenario& scenario) {
+    const double ranks = scenario.cluster.num_ranks();
+    double group = 1.0;
+    for (const Plan& plan : scenario.plans) group = std::max(group, double{1} * plan.group_size);
+    const double need = sim::bytes_of_routes(scenario.cluster.num_ranks()) +
+                        ranks * group * sim::kBytesOfMessage,
+                 have = usable_memory_bytes();
+    if (need <= have) return;
+    throw InputError(InputProblem{
+        .where = "simulate",
+        .found = fmt::format("{} ranks in groups of up to {}, which need about {:.0f} GiB of "
+                             "memory; {:.0f} GiB may be used",
+                             ranks, group, need / GiB.in(byte), have / GiB.in(byte)),
+        .accepted = fmt::format("up to about {:.0f} ranks in such groups here",
+                                std::floor(ranks * std::sqrt(have / need))),
+        .hint = "headway predict has no such limit"});
+}
+
 }  // namespace
 
 int run_simulate(Args args) {
@@ -204,6 +226,7 @@ int run_simulate(Args args) {
     for (const Plan& plan : scenario.plans) names.push_back(plan.name);
     if (values->count("plan") > 0) wanted = (*values)["plan"].as<std::vector<std::string>>();
     for (const std::string& plan : wanted) one_of(plan, names, "--plan");
+    check_size(scenario);
     const bool whole_step = program_options.num_layers == 0;
     if (micro_batches > 0) {
         scenario.batch.num_micro_batches =

@@ -187,6 +187,8 @@ class FlowByFlow {
             result.mean_flow_completion = sum_of_finish_ / static_cast<double>(result.flows) * ps;
         }
         describe_links(topology_, totals_, result);
+        // Batching may end it early, by no more than its error bound.
+        result.completion = max(result.completion, result.lower_bound);
         return result;
     }
 

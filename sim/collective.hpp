@@ -37,6 +37,10 @@ struct StageState {
     }
 };
 
+// What a message of an exchange under way takes here: itself, its places in `partners`, and what
+// the network keeps of it.
+inline constexpr double kBytesOfMessage = sizeof(Message) + 2 * sizeof(Partner) + 48;
+
 struct RunningCollective {
     Operation operation;
     std::vector<StageState> states;         // of each stage; may be longer

@@ -28,4 +28,9 @@ class PathTable {
     std::vector<Route> routes_;  // [source, destination]; dead ones have size kDead
 };
 
+// Of a PathTable.
+constexpr double bytes_of_routes(int num_ranks) {
+    return double{sizeof(Route)} * num_ranks * num_ranks;
+}
+
 }  // namespace headway::sim

@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "models/scenario/check_scenario.hpp"
-#include "models/scenario/divisors.hpp"
 
 namespace headway::inline scenario {
 namespace {
@@ -36,15 +35,6 @@ void check_links(const Cluster& cluster, std::vector<InputProblem>& problems) {
         !(cluster.pcie->root_bandwidth > Bandwidth{})) {
         problems.push_back({"pcie.gpus_per_switch", "PCIe switches without root_bandwidth",
                             "root_bandwidth above 0 B/s, or gpus_per_switch: 0", ""});
-    }
-    if (cluster.fabric &&
-        !divides_either_way(cluster.fabric->nics_per_node, cluster.gpus_per_node)) {
-        problems.push_back({"fabric.nics_per_node",
-                            fmt::format("{} network cards for {} GPUs of a node",
-                                        cluster.fabric->nics_per_node, cluster.gpus_per_node),
-                            "a divisor or a multiple of gpus_per_node: " +
-                                divisor_list(cluster.gpus_per_node) + ", ...",
-                            ""});
     }
 }
 

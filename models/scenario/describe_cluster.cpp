@@ -47,7 +47,10 @@ void describe_pcie(Fields& f, Pcie& pcie) {
 }
 
 void describe_fabric(Fields& f, Fabric& fabric) {
-    f.integer("nics_per_node", fabric.nics_per_node, {1, 1024}, "network cards of a node");
+    f.integer("nics_per_node", fabric.nics_per_node, {1, 1024},
+              "network cards of a node; GPU g of G uses card floor(g N / G) of N, or an equal "
+              "share of more "
+              "cards than GPUs");
     f.quantity("nic", fabric.nic, kBandwidth, "bandwidth of one card, one direction");
     f.flag("rails", fabric.rails,
            "card i of every node hangs on rail switch i; other rails are reached over NVLink",
@@ -55,8 +58,7 @@ void describe_fabric(Fields& f, Fabric& fabric) {
     f.integer("nodes_per_leaf", fabric.nodes_per_leaf, {0, 1 << 20},
               "nodes under one leaf (rails: one set of rail switches); 0: one leaf for all",
               optional);
-    f.number("oversubscription", fabric.oversubscription,
-             {.low = 0, .high = 1000, .above_low = true},
+    f.number("oversubscription", fabric.oversubscription, {.low = 1e-3, .high = 1000},
              "leaf downlink over uplink capacity; 2 is 2:1", optional);
     f.integer("uplinks_per_leaf", fabric.uplinks_per_leaf, {1, 65536},
               "links from a leaf to the spine; used by ecmp only", optional);
