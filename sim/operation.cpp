@@ -12,18 +12,16 @@ struct Writer {
     const std::vector<int>& members;
     const Efficiency& efficiency;
 
-    void add(Stage& stage, int from, int to, double bytes, double shared_by = 1.0) const {
+    void add(Stage& stage, int from, int to, double bytes) const {
         const int source = members[static_cast<std::size_t>(from)];
         const int destination = members[static_cast<std::size_t>(to)];
         if (source == destination || bytes <= 0.0) return;
         const Route& route = paths.route(source, destination);
         const PathClass c = route.path_class;
-        const bool fabric = c == PathClass::nic || c == PathClass::spine;
         stage.messages.push_back({.from = from,
                                   .to = to,
                                   .bytes = bytes,
-                                  .wire_bytes = bytes * (fabric ? shared_by : 1.0) /
-                                                efficiency[static_cast<std::size_t>(c)],
+                                  .wire_bytes = bytes / efficiency[static_cast<std::size_t>(c)],
                                   .path_class = c,
                                   .path = route.path});
     }
@@ -121,19 +119,6 @@ void expand_hierarchical(const GroupBytes& bytes, const Writer& writer, Picoseco
     }
 }
 
-// Members of one island must sit together, the same number on each; else one ring in member order.
-int rings_of(const std::vector<int>& members, int island) {
-    const auto n = static_cast<int>(members.size());
-    int k = 0;
-    while (k < n && members[static_cast<std::size_t>(k)] / island == members[0] / island) ++k;
-    if (k == n || n % k != 0) return 1;
-    for (int i = 0; i < n; ++i) {
-        const auto at = static_cast<std::size_t>(i), head = static_cast<std::size_t>(i / k * k);
-        if (members[at] / island != members[head] / island) return 1;
-    }
-    return k;
-}
-
 // Ring c enters its first island at member c; each island is left by the member next to where it
 // was entered, and the next one is entered at the same number (on the same rail).
 std::vector<int> ring_order(int n, int k, int c) {
@@ -146,25 +131,29 @@ std::vector<int> ring_order(int n, int k, int c) {
     return order;
 }
 
-void expand_ring(double bytes, const Writer& writer, Stage& stage) {
+void expand_ring(double bytes, int k, const Writer& writer, Stage& stage) {
     const auto n = static_cast<int>(writer.members.size());
-    const int k = rings_of(writer.members, writer.paths.topology().cluster().island_size());
     for (int c = 0; c < k; ++c) {
         const std::vector<int> order = ring_order(n, k, c);
         for (int i = 0; i < n; ++i) {
             writer.add(stage, order[static_cast<std::size_t>(i)],
-                       order[static_cast<std::size_t>((i + 1) % n)], bytes / k, k);
+                       order[static_cast<std::size_t>((i + 1) % n)], bytes / k);
         }
     }
 }
 
-void expand_tree(double bytes, const Writer& writer, Stage& stage) {
+// Lane c is rotated by c inside the islands, so that all NICs work.
+void expand_tree(double bytes, int k, const Writer& writer, Stage& stage) {
     const auto n = static_cast<int>(writer.members.size());
-    for (const int shift : {0, n / 2}) {
-        for (int i = 1; i < n; ++i) {  // heap order: the parent of i is (i - 1) / 2
-            const int child = (i + shift) % n, parent = ((i - 1) / 2 + shift) % n;
-            writer.add(stage, child, parent, bytes / 2);
-            writer.add(stage, parent, child, bytes / 2);
+    const double edge = bytes / 2 / k;
+    for (int c = 0; c < k; ++c) {
+        const auto place = [&](int i) { return i / k * k + (i + c) % k; };
+        for (const int shift : {0, n / 2}) {
+            for (int i = 1; i < n; ++i) {  // heap order: the parent of i is (i - 1) / 2
+                const int child = place((i + shift) % n), parent = place(((i - 1) / 2 + shift) % n);
+                writer.add(stage, child, parent, edge);
+                writer.add(stage, parent, child, edge);
+            }
         }
     }
 }
@@ -228,10 +217,11 @@ void expand(const ReduceTask& task, int group, const PathTable& paths, Operation
     const Writer writer{paths, op.members, task.efficiency};
     const double n = task.group_size, bytes = static_cast<double>(task.bytes);
     const double passes = task.collective == Collective::all_reduce ? 2.0 : 1.0;
+    const int lanes = ring_lanes(paths.topology().cluster(), task.group_size, task.stride).lanes;
     if (task.algorithm == ReduceAlgorithm::tree && task.collective == Collective::all_reduce) {
-        expand_tree(bytes, writer, stage);
+        expand_tree(bytes, lanes, writer, stage);
     } else {
-        expand_ring(passes * bytes * (n - 1) / n, writer, stage);
+        expand_ring(passes * bytes * (n - 1) / n, lanes, writer, stage);
     }
     out.end();
 }

@@ -7,10 +7,10 @@
 //   hierarchical  stage 1: inside the island, to the rank with the destination's local number;
 //                 stage 2: from there over the fabric
 //   ring          reductions, as one message a hop with all bytes that the hop carries in the end:
-//                 2 S (n-1)/n for an all-reduce, S (n-1)/n for all-gather and reduce-scatter. When
-//                 k members share an island there are k rings of S / k each, so that all NICs work.
-//   tree          two binary trees of S / 2 each, up and down; the leaves of one are inner in the
-//                 other
+//                 2 S (n-1)/n for an all-reduce, S (n-1)/n for all-gather and reduce-scatter; k
+//                 rings of S / k each, k = lanes of ring_lanes() (vocab/cluster.hpp)
+//   tree          in every lane two binary trees of S / 2k each, up and down; the leaves of one are
+//                 inner in the other
 #pragma once
 
 #include <cstdint>

@@ -158,12 +158,6 @@ void Topology::apply(const LinkOverride& override) {
                                   .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 
-int Topology::nic_of(int rank) const {
-    const int gpu = rank % cluster_.gpus_per_node;
-    const int nics = cluster_.fabric->nics_per_node;
-    return cluster_.node_of(rank) * nics + gpu * nics / cluster_.gpus_per_node;
-}
-
 int Topology::leaf_of(int nic) const {
     const Fabric& f = *cluster_.fabric;
     const int group = nic / f.nics_per_node / f.nodes_per_leaf;
@@ -195,15 +189,15 @@ void Topology::add_pcie_path(int source, int destination, Path& path) const {
 // own node that has the number of the destination (NCCL's PXN), so that it never changes rails.
 void Topology::add_nic_path(int source, int destination, Path& path) const {
     const Fabric& f = *cluster_.fabric;
-    const int to = nic_of(destination);
-    int from = nic_of(source);
+    const int to = nic_of(cluster_, destination);
+    int from = nic_of(cluster_, source);
     if (f.rails && from % f.nics_per_node != to % f.nics_per_node) {
         const int relay = cluster_.node_of(source) * cluster_.gpus_per_node +
                           destination % cluster_.gpus_per_node;
         if (path_class(cluster_, source, relay) == PathClass::nvlink) {
             path.add(link(LinkKind::nvlink_up, source));
             path.add(link(LinkKind::nvlink_down, relay));
-            from = nic_of(relay);
+            from = nic_of(cluster_, relay);
         }
     }
     path.add(link(LinkKind::nic_up, from));

@@ -112,7 +112,8 @@ void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape&
     out.line("  source", "{}", curve.source);
 }
 
-void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest, int group_size,
+void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
+                   const PathBytes& on_curve, const PathBytes& links, int group_size,
                    const Cluster& cluster, const PriceBook& book) {
     for (std::size_t c = 0; c < mean.size(); ++c) {
         if (busiest[c] <= Bytes{}) continue;
@@ -120,20 +121,19 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
                  "{} off-rank by the mean rank, {} by the busiest (x{:.3f})", bytes_text(mean[c]),
                  bytes_text(busiest[c]), mean[c] > Bytes{} ? busiest[c] / mean[c] : 1.0);
     }
-    const std::vector<PathTime> times = book.path_times(busiest, mean, group_size);
+    const std::vector<PathTime> times = book.path_times(on_curve, mean, links, group_size);
     const auto slowest =
         std::max_element(times.begin(), times.end(),
                          [](const PathTime& a, const PathTime& b) { return a.time < b.time; });
     for (auto t = times.begin(); t != times.end(); ++t) {
         const Bandwidth link = link_bandwidth(cluster, t->path);
-        const Seconds bound = t->bytes * byte / link;
         out.line(fmt::format("  {} curve", name(t->path)), "{} bytes looked up -> {}{}{}",
                  fmt::format("{:.4g}", t->bytes), time_text(t->time),
                  t->extrapolated ? ", beyond the largest measured size" : "",
                  t == slowest ? "  <- decides" : "");
         out.line("    link",
                  "{:.1f} GB/s per rank and direction: lower bound {}, achieved {:.0f} %",
-                 link.in(GB / second), time_text(bound), 100.0 * (bound / t->time));
+                 link.in(GB / second), time_text(t->bound), 100.0 * (t->bound / t->time));
         if (std::abs(t->link_ratio - 1.0) > 1e-9) {
             out.line("    scaled",
                      "measured on a link {:.3g} times as fast as this cluster's: the time above "
@@ -227,14 +227,15 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         }
         out.line(exchange->forwarded ? "first stage" : "exchange", "{}",
                  exchange->forwarded ? "one copy per remote node" : "all pairs at once");
-        explain_stage(out, exchange->mean, exchange->busiest, exchange->group_size,
-                      scenario.cluster, book);
+        explain_stage(out, exchange->mean, exchange->busiest, exchange->on_curve, exchange->links,
+                      exchange->group_size, scenario.cluster, book);
         if (exchange->forwarded) {
             out.line("second stage",
                      "forwarding inside the node, overlapped with the first: the slower stage plus "
                      "one latency counts");
             explain_stage(out, exchange->forward_mean, exchange->forward_busiest,
-                          exchange->group_size, scenario.cluster, book);
+                          exchange->forward_on_curve, exchange->forward_links, exchange->group_size,
+                          scenario.cluster, book);
         }
     } else if (const auto* counts = std::get_if<CountExchangeWork>(&found.work->work)) {
         out.line("time", "{}", time_text(book.count_exchange(*counts, 1.0).time));
@@ -255,6 +256,10 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                  name(price.bottleneck));
         out.line("group", "{} ranks, {} apart; buffer {}", reduce.group_size, reduce.stride,
                  bytes_text(reduce.bytes));
+        const RingTime ring = book.ring_time(reduce);
+        out.line("ring", "{} lane{} of {}: lower bound {}, achieved {:.0f} %", ring.lanes.lanes,
+                 ring.lanes.lanes == 1 ? "" : "s", bytes_text(ring.bytes_of_lane),
+                 time_text(ring.bound), 100.0 * (ring.bound / price.time));
         out.line("overlap", "{}",
                  reduce.overlaps_backward
                      ? "hidden behind the last micro-batch's backward, but for its last bucket"

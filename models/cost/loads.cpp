@@ -26,6 +26,11 @@ GroupLoad mean_load(const std::vector<GroupLoad>& samples) {
         mean.copies_mean[c] = average([c](const GroupLoad& s) { return s.copies_mean[c]; });
         mean.copies_max[c] = average([c](const GroupLoad& s) { return s.copies_max[c]; });
         mean.forward_mean[c] = average([c](const GroupLoad& s) { return s.forward_mean[c]; });
+        mean.copies_on_curve[c] = average([c](const GroupLoad& s) { return s.copies_on_curve[c]; });
+        mean.forward_on_curve[c] =
+            average([c](const GroupLoad& s) { return s.forward_on_curve[c]; });
+        mean.copies_links[c] = average([c](const GroupLoad& s) { return s.copies_links[c]; });
+        mean.forward_links[c] = average([c](const GroupLoad& s) { return s.forward_links[c]; });
         mean.forward_max[c] = average([c](const GroupLoad& s) { return s.forward_max[c]; });
     }
     const double square = average([](const GroupLoad& s) { return s.rows_max * s.rows_max; });

@@ -21,14 +21,18 @@ Price in_sequence(const Price& a, const Price& b) {
 // own node's tokens; then what came is copied for its ranks; then these copies travel. A step's
 // price has the stages beside each other, as in a library that forwards chunk by chunk.
 Price price_in_stages(const ExchangeWork& work, Pass pass, PriceBook& book) {
-    ExchangeWork first{.group_size = work.group_size, .mean = work.mean, .busiest = work.busiest};
-    ExchangeWork second{.group_size = work.group_size};
-    for (std::size_t c = 0; c < work.mean.size(); ++c) {
-        first.mean[c] += work.own_share * work.forward_mean[c];
-        first.busiest[c] += work.own_share * work.forward_busiest[c];
-        second.mean[c] = (1.0 - work.own_share) * work.forward_mean[c];
-        second.busiest[c] = (1.0 - work.own_share) * work.forward_busiest[c];
-    }
+    const double own = work.own_share;
+    ExchangeWork first{.group_size = work.group_size}, second = first;
+    const auto split = [&](PathBytes ExchangeWork::*field, PathBytes ExchangeWork::*forward) {
+        for (std::size_t c = 0; c < work.mean.size(); ++c) {
+            (first.*field)[c] = (work.*field)[c] + own * (work.*forward)[c];
+            (second.*field)[c] = (1.0 - own) * (work.*forward)[c];
+        }
+    };
+    split(&ExchangeWork::mean, &ExchangeWork::forward_mean);
+    split(&ExchangeWork::busiest, &ExchangeWork::forward_busiest);
+    split(&ExchangeWork::on_curve, &ExchangeWork::forward_on_curve);
+    split(&ExchangeWork::links, &ExchangeWork::forward_links);
     ComputeWork between;
     between.add(work.forwarder);
     const Price sent = book.exchange(first, 1.0), copied = book.compute(between, pass, 1.0);

@@ -222,28 +222,32 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
 }
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
-                                            int group_size) const {
-    struct Pair {
-        double busiest, mean;
+                                            const PathBytes& links, int group_size) const {
+    struct Load {
+        double busiest, mean, link;
     };
     const auto at = [&](PathClass c) {
         const auto i = static_cast<std::size_t>(c);
-        return Pair{busiest[i].in(byte), mean[i].in(byte)};
+        return Load{busiest[i].in(byte), mean[i].in(byte), links[i].in(byte)};
     };
     std::vector<PathTime> times;
-    const auto add = [&](PathClass c, Pair bytes) {
-        if (bytes.busiest <= 0.0) return;
-        times.push_back(
-            path_time(Collective::all_to_all, c, bytes.busiest, bytes.mean, group_size));
+    const auto add = [&](PathClass c, const Load& load) {
+        if (load.busiest <= 0.0) return;
+        PathTime t = path_time(Collective::all_to_all, c, load.busiest, load.mean, group_size);
+        const Bandwidth link = link_bandwidth(cluster_, c);
+        if (link > Bandwidth{}) t.bound = load.link * byte / link;
+        t.time = max(t.time, t.bound);
+        times.push_back(t);
     };
     for (PathClass c : {PathClass::nvlink, PathClass::pcie}) add(c, at(c));
     // Everything that leaves the node passes the NIC; what crosses the spine also shares the leaf's
     // uplinks, which are `oversubscription` times narrower.
-    const Pair nic = at(PathClass::nic), spine = at(PathClass::spine);
-    add(PathClass::nic, {nic.busiest + spine.busiest, nic.mean + spine.mean});
+    const Load nic = at(PathClass::nic), spine = at(PathClass::spine);
+    add(PathClass::nic,
+        {nic.busiest + spine.busiest, nic.mean + spine.mean, nic.link + spine.link});
     if (spine.busiest > 0.0) {
-        const double squeeze = std::max(1.0, cluster_.fabric->oversubscription);
-        add(PathClass::spine, {squeeze * spine.busiest, squeeze * spine.mean});
+        const double squeeze = cluster_.fabric->oversubscription, narrow = std::max(1.0, squeeze);
+        add(PathClass::spine, {narrow * spine.busiest, narrow * spine.mean, squeeze * spine.link});
     }
     return times;
 }
@@ -253,20 +257,22 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
         for (Bytes& b : bytes) b *= fraction;
         return bytes;
     };
-    const auto stage = [&](const PathBytes& busiest, const PathBytes& mean) {
+    const auto stage = [&](const PathBytes& busiest, const PathBytes& mean,
+                           const PathBytes& links) {
         PathTime slowest;
-        for (const PathTime& t : path_times(part(busiest), part(mean), work.group_size)) {
+        for (const PathTime& t :
+             path_times(part(busiest), part(mean), part(links), work.group_size)) {
             note(source_of(t.curve), t.bytes, t.extrapolated);
             if (t.time > slowest.time) slowest = t;
         }
         return slowest;
     };
-    PathTime slowest = stage(work.busiest, work.mean);
+    PathTime slowest = stage(work.on_curve, work.mean, work.links);
     Seconds fill;
     if (work.forwarded) {
         // Forwarding inside the node starts with the first chunk that arrives: the stages overlap
         // but for one latency.
-        const PathTime inside = stage(work.forward_busiest, work.forward_mean);
+        const PathTime inside = stage(work.forward_on_curve, work.forward_mean, work.forward_links);
         fill = min(slowest.floor, inside.floor);
         if (inside.time > slowest.time) slowest = inside;
     }
@@ -295,22 +301,44 @@ Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
     return price;
 }
 
-Price PriceBook::reduce(const ReduceWork& work, double weight) {
+RingTime PriceBook::ring_time(const ReduceWork& work) const {
     const double n = work.group_size;
     const double passes = work.collective == Collective::all_reduce ? 2.0 : 1.0;
     const double bus_bytes = passes * work.bytes.in(byte) * (n - 1.0) / n;
-    const int last = (work.group_size - 1) * work.stride;
-    const PathClass farthest = path_class(cluster_, 0, last);
-    const bool alone_on_island = work.stride >= cluster_.island_size();
-    // A reduction over whole nodes uses every NIC of a node, as the all_reduce curve was measured.
-    // Replicas that lie one to an island have only their own NIC each: that is what the all-to-all
-    // curve measures per rank.
-    const PathTime t = path_time(alone_on_island ? Collective::all_to_all : work.collective,
-                                 farthest, bus_bytes, bus_bytes, work.group_size);
+    RingTime ring{.lanes = ring_lanes(cluster_, work.group_size, work.stride)};
+    const PathClass farthest = ring.lanes.farthest;
+    ring.bytes_of_lane = bus_bytes / ring.lanes.lanes * byte;
+    const bool fabric = farthest == PathClass::nic || farthest == PathClass::spine;
+    if (!fabric) {
+        ring.curve = path_time(work.collective, farthest, bus_bytes, bus_bytes, work.group_size);
+    } else {
+        // A reduction over whole nodes uses every NIC of a node, as the all_reduce curve was
+        // measured. A lone lane has only its own NIC: that is what the all-to-all curve measures
+        // per rank. `crowding` is 1 when every rank has its share of the NICs.
+        const double crowding = link_bandwidth(cluster_, farthest) / ring.lanes.of_lane;
+        const double own = ring.bytes_of_lane.in(byte)*crowding;
+        ring.curve = ring.lanes.lanes == 1
+                         ? path_time(Collective::all_to_all, farthest, own, own, work.group_size)
+                         : path_time(work.collective, farthest, own * cluster_.island_size(),
+                                     own * cluster_.island_size(), work.group_size);
+    }
+    // The curve may be of a machine with more NICs.
+    ring.bound = ring.bytes_of_lane / ring.lanes.of_lane;
+    if (fabric && ring.lanes.inside != PathClass::self) {
+        ring.bound =
+            max(ring.bound, bus_bytes * byte / link_bandwidth(cluster_, ring.lanes.inside));
+    }
+    ring.time = max(ring.curve.time, ring.bound);
+    return ring;
+}
+
+Price PriceBook::reduce(const ReduceWork& work, double weight) {
+    const RingTime ring = ring_time(work);
+    const PathTime& t = ring.curve;
     note(source_of(t.curve), t.bytes, t.extrapolated);
-    const double sigma = t.curve->residual * t.time.in(second);
+    const double sigma = t.curve->residual * ring.time.in(second);
     sigma_[static_cast<std::size_t>(source_of(t.curve))] += weight * sigma;
-    return {t.time, sigma, bottleneck_of(farthest)};
+    return {ring.time, sigma, bottleneck_of(ring.lanes.farthest)};
 }
 
 double PriceBook::total_sigma() const {

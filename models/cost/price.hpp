@@ -45,7 +45,17 @@ struct PathTime {
     double bytes = 0.0;       // looked up
     double link_ratio = 1.0;  // measured link over this cluster's
     Seconds time, floor;
+    Seconds bound;  // that the busiest link of the class needs
     bool extrapolated = false;
+};
+
+// How a reduction's time comes about.
+struct RingTime {
+    RingLanes lanes;
+    Bytes bytes_of_lane;  // over every hop of one lane
+    PathTime curve;
+    Seconds bound;  // no ring is faster on these links
+    Seconds time;
 };
 
 class PriceBook {
@@ -60,9 +70,10 @@ class PriceBook {
     Price reduce(const ReduceWork& work, double weight);
 
     // Time of each path class that an exchange stage uses, from the busiest and the mean rank's
-    // bytes.
+    // bytes and the load of the busiest links: ExchangeWork.
     std::vector<PathTime> path_times(const PathBytes& busiest, const PathBytes& mean,
-                                     int group_size) const;
+                                     const PathBytes& links, int group_size) const;
+    RingTime ring_time(const ReduceWork& work) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;

@@ -53,7 +53,11 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
 // Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
 // on every path class.
 void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const {
-    const std::vector<PathTime> times = book_.path_times(mean, mean, group_size);
+    const auto pcie = static_cast<std::size_t>(PathClass::pcie);
+    const double squeeze = root_squeeze(scenario_.cluster, group_size);
+    PathBytes links = mean;
+    links[pcie] *= squeeze;
+    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size);
     if (times.empty()) return;
     Seconds latency = times.front().time;
     // A message at the floor still needs time for its bytes: a tenth of it.
@@ -66,6 +70,7 @@ void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int grou
         stage.efficiency[static_cast<std::size_t>(t.path)] =
             rate / link_bandwidth(scenario_.cluster, t.path).in(byte / second);
     }
+    stage.efficiency[pcie] *= squeeze;  // what the simulator finds on the switches' uplinks
     // The spine's own contention is the simulator's to find; its flows pass the NIC at the
     // NIC's efficiency.
     const auto nic = static_cast<std::size_t>(PathClass::nic),
@@ -170,15 +175,14 @@ ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
                     .bytes = std::llround(work.bytes.in(byte)*share)};
     ReduceWork part = work;
     part.bytes *= share;
-    const Seconds time = book_.reduce(part, 1.0).time;
-    task.latency = 0.1 * time;
-    const double n = work.group_size,
-                 passes = work.collective == Collective::all_reduce ? 2.0 : 1.0;
-    const PathClass path = path_class(scenario_.cluster, 0, (work.group_size - 1) * work.stride);
-    const double rate =
-        passes * (n - 1.0) / n * part.bytes.in(byte) / (time - task.latency).in(second);
-    task.efficiency[static_cast<std::size_t>(path)] =
-        rate / link_bandwidth(scenario_.cluster, path).in(byte / second);
+    const RingTime ring = book_.ring_time(part);
+    task.latency = 0.1 * ring.time;
+    // What a lane achieves holds for its hops under one leaf and over the spine alike.
+    const double efficiency = ring.bytes_of_lane / (ring.time - task.latency) / ring.lanes.of_lane;
+    const PathClass farthest = ring.lanes.farthest;
+    task.efficiency[static_cast<std::size_t>(farthest)] = efficiency;
+    if (farthest == PathClass::spine)
+        task.efficiency[static_cast<std::size_t>(PathClass::nic)] = efficiency;
     return task;
 }
 

@@ -70,7 +70,7 @@ std::vector<AnchorResult> validate_exchange(const ExchangeAnchor& anchor, const 
         const double sent = anchor.bytes[i] * (anchor.num_ranks - 1) / anchor.num_ranks;
         PathBytes bytes{};
         bytes[static_cast<std::size_t>(anchor.path)] = sent * byte;
-        const PathTime time = book.path_times(bytes, bytes, anchor.num_ranks).front();
+        const PathTime time = book.path_times(bytes, bytes, {}, anchor.num_ranks).front();
         AnchorResult result = result_of(
             anchor.repeat ? AnchorCategory::all_to_all_repeat : AnchorCategory::all_to_all,
             anchor.name, anchor.seconds[i], time.time.in(second), anchor.tolerance,

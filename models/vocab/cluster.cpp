@@ -1,6 +1,7 @@
 #include "models/vocab/cluster.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace headway {
@@ -66,6 +67,12 @@ std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const 
     return peers;
 }
 
+int nic_of(const Cluster& cluster, int rank) {
+    const int gpu = rank % cluster.gpus_per_node,
+              nics = std::min(cluster.fabric->nics_per_node, cluster.gpus_per_node);
+    return cluster.node_of(rank) * nics + gpu * nics / cluster.gpus_per_node;
+}
+
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
     switch (path) {
         case PathClass::nvlink:
@@ -81,6 +88,41 @@ Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
             break;
     }
     return {};
+}
+
+namespace {
+
+// The most expensive class between neighbours of a ring of any group. Classes are ordered by
+// nesting blocks of ranks, so that neighbours see the worst of any two members.
+PathClass farthest_class(const Cluster& cluster, int group_size, int stride) {
+    PathClass worst = PathClass::self;
+    const int block = group_size * stride;
+    for (int first = 0; first + block <= cluster.num_ranks(); first += block) {
+        for (int lane = 0; lane < stride; ++lane) {
+            const int from = first + lane, to = from + (group_size - 1) * stride;
+            worst = std::max(worst, path_class(cluster, from, to));
+        }
+    }
+    return worst;
+}
+
+}  // namespace
+
+RingLanes ring_lanes(const Cluster& cluster, int group_size, int stride) {
+    const int island = cluster.island_size();
+    RingLanes ring{.farthest = farthest_class(cluster, group_size, stride)};
+    const bool alike = stride >= island ? stride % island == 0 : island % stride == 0;
+    const int members = alike ? std::max(1, island / stride) : 1;  // of a group on an island
+    if (members % group_size == 0) ring.lanes = group_size;
+    if (group_size % members == 0) ring.lanes = members;
+    if (ring.lanes > 1) ring.inside = path_class(cluster, 0, stride);
+    ring.of_lane = link_bandwidth(cluster, ring.farthest) / ring.lanes;
+    if (ring.farthest != PathClass::nic && ring.farthest != PathClass::spine) return ring;
+    const double lanes = double{1} * std::min(stride, island) * ring.lanes,  // of an island
+        nics = double{1} * cluster.fabric->nics_per_node * island / cluster.gpus_per_node;
+    ring.of_lane = max(link_bandwidth(cluster, ring.farthest), cluster.fabric->nic) /
+                   std::max(1.0, std::ceil(lanes / nics));
+    return ring;
 }
 
 }  // namespace headway

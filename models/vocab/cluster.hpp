@@ -122,10 +122,26 @@ std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
 // link. The spine is reached through the NICs.
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path);
 
+// The NIC that a rank sends and receives by, over all nodes: GPU g of a node of G has card
+// floor(g N / G) of N, so that cards serve G / N GPUs each, rounded either way. With more cards
+// than GPUs, each GPU has an equal share of them, which counts as one card.
+int nic_of(const Cluster& cluster, int rank);
+
 // How many of the ranks `stride`, 2 `stride`, ... below `num_ranks` are on each path class, seen
 // from rank 0.
 std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const Cluster& cluster,
                                                                           int num_ranks,
                                                                           int stride = 1);
+
+// How a ring reduction over `group_size` ranks that are `stride` apart lies on the cluster, when
+// all such groups reduce at once. k members share an island: k lanes, each a ring with a k-th of
+// the bytes that enters and leaves an island through a NIC of its own as far as there are enough.
+struct RingLanes {
+    PathClass farthest = PathClass::self;  // of any two members of any group
+    PathClass inside = PathClass::self;    // between members on one island, if any
+    int lanes = 1;      // 1 when the members of a group are not alike on all islands
+    Bandwidth of_lane;  // of the farthest path, with as many lanes on a NIC as share it
+};
+RingLanes ring_lanes(const Cluster& cluster, int group_size, int stride);
 
 }  // namespace headway

@@ -79,6 +79,7 @@ struct ReduceTask {
     int stride = 1;
     std::int64_t bytes = 0;  // of the whole buffer, per rank
     Seconds latency;
+    // What a lane achieves of its links (ring_lanes() in vocab/cluster.hpp). [path class]
     Efficiency efficiency = full_efficiency();
 };
 

@@ -138,6 +138,68 @@ ClassCounts direct_counts(const GroupView& group) {
     return counts;
 }
 
+// What the busiest links carry when all groups exchange at once.
+struct LinkCounts {
+    PathCounts on_curve{}, links{};
+};
+
+LinkCounts busiest_links(const LinkLoad& load, const Cluster& cluster, int group_size) {
+    return {load.on_curve(root_squeeze(cluster, group_size)), load.busiest_link()};
+}
+
+// `sent(m)[j]`: what a token of member m brings to member j of {m % stride, m % stride + stride,
+// ...}.
+template <class Sent, class Variance>
+LinkCounts links_of(const GroupView& group, int stride, Sent&& sent, Variance&& variance) {
+    const double tokens = group.layout.tokens_per_rank;
+    const auto spread = [&](double copies) {
+        return group.noise ? tokens * variance(copies) : 0.0;
+    };
+    LinkLoad load = group_load(group.cluster, group.size());
+    std::vector<double> columns, spreads;
+    if (group.alike()) {
+        for (const double copies : sent(0)) {
+            columns.push_back(tokens * copies);
+            spreads.push_back(spread(copies));
+        }
+    }
+    for (int first = 0; first + group.size() <= load.num_ranks(); first += group.size()) {
+        for (int lane = 0; lane < stride && group.alike(); ++lane)
+            load.add_columns(first + lane, stride, columns, spreads);
+        for (int m = 0; m < group.size() && !group.alike(); ++m) {
+            int to = first + m % stride;
+            for (const double copies : sent(m)) {
+                load.add(first + m, to, tokens * copies, spread(copies));
+                to += stride;
+            }
+        }
+    }
+    return busiest_links(load, group.cluster, group.size());
+}
+
+// Node-dedup's second stage: a rank sends on what those with its local number brought.
+LinkCounts links_inside(const GroupView& group, int island) {
+    const int n = group.size();
+    const double tokens = group.layout.tokens_per_rank;
+    LinkLoad load = group_load(group.cluster, n);
+    for (int first = 0; first + n <= load.num_ranks(); first += n) {
+        for (int r = 0; r < n; ++r) {
+            for (int local = 0; local < island; ++local) {
+                double copies = 0.0, variance = 0.0;
+                for (int source = local; source < n; source += group.alike() ? n : island) {
+                    const double one = group.of(source).copies[static_cast<std::size_t>(r)];
+                    const double times = group.alike() ? double{1} * n / island : 1.0;
+                    copies += times * one;
+                    variance += times * hit_variance(one);
+                }
+                load.add(first + r / island * island + local, first + r, tokens * copies,
+                         group.noise ? tokens * variance : 0.0);
+            }
+        }
+    }
+    return busiest_links(load, group.cluster, n);
+}
+
 // One-stage dispatch: every rank sends its copies straight to the destination ranks.
 void add_direct(GroupLoad& load, const GroupView& group) {
     const int n = group.size();
@@ -165,6 +227,10 @@ void add_direct(GroupLoad& load, const GroupView& group) {
         load.copies_mean[c] = tokens * counts.mean[c];
         load.copies_max[c] = luck * tokens * counts.most[c];
     }
+    const LinkCounts links = links_of(
+        group, 1, [&](int m) -> const auto& { return group.of(m).copies; }, variance);
+    load.copies_on_curve = links.on_curve;
+    load.copies_links = links.links;
 }
 
 // Over the NIC: a copy to every distinct remote island.
@@ -204,6 +270,10 @@ void add_over_nic(GroupLoad& load, const GroupView& group, int island) {
         load.copies_mean[c] = tokens * counts.mean[c];
         load.copies_max[c] = luck * tokens * counts.most[c];
     }
+    const LinkCounts links = links_of(
+        group, island, [&](int m) -> const auto& { return group.of(m).node_copies; }, hit_variance);
+    load.copies_on_curve = links.on_curve;
+    load.copies_links = links.links;
 }
 
 // Two stages: a copy per distinct remote island over the NIC, then forwarding inside.
@@ -227,6 +297,9 @@ void add_forwarded(GroupLoad& load, const GroupView& group) {
     const std::size_t inside = index(path_class(group.cluster, group.first, group.first + 1));
     load.forward_mean[inside] = mean;
     load.forward_max[inside] = std::max(most, mean);
+    const LinkCounts links = links_inside(group, island);
+    load.forward_on_curve = links.on_curve;
+    load.forward_links = links.links;
     const double across = std::accumulate(load.copies_mean.begin(), load.copies_mean.end(), 0.0);
     const double arrived = tokens * all.total() / n;
     load.copies_sent = across + arrived / islands;
@@ -306,6 +379,19 @@ void tally(const TrafficMatrix& copies, const Cluster& cluster, int first, PathC
     }
 }
 
+// As if all groups were drawn alike.
+LinkCounts links_of(const TrafficMatrix& copies, const Cluster& cluster) {
+    const int n = copies.num_ranks;
+    LinkLoad load = group_load(cluster, n);
+    for (int first = 0; first + n <= load.num_ranks(); first += n) {
+        for (int r = 0; r < n; ++r) {
+            for (int peer = 0; peer < n; ++peer)
+                load.add(first + r, first + peer, static_cast<double>(copies.at(r, peer)));
+        }
+    }
+    return busiest_links(load, cluster, n);
+}
+
 }  // namespace
 
 GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer) {
@@ -348,6 +434,12 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
         load.forwarded = true;
         tally(copies.over_nic, scenario.cluster, first, load.copies_mean, load.copies_max);
         tally(copies.inside, scenario.cluster, first, load.forward_mean, load.forward_max);
+        const LinkCounts across = links_of(copies.over_nic, scenario.cluster),
+                         inside = links_of(copies.inside, scenario.cluster);
+        load.copies_on_curve = across.on_curve;
+        load.copies_links = across.links;
+        load.forward_on_curve = inside.on_curve;
+        load.forward_links = inside.links;
         // One island in n / island is a token's own: its copies there are not forwarded.
         const double own = mean_row(copies.inside) / (n / island);
         load.copies_sent = mean_row(copies.over_nic) + own;
@@ -355,6 +447,9 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
         load.copies_received = arrived_max(copies.inside);
     } else {
         tally(drawn.copies, scenario.cluster, first, load.copies_mean, load.copies_max);
+        const LinkCounts links = links_of(drawn.copies, scenario.cluster);
+        load.copies_on_curve = links.on_curve;
+        load.copies_links = links.links;
         load.copies_sent = mean_row(drawn.copies);
         load.copies_received = arrived_max(drawn.copies);
     }

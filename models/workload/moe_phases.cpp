@@ -62,6 +62,10 @@ ExchangeWork exchange_of(const GroupLoad& load, int group_size, double bytes_per
     for (std::size_t c = 0; c < work.mean.size(); ++c) {
         work.mean[c] = load.copies_mean[c] * bytes_per_copy * byte;
         work.busiest[c] = load.copies_max[c] * bytes_per_copy * byte;
+        work.on_curve[c] = load.copies_on_curve[c] * bytes_per_copy * byte;
+        work.forward_on_curve[c] = load.forward_on_curve[c] * bytes_per_copy * byte;
+        work.links[c] = load.copies_links[c] * bytes_per_copy * byte;
+        work.forward_links[c] = load.forward_links[c] * bytes_per_copy * byte;
         work.forward_mean[c] = load.forward_mean[c] * bytes_per_copy * byte;
         work.forward_busiest[c] = load.forward_max[c] * bytes_per_copy * byte;
     }
@@ -157,11 +161,21 @@ ExchangeWork head_exchange(const StepShape& s) {
     const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
     const int sharers = std::max(1, n / heads);
     // N <= H sends H/N heads to every peer; N > H sends one head to each c-th rank.
-    const PeerCounts peers = exchange_peers(s.scenario.cluster, n, sharers);
+    const Cluster& cluster = s.scenario.cluster;
+    const PeerCounts peers = exchange_peers(cluster, n, sharers);
     const Bytes a_peer = bytes * (n <= heads ? heads / n : 1) * byte;
+    LinkLoad load = group_load(cluster, n);
+    const std::vector<double> columns(static_cast<std::size_t>(n / sharers), 1.0);
+    for (int first = 0; first + n <= load.num_ranks(); first += n) {
+        for (int i = 0; i < sharers; ++i) load.add_columns(first + i, sharers, columns);
+    }
+    const PathCounts on_curve = load.on_curve(root_squeeze(cluster, n)),
+                     links = load.busiest_link();
     for (std::size_t c = 0; c < peers.mean.size(); ++c) {
         work.mean[c] = peers.mean[c] * a_peer;
         work.busiest[c] = peers.worst[c] * a_peer;
+        work.on_curve[c] = on_curve[c] * a_peer;
+        work.links[c] = links[c] * a_peer;
     }
     return work;
 }

@@ -17,6 +17,7 @@
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
 #include "models/vocab/units.hpp"
+#include "models/workload/link_load.hpp"
 
 namespace headway::inline workload {
 
@@ -84,9 +85,12 @@ struct ExchangeWork {
     int group_size = 1;
     PathBytes mean{};     // sent by the mean rank
     PathBytes busiest{};  // the most that a rank sends or receives
+    // Of the busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
+    // what no exchange can be faster than.
+    PathBytes on_curve{}, links{};
     // Node-dedup: a second stage inside the island after the first over the NIC.
     bool forwarded = false;
-    PathBytes forward_mean{}, forward_busiest{};
+    PathBytes forward_mean{}, forward_busiest{}, forward_on_curve{}, forward_links{};
     double own_share = 0.0;  // of the second stage's bytes: own tokens, which wait for no first
     KernelWork forwarder{};  // what a rank that forwards moves in its memory between the stages
 };
@@ -144,10 +148,10 @@ struct GroupLoad {
     double rows_mean = 0.0, rows_max = 0.0;  // expert rows per rank
     double rows_sigma = 0.0;                 // standard deviation of rows_max
     RowSpread spread;                        // of the busiest rank's own experts
-    std::array<double, static_cast<std::size_t>(kNumPathClasses)> copies_mean{},
-        copies_max{};  // off-rank, one stage
+    PathCounts copies_mean{}, copies_max{}, copies_on_curve{},
+        copies_links{};  // off-rank, one stage
     bool forwarded = false;
-    std::array<double, static_cast<std::size_t>(kNumPathClasses)> forward_mean{}, forward_max{};
+    PathCounts forward_mean{}, forward_max{}, forward_on_curve{}, forward_links{};
     double copies_sent = 0.0;       // per rank, its own included: rows that permute writes
     double copies_received = 0.0;   // per rank, own included, busiest: rows that arrive
     double copies_forwarded = 0.0;  // node-dedup, per rank: made of rows from other nodes

@@ -2,14 +2,12 @@
 // different ways, and the step waits for the one that lies worst. Private to models/workload.
 #pragma once
 
-#include <array>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/workload/link_load.hpp"
 
 namespace headway::inline workload {
-
-using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
 
 // Seconds a byte for what a rank sends, or receives, over the links of each class: what decides
 // which rank is busiest. NICs carry what crosses the spine too.

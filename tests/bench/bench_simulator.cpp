@@ -199,7 +199,7 @@ class StepBuilder {
     }
     void reduce(int l) {
         ReduceTask task{.group_size = ranks_, .bytes = 400'000'000, .latency = 100.0 * us};
-        task.efficiency[static_cast<std::size_t>(PathClass::nic)] = 6.0;
+        task.efficiency[static_cast<std::size_t>(PathClass::nic)] = 0.75;
         add(Phase::grad_all_reduce, l, Pass::update, Stream::gradient).work = task;
     }
 

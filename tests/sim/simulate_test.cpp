@@ -192,12 +192,11 @@ TEST(Simulate, RingAllReduce) {
     EXPECT_NEAR(r.step.in(us), (L + 2.0 * (n - 1) / n * 1.0 * MB / W).in(us), kPicosecond);
 }
 
-// Over m nodes of g GPUs, g rings of S / g share the NICs; `efficiency` of the NIC path counts
-// all of a node's NICs for one rank, so the time is that of one ring on one NIC at efficiency e.
+// Over m nodes of g GPUs, g lanes of S / g have a NIC each.
 TEST(Simulate, RingsUseEveryNic) {
     const int m = 4, g = 4, n = m * g;
     ReduceTask task = all_reduce(n, 1, 16000000);
-    task.efficiency[static_cast<std::size_t>(PathClass::nic)] = 0.9 * g;
+    task.efficiency[static_cast<std::size_t>(PathClass::nic)] = 0.9;
     const SimulationResult r = run(nodes(m, g), {reduce(task)});
     const Bytes hop = 2.0 * (n - 1) / n * 16.0 * MB;
     EXPECT_NEAR(r.step.in(us), (L + hop / (0.9 * g * B)).in(us), 2 * kPicosecond);

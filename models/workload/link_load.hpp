@@ -1,0 +1,83 @@
+// LinkLoad: what the busiest link of each path class carries in an all-to-all, links that several
+// ranks share included: NICs, PCIe switches, leaf uplinks. Everything is in bytes of one rank's
+// share of its class, so that bytes / link_bandwidth() is the time that the link needs: with two
+// NICs for eight GPUs, a quarter of what a NIC carries.
+//   nic + spine  the busiest NIC
+//   spine        the busiest leaf, without its oversubscription
+//   pcie         the busiest PCIe link or switch uplink
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+
+namespace headway::inline workload {
+
+using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
+
+class LinkLoad {
+  public:
+    // Of ranks [0, num_ranks); ranks beyond, if any, load the leaves as these do.
+    LinkLoad(const Cluster& cluster, int num_ranks);
+
+    void add(int source, int destination, double bytes, double variance = 0.0);
+    // Every member of the group {first, first + stride, ...} sends columns[j] to its member j;
+    // variance: of what one member sends there.
+    void add_columns(int first, int stride, const std::vector<double>& columns,
+                     const std::vector<double>& variance = {});
+
+    int num_ranks() const { return num_ranks_; }
+    PathCounts mean() const;  // sent by a rank, plain bytes
+    // Expected: of the rank that sends or receives most, plain bytes; of the busiest link.
+    PathCounts busiest_rank() const;
+    PathCounts busiest_link() const;
+    // The latter, with PCIe as if no switch were shared, which a measured PCIe curve holds already.
+    PathCounts on_curve(double root_squeeze) const;
+
+  private:
+    struct Port {
+        std::vector<double> bytes, variance;
+        void add(int index, double value, double spread = 0.0) {
+            bytes[static_cast<std::size_t>(index)] += value;
+            variance[static_cast<std::size_t>(index)] += spread;
+        }
+        double busiest() const;  // expected
+    };
+    struct TwoWay {
+        Port up, down;
+        void resize(int count);
+        double busiest() const { return std::max(up.busiest(), down.busiest()); }
+    };
+    struct Range {  // members [begin, end) of a group, by their number
+        int begin = 0, end = 0;
+        int size() const { return std::max(0, end - begin); }
+        Range overlap(const Range& other) const {
+            return {std::max(begin, other.begin), std::min(end, other.end)};
+        }
+    };
+    class Members;
+
+    int switch_of(int rank) const;
+    int leaf_of(int rank, int rail) const;
+    bool relays() const;
+    double busiest_leaf() const;
+    void add_relayed(const Members& members, const std::vector<double>& columns);
+
+    const Cluster& cluster_;
+    int num_ranks_ = 0;
+    int num_nics_ = 1;  // of a node; a GPU with several sees one
+    PathCounts total_{};
+    TwoWay nvlink_, pcie_, root_, nic_, leaf_;
+    TwoWay own_nic_, own_spine_;  // of a rank, on links that it may share
+};
+
+// Of the fewest ranks that show all ways in which groups of consecutive ranks lie on the islands.
+LinkLoad group_load(const Cluster& cluster, int group_size);
+// What an equal exchange needs on the PCIe switches' uplinks over what it needs on the ranks'
+// links.
+double root_squeeze(const Cluster& cluster, int group_size);
+
+}  // namespace headway::inline workload

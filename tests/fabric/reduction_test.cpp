@@ -1,0 +1,106 @@
+// Reductions over a fabric: price and simulation are of the same rings.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "models/cost/price.hpp"
+#include "models/cost/program_tasks.hpp"
+#include "sim/simulate.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+struct Shape {
+    int nodes, gpus, nics, nodes_per_leaf, group, stride;
+    bool rails;
+    std::string text() const {
+        return std::to_string(nodes) + " nodes of " + std::to_string(gpus) + " GPUs and " +
+               std::to_string(nics) + " NICs, " + std::to_string(nodes_per_leaf) +
+               " a leaf, group " + std::to_string(group) + " stride " + std::to_string(stride);
+    }
+};
+
+Scenario scenario_of(const Shape& shape) {
+    Scenario s = toy::scenario(shape.nodes, shape.gpus);
+    s.cluster.nvlink->bandwidth = 20.0 * toy::kLink * byte / second;
+    s.cluster.fabric->nics_per_node = shape.nics;
+    s.cluster.fabric->nodes_per_leaf = shape.nodes_per_leaf;
+    s.cluster.fabric->rails = shape.rails;
+    s.plans = {toy::ep(Dedup::none, 1)};
+    return s;
+}
+
+ReduceWork reduction(const Shape& shape) {
+    return {.group_size = shape.group, .stride = shape.stride, .bytes = 1.0 * GB};
+}
+
+// Of all groups at once.
+Seconds simulated(const Scenario& s, const ReduceTask& task) {
+    Program program{.num_ranks = s.cluster.num_ranks(), .tasks = {}};
+    program.tasks.push_back({.phase = Phase::grad_all_reduce,
+                             .pass = Pass::update,
+                             .stream = Stream::gradient,
+                             .after = {},
+                             .work = task});
+    return sim::simulate(program, sim::Topology(s.cluster)).step;
+}
+
+ReduceTask task_of(const Scenario& s, const Profile& profile, const ReduceWork& work) {
+    const Workload workload = build_workload(s, s.plans[0]);
+    return TaskPricer(s, s.plans[0], profile, workload).reduce_task(work, 1.0);
+}
+
+constexpr std::array kShapes = {
+    Shape{4, 4, 4, 0, 16, 1, false}, Shape{4, 4, 4, 2, 16, 1, false},  // one leaf, two leaves
+    Shape{4, 4, 4, 1, 16, 1, false}, Shape{4, 4, 4, 2, 4, 4, false},   // replicas
+    Shape{4, 4, 4, 2, 16, 1, true},  Shape{4, 4, 4, 2, 4, 4, true},    // rails
+    Shape{4, 8, 2, 2, 32, 1, false}, Shape{4, 8, 2, 2, 4, 8, false},   // shared NICs
+    Shape{4, 8, 2, 2, 16, 2, false}, Shape{4, 8, 8, 2, 8, 4, false},   // several to an island
+    Shape{4, 4, 8, 2, 16, 1, false}, Shape{4, 4, 8, 2, 4, 4, false},   // two NICs a GPU
+    Shape{1, 8, 8, 0, 8, 1, false},  Shape{1, 8, 8, 0, 4, 2, false},   // inside a node
+};
+
+// On a non-blocking tree a ring takes what it takes under one leaf, priced and simulated alike.
+TEST(Reduction, SimulatedAsPriced) {
+    for (const Shape& shape : kShapes) {
+        const Scenario s = scenario_of(shape);
+        const Profile profile = toy::profile();
+        const ReduceWork work = reduction(shape);
+        const RingTime priced = PriceBook(profile, s.cluster).ring_time(work);
+        const Seconds time = simulated(s, task_of(s, profile, work));
+        EXPECT_NEAR(time / priced.time, 1.0, 1e-6) << shape.text();
+        Shape one_leaf = shape;
+        one_leaf.nodes_per_leaf = 0;
+        const Scenario flat = scenario_of(one_leaf);
+        EXPECT_NEAR(priced.time / PriceBook(profile, flat.cluster).ring_time(work).time, 1.0, 1e-9)
+            << shape.text();
+    }
+}
+
+// The bound is what the same rings need on the bare links, so that no price is below it, whatever
+// the curve was measured on.
+TEST(Reduction, NoPriceIsBelowTheLinks) {
+    Profile fast = toy::profile();
+    for (TimeCurve& c : fast.communication) {
+        for (double& t : c.seconds) t *= 1e-3;
+    }
+    std::vector<Shape> shapes(kShapes.begin(), kShapes.end());
+    shapes.push_back({4, 8, 3, 2, 32, 1, false});  // NICs that do not divide the GPUs
+    shapes.push_back({3, 8, 8, 0, 12, 2, false});  // groups that lie unevenly
+    shapes.push_back({3, 8, 8, 0, 3, 1, false});   // some groups inside a node, others not
+    for (const Shape& shape : shapes) {
+        const Scenario s = scenario_of(shape);
+        const ReduceWork work = reduction(shape);
+        const RingTime priced = PriceBook(fast, s.cluster).ring_time(work);
+        const Seconds bare = simulated(s, {.group_size = shape.group,
+                                           .stride = shape.stride,
+                                           .bytes = std::llround(work.bytes.in(byte))});
+        EXPECT_GE(priced.time / bare, 1.0 - 1e-6) << shape.text();
+    }
+}
+
+}  // namespace
+}  // namespace headway
