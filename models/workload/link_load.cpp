@@ -10,7 +10,7 @@
 namespace headway::inline workload {
 namespace {
 
-std::size_t index(PathClass c) {
+std::size_t at(PathClass c) {
     return static_cast<std::size_t>(c);
 }
 
@@ -127,7 +127,7 @@ bool LinkLoad::relays() const {
 void LinkLoad::add(int source, int destination, double bytes, double variance) {
     const PathClass path = path_class(cluster_, source, destination);
     if (path == PathClass::self) return;
-    total_[index(path)] += bytes;
+    total_[at(path)] += bytes;
     if (path == PathClass::nvlink) {
         nvlink_.up.add(source, bytes);
         nvlink_.down.add(destination, bytes, variance);
@@ -173,7 +173,7 @@ void LinkLoad::add_columns(int first, int stride, const std::vector<double>& col
         const auto load = [&](PathClass path, TwoWay& links, int up, int down, int senders,
                               double sent) {
             if (senders == 0) return;
-            total_[index(path)] += sent;
+            total_[at(path)] += sent;
             links.up.add(up, sent);
             links.down.add(down, senders * own, senders * spread);
         };
@@ -266,32 +266,32 @@ double LinkLoad::busiest_leaf() const {
 
 PathCounts LinkLoad::busiest_rank() const {
     PathCounts result{};
-    result[index(PathClass::nvlink)] = nvlink_.busiest();
-    result[index(PathClass::pcie)] = pcie_.busiest();
-    result[index(PathClass::nic)] = own_nic_.busiest();
-    result[index(PathClass::spine)] = own_spine_.busiest();
+    result[at(PathClass::nvlink)] = nvlink_.busiest();
+    result[at(PathClass::pcie)] = pcie_.busiest();
+    result[at(PathClass::nic)] = own_nic_.busiest();
+    result[at(PathClass::spine)] = own_spine_.busiest();
     return result;
 }
 
 PathCounts LinkLoad::busiest_link() const {
     PathCounts result{};
-    result[index(PathClass::nvlink)] = nvlink_.busiest();
-    result[index(PathClass::pcie)] = pcie_.busiest();
+    result[at(PathClass::nvlink)] = nvlink_.busiest();
+    result[at(PathClass::pcie)] = pcie_.busiest();
     if (!root_.up.bytes.empty()) {
-        double& pcie = result[index(PathClass::pcie)];
+        double& pcie = result[at(PathClass::pcie)];
         pcie = std::max(
             pcie, root_.busiest() * (cluster_.pcie->bandwidth / cluster_.pcie->root_bandwidth));
     }
     if (!cluster_.fabric) return result;
     const double nic = nic_.busiest() * num_nics_ / cluster_.gpus_per_node;
-    result[index(PathClass::spine)] = busiest_leaf();
-    result[index(PathClass::nic)] = std::max(0.0, nic - result[index(PathClass::spine)]);
+    result[at(PathClass::spine)] = busiest_leaf();
+    result[at(PathClass::nic)] = std::max(0.0, nic - result[at(PathClass::spine)]);
     return result;
 }
 
 PathCounts LinkLoad::on_curve(double root_squeeze) const {
     PathCounts result = busiest_link();
-    double& pcie = result[index(PathClass::pcie)];
+    double& pcie = result[at(PathClass::pcie)];
     pcie = std::max(pcie_.busiest(), pcie / root_squeeze);
     return result;
 }
@@ -302,7 +302,7 @@ double root_squeeze(const Cluster& cluster, int group_size) {
     const std::vector<double> equal(static_cast<std::size_t>(group_size), 1.0);
     for (int first = 0; first + group_size <= load.num_ranks(); first += group_size)
         load.add_columns(first, 1, equal);
-    const auto pcie = index(PathClass::pcie);
+    const auto pcie = at(PathClass::pcie);
     const double own = load.busiest_rank()[pcie];
     return own > 0.0 ? load.busiest_link()[pcie] / own : 1.0;
 }
