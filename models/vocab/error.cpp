@@ -31,6 +31,15 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
     return row.back();
 }
 
+// fp4 is no slip for fp64, nor dgx_h300 for dgx_h200: a number is meant as it stands.
+bool differ_in_digits_alone(std::string a, std::string b) {
+    const auto is_digit = [](char c) { return '0' <= c && c <= '9'; };
+    if (std::none_of(a.begin(), a.end(), is_digit)) return false;
+    std::erase_if(a, is_digit);
+    std::erase_if(b, is_digit);
+    return a == b;
+}
+
 }  // namespace
 
 std::string InputProblem::to_string() const {
@@ -53,7 +62,7 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
     if (word.size() > 64) return best;
     for (const std::string& candidate : candidates) {
         const std::size_t distance = edit_distance(word, candidate);
-        if (distance < best_distance) {
+        if (distance < best_distance && !differ_in_digits_alone(word, candidate)) {
             best_distance = distance;
             best = candidate;
         }
