@@ -93,7 +93,7 @@ po::options_description calibrate_options() {
     add("from", text("CSV"), "refit from a measured Timeline");
     add("from-grid", po::value<Strings>()->value_name("CSV"),
         "fit whole phases and exchanges from samples of headway-grid (may be repeated)");
-    add("multiprocessors", po::value<int>()->default_value(132)->value_name("N"),
+    add("multiprocessors", po::value<int>()->value_name("N"),
         "of the GPU that a rank of --from-grid ran on, or of its share (--device cuda asks it)");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
         "import a log of nccl-tests or rccl-tests: text, JSON or CSV (may be repeated)");
@@ -263,6 +263,12 @@ Profile profile_of_grid(const po::variables_map& values, Profile profile) {
     for (const std::string& file : values["from-grid"].as<Strings>()) {
         for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
     }
+    if (values.count("multiprocessors") == 0) {
+        throw InputError({.where = "--from-grid",
+                          .found = "no --multiprocessors, which the samples do not hold",
+                          .accepted = "those of the GPU that a rank ran on, or of its share",
+                          .hint = "an H200 has 132, a quarter of it under MPS 32"});
+    }
     CalibrationSamples calibration{.num_multiprocessors =
                                        whole_number(values, "multiprocessors", 1, 4096)};
     add_layers(scenario, samples, calibration);
@@ -310,10 +316,15 @@ Profile profile_of_gpu(const po::variables_map& values, Profile profile, std::st
         const auto it = facts.find(name);
         return it == facts.end() ? std::string() : it->second;
     };
-    const bool share = values["multiprocessors"].defaulted() && !fact("multiprocessors").empty();
+    const bool share = values.count("multiprocessors") == 0;
     add_layers(scenario, runtime::read_grid_samples(files.layers), samples);
     samples.num_multiprocessors = share ? std::atoi(fact("multiprocessors").c_str())
                                         : whole_number(values, "multiprocessors", 1, 4096);
+    if (samples.num_multiprocessors <= 0) {
+        throw InputError({.where = "--device cuda",
+                          .found = "samples that do not say how many multiprocessors a rank had",
+                          .accepted = "--multiprocessors N beside them"});
+    }
     const PathClass path = path_class(scenario.cluster, 0, calibration.num_ranks - 1);
     for (const std::filesystem::path& log : files.comm_logs) {
         for (const NcclTable& table : read_nccl_log(log).tables) {
@@ -424,6 +435,10 @@ int run_calibrate(Args args) {
     for (const std::string& word : args) command += " " + word;
     profile.name = std::filesystem::path(out).stem().string();
     profile.provenance.device = device.empty() ? "unknown" : device;
+    if (profile.provenance.device != base.provenance.device) {
+        profile.provenance.peak_matmul = {};
+        profile.provenance.memory_bandwidth = {};
+    }
     profile.provenance.kind = "measured";
     profile.provenance.date = today();
     profile.provenance.commit = std::string(version());

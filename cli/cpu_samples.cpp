@@ -147,7 +147,7 @@ CalibrationSamples measure_cpu(const Scenario& scenario, const CpuGrid& options)
     const std::vector<Point> points = grid_of(scenario, options.full);
     std::vector<std::int64_t> sizes;
     for (std::int64_t bytes = 1 << 12; bytes <= kLargestStream; bytes *= 4) sizes.push_back(bytes);
-    CalibrationSamples samples;
+    CalibrationSamples samples{.dtype = scenario.model.dtype};
     const Cluster cluster = scenario_to_run(scenario, options.num_ranks, 0).cluster;
     samples.link = link_bandwidth(cluster, path_class(cluster, 0, 1));
     // The order follows from the seed: steps that a file holds are the first.

@@ -18,12 +18,17 @@ std::vector<Named> curves_of(const Profile& profile) {
     std::vector<Named> all;
     for (int k = 0; k < kNumKernels; ++k) {
         const Kernel kernel = static_cast<Kernel>(k);
-        const auto add = [&](const std::vector<RateCurve>& curves, const char* pass) {
+        const auto add = [&](const std::vector<RateCurve>& curves, const std::string& pass) {
             for (const RateCurve& c : curves)
                 all.push_back({fmt::format("{}{}", name(kernel), pass), c.source, c.residual});
         };
-        add(profile.kernel(kernel).forward, "");
-        add(profile.kernel(kernel).backward, " backward");
+        for (int t = 0; t < kNumDtypes; ++t) {
+            const auto type = static_cast<Dtype>(t);
+            if (rate_type(type) != type || (is_byte_rate(kernel) && type != Dtype::bf16)) continue;
+            const std::string in = type == Dtype::bf16 ? "" : fmt::format(" {}", kDtypeNames[t]);
+            add(profile.kernel(kernel, type).forward, in);
+            add(profile.kernel(kernel, type).backward, in + " backward");
+        }
     }
     for (const TimeCurve& c : profile.communication) {
         all.push_back(

@@ -42,20 +42,22 @@ class Writer {
 };
 
 void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profile& profile,
-                    const Cluster& cluster, const PriceBook& book, const RowSpread* spread) {
-    const KernelCurves& curves = profile.kernel(work.kernel);
-    const bool own_backward = pass == Pass::backward && !curves.backward.empty();
-    const RateCurve& curve = own_backward ? curves.backward.front() : curves.forward.front();
-    const LookUp rate = curve.at(work.size, work.width);
+                    const Cluster& cluster, Dtype type, const PriceBook& book,
+                    const RowSpread* spread) {
+    const KernelRate rate = book.rate_of(work, pass, 1.0, spread);
+    const RateCurve& curve = *rate.curve;
     const Seconds time = book.kernel_time(work, pass, 1.0, spread),
                   launches = work.launches * profile.overheads.launch;
+    const std::string remark = fmt::format(
+        "{}{}{}", rate.outside ? ", OUTSIDE the measured grid" : "",
+        rate.scale < 1.0 ? fmt::format(", times {:.3g}: a slower device", rate.scale) : "",
+        rate.capped ? ", CAPPED at the device's peak" : "");
     out.line(std::string(name(work.kernel)), "{} in {} launch{}", time_text(time), work.launches,
              work.launches == 1 ? "" : "es");
     if (is_byte_rate(work.kernel)) {
         out.line("  work", "{} through memory", bytes_text(work.bytes));
         out.line("  curve point", "size {:.4g} B -> {:.0f} GB/s (grid {:.3g}..{:.3g} B){}",
-                 work.size, rate.value / 1e9, curve.size.front(), curve.size.back(),
-                 rate.extrapolated ? ", OUTSIDE the measured grid" : "");
+                 work.size, rate.value / 1e9, curve.size.front(), curve.size.back(), remark);
     } else {
         out.line("  work", "{:.4g} GFLOP, {} through memory", work.flops.in(GFLOP),
                  bytes_text(work.bytes));
@@ -63,8 +65,7 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
                  "size {:.4g}, width {:.4g} -> {:.1f} TFLOP/s (sizes {:.3g}..{:.3g}, widths "
                  "{:.3g}..{:.3g}){}",
                  work.size, work.width, rate.value / 1e12, curve.size.front(), curve.size.back(),
-                 curve.width.front(), curve.width.back(),
-                 rate.extrapolated ? ", OUTSIDE the measured grid" : "");
+                 curve.width.front(), curve.width.back(), remark);
     }
     const Seconds even = book.kernel_time(work, pass);
     if (time > even) {
@@ -74,10 +75,10 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
                  spread->parts[static_cast<std::size_t>(spread->num_parts - 1)].size,
                  100.0 * (time / even - 1.0));
     }
-    if (pass == Pass::backward && !own_backward)
+    if (pass == Pass::backward && !rate.own_backward)
         out.line("  note", "no backward curve in the profile: the forward rate is used");
     const Seconds bound =
-        max(work.flops / cluster.device.peak_matmul, work.bytes / cluster.device.memory_bandwidth);
+        max(work.flops / cluster.device.peak(type), work.bytes / cluster.device.memory_bandwidth);
     out.line("  lower bound", "{} (device peak), achieved {:.0f} %", time_text(bound),
              100.0 * (bound / time));
     out.line("  launch overhead", "{}", time_text(launches));
@@ -106,6 +107,10 @@ void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape&
                  "{:.6g} x {:.4g} ns = {}", value, 1e9 * curve.seconds[i],
                  time_text(value * curve.seconds[i] * second));
     }
+    if (const std::optional<Asked> asked = outside(curve, shape)) {
+        out.line("  range", "{} {:.6g}: OUTSIDE the measured {:.6g}..{:.6g}", asked->what,
+                 asked->value, asked->measured.least, asked->measured.most);
+    }
     out.line("  residual",
              "{:.1f} %: nine in ten layers that the fit did not have within +-{:.1f} %",
              100.0 * curve.residual, 100.0 * kNinetyPercent * curve.residual);
@@ -129,7 +134,7 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
         const Bandwidth link = link_bandwidth(cluster, t->path);
         out.line(fmt::format("  {} curve", name(t->path)), "{} bytes looked up -> {}{}{}",
                  fmt::format("{:.4g}", t->bytes), time_text(t->time),
-                 t->extrapolated ? ", beyond the largest measured size" : "",
+                 t->extrapolated ? ", OUTSIDE the measured sizes" : "",
                  t == slowest ? "  <- decides" : "");
         out.line("    link",
                  "{:.1f} GB/s per rank and direction: lower bound {}, achieved {:.0f} %",
@@ -195,7 +200,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                                                name(phase), name(pass)),
                           .accepted = phases_of(workload)});
     }
-    PriceBook book(profile, scenario.cluster);
+    PriceBook book(profile, scenario.cluster, scenario.model.dtype);
     Writer out;
     out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
     if (found.layer >= 0)
@@ -207,7 +212,8 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
-                           scenario.cluster, book, PriceBook::spread_of(*compute));
+                           scenario.cluster, scenario.model.dtype, book,
+                           PriceBook::spread_of(*compute));
         }
     } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
         const Price price = book.exchange(*exchange, 1.0);

@@ -102,7 +102,7 @@ std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile
 
 MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, const Profile& profile,
                                  int num_layers, LayerRouting routing) {
-    PriceBook book(profile, scenario.cluster);
+    PriceBook book(profile, scenario.cluster, scenario.model.dtype);
     MoePrediction result;
     result.timeline = {.source = Source::predicted,
                        .scenario = scenario.name,

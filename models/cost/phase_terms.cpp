@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace headway::inline cost {
 namespace {
@@ -311,7 +312,26 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
 }
 
 const PhaseCurve* find_curve(const Profile& profile, const PhaseShape& shape, Pass pass) {
-    return profile.find(shape.layer, shape.phase, pass, shape.width, shape.top_k);
+    return profile.find(shape.layer, shape.phase, pass, shape.dtype, shape.width, shape.top_k);
+}
+
+std::optional<Asked> outside(const PhaseCurve& curve, const PhaseShape& shape) {
+    if (!curve.measured) return std::nullopt;
+    const ShapeRange& m = *curve.measured;
+    const bool projection = curve.phase == Phase::head_project || curve.phase == Phase::head_merge;
+    std::vector<Asked> all{{"tokens", shape.own_tokens, m.own_tokens}};
+    if (projection || curve.phase == Phase::route)
+        all.push_back({"hidden", shape.hidden, m.hidden});
+    if (!projection) {
+        all.push_back({"experts", double{1} * shape.experts, m.experts});
+        all.push_back({"k", double{1} * shape.top_k, m.top_k});
+        all.push_back({"width", double{1} * shape.width, m.width});
+    }
+    if (curve.phase == Phase::expert)
+        all.push_back({"expert width", shape.expert_width, m.expert_width});
+    const auto found = std::find_if(all.begin(), all.end(),
+                                    [](const Asked& a) { return !a.measured.holds(a.value); });
+    return found == all.end() ? std::nullopt : std::optional(*found);
 }
 
 double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape) {

@@ -5,6 +5,9 @@
 // number, so that partly filled tiles are counted. docs/model.md defines every term.
 #pragma once
 
+#include <optional>
+#include <string_view>
+
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
@@ -17,6 +20,14 @@ const PhaseCurve* find_curve(const Profile& profile, const PhaseShape& shape, Pa
 
 // Seconds of the phase by `curve`.
 double phase_seconds(const PhaseCurve& curve, const PhaseShape& shape);
+
+// The first quantity of the shape that lies outside the layers that the curve was fitted to.
+struct Asked {
+    std::string_view what;
+    double value;
+    Extent measured;
+};
+std::optional<Asked> outside(const PhaseCurve& curve, const PhaseShape& shape);
 
 // `fraction` of the tokens of a phase.
 PhaseShape scaled(const PhaseShape& shape, double fraction);

@@ -139,6 +139,14 @@ StepSize step_size(const Scenario& scenario) {
             .sequences = std::int64_t{ranks} * batch.sequences_per_rank * batch.num_micro_batches};
 }
 
+std::string scale_text(DeviceScale scale) {
+    if (scale.matmul == 1.0 && scale.memory == 1.0) return "";
+    return fmt::format(
+        "; matrix rates are taken times {:.3g}, byte rates times {:.3g}, the ratios of "
+        "the devices' peaks",
+        scale.matmul, scale.memory);
+}
+
 void check_memory(PlanPrediction& plan) {
     if (plan.memory.peak <= plan.memory.capacity) return;
     plan.feasible = false;
@@ -162,14 +170,14 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
 PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
                             const PredictOptions& options, const std::vector<GroupLoad>& loads) {
     const Workload workload = build_workload(scenario, plan, loads);
-    PriceBook book(profile, scenario.cluster);
+    PriceBook book(profile, scenario.cluster, scenario.model.dtype);
     const StepTime step = price_step(workload, profile, book);
 
     PlanPrediction result{.name = plan.name,
                           .num_ranks = workload.num_ranks,
                           .parameters = count_parameters(scenario.model, plan).total(),
                           .active_parameters = active_parameters(scenario.model, plan),
-                          .peak_flop_rate = scenario.cluster.device.peak_matmul};
+                          .peak_flop_rate = scenario.cluster.device.peak(scenario.model.dtype)};
     result.step = step.total;
     const SoftwareTerm software = options.software ? software_term(profile) : SoftwareTerm{};
     result.step_interval =
@@ -224,8 +232,9 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     };
     if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
         prediction.notes.push_back(fmt::format(
-            "profile {} was measured on {}, the cluster has {}: times are not of this machine",
-            profile.name, profile.provenance.device, scenario.cluster.device.name));
+            "profile {} was measured on {}, the cluster has {}: times are not of this machine{}",
+            profile.name, profile.provenance.device, scenario.cluster.device.name,
+            scale_text(device_scale(profile, scenario.cluster.device))));
     }
     std::vector<Plan> plans;
     for (const Plan& plan : scenario.plans) {

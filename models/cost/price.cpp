@@ -1,6 +1,7 @@
 #include "models/cost/price.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +12,7 @@
 namespace headway::inline cost {
 namespace {
 
-constexpr int kNumKernelSources = 2 * kNumKernels;
+constexpr std::size_t kNumKernelSources = 2 * kNumKernels;
 
 [[noreturn]] void missing_curve(const Profile& profile, const std::string& what,
                                 const std::string& hint) {
@@ -43,48 +44,120 @@ Interval interval_of(Seconds time, double sigma) {
     return {max(Seconds{}, time - half), time + half};
 }
 
-PriceBook::PriceBook(const Profile& profile, const Cluster& cluster)
+DeviceScale device_scale(const Profile& profile, const Device& device) {
+    const Provenance& p = profile.provenance;
+    if (!contradicts(p.device, device.name)) return {};
+    const auto ratio = [](auto here, auto measured) {
+        const bool known = here > decltype(here){} && measured > decltype(measured){};
+        return known ? std::min(1.0, here / measured) : 1.0;
+    };
+    return {ratio(device.peak_matmul, p.peak_matmul),
+            ratio(device.memory_bandwidth, p.memory_bandwidth)};
+}
+
+PriceBook::PriceBook(const Profile& profile, const Cluster& cluster, Dtype dtype)
     : profile_(profile),
       cluster_(cluster),
-      sigma_(static_cast<std::size_t>(kNumKernelSources) + profile.communication.size() +
-                 profile.phases.size() + 1,
-             0.0),
-      ranges_(sigma_.size()) {}
+      dtype_(dtype),
+      scale_(device_scale(profile, cluster.device)),
+      accounts_(kNumKernelSources + profile.communication.size() + profile.phases.size() + 1) {}
+
+std::size_t PriceBook::index_of(const Source& source) const {
+    const std::size_t num_times = profile_.communication.size();
+    if (const auto* kernel = std::get_if<KernelSource>(&source))
+        return 2 * static_cast<std::size_t>(kernel->kernel) + (kernel->pass == Pass::backward);
+    if (const auto* curve = std::get_if<const TimeCurve*>(&source))
+        return kNumKernelSources + static_cast<std::size_t>(*curve - profile_.communication.data());
+    if (const auto* curve = std::get_if<const PhaseCurve*>(&source))
+        return kNumKernelSources + num_times +
+               static_cast<std::size_t>(*curve - profile_.phases.data());
+    return accounts_.size() - 1;
+}
+
+PriceBook::Source PriceBook::source_at(std::size_t index) const {
+    if (index < kNumKernelSources) {
+        return KernelSource{static_cast<Kernel>(index / 2),
+                            index % 2 == 0 ? Pass::forward : Pass::backward};
+    }
+    index -= kNumKernelSources;
+    if (index < profile_.communication.size()) return &profile_.communication[index];
+    index -= profile_.communication.size();
+    if (index < profile_.phases.size()) return &profile_.phases[index];
+    return std::monostate{};
+}
 
 const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
-    const KernelCurves& curves = profile_.kernel(kernel);
+    const KernelCurves& curves = profile_.kernel(kernel, dtype_);
     if (pass == Pass::backward && !curves.backward.empty()) return curves.backward.front();
-    if (curves.forward.empty()) {
+    if (!curves.forward.empty()) return curves.forward.front();
+    std::vector<std::string_view> types;
+    for (int i = 0; i < kNumDtypes; ++i) {
+        const auto type = static_cast<Dtype>(i);
+        if (rate_type(type) == type && !profile_.kernel(kernel, type).forward.empty())
+            types.push_back(kDtypeNames[static_cast<std::size_t>(i)]);
+    }
+    if (types.empty() || is_byte_rate(kernel)) {
         missing_curve(profile_, fmt::format("kernel {}", name(kernel)),
                       "measure it with `headway calibrate`, or choose a profile that has it");
     }
-    return curves.forward.front();
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(dtype_)];
+    missing_curve(profile_,
+                  fmt::format("kernel {} in {}, the model's dtype; the profile has {}",
+                              name(kernel), type, fmt::join(types, ", ")),
+                  fmt::format("set model.dtype to one that it has, or add the rates of {0} as "
+                              "kernels.{1}.{0}: `headway calibrate` measures those of a "
+                              "scenario whose dtype is {0} on a CPU",
+                              type, name(kernel)));
+}
+
+FlopRate PriceBook::peak() const {
+    const FlopRate peak = cluster_.device.peak(dtype_);
+    if (peak > FlopRate{}) return peak;
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(dtype_)];
+    throw InputError({.where = "cluster.device",
+                      .found = fmt::format("no peak for {}, the model's dtype", type),
+                      .accepted = fmt::format("peaks: {{{}: ...}} from its datasheet", type)});
+}
+
+KernelRate PriceBook::rate_of(const KernelWork& work, Pass pass, double fraction,
+                              const RowSpread* spread) const {
+    KernelRate rate{.curve = &curve_of(work.kernel, pass)};
+    rate.own_backward =
+        pass == Pass::backward && !profile_.kernel(work.kernel, dtype_).backward.empty();
+    const LookUp look_up =
+        rate.curve->at(work.kernel, work.size * fraction, work.width, work.inner);
+    const bool bytes = is_byte_rate(work.kernel);
+    const double limit =
+        bytes ? cluster_.device.memory_bandwidth.in(byte / second) : peak().in(flop / second);
+    rate.scale = bytes ? scale_.memory : scale_.matmul;
+    rate.outside = look_up.extrapolated;
+    const double value =
+        uneven_rate(*rate.curve, work, work.size * fraction, look_up.value, spread);
+    rate.capped = rate.scale * value > limit;
+    rate.value = std::min(rate.scale * value, limit);
+    return rate;
 }
 
 // Experts of unequal sizes each run at the rate of their own rows: the mean of the time a FLOP.
-LookUp PriceBook::rate_of(const RateCurve& curve, const KernelWork& work, double size,
-                          const RowSpread* spread) {
+double PriceBook::uneven_rate(const RateCurve& curve, const KernelWork& work, double size,
+                              double even, const RowSpread* spread) {
     const bool experts = work.kernel == Kernel::grouped_gemm || work.kernel == Kernel::fused_expert;
-    LookUp rate = curve.at(size, work.width);
-    if (!experts || spread == nullptr || spread->num_parts == 0) return rate;
+    if (!experts || spread == nullptr || spread->num_parts == 0) return even;
     double time = 0.0;
     for (int i = 0; i < spread->num_parts; ++i) {
         const RowSpread::Part& part = spread->parts[static_cast<std::size_t>(i)];
-        time += part.share / curve.at(std::max(1.0, size * part.size), work.width).value;
+        const double rows = std::max(1.0, size * part.size);
+        time += part.share / curve.at(work.kernel, rows, work.width, work.inner).value;
     }
-    rate.value = std::min(rate.value, 1.0 / time);
-    return rate;
+    return std::min(even, 1.0 / time);
 }
 
 PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass, double fraction,
                                                const RowSpread* spread) const {
-    const RateCurve& curve = curve_of(work.kernel, pass);
-    const bool backward = pass == Pass::backward && !profile_.kernel(work.kernel).backward.empty();
-    const LookUp rate = rate_of(curve, work, work.size * fraction, spread);
+    const KernelRate rate = rate_of(work, pass, fraction, spread);
     KernelPrice price{.launch = work.launches * profile_.overheads.launch,
-                      .residual = curve.residual,
-                      .source = 2 * static_cast<int>(work.kernel) + (backward ? 1 : 0),
-                      .outside = rate.extrapolated};
+                      .rate = rate,
+                      .source = {work.kernel, rate.own_backward ? Pass::backward : Pass::forward}};
     const Seconds memory = fraction * work.bytes / cluster_.device.memory_bandwidth;
     if (is_byte_rate(work.kernel)) {
         price.work = fraction * work.bytes / (rate.value * byte / second);
@@ -107,23 +180,29 @@ Seconds PriceBook::kernel_time(const KernelWork& work, Pass pass, double fractio
     return price.work + price.launch;
 }
 
-void PriceBook::note(int source, double asked, bool outside) {
-    Range& range = ranges_[static_cast<std::size_t>(source)];
-    range.used = true;
+void PriceBook::note(const Source& source, double asked, bool outside, std::string_view what) {
+    Account& a = account(source);
+    a.used = true;
     if (!outside) return;
-    range.lowest = range.outside == 0 ? asked : std::min(range.lowest, asked);
-    range.highest = std::max(range.highest, asked);
-    ++range.outside;
+    if (a.outside == 0) a.what = what;
+    if (a.what == what) {
+        a.lowest = a.outside == 0 ? asked : std::min(a.lowest, asked);
+        a.highest = a.outside == 0 ? asked : std::max(a.highest, asked);
+    }
+    ++a.outside;
+}
+
+// Counted once a look-up; named by the first quantity that is outside.
+void PriceBook::note_shape(const PhaseCurve& curve, const PhaseShape& shape) {
+    const std::optional<Asked> asked = outside(curve, shape);
+    if (!asked) return;
+    note(&curve, asked->value, true, asked->what);
+    account(&curve).measured = asked->measured;
 }
 
 const PhaseCurve* PriceBook::phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const {
     if (!shape || profile_.phases.empty()) return nullptr;
     return find_curve(profile_, *shape, pass);
-}
-
-int PriceBook::source_of(const PhaseCurve* curve) const {
-    return kNumKernelSources + static_cast<int>(profile_.communication.size()) +
-           static_cast<int>(curve - profile_.phases.data());
 }
 
 std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
@@ -137,12 +216,14 @@ std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
         flops += fraction * work.kernels[static_cast<std::size_t>(i)].flops;
         bytes += fraction * work.kernels[static_cast<std::size_t>(i)].bytes;
     }
-    const Device& device = cluster_.device;
+    const Seconds arithmetic = flops / peak(), moved = bytes / cluster_.device.memory_bandwidth;
     const bool fixed = !curve->terms.empty() && curve->terms.front() == Term::fixed &&
                        curve->seconds.front() > 0.5 * seconds;
-    const bool memory = bytes / device.memory_bandwidth > flops / device.peak_matmul;
-    return Price{.time = seconds * second,
-                 .sigma = curve->residual * seconds,
+    const bool memory = moved > arithmetic;
+    const double scale = fixed ? 1.0 : memory ? scale_.memory : scale_.matmul;
+    // What a phase reads may lie in a cache, so memory sets no bound to what was measured whole.
+    return Price{.time = max(seconds / scale * second, arithmetic),
+                 .sigma = curve->residual * seconds / scale,
                  .bottleneck = fixed    ? Bottleneck::launch
                                : memory ? Bottleneck::memory
                                         : Bottleneck::flops};
@@ -159,8 +240,9 @@ Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fract
 
 Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, double fraction) {
     if (const auto whole = phase_price(work, pass, fraction)) {
-        const int source = source_of(phase_curve(work.shape, pass));
-        sigma_[static_cast<std::size_t>(source)] += weight * whole->sigma;
+        const PhaseCurve* curve = phase_curve(work.shape, pass);
+        account(curve).sigma += weight * whole->sigma;
+        note_shape(*curve, scaled(*work.shape, fraction));
         return *whole;
     }
     Price price;
@@ -168,25 +250,22 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
     for (int i = 0; i < work.num_kernels; ++i) {
         const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
         const KernelPrice part = price_kernel(kernel, pass, fraction, spread_of(work));
-        note(part.source, kernel.size * fraction, part.outside);
+        note(part.source, kernel.size * fraction, part.rate.outside);
+        account(part.source).capped += part.rate.capped ? 1 : 0;
         (part.memory_bound ? memory : flops) += part.work;
         launch += part.launch;
-        const double sigma = part.residual * part.work.in(second);
-        sigma_[static_cast<std::size_t>(part.source)] += weight * sigma;
+        const double sigma = part.rate.curve->residual * part.work.in(second);
+        account(part.source).sigma += weight * sigma;
         price.sigma += sigma;
     }
     const double launch_sigma = profile_.overheads.residual * launch.in(second);
-    sigma_.back() += weight * launch_sigma;
+    account({}).sigma += weight * launch_sigma;
     price.sigma += launch_sigma;
     price.time = flops + memory + launch;
     price.bottleneck = launch > flops + memory
                            ? Bottleneck::launch
                            : (flops > memory ? Bottleneck::flops : Bottleneck::memory);
     return price;
-}
-
-int PriceBook::source_of(const TimeCurve* curve) const {
-    return kNumKernelSources + static_cast<int>(curve - profile_.communication.data());
 }
 
 PathTime PriceBook::path_time(Collective collective, PathClass path, double busiest, double mean,
@@ -218,7 +297,7 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
             .link_ratio = ratio,
             .time = (floor + (look_up.value - floor) * ratio) * second,
             .floor = floor * second,
-            .extrapolated = look_up.extrapolated && bytes > curve->bytes.back()};
+            .extrapolated = look_up.extrapolated};
 }
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
@@ -262,7 +341,7 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
         PathTime slowest;
         for (const PathTime& t :
              path_times(part(busiest), part(mean), part(links), work.group_size)) {
-            note(source_of(t.curve), t.bytes, t.extrapolated);
+            note(t.curve, t.bytes, t.extrapolated);
             if (t.time > slowest.time) slowest = t;
         }
         return slowest;
@@ -279,7 +358,7 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
     if (slowest.curve == nullptr) return {};
     const Seconds time = slowest.time + fill;
     const double sigma = slowest.curve->residual * time.in(second);
-    sigma_[static_cast<std::size_t>(source_of(slowest.curve))] += weight * sigma;
+    account(slowest.curve).sigma += weight * sigma;
     return {time, sigma, bottleneck_of(slowest.path)};
 }
 
@@ -295,9 +374,8 @@ Price PriceBook::count_exchange(const CountExchangeWork& work, double weight) {
     const PhaseCurve* curve = phase_curve(work.shape, Pass::forward);
     const double residual = curve == nullptr ? profile_.overheads.residual : curve->residual;
     price.sigma = residual * price.time.in(second);
-    double& sigma =
-        curve == nullptr ? sigma_.back() : sigma_[static_cast<std::size_t>(source_of(curve))];
-    sigma += weight * price.sigma;
+    account(curve == nullptr ? Source{} : Source{curve}).sigma += weight * price.sigma;
+    if (curve != nullptr) note_shape(*curve, *work.shape);
     return price;
 }
 
@@ -335,50 +413,88 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
 Price PriceBook::reduce(const ReduceWork& work, double weight) {
     const RingTime ring = ring_time(work);
     const PathTime& t = ring.curve;
-    note(source_of(t.curve), t.bytes, t.extrapolated);
+    note(t.curve, t.bytes, t.extrapolated);
     const double sigma = t.curve->residual * ring.time.in(second);
-    sigma_[static_cast<std::size_t>(source_of(t.curve))] += weight * sigma;
+    account(t.curve).sigma += weight * sigma;
     return {ring.time, sigma, bottleneck_of(ring.lanes.farthest)};
+}
+
+std::vector<double> PriceBook::sigma_by_curve() const {
+    std::vector<double> sigmas;
+    for (const Account& a : accounts_) sigmas.push_back(a.sigma);
+    return sigmas;
 }
 
 double PriceBook::total_sigma() const {
     double variance = independent_variance_;
-    for (double s : sigma_) variance += s * s;
+    for (const Account& a : accounts_) variance += a.sigma * a.sigma;
     return std::sqrt(variance);
+}
+
+std::string PriceBook::warning_of(KernelSource source, const Account& a) const {
+    const RateCurve& curve = curve_of(source.kernel, source.pass);
+    std::string text;
+    if (a.outside > 0) {
+        text = fmt::format(
+            "{}: {} look-ups outside the measured range: size {:.4g}..{:.4g} asked, "
+            "{:.4g}..{:.4g} measured, "
+            "widths {:.4g}..{:.4g} measured; the nearest rate was used",
+            name(source.kernel), a.outside, a.lowest, a.highest, curve.size.front(),
+            curve.size.back(), curve.width.front(), curve.width.back());
+    }
+    if (a.capped > 0) {
+        text += fmt::format(
+            "{}: {} look-ups above what {} can do, which was used instead: is the profile of "
+            "another device ({})?",
+            text.empty() ? std::string(name(source.kernel)) : "; and", a.capped,
+            cluster_.device.name, profile_.provenance.device);
+    }
+    return text;
+}
+
+std::string PriceBook::warning_of(const TimeCurve& curve, const Account& a) const {
+    const std::string what = fmt::format("{} over {}", name(curve.collective), name(curve.path));
+    if (a.highest <= curve.bytes.front()) {
+        return fmt::format(
+            "{}: {} look-ups below the smallest measured size: down to {:.4g} bytes asked, {:.4g} "
+            "measured; {}",
+            what, a.outside, a.lowest, curve.bytes.front(),
+            curve.bytes.size() == 1 ? "its bandwidth was kept, without a latency"
+                                    : "the first slope was kept");
+    }
+    return fmt::format(
+        "{}: {} look-ups beyond the largest measured size: up to {:.4g} bytes asked, {:.4g} "
+        "measured; the last slope was kept",
+        what, a.outside, a.highest, curve.bytes.back());
+}
+
+std::string PriceBook::warning_of(const PhaseCurve& curve, const Account& a) const {
+    return fmt::format(
+        "phase {} {} ({}): {} look-ups outside the measured layers: {} {:.6g}..{:.6g} asked, "
+        "{:.6g}..{:.6g} measured; its terms were used beyond them",
+        name(curve.phase), name(curve.pass), kLayerKindNames[static_cast<std::size_t>(curve.layer)],
+        a.outside, a.what, a.lowest, a.highest, a.measured.least, a.measured.most);
 }
 
 std::vector<std::string> PriceBook::warnings() const {
     std::vector<std::string> result;
-    for (std::size_t i = 0; i < profile_.communication.size(); ++i) {
-        const TimeCurve& curve = profile_.communication[i];
-        if (!ranges_[i + std::size_t{kNumKernelSources}].used || curve.link > Bandwidth{}) continue;
+    for (const TimeCurve& curve : profile_.communication) {
+        if (!accounts_[index_of(&curve)].used || curve.link > Bandwidth{}) continue;
         result.push_back(
             fmt::format("{} over {} ({} ranks): the profile does not say which link it was "
                         "measured on; its times are taken as those of this cluster's",
                         name(curve.collective), name(curve.path), curve.num_ranks));
     }
-    for (std::size_t i = 0; i < ranges_.size(); ++i) {
-        const Range& range = ranges_[i];
-        if (range.outside == 0) continue;
-        if (i < static_cast<std::size_t>(kNumKernelSources)) {
-            const Kernel kernel = static_cast<Kernel>(i / 2);
-            const RateCurve& curve = curve_of(kernel, i % 2 == 0 ? Pass::forward : Pass::backward);
-            result.push_back(fmt::format(
-                "{}: {} look-ups outside the measured range: size {:.4g}..{:.4g} asked, "
-                "{:.4g}..{:.4g} measured, "
-                "widths {:.4g}..{:.4g} measured; the nearest rate was used",
-                name(kernel), range.outside, range.lowest, range.highest, curve.size.front(),
-                curve.size.back(), curve.width.front(), curve.width.back()));
-        } else {
-            const TimeCurve& curve =
-                profile_.communication[i - static_cast<std::size_t>(kNumKernelSources)];
-            result.push_back(
-                fmt::format("{} over {}: {} look-ups beyond the largest measured size: up to "
-                            "{:.4g} bytes asked, {:.4g} measured; "
-                            "the last slope was kept",
-                            name(curve.collective), name(curve.path), range.outside, range.highest,
-                            curve.bytes.back()));
-        }
+    for (std::size_t i = 0; i < accounts_.size(); ++i) {
+        const Account& a = accounts_[i];
+        if (a.outside == 0 && a.capped == 0) continue;
+        const Source source = source_at(i);
+        if (const auto* kernel = std::get_if<KernelSource>(&source))
+            result.push_back(warning_of(*kernel, a));
+        else if (const auto* time = std::get_if<const TimeCurve*>(&source))
+            result.push_back(warning_of(**time, a));
+        else if (const auto* phase = std::get_if<const PhaseCurve*>(&source))
+            result.push_back(warning_of(**phase, a));
     }
     return result;
 }

@@ -1,5 +1,6 @@
 // Prices: from work to time, by the curves of a Profile on a Cluster.
-//   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch
+//   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch,
+//   rates never above the cluster's peak of the type, or its memory bandwidth
 //   exchange: t = max over path classes of T_curve(bytes of the busiest rank)
 // The PriceBook also keeps count of what each price rests on: residuals by curve (errors of one
 // curve are fully correlated, of different curves independent) and look-ups outside the measured
@@ -7,9 +8,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
@@ -58,9 +61,26 @@ struct RingTime {
     Seconds time;
 };
 
+// What rates measured on the profile's device are multiplied by on another, slower one: the ratio
+// of peaks, where the profile states its own; 1 on a faster one.
+struct DeviceScale {
+    double matmul = 1.0, memory = 1.0;
+};
+DeviceScale device_scale(const Profile& profile, const Device& device);
+
+// The rate that a kernel is priced at. On a device slower than the measured one the curve's is
+// scaled by the ratio of their peaks; it never exceeds this device's.
+struct KernelRate {
+    const RateCurve* curve = nullptr;
+    bool own_backward = false;
+    double value = 0.0;  // FLOP/s or bytes/s
+    double scale = 1.0;
+    bool outside = false, capped = false;
+};
+
 class PriceBook {
   public:
-    PriceBook(const Profile& profile, const Cluster& cluster);
+    PriceBook(const Profile& profile, const Cluster& cluster, Dtype dtype);
 
     // `fraction` of the work, e.g. one of c chunks; `weight` is how often the step does it, for the
     // error budget.
@@ -77,50 +97,68 @@ class PriceBook {
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
-    // Time of one kernel on `fraction` of its work; `spread` of its rows over experts, if of any.
+    // Time of one kernel on `fraction` of its work, and the rate it runs at; `spread` of its rows
+    // over experts, if of any.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0,
                         const RowSpread* spread = nullptr) const;
+    KernelRate rate_of(const KernelWork& work, Pass pass, double fraction = 1.0,
+                       const RowSpread* spread = nullptr) const;
     static const RowSpread* spread_of(const ComputeWork& work);
 
     // Standard deviation of the sum of everything priced so far with its weights.
     double total_sigma() const;
-    const std::vector<double>& sigma_by_curve() const { return sigma_; }
+    std::vector<double> sigma_by_curve() const;
     double independent_variance() const { return independent_variance_; }
     void add_independent_sigma(double seconds) { independent_variance_ += seconds * seconds; }
     std::vector<std::string> warnings() const;
 
   private:
-    struct Range {
+    // What a price rests on; monostate: the overheads.
+    struct KernelSource {
+        Kernel kernel;
+        Pass pass;
+    };
+    using Source = std::variant<std::monostate, KernelSource, const TimeCurve*, const PhaseCurve*>;
+    struct Account {
         bool used = false;
-        int outside = 0;
-        double lowest = 0.0, highest = 0.0;  // asked
+        double sigma = 0.0;  // seconds, of all prices with their weights
+        int outside = 0, capped = 0;
+        double lowest = 0.0, highest = 0.0;  // asked outside
+        std::string_view what;               // of a phase's shape, with what was measured of it
+        Extent measured;
     };
     struct KernelPrice {
         Seconds work, launch;
         bool memory_bound = false;
-        double residual = 0.0;
-        int source = 0;
-        bool outside = false;
+        KernelRate rate;
+        KernelSource source;
     };
 
     // By the curve of the whole phase, when the profile has one.
     std::optional<Price> phase_price(const ComputeWork& work, Pass pass, double fraction) const;
     const PhaseCurve* phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const;
-    int source_of(const PhaseCurve* curve) const;
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction,
                              const RowSpread* spread) const;
-    static LookUp rate_of(const RateCurve& curve, const KernelWork& work, double size,
-                          const RowSpread* spread);
+    static double uneven_rate(const RateCurve& curve, const KernelWork& work, double size,
+                              double even, const RowSpread* spread);
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
+    FlopRate peak() const;
     PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
                        int num_ranks) const;
-    void note(int source, double asked, bool outside);
-    int source_of(const TimeCurve* curve) const;
+    std::size_t index_of(const Source& source) const;
+    Source source_at(std::size_t index) const;
+    Account& account(const Source& source) { return accounts_[index_of(source)]; }
+    void note(const Source& source, double asked, bool outside, std::string_view what = {});
+    void note_shape(const PhaseCurve& curve, const PhaseShape& shape);
+    std::string warning_of(KernelSource source, const Account& account) const;
+    std::string warning_of(const TimeCurve& curve, const Account& account) const;
+    std::string warning_of(const PhaseCurve& curve, const Account& account) const;
 
     const Profile& profile_;
     const Cluster& cluster_;
-    std::vector<double> sigma_;  // by source: kernels, time curves, phase curves, overheads
-    std::vector<Range> ranges_;
+    const Dtype dtype_;
+    const DeviceScale scale_;
+    std::vector<Account> accounts_;  // by source: kernels, time curves, phase curves, overheads
     double independent_variance_ = 0.0;
 };
 

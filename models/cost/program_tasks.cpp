@@ -15,7 +15,7 @@ TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile
       plan_(plan),
       workload_(workload),
       layout_(expert_layout(scenario, plan)),
-      book_(profile, scenario.cluster) {}
+      book_(profile, scenario.cluster, scenario.model.dtype) {}
 
 ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) const {
     // Every rank waits for every other, then for its host.

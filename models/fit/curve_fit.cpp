@@ -180,7 +180,7 @@ TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples) {
     return curve;
 }
 
-RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {
+RateCurve fit_rate_curve(Kernel kernel, std::vector<RateSample> samples, std::string source) {
     if (samples.empty()) throw std::logic_error("a curve needs samples");
     std::sort(samples.begin(), samples.end(),
               [](const RateSample& a, const RateSample& b) { return a.width < b.width; });
@@ -201,7 +201,8 @@ RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source) {
         for (const double size : curve.size) curve.rate.push_back(interpolate(pools, size));
     }
     std::vector<double> ratios;
-    for (const RateSample& s : samples) ratios.push_back(s.rate / curve.at(s.size, s.width).value);
+    for (const RateSample& s : samples)
+        ratios.push_back(s.rate / curve.at(kernel, s.size, s.width).value);
     curve.residual = robust_spread(ratios);
     return curve;
 }

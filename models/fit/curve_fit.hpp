@@ -44,6 +44,6 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
 TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples);
 
 // Widths further apart than 1 % are different widths.
-RateCurve fit_rate_curve(std::vector<RateSample> samples, std::string source);
+RateCurve fit_rate_curve(Kernel kernel, std::vector<RateSample> samples, std::string source);
 
 }  // namespace headway::inline fit

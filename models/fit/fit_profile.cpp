@@ -35,8 +35,8 @@ std::string repeatability(const std::map<std::pair<double, double>, std::vector<
     return text;
 }
 
-RateCurve rate_curve(const std::vector<const KernelSample*>& samples, double streaming_rate,
-                     double launch, const std::string& source) {
+RateCurve rate_curve(Kernel kernel, const std::vector<const KernelSample*>& samples,
+                     double streaming_rate, double launch, const std::string& source) {
     std::vector<RateSample> rates;
     std::map<std::pair<double, double>, std::vector<double>> points;
     const auto add = [&](const KernelSample& s, double others) {
@@ -52,12 +52,13 @@ RateCurve rate_curve(const std::vector<const KernelSample*>& samples, double str
     }
     // What a smaller part took is known from the samples that are of one part.
     const std::size_t num_whole = rates.size();
-    const RateCurve whole = num_whole == 0 ? RateCurve{} : fit_rate_curve(rates, "");
+    const RateCurve whole = num_whole == 0 ? RateCurve{} : fit_rate_curve(kernel, rates, "");
     for (const KernelSample* s : samples) {
         if (s->part_work == 0.0) continue;
-        add(*s, num_whole == 0 ? 0.0 : s->part_work / whole.at(s->part_size, s->width).value);
+        add(*s,
+            num_whole == 0 ? 0.0 : s->part_work / whole.at(kernel, s->part_size, s->width).value);
     }
-    return fit_rate_curve(std::move(rates), source + ": " + repeatability(points));
+    return fit_rate_curve(kernel, std::move(rates), source + ": " + repeatability(points));
 }
 
 void fit_kernels(const CalibrationSamples& samples, Profile& profile, const std::string& source) {
@@ -73,10 +74,12 @@ void fit_kernels(const CalibrationSamples& samples, Profile& profile, const std:
             const auto& streaming = profile.kernel(Kernel::streaming).forward;
             double streaming_rate = 0.0;
             if (kernel != Kernel::streaming && !streaming.empty())
-                streaming_rate = streaming.front().at(of_kernel.front()->streamed_bytes, 1).value;
-            auto& curves = pass == Pass::forward ? profile.kernel(kernel).forward
-                                                 : profile.kernel(kernel).backward;
-            curves = {rate_curve(of_kernel, streaming_rate, launch, source)};
+                streaming_rate = streaming.front()
+                                     .at(Kernel::streaming, of_kernel.front()->streamed_bytes, 1)
+                                     .value;
+            KernelCurves& of_type = profile.kernel(kernel, samples.dtype);
+            auto& curves = pass == Pass::forward ? of_type.forward : of_type.backward;
+            curves = {rate_curve(kernel, of_kernel, streaming_rate, launch, source)};
         }
     };
     fit(Kernel::streaming);
@@ -117,8 +120,9 @@ double left_out_residual(const std::vector<RateSample>& rates) {
     for (std::size_t i = 1; i + 1 < rates.size(); ++i) {
         std::vector<RateSample> others = rates;
         others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
-        const RateCurve curve = fit_rate_curve(std::move(others), "");
-        errors.push_back(std::abs(rates[i].rate / curve.at(rates[i].size, 1.0).value - 1.0));
+        const RateCurve curve = fit_rate_curve(Kernel::streaming, std::move(others), "");
+        errors.push_back(
+            std::abs(rates[i].rate / curve.at(Kernel::streaming, rates[i].size, 1.0).value - 1.0));
     }
     return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
 }
@@ -136,7 +140,7 @@ RateCurve copy_curve(std::vector<TimeSample> copies, double launch, const std::s
     const double residual = left_out_residual(rates);
     const TimeSample& largest = copies.back();
     if (largest.bytes < kBeyond) rates.push_back({kBeyond, 1.0, largest.bytes / largest.seconds});
-    RateCurve curve = fit_rate_curve(std::move(rates),
+    RateCurve curve = fit_rate_curve(Kernel::streaming, std::move(rates),
                                      source + fmt::format(": {} copies in device memory, the rate "
                                                           "of the largest held beyond it",
                                                           copies.size()));
@@ -148,7 +152,8 @@ RateCurve copy_curve(std::vector<TimeSample> copies, double launch, const std::s
 void replace_phases(std::vector<PhaseCurve> curves, Profile& profile) {
     std::erase_if(profile.phases, [&](const PhaseCurve& old) {
         return std::any_of(curves.begin(), curves.end(), [&](const PhaseCurve& c) {
-            return c.layer == old.layer && c.phase == old.phase && c.pass == old.pass;
+            return c.layer == old.layer && c.phase == old.phase && c.pass == old.pass &&
+                   c.dtype == old.dtype;
         });
     });
     for (PhaseCurve& c : curves) profile.phases.push_back(std::move(c));
@@ -171,15 +176,15 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         o.source = source;
     }
     if (!samples.copies.empty()) {
-        base.kernels[static_cast<std::size_t>(Kernel::streaming)].forward = {
+        base.kernel(Kernel::streaming).forward = {
             copy_curve(samples.copies, o.launch.in(second), source)};
     }
     if (!samples.gemms.empty()) {
         std::vector<const KernelSample*> gemms;
         for (const KernelSample& s : samples.gemms) gemms.push_back(&s);
-        base.kernels[static_cast<std::size_t>(Kernel::dense_gemm)].forward = {
-            rate_curve(gemms, 0.0, o.launch.in(second), source)};
-        base.kernels[static_cast<std::size_t>(Kernel::dense_gemm)].backward.clear();
+        KernelCurves& curves = base.kernel(Kernel::dense_gemm, samples.dtype);
+        curves.forward = {rate_curve(Kernel::dense_gemm, gemms, 0.0, o.launch.in(second), source)};
+        curves.backward.clear();
     }
     if (!samples.count_exchange.empty()) {
         // What is measured is the exchange and the host's wait for it.
@@ -190,11 +195,15 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         o.residual = robust_spread(ratios);
         o.source = source;
     }
+    const auto of_type = [&](std::vector<PhaseCurve> curves) {
+        for (PhaseCurve& c : curves) c.dtype = rate_type(samples.dtype);
+        return curves;
+    };
     if (samples.num_multiprocessors > 0) {
-        base.phases = fit_phases(samples.phases, samples.num_multiprocessors, source);
+        base.phases = of_type(fit_phases(samples.phases, samples.num_multiprocessors, source));
     } else {
         fit_kernels(samples, base, source);
-        replace_phases(fit_row_movers(samples.phases, source), base);
+        replace_phases(of_type(fit_row_movers(samples.phases, source)), base);
     }
     fit_exchanges(samples, base, source);
     return base;

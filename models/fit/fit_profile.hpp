@@ -34,6 +34,7 @@ struct ExchangeSample {
 };
 
 struct CalibrationSamples {
+    Dtype dtype = Dtype::bf16;  // of the model that ran
     std::vector<KernelSample> kernels;
     std::vector<ExchangeSample> exchanges;  // one curve for each (collective, path, num_ranks)
     std::vector<double> launch, host_sync;  // seconds

@@ -43,6 +43,7 @@ struct Point {
     Kernel kernel = Kernel::streaming;
     Pass pass = Pass::forward;
     double size = 0, width = 1, work = 0;  // FLOPs or bytes as the model counts them
+    double inner = 0;                      // 0: the kernel has none
 };
 
 std::optional<Point> point_of(const BenchRow& r) {
@@ -52,10 +53,11 @@ std::optional<Point> point_of(const BenchRow& r) {
                  router = 2.0 * r.num_heads * r.num_tokens * r.head_dim * r.num_experts;
     const double sub_tokens = r.num_heads * r.num_tokens;
     if (r.op == "experts_forward")
-        return Point{Kernel::fused_expert, Pass::forward, rows_per_expert, r.head_dim, expert};
+        return Point{Kernel::fused_expert, Pass::forward, rows_per_expert,
+                     r.head_dim,           expert,        r.expert_dim};
     if (r.op == "experts_backward")
-        return Point{Kernel::fused_expert, Pass::backward, rows_per_expert, r.head_dim,
-                     2.0 * expert};
+        return Point{Kernel::fused_expert, Pass::backward, rows_per_expert,
+                     r.head_dim,           2.0 * expert,   r.expert_dim};
     if (r.op == "grouped_forward")
         return Point{Kernel::grouped_gemm, Pass::forward, rows_per_expert, r.expert_dim, r.flops};
     // Backward is a dgrad and a wgrad of the same FLOPs: their rates share a cell.
@@ -76,7 +78,7 @@ std::optional<Point> point_of(const BenchRow& r) {
 }
 
 struct Sample {
-    double size, width, rate;
+    double size, width, rate, inner;
 };
 // By implementation.
 using Alternatives = std::map<std::string, std::vector<Sample>>;
@@ -116,6 +118,8 @@ std::map<double, double> merged_sizes(const std::vector<Sample>& samples) {
     return merged;
 }
 
+constexpr double kLeastResidual = 0.03;
+
 RateCurve fit_rates(const std::vector<Sample>& samples) {
     std::map<double, std::map<double, std::vector<double>>> cells;  // width -> size -> rates
     std::set<double> sizes;
@@ -148,15 +152,101 @@ RateCurve fit_rates(const std::vector<Sample>& samples) {
         }
     }
     // A curve that no shape was measured twice on still interpolates: its error is not zero.
-    constexpr double kLeast = 0.03;
     const double scatter = scattered > 0 ? std::sqrt(squares / scattered) : 0.0;
-    curve.residual = std::round(1e3 * std::clamp(scatter, kLeast, kLargestResidual)) / 1e3;
+    curve.residual = std::round(1e3 * std::clamp(scatter, kLeastResidual, kLargestResidual)) / 1e3;
+    return curve;
+}
+
+// The inner width of which most sizes were measured.
+double common_inner(const std::vector<Sample>& samples) {
+    std::map<double, int> count;
+    for (const Sample& s : samples) ++count[s.inner];
+    const auto most = [](const auto& a, const auto& b) { return a.second < b.second; };
+    return std::max_element(count.begin(), count.end(), most)->first;
+}
+
+// Whether some width was measured at several inner widths.
+bool several_inner(const std::vector<Sample>& samples) {
+    std::map<double, double> first;
+    return std::any_of(samples.begin(), samples.end(), [&](const Sample& s) {
+        return first.try_emplace(s.width, s.inner).first->second != s.inner;
+    });
+}
+
+// How a width's time grows with the inner width: t(f) = t(f0) (1 + g (f / f0 - 1)), g by size.
+struct InnerGrowth {
+    double common = 0.0;  // f0
+    std::map<double, double> by_size;
+
+    double at(double size) const { return by_size.empty() ? 1.0 : rate_at(by_size, size); }
+    double time(double size, double inner) const {
+        return 1.0 + std::clamp(at(size), 0.0, 1.0) * (inner / common - 1.0);
+    }
+};
+
+// Sizes are measured at one inner width of each width; a few at others say how the time grows with
+// it. The residual is of those few, each against the growth by the others.
+RateCurve fit_inner_rates(const std::vector<Sample>& samples) {
+    std::map<double, std::vector<Sample>> by_width;
+    std::set<double> inner;
+    for (const Sample& s : samples) {
+        by_width[s.width].push_back(s);
+        inner.insert(s.inner);
+    }
+    std::vector<Sample> common;
+    std::map<double, InnerGrowth> growth;
+    for (const auto& [width, own] : by_width) {
+        growth[width].common = common_inner(own);
+        for (const Sample& s : own) {
+            if (s.inner == growth[width].common) common.push_back(s);
+        }
+    }
+    const RateCurve base = fit_rates(common);
+    // Time over that of the common inner width at this size: work / rate of both.
+    const auto ratio = [&](const Sample& s) {
+        const double rate = base.at(Kernel::fused_expert, s.size, s.width).value;
+        return s.inner / growth.at(s.width).common * rate / s.rate;
+    };
+    const auto fill = [&](const Sample* left_out) {
+        for (auto& [width, g] : growth) {
+            g.by_size.clear();
+            for (const Sample& s : by_width.at(width)) {
+                if (s.inner != g.common && &s != left_out)
+                    g.by_size[s.size] = (ratio(s) - 1.0) / (s.inner / g.common - 1.0);
+            }
+        }
+    };
+    double squares = 0.0;
+    int count = 0;
+    for (const auto& [width, own] : by_width) {
+        for (const Sample& s : own) {
+            if (s.inner == growth.at(width).common) continue;
+            fill(&s);
+            squares += std::pow(growth.at(width).time(s.size, s.inner) / ratio(s) - 1.0, 2);
+            ++count;
+        }
+    }
+    fill(nullptr);
+    // The time is a line in the inner width: its ends are enough.
+    RateCurve curve{
+        .size = base.size, .width = base.width, .inner = {*inner.begin(), *inner.rbegin()}};
+    for (const double f : curve.inner) {
+        for (std::size_t i = 0; i < base.rate.size(); ++i) {
+            const InnerGrowth& g = growth.at(base.width[i / base.size.size()]);
+            const double size = base.size[i % base.size.size()];
+            curve.rate.push_back(four_digits(base.rate[i] * f / g.common / g.time(size, f)));
+        }
+    }
+    const double error = count > 0 ? std::sqrt(squares / count) : 0.0;
+    curve.residual = std::round(1e3 * std::clamp(error, std::max(kLeastResidual, base.residual),
+                                                 kLargestResidual)) /
+                     1e3;
     return curve;
 }
 
 // Widths outside the measured ones keep the base profile's rates, at the measured sizes: EP's
 // router is as wide as the model, and no grid of head widths says anything about it.
-RateCurve with_widths_of(const RateCurve& base, const RateCurve& measured) {
+RateCurve with_widths_of(Kernel kernel, const RateCurve& base, const RateCurve& measured) {
     std::map<double, std::vector<double>> rows;
     const std::size_t n = measured.size.size();
     for (std::size_t i = 0; i < measured.width.size(); ++i) {
@@ -166,7 +256,7 @@ RateCurve with_widths_of(const RateCurve& base, const RateCurve& measured) {
     for (double width : base.width) {
         if (width >= measured.width.front() && width <= measured.width.back()) continue;
         for (double size : measured.size)
-            rows[width].push_back(four_digits(base.at(size, width).value));
+            rows[width].push_back(four_digits(base.at(kernel, size, width).value));
     }
     RateCurve curve{.size = measured.size, .residual = measured.residual};
     for (const auto& [width, rates] : rows) {
@@ -249,7 +339,7 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
         if (const std::optional<Point> p = point_of(row)) {
             samples[{static_cast<int>(p->kernel), static_cast<int>(p->pass)}][row.op]
                    [row.implementation]
-                       .push_back({p->size, p->width, p->work / (row.median_us * 1e-6)});
+                       .push_back({p->size, p->width, p->work / (row.median_us * 1e-6), p->inner});
         }
     }
     Profile profile = base;
@@ -262,14 +352,15 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
             pooled.insert(pooled.end(), shapes.begin(), shapes.end());
             operations += fmt::format("{} {} ({} shapes), ", op, implementation, shapes.size());
         }
-        RateCurve curve = fit_rates(pooled);
+        const bool has_inner = several_inner(pooled);
+        RateCurve curve = has_inner ? fit_inner_rates(pooled) : fit_rates(pooled);
         const std::size_t num_widths = curve.width.size();
         const double least = curve.width.front(), most = curve.width.back();
         KernelCurves& curves = profile.kernel(static_cast<Kernel>(key.first));
         std::vector<RateCurve>& old =
             static_cast<Pass>(key.second) == Pass::forward ? curves.forward : curves.backward;
-        if (!old.empty() && !is_byte_rate(static_cast<Kernel>(key.first)))
-            curve = with_widths_of(old.front(), curve);
+        if (!old.empty() && !has_inner && !is_byte_rate(static_cast<Kernel>(key.first)))
+            curve = with_widths_of(static_cast<Kernel>(key.first), old.front(), curve);
         curve.source = fmt::format("headway-bench: {}cold L2, {}", operations, rows.front().date);
         if (curve.width.size() > num_widths)
             curve.source +=
@@ -279,8 +370,11 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
                                 kKernelNames[static_cast<std::size_t>(key.first)],
                                 kPassNames[static_cast<std::size_t>(key.second)]);
     }
+    const bool same = base.provenance.device == rows.front().device;
     profile.provenance = {
         .device = rows.front().device,
+        .peak_matmul = same ? base.provenance.peak_matmul : FlopRate{},
+        .memory_bandwidth = same ? base.provenance.memory_bandwidth : Bandwidth{},
         .kind = "measured",
         .date = rows.front().date,
         .driver = rows.front().driver,

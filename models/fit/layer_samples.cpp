@@ -75,6 +75,7 @@ void add_counts(const PhaseShape& shape, const Timeline& measured, int layer, do
 
 void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& measured,
                  CalibrationSamples& samples) {
+    samples.dtype = scenario.model.dtype;
     const Cluster& cluster = scenario.cluster;
     if (cluster.nvlink) {
         samples.link = cluster.nvlink->bandwidth;

@@ -252,6 +252,24 @@ double residual_of(const Eigen::MatrixXd& a, const Eigen::VectorXd& c, std::vect
     return std::max(kLeast, ninety_percent_sigma(std::move(errors)));
 }
 
+ShapeRange range_of(const std::vector<const MeasuredPhase*>& times) {
+    ShapeRange range;
+    const auto take = [&](Extent& extent, auto value) {
+        extent = {HUGE_VAL, 0.0};
+        for (const MeasuredPhase* t : times) {
+            extent.least = std::min(extent.least, double{1} * value(t->shape));
+            extent.most = std::max(extent.most, double{1} * value(t->shape));
+        }
+    };
+    take(range.own_tokens, [](const PhaseShape& s) { return s.own_tokens; });
+    take(range.hidden, [](const PhaseShape& s) { return s.hidden; });
+    take(range.experts, [](const PhaseShape& s) { return s.experts; });
+    take(range.top_k, [](const PhaseShape& s) { return s.top_k; });
+    take(range.width, [](const PhaseShape& s) { return s.width; });
+    take(range.expert_width, [](const PhaseShape& s) { return s.expert_width; });
+    return range;
+}
+
 std::optional<PhaseCurve> fit_one(PhaseCurve curve,
                                   const std::vector<const MeasuredPhase*>& times) {
     const auto rows = static_cast<Eigen::Index>(times.size());
@@ -277,6 +295,7 @@ std::optional<PhaseCurve> fit_one(PhaseCurve curve,
         curve.seconds.push_back(rounded_seconds(c[i] / scale[i]));
     curve.residual =
         std::round(1e3 * residual_of(scaled_a, c, held_out_errors(scaled_a, values))) / 1e3;
+    curve.measured = range_of(times);
     curve.source += fmt::format(": {} samples", rows);
     return curve;
 }

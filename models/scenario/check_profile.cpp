@@ -31,12 +31,15 @@ void check_rate_curve(const std::string& where, const RateCurve& curve,
                       std::vector<InputProblem>& problems) {
     check_ascending(where + ".size", curve.size, problems);
     check_ascending(where + ".width", curve.width, problems);
-    const std::size_t wanted = curve.size.size() * curve.width.size();
+    check_ascending(where + ".inner", curve.inner, problems);
+    const std::size_t num_rows = curve.width.size() * std::max<std::size_t>(1, curve.inner.size());
+    const std::size_t wanted = curve.size.size() * num_rows;
     if (curve.rate.size() != wanted) {
-        problems.push_back({where + ".rate", fmt::format("{} rates", curve.rate.size()),
-                            fmt::format("{} rows (widths) of {} entries (sizes)",
-                                        curve.width.size(), curve.size.size()),
-                            ""});
+        problems.push_back(
+            {where + ".rate", fmt::format("{} rates", curve.rate.size()),
+             fmt::format("{} rows ({}) of {} entries (sizes)", num_rows,
+                         curve.inner.empty() ? "widths" : "inner by widths", curve.size.size()),
+             ""});
     }
 }
 
@@ -68,6 +71,15 @@ void check_phase_curve(const std::string& where, const PhaseCurve& curve,
         problems.push_back({where + ".time", fmt::format("{} times", curve.seconds.size()),
                             fmt::format("{}, one per term", curve.terms.size()), ""});
     }
+    if (curve.measured) {
+        const ShapeRange& m = *curve.measured;
+        for (const Extent& e :
+             {m.own_tokens, m.hidden, m.experts, m.top_k, m.width, m.expert_width}) {
+            if (e.most > 0.0 && e.least <= e.most) continue;
+            problems.push_back({where + ".measured", "an extent that is not least, most",
+                                "two ascending numbers for each", ""});
+        }
+    }
     if (curve.min_top_k > curve.max_top_k) {
         problems.push_back({where + ".max_top_k", std::to_string(curve.max_top_k),
                             fmt::format("at least min_top_k, {}", curve.min_top_k), ""});
@@ -78,13 +90,17 @@ void check_phase_curve(const std::string& where, const PhaseCurve& curve,
 
 std::vector<InputProblem> check_profile(const Profile& profile) {
     std::vector<InputProblem> problems;
-    for (int i = 0; i < kNumKernels; ++i) {
-        const KernelCurves& curves = profile.kernel(static_cast<Kernel>(i));
-        const std::string where = fmt::format("kernels.{}", name(static_cast<Kernel>(i)));
+    for (std::size_t i = 0; i < profile.kernels.size(); ++i) {
+        const KernelCurves& curves = profile.kernels[i];
+        const std::size_t type = i % kNumDtypes;
+        std::string where = fmt::format("kernels.{}", kKernelNames[i / kNumDtypes]);
+        if (static_cast<Dtype>(type) != Dtype::bf16) where += fmt::format(".{}", kDtypeNames[type]);
         for (const RateCurve& c : curves.forward) check_rate_curve(where + ".forward", c, problems);
         for (const RateCurve& c : curves.backward) {
             check_rate_curve(where + ".backward", c, problems);
         }
+        if (curves.forward.empty() && !curves.backward.empty())
+            problems.push_back({where, "a backward curve alone", "a forward curve too", ""});
     }
     for (std::size_t i = 0; i < profile.communication.size(); ++i) {
         check_time_curve(fmt::format("communication[{}]", i), profile.communication[i], problems);

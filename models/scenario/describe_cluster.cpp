@@ -13,11 +13,23 @@ constexpr Range kLatency = {.low = 0, .high = 1};
 
 void describe_device(Fields& f, Device& device) {
     f.text("name", device.name, "as the driver reports it; a profile is compared with it");
-    f.quantity("peak_matmul", device.peak_matmul, kPeak,
-               "dense matrix peak in the model's compute type");
+    f.quantity("peak_matmul", device.peak_matmul, kPeak, "dense matrix peak in bf16");
     f.quantity("memory_bandwidth", device.memory_bandwidth, kMemoryBandwidth, "device memory");
     f.quantity("memory", device.memory, kMemory,
                "device memory as PyTorch reports its total capacity");
+    f.map(
+        "peaks", device, "dense matrix peaks of other types",
+        [](Fields& g, Device& d) {
+            for (const Dtype type : {Dtype::fp64, Dtype::fp32, Dtype::fp8}) {
+                const auto i = static_cast<std::size_t>(type);
+                std::optional<FlopRate> peak;
+                if (d.peaks[i] > FlopRate{}) peak = d.peaks[i];
+                g.quantity(kDtypeNames[i], peak, kPeak,
+                           "left out: bf16's for wider types; fp8 cannot be priced");
+                if (peak) d.peaks[i] = *peak;
+            }
+        },
+        optional);
 }
 
 void describe_reserve(Fields& f, Reserve& reserve) {

@@ -51,6 +51,10 @@ void describe_rate_curve(Fields& f, RateCurve& curve, Kernel kernel) {
               size_unit(kernel));
     f.numbers("width", curve.width, kPositive, width_meaning(kernel),
               has_width ? Presence::required : optional);
+    if (kernel == Kernel::fused_expert) {
+        f.numbers("inner", curve.inner, kPositive,
+                  "expert width f, ascending; left out: no dependence on it", optional);
+    }
     std::vector<std::vector<double>> rows;
     for (std::size_t i = 0; i + curve.size.size() <= curve.rate.size() && !curve.size.empty();
          i += curve.size.size()) {
@@ -59,7 +63,8 @@ void describe_rate_curve(Fields& f, RateCurve& curve, Kernel kernel) {
     }
     const UnitClass unit = has_width ? UnitClass::flop_rate : UnitClass::bandwidth;
     const bool present =
-        f.matrix("rate", rows, kPositive, "achieved rate, a row per width, an entry per size",
+        f.matrix("rate", rows, kPositive,
+                 "achieved rate, a row per width (per inner, then width), an entry per size",
                  Presence::required, unit);
     if (present) {
         curve.rate.clear();
@@ -73,28 +78,45 @@ void describe_rate_curve(Fields& f, RateCurve& curve, Kernel kernel) {
     f.text("source", curve.source, "where the curve comes from");
 }
 
-void describe_kernel(Fields& f, KernelCurves& curves, Kernel kernel) {
+void describe_passes(Fields& f, KernelCurves& curves, Kernel kernel) {
     const auto inner = [kernel](Fields& g, RateCurve& c) { describe_rate_curve(g, c, kernel); };
-    RateCurve forward = curves.forward.empty() ? RateCurve{} : curves.forward.front();
-    f.map("forward", forward, "curve of the forward pass", inner);
-    curves.forward = {forward};
-    std::optional<RateCurve> backward;
-    if (!curves.backward.empty()) backward = curves.backward.front();
-    f.map("backward", backward,
-          "curve of the backward pass; left out: the forward curve serves, and the result says so",
-          inner);
-    curves.backward.clear();
-    if (backward) curves.backward.push_back(*backward);
+    const auto one = [&](const char* key, std::vector<RateCurve>& list, const char* meaning) {
+        std::optional<RateCurve> curve;
+        if (!list.empty()) curve = list.front();
+        f.map(key, curve, meaning, inner);
+        list.clear();
+        if (curve) list.push_back(*curve);
+    };
+    one("forward", curves.forward, "curve of the forward pass");
+    one("backward", curves.backward,
+        "curve of the backward pass; left out: the forward curve serves, and the result says so");
+}
+
+bool has_curve(const KernelCurves& curves) {
+    return !curves.forward.empty() || !curves.backward.empty();
+}
+
+// `forward` and `backward` are of bf16 (and fp16), or of every type where bytes are what counts.
+void describe_kernel(Fields& f, Profile& profile, Kernel kernel) {
+    describe_passes(f, profile.kernel(kernel), kernel);
+    if (is_byte_rate(kernel)) return;
+    for (const Dtype type : {Dtype::fp64, Dtype::fp32, Dtype::fp8}) {
+        std::optional<KernelCurves> curves;
+        if (has_curve(profile.kernel(kernel, type))) curves = profile.kernel(kernel, type);
+        f.map(kDtypeNames[static_cast<std::size_t>(type)], curves, "the same in this type",
+              [kernel](Fields& g, KernelCurves& c) { describe_passes(g, c, kernel); });
+        if (curves) profile.kernel(kernel, type) = *curves;
+    }
 }
 
 void describe_kernels(Fields& f, Profile& profile) {
     for (int i = 0; i < kNumKernels; ++i) {
         const auto kernel = static_cast<Kernel>(i);
-        std::optional<KernelCurves> curves;
-        if (!profile.kernel(kernel).forward.empty()) curves = profile.kernel(kernel);
-        f.map(name(kernel), curves, "curves of this kernel",
-              [kernel](Fields& g, KernelCurves& c) { describe_kernel(g, c, kernel); });
-        if (curves) profile.kernel(kernel) = *curves;
+        bool is_set = false;
+        for (int type = 0; type < kNumDtypes; ++type)
+            is_set = is_set || has_curve(profile.kernel(kernel, static_cast<Dtype>(type)));
+        f.map_if(name(kernel), is_set, profile, "curves of this kernel",
+                 [kernel](Fields& g, Profile& p) { describe_kernel(g, p, kernel); });
     }
 }
 
@@ -122,10 +144,27 @@ void describe_time_curve(Fields& f, TimeCurve& curve) {
     f.text("source", curve.source, "where the curve comes from");
 }
 
+void describe_extent(Fields& f, std::string_view name, Extent& extent, std::string_view meaning) {
+    std::vector<double> ends;
+    if (extent.most > 0.0) ends = {extent.least, extent.most};
+    f.numbers(name, ends, {0, 1e9}, meaning);
+    if (ends.size() == 2) extent = {ends[0], ends[1]};
+}
+
+void describe_range(Fields& f, ShapeRange& range) {
+    describe_extent(f, "own_tokens", range.own_tokens, "tokens of a rank: least, most");
+    describe_extent(f, "hidden", range.hidden, "width of the model");
+    describe_extent(f, "experts", range.experts, "of one router");
+    describe_extent(f, "top_k", range.top_k, "k");
+    describe_extent(f, "width", range.width, "of a travelling row");
+    describe_extent(f, "expert_width", range.expert_width, "f");
+}
+
 void describe_phase_curve(Fields& f, PhaseCurve& curve) {
     f.choice("layer", curve.layer, kLayerKindNames, "ep_rank: EP deduplicated by rank");
     f.choice("phase", curve.phase, kPhaseNames, "as in the tables");
     f.choice("pass", curve.pass, kPassNames, "forward or backward");
+    f.choice("dtype", curve.dtype, kDtypeNames, "type of the model that ran", optional);
     f.integer("width", curve.width, {0, 1 << 20}, "width of a travelling row; 0: any", optional);
     f.integer("min_top_k", curve.min_top_k, {1, 1024}, "smallest k that it holds for", optional);
     f.integer("max_top_k", curve.max_top_k, {1, 1024}, "largest k that it holds for", optional);
@@ -140,6 +179,9 @@ void describe_phase_curve(Fields& f, PhaseCurve& curve) {
     }
     f.numbers("time", curve.seconds, kNotNegative, "of one unit of each term", Presence::required,
               UnitClass::seconds);
+    f.map("measured", curve.measured,
+          "shapes of the layers that were fitted; what is asked outside them is warned about",
+          describe_range);
     f.number("residual", curve.residual, kResidual,
              "relative standard deviation of measured against fitted", Presence::required,
              UnitClass::percent);
@@ -150,6 +192,16 @@ void describe_provenance(Fields& f, Provenance& provenance) {
     static constexpr std::array kKinds = {std::string_view("public"), std::string_view("measured")};
     int kind = provenance.kind == kKinds[1] ? 1 : 0;
     f.text("device", provenance.device, "compared with the cluster's device name");
+    std::optional<FlopRate> peak;
+    std::optional<Bandwidth> bandwidth;
+    if (provenance.peak_matmul > FlopRate{}) peak = provenance.peak_matmul;
+    if (provenance.memory_bandwidth > Bandwidth{}) bandwidth = provenance.memory_bandwidth;
+    f.quantity("peak_matmul", peak, {.low = 0, .high = 1e18, .above_low = true},
+               "of that device in bf16: on a slower one, rates are scaled down by the ratio");
+    f.quantity("memory_bandwidth", bandwidth, {.low = 0, .high = 1e16, .above_low = true},
+               "of that device; on a slower one, byte rates are scaled down by the ratio");
+    if (peak) provenance.peak_matmul = *peak;
+    if (bandwidth) provenance.memory_bandwidth = *bandwidth;
     f.choice("kind", kind, kKinds, "public: built from cited measurements; measured: calibrated");
     provenance.kind = kKinds[static_cast<std::size_t>(kind)];
     f.text("date", provenance.date, "when, as YYYY-MM-DD");

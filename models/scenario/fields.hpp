@@ -79,6 +79,17 @@ class Fields {
         value = base * UnitOf<Q>::base;
     }
 
+    // A quantity that may be unknown; not written then.
+    template <class Q>
+    void quantity(std::string_view name, std::optional<Q>& value, Range range,
+                  std::string_view meaning) {
+        ScalarValue v = value.value_or(Q{}).in(UnitOf<Q>::base);
+        const Rule rule = {
+            .kind = Rule::Kind::number, .unit = UnitOf<Q>::unit_class, .range = range};
+        if (scalar(absent_unless(value.has_value(), name, meaning), rule, v))
+            value = std::get<double>(v) * UnitOf<Q>::base;
+    }
+
     void flag(std::string_view name, bool& value, std::string_view meaning,
               Presence presence = Presence::required) {
         ScalarValue v = value;

@@ -64,7 +64,7 @@ bool is_point(const TimeCurve& curve, double bytes) {
 // Priced by the code that prices a plan's exchanges, on a machine whose links are those measured.
 std::vector<AnchorResult> validate_exchange(const ExchangeAnchor& anchor, const Profile& profile) {
     const Cluster measured{};
-    const PriceBook book(profile, measured);
+    const PriceBook book(profile, measured, Dtype::bf16);
     std::vector<AnchorResult> results;
     for (std::size_t i = 0; i < anchor.bytes.size(); ++i) {
         const double sent = anchor.bytes[i] * (anchor.num_ranks - 1) / anchor.num_ranks;

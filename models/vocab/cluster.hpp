@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/vocab/model_spec.hpp"
 #include "models/vocab/units.hpp"
 
 namespace headway {
@@ -28,9 +29,18 @@ constexpr std::string_view name(PathClass c) {
 
 struct Device {
     std::string name;      // as the driver reports it, e.g. "NVIDIA H200"
-    FlopRate peak_matmul;  // dense, in the model's compute dtype (bf16)
+    FlopRate peak_matmul;  // dense, bf16
     Bandwidth memory_bandwidth;
     Bytes memory;
+    std::array<FlopRate, static_cast<std::size_t>(kNumDtypes)>
+        peaks{};  // of other types; 0: not stated
+
+    // Zero for a narrower type whose peak is not stated; a wider one is no faster than bf16.
+    FlopRate peak(Dtype type) const {
+        const FlopRate own = peaks[static_cast<std::size_t>(rate_type(type))];
+        if (rate_type(type) == Dtype::bf16) return peak_matmul;
+        return own > FlopRate{} || type == Dtype::fp8 ? own : peak_matmul;
+    }
 };
 
 // Device memory that a training process cannot give to tensors.

@@ -15,6 +15,13 @@ inline constexpr std::array kDtypeNames = {std::string_view("fp64"), std::string
                                            std::string_view("bf16"), std::string_view("fp16"),
                                            std::string_view("fp8")};
 
+inline constexpr int kNumDtypes = static_cast<int>(kDtypeNames.size());
+
+// fp16 and bf16 run at one rate: so they do on the tensor cores of every GPU that has both.
+constexpr Dtype rate_type(Dtype dtype) {
+    return dtype == Dtype::fp16 ? Dtype::bf16 : dtype;
+}
+
 constexpr double bytes_per_element(Dtype dtype) {
     switch (dtype) {
         case Dtype::fp64:

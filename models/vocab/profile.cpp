@@ -8,46 +8,104 @@
 namespace headway {
 namespace {
 
+// Position of `value` between ascending grid points, linear; held at the ends.
 struct Bracket {
     std::size_t low = 0, high = 0;
     double weight = 0.0;  // of high
     bool outside = false;
 };
 
-// Position of `value` between ascending grid points, linear in the logarithm; clamped outside.
 Bracket bracket(const std::vector<double>& grid, double value) {
     if (grid.empty()) throw std::logic_error("profile curve without points");
     if (value <= grid.front()) return {0, 0, 0.0, value < grid.front()};
-    if (value >= grid.back()) {
-        const std::size_t last = grid.size() - 1;
-        return {last, last, 0.0, value > grid.back()};
-    }
+    const std::size_t last = grid.size() - 1;
+    if (value >= grid.back()) return {last, last, 0.0, value > grid.back()};
     const auto above = std::upper_bound(grid.begin(), grid.end(), value);
-    const std::size_t high = static_cast<std::size_t>(above - grid.begin());
-    const std::size_t low = high - 1;
-    const double weight = std::log(value / grid[low]) / std::log(grid[high] / grid[low]);
-    return {low, high, weight, false};
+    const std::size_t high = static_cast<std::size_t>(above - grid.begin()), low = high - 1;
+    return {low, high, (value - grid[low]) / (grid[high] - grid[low]), false};
+}
+
+// Beyond its ends an axis keeps the rate: the time grows with the axis.
+double held(const std::vector<double>& grid, double value) {
+    return value / std::clamp(value, grid.front(), grid.back());
+}
+
+// size / rate at `value` of the row of rates at `rates`, that never falls with size.
+double row_time(const std::vector<double>& size, const double* rates, double value) {
+    const Bracket b = bracket(size, value);
+    double low = 0.0;
+    for (std::size_t i = 0; i <= b.low; ++i) low = std::max(low, size[i] / rates[i]);
+    const double high = std::max(low, size[b.high] / rates[b.high]);
+    return (low + (high - low) * b.weight) * held(size, value);
+}
+
+// Along an axis of `grid`: a line between neighbours of `time`, [index], raised so that it never
+// falls.
+template <class Time>
+double along(const std::vector<double>& grid, double value, Time time) {
+    const Bracket b = bracket(grid, value);
+    double low = 0.0;
+    for (std::size_t i = 0; i <= b.low; ++i) low = std::max(low, time(i));
+    const double high = b.high == b.low ? low : std::max(low, time(b.high));
+    return (low + (high - low) * b.weight) * held(grid, value);
 }
 
 }  // namespace
 
-LookUp RateCurve::at(double size_value, double width_value) const {
-    const Bracket s = bracket(size, size_value);
-    // A curve measured at one width claims no dependence on it.
-    const Bracket w = width.size() == 1 ? Bracket{} : bracket(width, width_value);
-    const auto along_size = [&](std::size_t row) {
-        const double low = rate[row * size.size() + s.low];
-        const double high = rate[row * size.size() + s.high];
-        return low + (high - low) * s.weight;
+// With size, width and inner as the sides of the work, t = size width inner / rate is looked up.
+// The size of a dense GEMM is its whole work already: its other sides are size / width.
+LookUp RateCurve::at(Kernel kernel, double size_value, double width_value,
+                     double inner_value) const {
+    const bool has_width = width.size() > 1, has_inner = inner.size() > 1;
+    const bool whole = kernel == Kernel::dense_gemm && has_width;
+    const double side = whole ? size_value / width_value : size_value;
+    const auto row = [&](std::size_t block, std::size_t w) {
+        const double* rates = rate.data() + (block * width.size() + w) * size.size();
+        if (!has_width) return row_time(size, rates, size_value);
+        return whole ? row_time(size, rates, side * width[w])
+                     : width[w] * row_time(size, rates, side);
     };
-    const double low = along_size(w.low);
-    const double value = w.high == w.low ? low : low + (along_size(w.high) - low) * w.weight;
-    return {value, s.outside || w.outside};
+    const auto block_time = [&](std::size_t block) {
+        if (!has_width) return row(block, 0);
+        return along(width, width_value, [&](std::size_t w) { return row(block, w); });
+    };
+    const double time = has_inner ? along(inner, inner_value,
+                                          [&](std::size_t i) { return inner[i] * block_time(i); })
+                                  : block_time(0);
+    const double work = (whole || !has_width ? size_value : size_value * width_value) *
+                        (has_inner ? inner_value : 1.0);
+    const auto outside = [](const std::vector<double>& grid, double value) {
+        return value < grid.front() || value > grid.back();
+    };
+    return {work / time, outside(size, size_value) || (has_width && outside(width, width_value)) ||
+                             (has_inner && outside(inner, inner_value))};
+}
+
+namespace {
+
+// Seconds a byte below the smallest size: not more than all that the size took.
+double first_slope(const TimeCurve& curve) {
+    const double whole = curve.seconds.front() / curve.bytes.front();
+    if (curve.bytes.size() == 1) return whole;
+    return std::min(whole,
+                    (curve.seconds[1] - curve.seconds[0]) / (curve.bytes[1] - curve.bytes[0]));
+}
+
+}  // namespace
+
+double TimeCurve::floor_seconds() const {
+    if (bytes.front() <= 0.0) return seconds.front();
+    return seconds.front() - first_slope(*this) * bytes.front();
 }
 
 LookUp TimeCurve::at(double byte_count) const {
     if (bytes.empty()) throw std::logic_error("profile curve without points");
-    if (byte_count <= bytes.front()) return {seconds.front(), byte_count < bytes.front()};
+    if (byte_count <= bytes.front()) {
+        if (byte_count == bytes.front()) return {seconds.front(), false};
+        const double floor = floor_seconds();
+        return {floor + (seconds.front() - floor) * byte_count / bytes.front(),
+                floor < 0.5 * seconds.front()};
+    }
     if (bytes.size() == 1) return {seconds.front() * byte_count / bytes.front(), true};
     const auto above = std::upper_bound(bytes.begin(), bytes.end(), byte_count);
     const bool outside = byte_count > bytes.back();
@@ -73,12 +131,14 @@ const TimeCurve* Profile::find(Collective collective, PathClass path, int num_ra
     return best;
 }
 
-const PhaseCurve* Profile::find(LayerKind layer, Phase phase, Pass pass, int width,
+const PhaseCurve* Profile::find(LayerKind layer, Phase phase, Pass pass, Dtype type, int width,
                                 int top_k) const {
     const PhaseCurve* best = nullptr;
     int best_distance = 0;
     for (const PhaseCurve& curve : phases) {
-        if (curve.layer != layer || curve.phase != phase || curve.pass != pass) continue;
+        if (curve.layer != layer || curve.phase != phase || curve.pass != pass ||
+            curve.dtype != rate_type(type))
+            continue;
         if (curve.width != 0 && curve.width != width) continue;
         const int distance = std::max({0, curve.min_top_k - top_k, top_k - curve.max_top_k});
         if (best == nullptr || distance < best_distance) {

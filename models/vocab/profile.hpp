@@ -1,16 +1,18 @@
 // Profile: what was measured on a machine, as curves. Compute: achieved rate by problem size and
-// width, per kernel kind. Communication: time by bytes, per collective and path class. Every curve
-// carries its residual and its source. A look-up outside the measured range is answered, and
-// marked; there is no default for a missing curve.
+// width, per kernel kind and type. Communication: time by bytes, per collective and path class.
+// Every curve carries its residual and its source. A look-up outside the measured range is
+// answered, and marked; there is no default for a missing curve.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/model_spec.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/units.hpp"
 
@@ -19,7 +21,8 @@ namespace headway {
 // Kernel kinds, and what size and width mean for each (the unit of rate in brackets):
 //   dense_gemm    size: FLOPs of the GEMM, width: its smallest dimension            [FLOP/s]
 //   grouped_gemm  size: rows per expert, width: expert width f on the rank          [FLOP/s]
-//   fused_expert  size: rows per expert, width: head width d_h (HP experts)         [FLOP/s]
+//   fused_expert  size: rows per expert, width: head width d_h (HP experts), inner: expert width f
+//                                                                                   [FLOP/s]
 //   attention     size: sequence length, width: head width; causal FLOPs           [FLOP/s]
 //   router        size: tokens, width: input width of the router (d; d_h under HP), because
 //                 the time is about tokens * experts * (2 * width / gemm rate + top-k cost)
@@ -59,16 +62,18 @@ struct LookUp {
 // The largest residual that a profile states: a curve that is so far off says nothing.
 constexpr double kLargestResidual = 10.0;
 
-// Achieved rate on a grid, interpolated linearly in the logarithm of size and width: between two
-// measured rates the result lies between them.
+// Achieved rate on a grid. What is interpolated, linearly, is the time: it never falls when size,
+// width or inner grows, whatever the measured rates do (docs/model.md). Between two measured rates
+// the result lies between them.
 struct RateCurve {
     std::vector<double> size;   // ascending, at least one
     std::vector<double> width;  // ascending, at least one
-    std::vector<double> rate;   // [width, size] FLOP/s or bytes/s, all > 0
+    std::vector<double> inner;  // ascending; none: no dependence on it
+    std::vector<double> rate;   // [inner, width, size] FLOP/s or bytes/s, all > 0
     double residual = 0.0;      // relative standard deviation of measured against fitted
     std::string source;
 
-    LookUp at(double size_value, double width_value) const;
+    LookUp at(Kernel kernel, double size_value, double width_value, double inner_value = 1.0) const;
 };
 
 enum class Collective { all_to_all, send_recv, all_reduce, all_gather, reduce_scatter };
@@ -99,9 +104,11 @@ struct TimeCurve {
     double mean_share = 0.0;
     std::string source;
 
+    // Below the smallest size on the line through the first two; a curve of one size is all
+    // bandwidth. `extrapolated` there only when bytes are most of what that size took.
     LookUp at(double byte_count) const;
-    // Seconds at the smallest measured size: the floor that launch and latency set.
-    double floor_seconds() const { return seconds.front(); }
+    // Seconds of no bytes, on that line: what launch and latency take.
+    double floor_seconds() const;
 };
 
 // What a phase of an MoE layer does, as quantities that its time grows with. models/cost computes
@@ -221,6 +228,17 @@ enum class LayerKind { hp, ep, ep_rank };
 inline constexpr std::array kLayerKindNames = {std::string_view("hp"), std::string_view("ep"),
                                                std::string_view("ep_rank")};
 
+// The smallest and the largest of what was measured.
+struct Extent {
+    double least = 0.0, most = 0.0;
+    bool holds(double value) const { return least <= value && value <= most; }
+};
+
+// Shapes of the layers that a phase curve was fitted to.
+struct ShapeRange {
+    Extent own_tokens, hidden, experts, top_k, width, expert_width;
+};
+
 // The time of a whole phase of one implementation: sum of seconds[i] * term i. Where a profile has
 // one it replaces the kernel curves of that phase; a kernel that is compiled for a width or for a
 // range of k has one for each.
@@ -228,15 +246,18 @@ struct PhaseCurve {
     LayerKind layer = LayerKind::hp;
     Phase phase = Phase::expert;
     Pass pass = Pass::forward;
+    Dtype dtype = Dtype::bf16;
     int width = 0;  // of a travelling row; 0: any
     int min_top_k = 1, max_top_k = 1024;
     int num_multiprocessors = 1;  // that the phase ran on: waves count them
     std::vector<Term> terms;
-    std::vector<double> seconds;  // >= 0
+    std::vector<double> seconds;         // >= 0
+    std::optional<ShapeRange> measured;  // none: a profile from before ranges were kept
     double residual = 0.0;
     std::string source;
 };
 
+// Of one kernel in one type.
 struct KernelCurves {
     std::vector<RateCurve> forward;  // none or one
     std::vector<RateCurve>
@@ -245,7 +266,10 @@ struct KernelCurves {
 
 struct Provenance {
     std::string device;  // must equal Cluster::device.name, else a warning
-    std::string kind;    // "public" (built from cited measurements) or "measured"
+    // Of that device, 0 when not stated: on a slower one, rates are scaled down by them.
+    FlopRate peak_matmul;
+    Bandwidth memory_bandwidth;
+    std::string kind;  // "public" (built from cited measurements) or "measured"
     std::string date;
     std::string commit;
     std::string command;
@@ -270,19 +294,30 @@ struct Overheads {
 struct Profile {
     std::string name;
     Provenance provenance;
-    std::array<KernelCurves, static_cast<std::size_t>(kNumKernels)> kernels;
+    std::array<KernelCurves, static_cast<std::size_t>(kNumKernels* kNumDtypes)>
+        kernels;  // [kernel, dtype]
     std::vector<PhaseCurve> phases;
     std::vector<TimeCurve> communication;
     Overheads overheads;
 
-    const KernelCurves& kernel(Kernel k) const { return kernels[static_cast<std::size_t>(k)]; }
-    KernelCurves& kernel(Kernel k) { return kernels[static_cast<std::size_t>(k)]; }
+    // A byte rate is of every type; fp16 runs at the rates of bf16.
+    const KernelCurves& kernel(Kernel k, Dtype type = Dtype::bf16) const {
+        return kernels[index_of(k, type)];
+    }
+    KernelCurves& kernel(Kernel k, Dtype type = Dtype::bf16) { return kernels[index_of(k, type)]; }
     // The curve of this collective and path class whose num_ranks is nearest (in ratio) to the
     // asked one; null when the profile has none.
     const TimeCurve* find(Collective collective, PathClass path, int num_ranks) const;
     // The phase curve of this width whose range of k holds `top_k`, or is nearest to it; null when
     // the profile has none.
-    const PhaseCurve* find(LayerKind layer, Phase phase, Pass pass, int width, int top_k) const;
+    const PhaseCurve* find(LayerKind layer, Phase phase, Pass pass, Dtype type, int width,
+                           int top_k) const;
+
+  private:
+    static std::size_t index_of(Kernel k, Dtype type) {
+        const Dtype column = is_byte_rate(k) ? Dtype::bf16 : rate_type(type);
+        return static_cast<std::size_t>(k) * kNumDtypes + static_cast<std::size_t>(column);
+    }
 };
 
 }  // namespace headway

@@ -44,6 +44,7 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
                     .bytes = passes * (weights + 2.0 * rows * width * s.element + hidden) * byte,
                     .size = std::max(1.0, rows / local),
                     .width = fused ? width : inner,
+                    .inner = inner,
                     .launches = fused ? static_cast<int>(passes) : static_cast<int>(2 * passes)};
     ComputeWork compute;
     compute.add(work);

@@ -37,7 +37,8 @@ PhaseShape inside_a_head(PhaseShape shape, Dedup dedup) {
 
 void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases) {
     const MoeRows rows = moe_rows(s, load);
-    PhaseShape shape{.own_tokens = s.tokens,
+    PhaseShape shape{.dtype = s.scenario.model.dtype,
+                     .own_tokens = s.tokens,
                      .tokens = s.tokens,
                      .hidden = s.hidden,
                      .width = s.layout.width,

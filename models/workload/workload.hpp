@@ -43,6 +43,7 @@ struct KernelWork {
     Bytes bytes;
     double size = 1.0;  // as models/vocab/profile.hpp defines it for the kernel
     double width = 1.0;
+    double inner = 1.0;
     int launches = 1;
 };
 
@@ -51,6 +52,7 @@ struct KernelWork {
 struct PhaseShape {
     LayerKind layer = LayerKind::hp;
     Phase phase = Phase::expert;
+    Dtype dtype = Dtype::bf16;
     double own_tokens = 0;  // T
     double tokens = 0;      // that a router of this rank, or all of them together, see: T, or T H
     double hidden = 0;      // d

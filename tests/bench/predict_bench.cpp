@@ -44,7 +44,7 @@ void bench_layers(Scenario scenario, const Plan& plan, const Profile& profile) {
         scenario.batch.sequence_length = 2048 + 64 * (i % 32);
         const GroupLoad load = expected_load(scenario, plan, 0);
         const LayerWork layer = build_moe_layer(scenario, plan, load, 0);
-        PriceBook book(profile, scenario.cluster);
+        PriceBook book(profile, scenario.cluster, scenario.model.dtype);
         Seconds total;
         for (const auto* pass : {&layer.forward, &layer.backward}) {
             for (const PhaseWork& phase : *pass) {

@@ -167,7 +167,7 @@ TEST(FitTimeCurve, IsMonotone) {
 TEST(FitRateCurve, MeetsItsSamples) {
     const std::vector<RateSample> samples = {
         {16, 64, 1e9}, {256, 64, 3e9}, {64, 128, 5e9}, {1024, 128, 7e9}};
-    const RateCurve curve = fit_rate_curve(samples, "test");
+    const RateCurve curve = fit_rate_curve(Kernel::grouped_gemm, samples, "test");
     EXPECT_EQ(curve.width, (std::vector<double>{64, 128}));
     EXPECT_EQ(curve.size.size(), 4U);
     for (const RateSample& s : samples) EXPECT_NEAR(curve.at(s.size, s.width).value, s.rate, 1.0);

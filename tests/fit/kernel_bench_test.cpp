@@ -34,9 +34,11 @@ TEST(KernelBench, RateIsUsefulFlopsOverTimeOnTheGrid) {
     const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
     EXPECT_EQ(curve.size, (std::vector<double>{256, 1024}));
     EXPECT_EQ(curve.width, (std::vector<double>{64, 128}));
-    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
-    EXPECT_NEAR(curve.at(512, 64).value, 2e14, 1e6);    // halfway in the logarithm
-    EXPECT_NEAR(curve.at(1024, 128).value, 2e14, 1e6);  // not measured at this width: held
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 256, 64).value, 1e14, 1e6);
+    // A third of the way in size, so in time: 512 / (256 + (1024 / 3 - 256) / 3) = 1.8.
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 512, 64).value, 1.8e14, 1e6);
+    // Not measured at this width: held.
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 1024, 128).value, 2e14, 1e6);
     EXPECT_NE(p.provenance.note.find("fused_expert forward"), std::string::npos);
 }
 
@@ -52,19 +54,41 @@ TEST(KernelBench, WidthsOutsideTheGridAreTheBases) {
         with_measured_kernels(base, {experts(256, 64, 128, 1e14), experts(256, 128, 256, 2e14)});
     const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
     EXPECT_EQ(curve.width, (std::vector<double>{32, 64, 128, 1024}));
-    EXPECT_NEAR(curve.at(256, 32).value, 1e13, 1e6);
-    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
-    EXPECT_NEAR(curve.at(256, 1024).value, 9e14, 1e6);
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 256, 32).value, 1e13, 1e6);
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 256, 64).value, 1e14, 1e6);
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 256, 1024).value, 9e14, 1e6);
     EXPECT_NE(curve.source.find("widths below 64 and above 128: base"), std::string::npos);
 }
 
 TEST(KernelBench, ScatterInACellIsTheResidual) {
     const Profile p =
-        with_measured_kernels({}, {experts(256, 64, 128, 0.9e14), experts(256, 64, 256, 1e14),
-                                   experts(256, 64, 512, 1.1e14)});
+        with_measured_kernels({}, {experts(256, 64, 128, 0.9e14), experts(256, 64, 128, 1e14),
+                                   experts(256, 64, 128, 1.1e14)});
     const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
-    EXPECT_NEAR(curve.at(256, 64).value, 1e14, 1e6);
+    EXPECT_NEAR(curve.at(Kernel::fused_expert, 256, 64).value, 1e14, 1e6);
     EXPECT_NEAR(curve.residual, 0.1 * std::sqrt(2.0 / 3.0), 5e-4);  // kept to a tenth of a percent
+}
+
+// Time a row t = a + b f: measured at f = 128 over the sizes, at 256 and 512 at one. The rate, f /
+// t up to a constant, is that line's at every f and size; what the line misses is the residual.
+TEST(KernelBench, AnExpertsTimeIsALineInItsInnerWidth) {
+    const auto rate = [](double f) { return 1e12 * f / (0.4 + f / 200.0); };
+    std::vector<BenchRow> rows;
+    for (const double size : {256.0, 1024.0}) rows.push_back(experts(size, 64, 128, rate(128)));
+    for (const double f : {256.0, 512.0}) rows.push_back(experts(f, 64, f, rate(f)));
+    rows.push_back(experts(512, 64, 128, rate(128)));
+    const Profile p = with_measured_kernels({}, rows);
+    const RateCurve& curve = p.kernel(Kernel::fused_expert).forward.at(0);
+    EXPECT_EQ(curve.inner, (std::vector<double>{128, 512}));
+    for (const double f : {128.0, 200.0, 256.0, 512.0}) {
+        for (const double size : {256.0, 600.0, 1024.0})
+            EXPECT_NEAR(curve.at(Kernel::fused_expert, size, 64, f).value / rate(f), 1.0, 1e-3)
+                << f;
+    }
+    EXPECT_DOUBLE_EQ(curve.residual, 0.03);
+    rows.back().median_us *= 1.2;  // two lines: each is judged by the other
+    EXPECT_GT(with_measured_kernels({}, rows).kernel(Kernel::fused_expert).forward.at(0).residual,
+              0.05);
 }
 
 TEST(KernelBench, TheFastestImplementationIsTaken) {

@@ -26,10 +26,12 @@ Profile read_text(std::string_view text, const ReadOptions& options) {
 }
 
 void look_up(const Profile& profile) {
-    for (const KernelCurves& curves : profile.kernels) {
+    for (std::size_t i = 0; i < profile.kernels.size(); ++i) {
+        const KernelCurves& curves = profile.kernels[i];
         if (curves.forward.empty()) continue;
+        const auto kernel = static_cast<Kernel>(i / kNumDtypes);
         for (const double size : {0.0, 1.0, 1e6, 1e18}) {
-            if (!(curves.forward.front().at(size, 128.0).value > 0.0)) std::abort();
+            if (!(curves.forward.front().at(kernel, size, 128.0).value > 0.0)) std::abort();
         }
     }
     for (const TimeCurve& curve : profile.communication) {

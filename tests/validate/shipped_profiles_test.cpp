@@ -65,18 +65,34 @@ TEST(ShippedProfiles, EveryCurveHasASourceAndAResidual) {
     }
 }
 
-// size / rate(size), the time up to a constant, never falls with size.
+std::vector<double> steps(const std::vector<double>& grid) {
+    std::vector<double> values;
+    for (double v = grid.front() / 3; v < 3 * grid.back(); v *= 1.37) values.push_back(v);
+    return values;
+}
+
+// t = work / rate never falls with a side of the work: between the points of a curve and beyond.
 TEST(ShippedProfiles, MoreWorkNeverTakesLessTime) {
     for (const Profile& profile : shipped_profiles()) {
-        for (int k = 0; k < kNumKernels; ++k) {
-            const auto kernel = static_cast<Kernel>(k);
-            for (const RateCurve* curve : curves_of(profile.kernel(kernel))) {
-                const std::size_t n = curve->size.size();
-                for (std::size_t i = 0; i + 1 < curve->rate.size(); ++i) {
-                    if (i % n == n - 1) continue;  // the next entry begins a row
-                    EXPECT_LE(curve->size[i % n] / curve->rate[i],
-                              curve->size[i % n + 1] / curve->rate[i + 1] * 1.001)
-                        << profile.name << ' ' << name(kernel) << " entry " << i;
+        for (std::size_t k = 0; k < profile.kernels.size(); ++k) {
+            const auto kernel = static_cast<Kernel>(k / kNumDtypes);
+            SCOPED_TRACE(profile.name + ' ' + std::string(name(kernel)));
+            for (const RateCurve* curve : curves_of(profile.kernels[k])) {
+                const bool whole = kernel == Kernel::dense_gemm;
+                const auto time = [&](double side, double width, double inner) {
+                    const double size = whole ? side * width : side;
+                    return side * width * inner / curve->at(kernel, size, width, inner).value;
+                };
+                for (double size : steps(curve->size)) {
+                    for (double w : steps(curve->width)) {
+                        const double side = whole ? size / w : size;
+                        const double f = curve->inner.empty() ? 1.0 : 1.3 * curve->inner.front();
+                        const double t = time(side, w, f) * (1 - 1e-9);
+                        ASSERT_GE(time(1.02 * side, w, f), t) << size << ' ' << w;
+                        if (curve->width.size() > 1)
+                            ASSERT_GE(time(side, 1.02 * w, f), t) << size << ' ' << w;
+                        ASSERT_GE(time(side, w, 1.02 * f), t) << size << ' ' << w;
+                    }
                 }
             }
         }
@@ -89,14 +105,63 @@ TEST(ShippedProfiles, NoRateExceedsTheDatasheet) {
         SCOPED_TRACE(profile.name);
         ASSERT_TRUE(devices.contains(profile.provenance.device)) << profile.provenance.device;
         const Device& device = devices.at(profile.provenance.device);
-        for (int k = 0; k < kNumKernels; ++k) {
-            const auto kernel = static_cast<Kernel>(k);
+        for (std::size_t k = 0; k < profile.kernels.size(); ++k) {
+            const auto kernel = static_cast<Kernel>(k / kNumDtypes);
+            const auto type = static_cast<Dtype>(k % kNumDtypes);
             const double limit = is_byte_rate(kernel) ? device.memory_bandwidth.in(byte / second)
-                                                      : device.peak_matmul.in(flop / second);
-            for (const RateCurve* curve : curves_of(profile.kernel(kernel)))
+                                                      : device.peak(type).in(flop / second);
+            for (const RateCurve* curve : curves_of(profile.kernels[k]))
                 for (double rate : curve->rate) EXPECT_LE(rate, limit) << name(kernel);
         }
     }
+}
+
+// A profile states the peaks of its device, as the shipped cluster of that device does.
+TEST(ShippedProfiles, StateThePeaksOfTheirDevice) {
+    const auto devices = datasheets();
+    for (const Profile& profile : shipped_profiles()) {
+        const Device& device = devices.at(profile.provenance.device);
+        EXPECT_DOUBLE_EQ(profile.provenance.peak_matmul / device.peak_matmul, 1.0) << profile.name;
+        EXPECT_DOUBLE_EQ(profile.provenance.memory_bandwidth / device.memory_bandwidth, 1.0)
+            << profile.name;
+    }
+}
+
+TEST(ShippedProfiles, EveryPhaseCurveStatesWhatItWasMeasuredOn) {
+    for (const Profile& profile : shipped_profiles()) {
+        for (const PhaseCurve& curve : profile.phases)
+            EXPECT_TRUE(curve.measured) << profile.name << ' ' << name(curve.phase);
+    }
+}
+
+// Wider and larger dense GEMMs of Blackwell run no slower.
+TEST(ShippedProfiles, DenseRatesOfBlackwellRiseWithTheSize) {
+    for (const Profile& profile : shipped_profiles()) {
+        if (profile.name != "b200_public" && profile.name != "gb200_public") continue;
+        const RateCurve& c = profile.kernel(Kernel::dense_gemm).forward.front();
+        for (std::size_t w = 0; w < c.width.size(); ++w) {
+            for (std::size_t s = 1; s < c.size.size(); ++s) {
+                const double here = c.rate[w * c.size.size() + s];
+                EXPECT_GE(here, c.rate[w * c.size.size() + s - 1]) << profile.name;
+                if (w > 0) EXPECT_GE(here, c.rate[(w - 1) * c.size.size() + s]) << profile.name;
+            }
+        }
+    }
+}
+
+// HP's experts of scenarios/paper_4gpu.yaml, P = 8 heads / 4 ranks x 65536 sub-tokens x 4 choices,
+// d_h 128, f 1536: t = 4 P d_h f / rate forward, twice the work backward. No grid has this f.
+// Measured in a layer on two H200 (NCCL 2.28, driver 580, 2026-11-29): 788 and 2720 us, launches
+// included.
+TEST(ShippedProfiles, FusedExpertsOfAnotherWidthTakeWhatALayerMeasured) {
+    const Profile profile = read_profile(kScenarios / "profiles" / "h200_measured.yaml", kPresets);
+    const KernelCurves& experts = profile.kernel(Kernel::fused_expert);
+    const double work = 4.0 * 2 * 65536 * 4 * 128 * 1536, rows = 65536 * 4 / 128.0;
+    const auto us = [&](const RateCurve& c, double passes) {
+        return 1e6 * passes * work / c.at(Kernel::fused_expert, rows, 128, 1536).value;
+    };
+    EXPECT_NEAR(us(experts.forward.front(), 1.0) / 788.0, 1.0, 0.05);
+    EXPECT_NEAR(us(experts.backward.front(), 2.0) / 2720.0, 1.0, 0.10);
 }
 
 // Bytes over time stays below the link's nominal bandwidth. Reductions are left out: NVLink SHARP

@@ -15,28 +15,79 @@ TEST(TimeCurve, IsPiecewiseLinearWithFloorAndLastSlope) {
     EXPECT_DOUBLE_EQ(curve.at(150).value, 1.25);
     EXPECT_DOUBLE_EQ(curve.at(400).value, 3.5);
     EXPECT_FALSE(curve.at(400).extrapolated);
-    EXPECT_DOUBLE_EQ(curve.at(50).value, 1.0);
-    EXPECT_TRUE(curve.at(50).extrapolated);
+    // Below: the first line, T(0) = 1 - 100 (1.5 - 1) / 100 = 0.5, is at least half latency.
+    EXPECT_DOUBLE_EQ(curve.floor_seconds(), 0.5);
+    EXPECT_DOUBLE_EQ(curve.at(50).value, 0.75);
+    EXPECT_FALSE(curve.at(50).extrapolated);
     EXPECT_DOUBLE_EQ(curve.at(500).value, 3.5 + 100 * 0.01);  // slope (3.5 - 1.5) / 200
     EXPECT_TRUE(curve.at(500).extrapolated);
 }
 
-// Halfway in log(size) between rates r0 and r1 the rate is (r0 + r1) / 2; the same along width.
-TEST(RateCurve, InterpolatesInTheLogarithmAndClampsOutside) {
-    const RateCurve curve{.size = {16, 256}, .width = {64, 1024}, .rate = {1, 3, 5, 11}};
-    EXPECT_DOUBLE_EQ(curve.at(64, 64).value, 2.0);
-    EXPECT_DOUBLE_EQ(curve.at(64, 1024).value, 8.0);
-    EXPECT_NEAR(curve.at(64, 256).value, 5.0, 1e-12);
-    EXPECT_FALSE(curve.at(64, 256).extrapolated);
-    EXPECT_DOUBLE_EQ(curve.at(1, 1).value, 1.0);
-    EXPECT_TRUE(curve.at(1, 64).extrapolated);
-    EXPECT_TRUE(curve.at(64, 2048).extrapolated);
+// A log whose first rows are all bandwidth, t = b / B: what lies below is b / B too, and is
+// outside.
+TEST(TimeCurve, BelowAFirstRowThatIsAllBandwidthTheTimeFallsWithTheBytes) {
+    constexpr double kBandwidth = 100e9;
+    const TimeCurve two{.bytes = {8e9, 16e9}, .seconds = {8e9 / kBandwidth, 16e9 / kBandwidth}};
+    const TimeCurve one{.bytes = {10e9}, .seconds = {10e9 / kBandwidth}};
+    for (const TimeCurve& curve : {two, one}) {
+        EXPECT_DOUBLE_EQ(curve.at(1e9).value, 1e9 / kBandwidth);
+        EXPECT_TRUE(curve.at(1e9).extrapolated);
+        EXPECT_NEAR(curve.floor_seconds(), 0.0, 1e-12);
+    }
+    // The first line may point below zero: the time is then proportional.
+    const TimeCurve convex{.bytes = {1e9, 2e9}, .seconds = {0.01, 0.03}};
+    EXPECT_DOUBLE_EQ(convex.at(0.5e9).value, 0.005);
+}
+
+// t = s w / r. Rows w = 2: t(16) = 32, t(64) = 64; w = 6: t(16) = 96 / 3, t(64) = 384 / 4.
+TEST(RateCurve, InterpolatesTheTimeAndKeepsTheRateOutside) {
+    const RateCurve curve{.size = {16, 64}, .width = {2, 6}, .rate = {1, 2, 3, 4}};
+    const auto rate = [&](double s, double w) {
+        return curve.at(Kernel::grouped_gemm, s, w).value;
+    };
+    EXPECT_DOUBLE_EQ(rate(16, 2), 1.0);
+    EXPECT_DOUBLE_EQ(rate(64, 6), 4.0);
+    EXPECT_DOUBLE_EQ(rate(40, 2), 40 * 2 / 48.0);  // t halfway between 32 and 64
+    EXPECT_DOUBLE_EQ(rate(64, 4), 64 * 4 / 80.0);  // between 64 and 96
+    EXPECT_DOUBLE_EQ(rate(1, 1), 1.0);
+    EXPECT_DOUBLE_EQ(rate(640, 60), 4.0);
+    EXPECT_FALSE(curve.at(Kernel::grouped_gemm, 40, 4).extrapolated);
+    EXPECT_TRUE(curve.at(Kernel::grouped_gemm, 1, 4).extrapolated);
+    EXPECT_TRUE(curve.at(Kernel::grouped_gemm, 16, 7).extrapolated);
+}
+
+// A rate that drops by more than the work grows would have more work take less time: t stays.
+TEST(RateCurve, MoreWorkNeverTakesLessTimeWhateverWasMeasured) {
+    const RateCurve curve{
+        .size = {16, 64, 256}, .width = {128, 256, 512}, .rate = {1, 9, 9, 5, 9, 60, 1, 40, 50}};
+    for (const Kernel kernel : {Kernel::dense_gemm, Kernel::grouped_gemm}) {
+        for (double s = 4; s < 1024; s *= 1.07) {
+            for (double w = 64; w < 1024; w *= 1.07) {
+                // The size of a dense GEMM is its work: a wider one of equal sides grows in both.
+                const bool whole = kernel == Kernel::dense_gemm;
+                const auto time = [&](double rows, double columns) {
+                    const double size = whole ? rows * columns / 128 : rows;
+                    return rows * columns / curve.at(kernel, size, columns).value;
+                };
+                EXPECT_GE(time(1.01 * s, w), time(s, w) * (1 - 1e-12));
+                EXPECT_GE(time(s, 1.01 * w), time(s, w) * (1 - 1e-12));
+            }
+        }
+    }
+}
+
+// t = s w f / r is a + b f at every size: (f 128: rate 2) and (f 512: rate 4) give 64 and 128.
+TEST(RateCurve, InnerIsAThirdSideOfTheWork) {
+    const RateCurve curve{.size = {1}, .width = {1}, .inner = {128, 512}, .rate = {2, 4}};
+    EXPECT_DOUBLE_EQ(curve.at(Kernel::fused_expert, 1, 1, 320).value, 320 / 96.0);
+    EXPECT_DOUBLE_EQ(curve.at(Kernel::fused_expert, 1, 1, 1024).value, 4.0);
+    EXPECT_TRUE(curve.at(Kernel::fused_expert, 1, 1, 1024).extrapolated);
 }
 
 TEST(RateCurve, OneWidthMeansNoDependenceOnWidth) {
     const RateCurve curve{.size = {1, 10}, .width = {1}, .rate = {2, 4}};
-    EXPECT_FALSE(curve.at(10, 12345).extrapolated);
-    EXPECT_DOUBLE_EQ(curve.at(10, 12345).value, 4.0);
+    EXPECT_FALSE(curve.at(Kernel::dense_gemm, 10, 12345).extrapolated);
+    EXPECT_DOUBLE_EQ(curve.at(Kernel::dense_gemm, 10, 12345).value, 4.0);
 }
 
 TEST(Profile, FindsTheCurveNearestInRankRatio) {

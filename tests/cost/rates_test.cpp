@@ -1,0 +1,135 @@
+// Rates as a scenario is priced at them: of the model's type, never above the device's peak, and
+// known to be outside what was measured.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "models/cost/predict.hpp"
+#include "models/cost/price.hpp"
+#include "models/vocab/error.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+KernelWork gemm_work() {
+    return {.kernel = Kernel::dense_gemm, .flops = 1e12 * flop, .size = 1e12, .width = 1024};
+}
+
+KernelWork stream_work() {
+    return {.kernel = Kernel::streaming, .bytes = 1e9 * byte, .size = 1e9};
+}
+
+std::string error_of(const Scenario& scenario, const Profile& profile) {
+    try {
+        predict(scenario, profile);
+    } catch (const InputError& e) {
+        return e.what();
+    }
+    return "";
+}
+
+// t >= FLOPs / peak and bytes / bandwidth, whatever the profile says.
+TEST(Rates, NeverExceedTheDevicesPeak) {
+    Scenario s = toy::scenario();
+    s.cluster.device.peak_matmul = 0.5 * toy::kFlopRate * flop / second;
+    s.cluster.device.memory_bandwidth = 0.5 * toy::kByteRate * byte / second;
+    const Profile profile = toy::profile();
+    const PriceBook book(profile, s.cluster, Dtype::bf16);
+    EXPECT_DOUBLE_EQ(book.kernel_time(gemm_work(), Pass::forward).in(second),
+                     1e12 / (0.5 * toy::kFlopRate));
+    EXPECT_DOUBLE_EQ(book.kernel_time(stream_work(), Pass::forward).in(second),
+                     1e9 / (0.5 * toy::kByteRate));
+    EXPECT_TRUE(book.rate_of(gemm_work(), Pass::forward).capped);
+    const std::string warning = predict(s, profile).plans[0].warnings.at(0);
+    EXPECT_NE(warning.find("above what toy can do"), std::string::npos) << warning;
+    EXPECT_THROW(predict(s, profile, {.strict = true}), InputError);
+}
+
+// Measured on a device of peaks P and B: a slower device achieves the same share of its own peaks,
+// a faster one what was measured.
+TEST(Rates, AreScaledDownToASlowerDevice) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    profile.provenance.device = "measured";
+    profile.provenance.peak_matmul = 10.0 * toy::kFlopRate * flop / second;
+    profile.provenance.memory_bandwidth = 2.0 * toy::kByteRate * byte / second;
+    s.cluster.device.peak_matmul = 0.25 * profile.provenance.peak_matmul;
+    s.cluster.device.memory_bandwidth = 4.0 * profile.provenance.memory_bandwidth;
+    const PriceBook book(profile, s.cluster, Dtype::bf16);
+    EXPECT_DOUBLE_EQ(book.kernel_time(gemm_work(), Pass::forward).in(second),
+                     1e12 / (0.25 * toy::kFlopRate));
+    EXPECT_DOUBLE_EQ(book.kernel_time(stream_work(), Pass::forward).in(second),
+                     1e9 / toy::kByteRate);
+    EXPECT_NE(predict(s, profile).notes.back().find("times 0.25"), std::string::npos);
+    profile.provenance.device = "toy";  // the same device: as measured
+    EXPECT_DOUBLE_EQ(PriceBook(profile, s.cluster, Dtype::bf16)
+                         .kernel_time(gemm_work(), Pass::forward)
+                         .in(second),
+                     1e12 / toy::kFlopRate);
+}
+
+// A type without a rate is an error that says which the profile has; with one it is priced at it.
+TEST(Rates, AreOfTheModelsType) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    for (const Dtype type : {Dtype::fp32, Dtype::fp64, Dtype::fp8}) {
+        s.model.dtype = type;
+        const std::string error = error_of(s, profile);
+        EXPECT_NE(error.find("the model's dtype; the profile has bf16"), std::string::npos)
+            << error;
+    }
+    s.model.dtype = Dtype::fp16;
+    EXPECT_EQ(error_of(s, profile), "");
+    s.model.dtype = Dtype::fp32;
+    for (int k = 0; k < kNumKernels; ++k) {
+        const auto kernel = static_cast<Kernel>(k);
+        if (is_byte_rate(kernel)) continue;
+        RateCurve curve = profile.kernel(kernel).forward.front();
+        for (double& rate : curve.rate) rate *= 0.125;
+        profile.kernel(kernel, Dtype::fp32).forward = {curve};
+    }
+    EXPECT_EQ(error_of(s, profile), "");
+    const PriceBook book(profile, s.cluster, Dtype::fp32);
+    EXPECT_DOUBLE_EQ(book.kernel_time(gemm_work(), Pass::forward).in(second),
+                     8e12 / toy::kFlopRate);
+}
+
+// fp8 has a peak of its own, which the cluster must state; wider types are no faster than bf16.
+TEST(Rates, APeakOfANarrowerTypeMustBeStated) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    profile.kernel(Kernel::dense_gemm, Dtype::fp8) = profile.kernel(Kernel::dense_gemm);
+    const PriceBook unknown(profile, s.cluster, Dtype::fp8);
+    EXPECT_THROW(unknown.kernel_time(gemm_work(), Pass::forward), InputError);
+    s.cluster.device.peaks[static_cast<std::size_t>(Dtype::fp8)] = 2e18 * flop / second;
+    const PriceBook book(profile, s.cluster, Dtype::fp8);
+    EXPECT_DOUBLE_EQ(book.kernel_time(gemm_work(), Pass::forward).in(second),
+                     1e12 / toy::kFlopRate);
+    EXPECT_EQ(s.cluster.device.peak(Dtype::fp32), s.cluster.device.peak_matmul);
+}
+
+// A phase curve of layers with 8..64 experts, asked for 128: counted, named, refused by --strict.
+TEST(Rates, AWholePhaseOutsideItsLayersIsCounted) {
+    const Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    const Extent any{1, 1e9};
+    profile.phases = {{.layer = LayerKind::ep,
+                       .phase = Phase::expert,
+                       .pass = Pass::forward,
+                       .terms = {Term::tokens},
+                       .seconds = {1e-6},
+                       .measured = ShapeRange{any, any, {8, 64}, any, any, any},
+                       .source = "test"}};
+    EXPECT_TRUE(predict(s, profile, {.strict = true}).plans[0].warnings.empty());
+    Scenario more = s;
+    more.model.moe.num_experts = 128;
+    const std::string warning = predict(more, profile).plans[0].warnings.at(0);
+    EXPECT_NE(warning.find("experts 128..128 asked, 8..64 measured"), std::string::npos) << warning;
+    EXPECT_THROW(predict(more, profile, {.strict = true}), InputError);
+    // Two layers; a chunked or a recomputed one would count as often as it looks up.
+    EXPECT_NE(warning.find("phase expert forward (ep): 1 look-ups"), std::string::npos) << warning;
+}
+
+}  // namespace
+}  // namespace headway
