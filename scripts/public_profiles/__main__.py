@@ -45,6 +45,8 @@ def profile(name, root, simumax, paper=False):
         f"name: {name}_{suffix}",
         "provenance:",
         f"  device: {dev['device']}",
+        f"  peak_matmul: {dev['peak'] / 1e12:g} TFLOP/s",
+        f"  memory_bandwidth: {dev['bw'] / 1e9:g} GB/s",
         "  kind: public",
         "  date: 2026-11-23",
         f'  nccl: "{dev["nccl"]}"',

@@ -41,18 +41,29 @@ def relative_spread(ratio):
     return float((np.quantile(ratio, 0.84) - np.quantile(ratio, 0.16)) / 2)
 
 
-def interpolate(size, width, rows, s, w):
-    """RateCurve::at of the vocabulary."""
-    logs = np.log(size)
-    at_rows = [np.interp(np.log(s), logs, row) for row in rows]
+def row_time(size, row, s):
+    """size / rate along one row: a line between points that never falls; the rate is held outside."""
+    size = np.array(size, float)
+    times = np.maximum.accumulate(size / np.array(row, float))
+    return np.interp(s, size, times) * s / np.clip(s, size[0], size[-1])
+
+
+def interpolate(size, width, rows, s, w, whole=False):
+    """RateCurve::at of the vocabulary; whole: size is the whole work, as of a dense GEMM."""
     if len(width) == 1:
-        return at_rows[0]
-    lw = np.clip(np.log(w), np.log(width[0]), np.log(width[-1]))
-    hi = np.clip(np.searchsorted(np.log(width), lw, side="right"), 1, len(width) - 1)
-    frac = (lw - np.log(width)[hi - 1]) / (np.log(width)[hi] - np.log(width)[hi - 1])
-    stack = np.array(at_rows)
-    idx = np.arange(len(lw))
-    return stack[hi - 1, idx] * (1 - frac) + stack[hi, idx] * frac
+        return s / row_time(size, rows[0], s)
+    width = np.array(width, float)
+    times = [
+        row_time(size, row, s / w * at) if whole else at * row_time(size, row, s)
+        for at, row in zip(width, rows)
+    ]
+    stack = np.maximum.accumulate(np.array(times), axis=0)
+    inside = np.clip(w, width[0], width[-1])
+    hi = np.clip(np.searchsorted(width, inside, side="right"), 1, len(width) - 1)
+    share = (inside - width[hi - 1]) / (width[hi] - width[hi - 1])
+    column = np.arange(len(s))
+    time = stack[hi - 1, column] * (1 - share) + stack[hi, column] * share
+    return (s if whole else s * w) / (time * w / inside)
 
 
 def time_monotone(size, row):

@@ -116,6 +116,7 @@ def router(dev, name, gemm, paper):
                         gemm.rows,
                         np.array([flops]),
                         np.array([float(experts)]),
+                        whole=True,
                     )[0]
                 )
                 t = flops / g + 20.0 * s * experts / (0.8 * dev["bw"]) + 15e-6
