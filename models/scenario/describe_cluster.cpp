@@ -25,7 +25,8 @@ void describe_device(Fields& f, Device& device) {
                 std::optional<FlopRate> peak;
                 if (d.peaks[i] > FlopRate{}) peak = d.peaks[i];
                 g.quantity(kDtypeNames[i], peak, kPeak,
-                           "left out: bf16's for wider types; fp8 cannot be priced");
+                           type == Dtype::fp8 ? "left out: fp8 cannot be priced"
+                                              : "left out: no faster than bf16");
                 if (peak) d.peaks[i] = *peak;
             }
         },

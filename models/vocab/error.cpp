@@ -31,10 +31,11 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
     return row.back();
 }
 
-// fp4 is no slip for fp64, nor dgx_h300 for dgx_h200: a number is meant as it stands.
+// fp4 is no slip for fp64: a short name is its number.
 bool differ_in_digits_alone(std::string a, std::string b) {
+    constexpr std::size_t kShort = 5;
     const auto is_digit = [](char c) { return '0' <= c && c <= '9'; };
-    if (std::none_of(a.begin(), a.end(), is_digit)) return false;
+    if (a.size() > kShort || std::none_of(a.begin(), a.end(), is_digit)) return false;
     std::erase_if(a, is_digit);
     std::erase_if(b, is_digit);
     return a == b;

@@ -16,6 +16,7 @@ Scenario scenario(std::int64_t tokens, Plan plan) {
     s.model.attention = {.num_heads = 2, .num_kv_heads = 2, .head_width = 64};
     s.model.moe = {.num_experts = 8, .top_k = 2, .expert_width = 256};
     s.cluster.gpus_per_node = 2;
+    s.cluster.device.peak_matmul = 1e18 * flop / second;
     s.cluster.device.memory_bandwidth = 1e6 * GB / second;
     s.cluster.pcie = Pcie{.bandwidth = 10.0 * GB / second};
     s.batch.sequence_length = static_cast<int>(tokens);
@@ -31,9 +32,9 @@ Scenario scenario(std::int64_t tokens, Plan plan) {
 Profile known() {
     Profile p{.name = "known"};
     const auto rate = [&](Kernel k, double low, double high) {
-        p.kernel(k).forward = {
+        p.kernel(k, Dtype::fp32).forward = {
             {.size = {1, 1e9}, .width = {1, 4096}, .rate = {low, high, low, high}}};
-        p.kernel(k).backward = {
+        p.kernel(k, Dtype::fp32).backward = {
             {.size = {1, 1e9}, .width = {1, 4096}, .rate = {high, low, high, low}}};
     };
     rate(Kernel::streaming, 5e9, 5e9);
@@ -93,8 +94,8 @@ TEST(FitProfile, KeepsWhatWasNotMeasured) {
     samples.exchanges = {{.path = PathClass::pcie, .num_ranks = 4, .sample = {1e6, 1e-3}}};
     const Profile fitted = fit_profile(samples, known(), "test");
     EXPECT_EQ(fitted.communication.size(), 2U);
-    EXPECT_EQ(fitted.kernel(Kernel::router).forward[0].rate,
-              known().kernel(Kernel::router).forward[0].rate);
+    EXPECT_EQ(fitted.kernel(Kernel::router, Dtype::fp32).forward[0].rate,
+              known().kernel(Kernel::router, Dtype::fp32).forward[0].rate);
     EXPECT_EQ(fitted.overheads.count_exchange, known().overheads.count_exchange);
 }
 

@@ -37,9 +37,9 @@ TEST(Overheads, BecomeThoseOfTheProfile) {
     EXPECT_NEAR(p.overheads.count_exchange.in(second), 2.8e-5, 1e-12);
     EXPECT_DOUBLE_EQ(p.overheads.overlap_slowdown, 1.5);
     const RateCurve& copies = p.kernel(Kernel::streaming).forward.front();
-    EXPECT_NEAR(copies.at(4e6, 1).value, 2e12, 1e6);
-    EXPECT_NEAR(copies.at(4e8, 1).value, 2e12, 1e6);
-    EXPECT_NEAR(copies.at(6e10, 1).value, 2e12, 0.02 * 2e12);
+    EXPECT_NEAR(copies.at(Kernel::streaming, 4e6, 1).value, 2e12, 1e6);
+    EXPECT_NEAR(copies.at(Kernel::streaming, 4e8, 1).value, 2e12, 1e6);
+    EXPECT_NEAR(copies.at(Kernel::streaming, 6e10, 1).value, 2e12, 0.02 * 2e12);
     EXPECT_GT(copies.residual, 0.0);
 }
 
@@ -67,7 +67,8 @@ TEST(Overheads, GemmsBecomeTheCurveOfDenseGemms) {
     EXPECT_TRUE(p.kernel(Kernel::dense_gemm).backward.empty());
     const RateCurve& curve = p.kernel(Kernel::dense_gemm).forward.front();
     for (const int w : {64, 256})
-        EXPECT_NEAR(curve.at(2.0 * 1024 * 1024 * w, w).value, rate(w), 1e-4 * rate(w));
+        EXPECT_NEAR(curve.at(Kernel::dense_gemm, 2.0 * 1024 * 1024 * w, w).value, rate(w),
+                    1e-4 * rate(w));
 }
 
 TEST(Overheads, BadRowsAreNamed) {
