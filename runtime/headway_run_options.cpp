@@ -74,6 +74,10 @@ po::options_description declare_options() {
     add("forward-only", "no backward pass");
     add("no-graph",
         "cuda: enqueue layers in every repeat, also where one could be replayed as a graph");
+    add("timing", po::value<std::string>()->default_value(""),
+        "cuda: in_flow, passes enqueued as a job enqueues them (default), or isolated, every "
+        "exchange "
+        "begun when all ranks have arrived, for fitting curves");
     add("matrices", po::value<std::string>()->default_value(""),
         "also write the bytes that every rank sent to every rank, PREFIX_PLAN_PHASE_PASS.csv, as "
         "headway matrix predicts them (the CPU exchanges fp32)");
@@ -120,6 +124,15 @@ MeasureOptions measure_options(const po::variables_map& values) {
                            .backward = values.count("forward-only") == 0,
                            .graph = values.count("no-graph") == 0};
     const double deadline = seconds_above_zero(values, "deadline");
+    if (const std::string timing = values["timing"].as<std::string>(); !timing.empty()) {
+        const auto known = std::find(kTimingNames.begin(), kTimingNames.end(), timing);
+        if (known == kTimingNames.end() || !on_gpus(values)) {
+            throw InputError({.where = "--timing",
+                              .found = "'" + timing + "'",
+                              .accepted = "in_flow, isolated, with --device cuda"});
+        }
+        options.timing = static_cast<Timing>(known - kTimingNames.begin());
+    }
     options.threads.deadline = std::chrono::milliseconds(static_cast<long>(deadline * 1e3) + 1);
     if (values.count("inject-fault"))
         options.fault = parse_fault(values["inject-fault"].as<std::string>(), on_gpus(values));

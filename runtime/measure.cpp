@@ -138,7 +138,8 @@ Measurement measure_plan(const Scenario& scenario, const Plan& plan,
         plan.group_size, [run](Communicator& comm) { run_rank(*run, comm); }, options.threads);
 
     const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
-    return to_measurement(scenario, plan, cpu_name(), run->samples, ledgers, passes);
+    return to_measurement(scenario, plan, cpu_name(), run->samples, ledgers, passes,
+                          Timing::isolated);
 }
 
 RunEstimate estimate_run(const Scenario& scenario, const Plan& plan,

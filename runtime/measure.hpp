@@ -27,7 +27,8 @@ struct MeasureOptions {
     int num_warmups = 2;
     int num_repeats = 9;
     bool backward = true;
-    bool graph = true;  // on GPUs, where a layer can be captured
+    bool graph = true;                // on GPUs, where a layer can be captured
+    Timing timing = Timing::in_flow;  // on GPUs; threads are always isolated
     ThreadRunOptions threads;
     std::function<void(int done, int total)> progress;  // called by rank 0 after each repeat
     std::optional<InjectedFault> fault;

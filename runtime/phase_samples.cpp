@@ -71,6 +71,23 @@ std::vector<ArrivalSkew> skews_of(const std::vector<std::vector<LayerSamples>>& 
     return result;
 }
 
+// An exchange lasts from when the last rank has come to it; what the others waited comes before.
+void take_waits_out(std::vector<std::vector<LayerSamples>>& by_rank) {
+    for (std::size_t i = 0; i < by_rank.front().size(); ++i) {
+        for (std::size_t p = 0; p < by_rank.front()[i].phases.size(); ++p) {
+            if (!is_communication(by_rank.front()[i].phases[p].site.phase)) continue;
+            double last = 0.0;
+            for (const auto& samples : by_rank) last = std::max(last, samples[i].phases[p].begin);
+            for (auto& samples : by_rank) {
+                PhaseSample& sample = samples[i].phases[p];
+                const double wait = std::min(last - sample.begin, sample.duration);
+                sample.begin += wait;
+                sample.duration -= wait;
+            }
+        }
+    }
+}
+
 // Layers lie one after the other in the timeline, as far apart as the slowest rank needs.
 void lay_out(std::vector<Span>& spans) {
     std::map<int, Seconds> length;
@@ -87,9 +104,11 @@ void lay_out(std::vector<Span>& spans) {
 }  // namespace
 
 Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
-                           const std::vector<std::vector<LayerSamples>>& samples,
-                           std::span<const TrafficLedger> ledgers, int num_passes) {
+                           std::vector<std::vector<LayerSamples>> samples,
+                           std::span<const TrafficLedger> ledgers, int num_passes, Timing timing) {
     Measurement result;
+    result.skews = skews_of(samples);
+    if (timing == Timing::in_flow) take_waits_out(samples);
     result.timeline = {
         .source = Source::measured,
         .scenario = scenario.name,
@@ -111,7 +130,6 @@ Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std
         }
     }
     lay_out(result.timeline.spans);
-    result.skews = skews_of(samples);
     return result;
 }
 

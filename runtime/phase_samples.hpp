@@ -3,8 +3,10 @@
 // the CUDA runtime.
 #pragma once
 
+#include <array>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "models/vocab/scenario.hpp"
@@ -13,6 +15,13 @@
 #include "runtime/rank_context.hpp"
 
 namespace headway::runtime {
+
+// What a sample's time is of. in_flow: a pass as a job would run it, enqueued ahead; an exchange's
+// time includes the wait for the last rank, which to_measurement takes out. isolated: exchanges
+// that begin when all ranks have arrived, for fitting curves.
+enum class Timing { in_flow, isolated };
+inline constexpr std::array kTimingNames = {std::string_view("in_flow"),
+                                            std::string_view("isolated")};
 
 struct ArrivalSkew {
     int layer = 0;
@@ -33,10 +42,11 @@ struct LayerSamples {
 };
 
 // samples [rank][execution], equally many on all ranks; `ledgers` [rank] of `num_passes` passes,
-// warm-ups included. `device` is what was measured.
+// warm-ups included. `device` is what was measured. In flow, begin times of all ranks count from
+// one moment.
 Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
-                           const std::vector<std::vector<LayerSamples>>& samples,
-                           std::span<const TrafficLedger> ledgers, int num_passes);
+                           std::vector<std::vector<LayerSamples>> samples,
+                           std::span<const TrafficLedger> ledgers, int num_passes, Timing timing);
 
 // Linear interpolation between order statistics. Sorts.
 double quantile(std::vector<double>& values, double q);

@@ -46,6 +46,7 @@ class CsvRow {
     CsvRow(std::string_view line, std::string_view columns, std::string where);
 
     void expect_size(std::size_t num_columns) const;
+    std::size_t size() const { return fields_.size(); }
     std::string_view text(std::size_t column) const { return fields_[column]; }
     int integer(std::size_t column, int minimum) const;
     double non_negative(std::size_t column) const;  // finite, >= 0

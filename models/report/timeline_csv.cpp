@@ -25,7 +25,7 @@ constexpr std::string_view kColumns =
 constexpr std::size_t kNumColumns = 16;
 constexpr std::string_view kRun = "# run: ";
 constexpr std::string_view kSize = "# size: ", kSizeColumns = "plan,ranks,tokens";
-constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph";
+constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph,in_flow";
 
 void append_row(fmt::memory_buffer& out, std::string_view source, const std::string& plan,
                 const Span& s) {
@@ -49,9 +49,10 @@ void append_head(fmt::memory_buffer& out, std::span<const Timeline> timelines) {
     }
     for (const Timeline& one : timelines) {
         if (!one.run || one.source != Source::measured || one.spans.empty()) continue;
-        fmt::format_to(std::back_inserter(out), "{}{},{},{},{},{}\n", kRun, csv_field(one.plan),
+        fmt::format_to(std::back_inserter(out), "{}{},{},{},{},{},{}\n", kRun, csv_field(one.plan),
                        one.run->clock_mhz, csv_field(one.run->throttle),
-                       one.run->memory_peak.in(byte), one.run->graph ? 1 : 0);
+                       one.run->memory_peak.in(byte), one.run->graph ? 1 : 0,
+                       one.run->in_flow ? 1 : 0);
     }
     fmt::format_to(std::back_inserter(out), "{}\n", kColumns);
 }
@@ -94,14 +95,19 @@ using RunStates = std::vector<std::pair<std::string, RunState>>;  // by plan
 std::pair<std::string, RunState> read_run(const LineReader& lines) {
     const CsvRow row(std::string_view(lines.line()).substr(kRun.size()), kRunColumns,
                      lines.where());
-    row.expect_size(5);
-    const int graph = row.integer(4, 0);
-    if (graph > 1) throw row.error(4, "0 or 1");
+    const bool has_timing = row.size() == 6;  // files of version 0.1 did not say
+    if (!has_timing) row.expect_size(5);
+    const auto flag = [&](std::size_t column) {
+        const int value = row.integer(column, 0);
+        if (value > 1) throw row.error(column, "0 or 1");
+        return value == 1;
+    };
     return {std::string(row.text(0)),
             {.clock_mhz = row.integer(1, 0),
              .throttle = std::string(row.text(2)),
              .memory_peak = row.non_negative(3) * byte,
-             .graph = graph == 1}};
+             .graph = flag(4),
+             .in_flow = has_timing && flag(5)}};
 }
 
 using RunSizes = std::vector<std::pair<std::string, RunSize>>;  // by plan

@@ -43,6 +43,7 @@ struct RunState {
     std::string throttle;  // what held it down ("power", "thermal"); empty: nothing
     Bytes memory_peak;     // of the fullest rank's allocator
     bool graph = false;    // its layers were replayed from a CUDA graph
+    bool in_flow = false;  // passes ran as a job runs them; else exchanges were timed one by one
 
     friend bool operator==(const RunState&, const RunState&) = default;
 };

@@ -14,6 +14,12 @@
 
 namespace headway::runtime {
 
+// Where the planes of an all-to-all lie: plane i for (or from) rank r begins r * rank + i * plane
+// bytes behind the base.
+struct PlaneStrides {
+    std::int64_t rank = 0, plane = 0;
+};
+
 class DeviceCommunicator {
   public:
     virtual ~DeviceCommunicator() = default;
@@ -30,6 +36,11 @@ class DeviceCommunicator {
                               cudaStream_t stream) = 0;
     virtual void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                             cudaStream_t stream) = 0;
+    // As all_to_all of `num_planes` planes of `plane_bytes` for every rank, each sent from and
+    // received where its layout says, so that nobody has to pack or spread them.
+    virtual void all_to_all_planes(const void* send, PlaneStrides from, void* receive,
+                                   PlaneStrides to, int num_planes, std::int64_t plane_bytes,
+                                   cudaStream_t stream) = 0;
     virtual void all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) = 0;
 
     // On the host, and waits: every rank's counts in rank order. [size() * own.size()]
@@ -39,6 +50,8 @@ class DeviceCommunicator {
     virtual void exchange_counts(const std::int32_t* send, std::int32_t* receive,
                                  std::int64_t counts_per_pair, cudaStream_t stream) = 0;
 
+    // On the stream: no rank's stream goes on before all ranks' streams have come here. Not booked.
+    virtual void meet(cudaStream_t stream) = 0;
     // Among the hosts, after the caller has synchronised its stream.
     virtual void barrier() = 0;
     // Bytes sent since the start.

@@ -112,43 +112,29 @@ kernels::RowGrouping CudaHpLayer::expert_rows() const {
     return {r.row_token, r.row_gate, r.expert_offset, r.tiles, r.num_tiles};
 }
 
-// A rank gets [source][own head] planes and its kernels want [own head][source].
+// A rank leaves [owner][head of the owner] planes and its kernels want [own head][source] ones.
 void CudaHpLayer::to_owners(CallSite site, const bf16* own, bf16* held) {
     const DevicePhase phase(context_, site, PhaseKind::exchange);
-    const std::size_t plane = sizeof(bf16) * static_cast<std::size_t>(tokens_) * shape_.width;
-    const auto heads = static_cast<std::size_t>(shape_.num_heads);
-    const auto ranks = static_cast<std::size_t>(num_ranks_);
-    const ArenaScope scope(context_.arena);
-    void* arrived = heads == 1 ? held : context_.arena.take_bytes(heads * ranks * plane);
-    context_.communicator.all_to_all(own, arrived, static_cast<std::int64_t>(heads * plane),
-                                     context_.stream);
-    for (std::size_t h = 0; heads > 1 && h < heads; ++h) {
-        HEADWAY_CUDA_CHECK(cudaMemcpy2DAsync(reinterpret_cast<std::byte*>(held) + h * ranks * plane,
-                                             plane, static_cast<std::byte*>(arrived) + h * plane,
-                                             heads * plane, plane, ranks, cudaMemcpyDeviceToDevice,
-                                             context_.stream));
-    }
+    context_.communicator.all_to_all_planes(own, by_owner(), held, by_head(), shape_.num_heads,
+                                            plane_bytes(), context_.stream);
 }
 
 void CudaHpLayer::from_owners(CallSite site, const bf16* held, bf16* own) {
     const DevicePhase phase(context_, site, PhaseKind::exchange);
-    const std::size_t plane = sizeof(bf16) * static_cast<std::size_t>(tokens_) * shape_.width;
-    const auto heads = static_cast<std::size_t>(shape_.num_heads);
-    const auto ranks = static_cast<std::size_t>(num_ranks_);
-    const ArenaScope scope(context_.arena);
-    const void* leaving = held;
-    if (heads > 1) {
-        void* by_source = context_.arena.take_bytes(heads * ranks * plane);
-        for (std::size_t h = 0; h < heads; ++h) {
-            HEADWAY_CUDA_CHECK(
-                cudaMemcpy2DAsync(static_cast<std::byte*>(by_source) + h * plane, heads * plane,
-                                  reinterpret_cast<const std::byte*>(held) + h * ranks * plane,
-                                  plane, plane, ranks, cudaMemcpyDeviceToDevice, context_.stream));
-        }
-        leaving = by_source;
-    }
-    context_.communicator.all_to_all(leaving, own, static_cast<std::int64_t>(heads * plane),
-                                     context_.stream);
+    context_.communicator.all_to_all_planes(held, by_head(), own, by_owner(), shape_.num_heads,
+                                            plane_bytes(), context_.stream);
+}
+
+std::int64_t CudaHpLayer::plane_bytes() const {
+    return static_cast<std::int64_t>(sizeof(bf16)) * tokens_ * shape_.width;
+}
+
+PlaneStrides CudaHpLayer::by_owner() const {
+    return {.rank = shape_.num_heads * plane_bytes(), .plane = plane_bytes()};
+}
+
+PlaneStrides CudaHpLayer::by_head() const {
+    return {.rank = plane_bytes(), .plane = num_ranks_ * plane_bytes()};
 }
 
 void CudaHpLayer::route_forward(const std::int32_t* forced) {

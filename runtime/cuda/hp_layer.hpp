@@ -43,6 +43,9 @@ class CudaHpLayer {
     // Between own tokens by head [H, T, d_h] and own heads by source [H_r, N, T, d_h].
     void to_owners(CallSite site, const bf16* own, bf16* held);
     void from_owners(CallSite site, const bf16* held, bf16* own);
+    std::int64_t plane_bytes() const;  // of a head's tokens from one rank
+    PlaneStrides by_owner() const;     // of the planes in own tokens
+    PlaneStrides by_head() const;      // and in own heads
     void route_forward(const std::int32_t* forced);
 
     DeviceContext& context_;

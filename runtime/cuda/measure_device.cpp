@@ -21,8 +21,9 @@ namespace {
 using bf16 = __nv_bfloat16;
 using Executions = std::vector<LayerSamples>;
 
-// How long a rank that is alone lets its stream wait for the host: longer than enqueuing takes.
-constexpr std::int64_t kHeadStart = 400'000;  // ns
+// How long a stream waits for the host before a pass: longer than enqueuing takes, with NCCL's
+// calls.
+constexpr std::int64_t kHeadStart = 400'000, kHeadStartWithPeers = 1'500'000;  // ns
 
 // What of a run is the same for every kind of layer.
 struct RunOf {
@@ -56,6 +57,7 @@ template <class Layer>
 void enqueue(DeviceContext& context, Layer& layer, PhaseClock& clock, const Tokens& tokens,
              const std::int32_t* forced, bool backward) {
     context.clock = &clock;
+    context.communicator.meet(context.stream);  // begin times of all ranks count from here
     clock.start(context.stream);
     layer.forward(tokens.x, tokens.y, forced);
     if (backward) layer.backward(tokens.x, tokens.dy, tokens.dx);
@@ -65,7 +67,7 @@ void enqueue(DeviceContext& context, Layer& layer, PhaseClock& clock, const Toke
 
 // A layer's kernels and the events of its phases, to be launched at once.
 struct CapturedLayer {
-    PhaseClock clock;
+    PhaseClock clock{Timing::in_flow};
     std::optional<StreamGraph> graph;
 };
 
@@ -89,7 +91,9 @@ Executions repeat(DeviceContext& context, Layer& layer, const Tokens& tokens,
                   const std::vector<std::int32_t*>& forced, const RunOf& run) {
     const DeviceMeasureOptions& options = run.options;
     Executions executions;
-    PhaseClock clock;
+    PhaseClock clock(options.timing);
+    const std::int64_t head_start =
+        context.communicator.size() == 1 ? kHeadStart : kHeadStartWithPeers;
     std::vector<CapturedLayer> captured;
     const int first = run.graph ? std::min(-options.num_warmups, -1) : -options.num_warmups;
     for (int i = first; i < options.num_repeats; ++i) {
@@ -101,7 +105,7 @@ Executions repeat(DeviceContext& context, Layer& layer, const Tokens& tokens,
             if (!captured.empty()) {
                 captured[l].graph->replay(context.stream);
             } else {
-                if (context.communicator.size() == 1) hold_stream(kHeadStart, context.stream);
+                hold_stream(head_start, context.stream);
                 enqueue(context, layer, clock, tokens, forced[l], options.backward);
             }
             context.communicator.wait(context.stream);
@@ -273,16 +277,24 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
     const auto run_layer = !setup.head_parallel     ? run_ep
                            : setup.hp.sharers() > 1 ? run_hp_ep
                                                     : run_hp;
-    const bool graph = options.graph && context.communicator.size() == 1;
+    // EP's host waits for counts, and isolated exchanges for all hosts: a graph holds neither.
+    const bool alone = context.communicator.size() == 1;
+    const bool graph =
+        options.graph && (alone || (run_layer == run_hp && options.timing == Timing::in_flow));
     const Executions own = run_layer(
         context, {.scenario = scenario, .setup = setup, .options = options, .graph = graph});
     RunState state = run_state(context.communicator);
     state.graph = graph;
+    state.in_flow = options.timing == Timing::in_flow;
     const std::vector<Executions> by_rank = gather(context.communicator, own);
     const std::vector<TrafficLedger> ledgers = gather_ledgers(context.communicator, before);
-    const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
+    // A replay books nothing: the capture did.
+    const int enqueued =
+        graph ? std::max(options.num_warmups, 1) + 1 : options.num_warmups + options.num_repeats;
+    const int passes = options.num_layers * enqueued;
     DeviceMeasurement result{
-        .measurement = to_measurement(scenario, plan, device_name(), by_rank, ledgers, passes),
+        .measurement =
+            to_measurement(scenario, plan, device_name(), by_rank, ledgers, passes, options.timing),
         .peak_bytes = {static_cast<std::int64_t>(context.arena.peak()) - base}};
     result.peak_bytes = context.communicator.all_gather_counts(result.peak_bytes);
     state.memory_peak =

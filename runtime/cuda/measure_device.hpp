@@ -1,8 +1,9 @@
 // measure_on_device: runs the MoE layers of a plan on this rank's GPU, with its peers, and times
-// every phase by events, as runtime/measure does it on threads. A rank that is alone
-// captures each layer in a CUDA graph and replays it, so that phases are back to back, as in a
-// training step whose host runs ahead. With peers every exchange is timed from when all hosts have
-// arrived, and EP's host waits for counts: no graph can hold that.
+// every phase by events, as runtime/measure does it on threads. In flow (the default), the host of
+// every rank enqueues a whole pass behind a busy stream, as in a training step whose host runs
+// ahead; EP's host waits for counts, and nobody else waits. A layer without such a wait is captured
+// in a CUDA graph and replayed: every layer of a rank that is alone, and HP's with its NCCL
+// exchanges. Isolated timing (PhaseClock) serves curves.
 #pragma once
 
 #include <functional>
@@ -19,6 +20,7 @@ struct DeviceMeasureOptions {
     int num_repeats = 9;
     bool backward = true;
     bool graph = true;  // where a layer can be captured; else the host enqueues every repeat
+    Timing timing = Timing::in_flow;
     std::function<void(int done, int total)> progress;  // after each repeat
 };
 

@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "kernels/check.hpp"
+#include "runtime/cuda/row_kernels.hpp"
 
 namespace headway::runtime {
 
@@ -51,6 +52,12 @@ std::vector<PhaseSample> PhaseClock::read() const {
     return samples;
 }
 
+void line_up(DeviceContext& context) {
+    constexpr std::int64_t kHeadStart = 400'000;  // ns, longer than enqueuing an exchange takes
+    hold_stream(kHeadStart, context.stream);
+    context.communicator.meet(context.stream);
+}
+
 DevicePhase::DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind)
     : context_(context), num_exceptions_(std::uncaught_exceptions()) {
     context.site = site;
@@ -58,10 +65,11 @@ DevicePhase::DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind)
     if (context.on_enter) context.on_enter(site);
     if (context.clock == nullptr) return;
     double arrival = -1.0;
-    if (kind == PhaseKind::exchange) {
+    if (kind == PhaseKind::exchange && context.clock->timing() == Timing::isolated) {
         context.communicator.wait(context.stream);
         arrival = context.clock->host_seconds();
         context.communicator.barrier();
+        if (context.communicator.size() > 1) line_up(context);
     }
     context.clock->begin(site, arrival, context.stream);
 }

@@ -1,6 +1,9 @@
 // PhaseClock: when each phase of a layer began and how long it took, by events on the stream; and
-// DevicePhase, which brackets a phase with them. When timed, the ranks meet before the clock of an
-// exchange starts, so that a wait for others is arrival skew and no part of the exchange.
+// DevicePhase, which brackets a phase with them. In flow, nothing else happens: a pass is enqueued
+// as a job enqueues it, and what a rank waits for others inside an exchange is taken out
+// afterwards, from when all ranks' streams had come to it (runtime/phase_samples). Isolated, for
+// the curves of exchanges, the hosts meet before each, and it runs behind a busy stream that all
+// ranks leave together: neither a wait for others nor the host's enqueueing is in its time.
 #pragma once
 
 #include <cublasLt.h>
@@ -12,13 +15,14 @@
 
 #include "runtime/cuda/device_arena.hpp"
 #include "runtime/cuda/device_communicator.hpp"
+#include "runtime/phase_samples.hpp"
 #include "runtime/rank_context.hpp"
 
 namespace headway::runtime {
 
 class PhaseClock {
   public:
-    PhaseClock() = default;
+    explicit PhaseClock(Timing timing) : timing_(timing) {}
     PhaseClock(const PhaseClock&) = delete;
     PhaseClock& operator=(const PhaseClock&) = delete;
     ~PhaseClock();
@@ -30,6 +34,7 @@ class PhaseClock {
     void begin(CallSite site, double arrival, cudaStream_t stream);
     void end(cudaStream_t stream);
     double host_seconds() const;  // since start()
+    Timing timing() const { return timing_; }
 
     // After the stream was waited for: the phases since start(), in order. A captured clock gives
     // those of the last replay.
@@ -45,6 +50,7 @@ class PhaseClock {
     };
     void record(std::size_t event, cudaStream_t stream);
 
+    Timing timing_;
     std::vector<Mark> marks_;
     std::vector<cudaEvent_t> events_;  // origin, then begin and end of every mark
     std::chrono::steady_clock::time_point host_start_{};
@@ -61,6 +67,10 @@ struct DeviceContext {
     std::function<void(CallSite)> on_enter{};  // fault injection; may throw
     std::optional<CallSite> site{};            // the phase that was entered last
 };
+
+// Keeps the stream busy while the host enqueues what follows, and lets all ranks' streams leave
+// together.
+void line_up(DeviceContext& context);
 
 enum class PhaseKind { compute, exchange };
 

@@ -61,6 +61,8 @@ po::options_description declare_options() {
     add("no-graph", "enqueue layers in every repeat, also where one could be replayed as a graph");
     add("check", "first compare the layers with the CPU reference");
     add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
+    add("in-flow",
+        "time passes as a job runs them (for judging), not exchange by exchange (for fitting)");
     add("repeats", po::value<int>()->default_value(7), "timed repeats of a layer in a pass");
     add("max-seconds", po::value<double>()->default_value(480.0), "start no layer after this time");
     add("ranks", po::value<int>()->default_value(1), "start this many ranks on this machine");
@@ -152,6 +154,7 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
     options.measure.num_warmups = 2;
     options.measure.num_repeats = at_least(values, "repeats", 1);
     options.measure.graph = values.count("no-graph") == 0;
+    options.measure.timing = values.count("in-flow") ? Timing::in_flow : Timing::isolated;
     options.sink = [&](std::span<const GridSample> samples) {
         for (GridFile& f : files) {
             const GridPoint& point = samples.front().point;

@@ -47,7 +47,8 @@ void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
                                  .num_warmups = run.options.num_warmups,
                                  .num_repeats = run.options.num_repeats,
                                  .backward = run.options.backward,
-                                 .graph = run.options.graph};
+                                 .graph = run.options.graph,
+                                 .timing = run.options.timing};
     const bool first = rank.channel.rank() == 0;
     if (first) options.progress = run.options.progress;
     std::vector<Timeline> timelines;

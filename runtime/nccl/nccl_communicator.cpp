@@ -7,6 +7,7 @@
 #include <exception>
 
 #include "kernels/check.hpp"
+#include "runtime/cuda/plane_copy.hpp"
 #include "runtime/process/wire.hpp"
 
 namespace headway::runtime {
@@ -70,6 +71,8 @@ NcclCommunicator::NcclCommunicator(SideChannel& channel, NcclOptions options)
     const ncclUniqueId id = share_id(channel);
     const ncclResult_t result = ncclCommInitRankConfig(&comm_, size(), id, rank(), &config);
     settle(result, "ncclCommInitRankConfig");
+    HEADWAY_CUDA_CHECK(cudaMalloc(&token_, sizeof(float)));
+    HEADWAY_CUDA_CHECK(cudaMemset(token_, 0, sizeof(float)));
 }
 
 NcclCommunicator::~NcclCommunicator() {
@@ -81,6 +84,7 @@ NcclCommunicator::~NcclCommunicator() {
     try {
         settle(ncclCommFinalize(comm_), "ncclCommFinalize");
         ncclCommDestroy(comm_);
+        cudaFree(token_);
     } catch (const std::exception&) {
         // Aborted; the failure shows at the next call of the side channel.
     }
@@ -91,6 +95,20 @@ void NcclCommunicator::enter(CallSite site) {
     site_ = site;
 }
 
+template <class Copy, class Exchange>
+void NcclCommunicator::beside(cudaStream_t stream, Copy&& copy, Exchange&& exchange) {
+    if (size() == 1) return copy(stream);
+    HEADWAY_CUDA_CHECK(cudaEventRecord(forked_.event, stream));
+    HEADWAY_CUDA_CHECK(cudaStreamWaitEvent(copies_.stream, forked_.event));
+    copy(copies_.stream);
+    HEADWAY_CUDA_CHECK(cudaEventRecord(joined_.event, copies_.stream));
+    settle(ncclGroupStart(), "ncclGroupStart");
+    const ncclResult_t inside = exchange();
+    const ncclResult_t end = ncclGroupEnd();
+    settle(inside == ncclSuccess ? end : inside, "ncclSend and ncclRecv");
+    HEADWAY_CUDA_CHECK(cudaStreamWaitEvent(stream, joined_.event));
+}
+
 void NcclCommunicator::all_to_all_v(const void* send, std::span<const std::int64_t> send_bytes,
                                     void* receive, std::span<const std::int64_t> receive_bytes,
                                     cudaStream_t stream) {
@@ -98,19 +116,16 @@ void NcclCommunicator::all_to_all_v(const void* send, std::span<const std::int64
     const auto own = static_cast<std::size_t>(rank());
     if (send_bytes[own] != receive_bytes[own])
         throw std::logic_error("all-to-all: a rank sends itself other than it receives");
-    if (send_bytes[own] > 0) {
+    const auto copy = [&](cudaStream_t on) {
+        if (send_bytes[own] == 0) return;
         HEADWAY_CUDA_CHECK(cudaMemcpyAsync(at(receive, sum_before(receive_bytes, rank())),
                                            at(send, sum_before(send_bytes, rank())),
                                            static_cast<std::size_t>(send_bytes[own]),
-                                           cudaMemcpyDeviceToDevice, stream));
-    }
-    if (size() > 1) {
-        settle(ncclGroupStart(), "ncclGroupStart");
-        const ncclResult_t inside =
-            send_and_receive(comm_, rank(), send, send_bytes, receive, receive_bytes, stream);
-        const ncclResult_t end = ncclGroupEnd();
-        settle(inside == ncclSuccess ? end : inside, "ncclSend and ncclRecv");
-    }
+                                           cudaMemcpyDeviceToDevice, on));
+    };
+    beside(stream, copy, [&] {
+        return send_and_receive(comm_, rank(), send, send_bytes, receive, receive_bytes, stream);
+    });
     for (int d = 0; d < size(); ++d) book(d, send_bytes[static_cast<std::size_t>(d)]);
 }
 
@@ -120,6 +135,36 @@ void NcclCommunicator::all_to_all(const void* send, void* receive, std::int64_t 
                         stream),
            "ncclAlltoAll");
     for (int d = 0; d < size(); ++d) book(d, bytes_per_pair);
+}
+
+void NcclCommunicator::all_to_all_planes(const void* send, PlaneStrides from, void* receive,
+                                         PlaneStrides to, int num_planes, std::int64_t plane_bytes,
+                                         cudaStream_t stream) {
+    const auto copy = [&](cudaStream_t on) {
+        copy_planes(send, from, receive, to, rank(), num_planes, plane_bytes, on);
+    };
+    beside(stream, copy, [&] {
+        ncclResult_t result = ncclSuccess;
+        const auto note = [&](ncclResult_t r) {
+            if (r != ncclSuccess && r != ncclInProgress) result = r;
+        };
+        const auto bytes = static_cast<std::size_t>(plane_bytes);
+        for (int peer = 0; peer < size(); ++peer) {
+            for (int i = 0; peer != rank() && i < num_planes; ++i) {
+                note(ncclSend(at(send, peer * from.rank + i * from.plane), bytes, ncclUint8, peer,
+                              comm_, stream));
+                note(ncclRecv(at(receive, peer * to.rank + i * to.plane), bytes, ncclUint8, peer,
+                              comm_, stream));
+            }
+        }
+        return result;
+    });
+    for (int d = 0; d < size(); ++d) book(d, num_planes * plane_bytes);
+}
+
+void NcclCommunicator::meet(cudaStream_t stream) {
+    settle(ncclAllReduce(token_, token_, 1, ncclFloat32, ncclSum, comm_, stream),
+           "ncclAllReduce to meet");
 }
 
 void NcclCommunicator::all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) {

@@ -1,8 +1,9 @@
 // NcclCommunicator: the collectives of a rank over NCCL. HP's exchange is one ncclAlltoAll; EP's
-// ragged one, for which NCCL has no call, is grouped sends and receives, with the own block copied
-// by cudaMemcpyAsync: through NCCL it would occupy the channels that the network needs. NCCL never
-// blocks the host here: calls are polled beside the side channel, so that the failure of any rank
-// ends the wait, and the communicator is aborted then.
+// ragged one and that of planes, for which NCCL has no call, are grouped sends and receives, with
+// the own block copied on a stream beside: through NCCL it would occupy the channels that the
+// network needs, before it it would delay them. NCCL never blocks the host here: calls are polled
+// beside the side channel, so that the failure of any rank ends the wait, and the communicator is
+// aborted then.
 #pragma once
 
 #include <nccl.h>
@@ -11,6 +12,7 @@
 
 #include "models/vocab/units.hpp"
 #include "runtime/cuda/device_communicator.hpp"
+#include "runtime/cuda/own_stream.hpp"
 #include "runtime/process/side_channel.hpp"
 
 namespace headway::runtime {
@@ -35,10 +37,13 @@ class NcclCommunicator final : public DeviceCommunicator {
                       std::span<const std::int64_t> receive_bytes, cudaStream_t stream) override;
     void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                     cudaStream_t stream) override;
+    void all_to_all_planes(const void* send, PlaneStrides from, void* receive, PlaneStrides to,
+                           int num_planes, std::int64_t plane_bytes, cudaStream_t stream) override;
     void all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) override;
     std::vector<std::int64_t> all_gather_counts(std::span<const std::int64_t> own) override;
     void exchange_counts(const std::int32_t* send, std::int32_t* receive,
                          std::int64_t counts_per_pair, cudaStream_t stream) override;
+    void meet(cudaStream_t stream) override;
     void barrier() override { channel_.barrier(); }
     const TrafficLedger& traffic() const override { return ledger_; }
     void wait(cudaStream_t stream) override;
@@ -64,6 +69,10 @@ class NcclCommunicator final : public DeviceCommunicator {
     // the way out.
     template <class Wait>
     void or_abort(Wait&& wait);
+    // Copies the own block beside what `exchange` enqueues on the stream; both are done for what
+    // follows there.
+    template <class Copy, class Exchange>
+    void beside(cudaStream_t stream, Copy&& copy, Exchange&& exchange);
     void settle(ncclResult_t result, const char* call);  // polls until NCCL has taken the call
     void poll();                                         // throws if NCCL or a rank has failed
     [[noreturn]] void fail(ncclResult_t result, const char* call);
@@ -72,6 +81,9 @@ class NcclCommunicator final : public DeviceCommunicator {
     SideChannel& channel_;
     ncclComm_t comm_ = nullptr;
     int num_exceptions_;
+    OwnStream copies_;
+    OwnEvent forked_, joined_;
+    float* token_ = nullptr;  // what meet() sums
     std::optional<CallSite> site_;
     TrafficLedger ledger_;
 };

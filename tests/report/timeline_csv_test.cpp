@@ -61,15 +61,23 @@ TEST(TimelineCsv, KeepsHowARunWent) {
     }
     both[0].plan = "ep, naive";
     both[1].plan = "hp";
-    both[1].run = {.clock_mhz = 1980, .throttle = "power", .memory_peak = 3.0 * GB, .graph = true};
+    both[1].run = {.clock_mhz = 1980,
+                   .throttle = "power",
+                   .memory_peak = 3.0 * GB,
+                   .graph = true,
+                   .in_flow = true};
     const std::string text = timelines_to_csv(both);
-    EXPECT_NE(text.find("\n# run: hp,1980,power,3000000000,1\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("\n# run: hp,1980,power,3000000000,1,1\n"), std::string::npos) << text;
     const auto timelines = read(text);
     EXPECT_FALSE(timelines.at(0).run);
     EXPECT_EQ(timelines.at(1).run, both[1].run);
     EXPECT_EQ(timelines_to_csv(timelines), text);
     EXPECT_NE(error_of(replaced(text, "# run: hp,", "# run: none,")), "");
     EXPECT_NE(error_of(replaced(text, ",3000000000,1", ",3000000000,2")), "");
+    EXPECT_NE(error_of(replaced(text, ",3000000000,1,1", ",3000000000,1,2")), "");
+    // A file that does not say how it was timed is of exchanges one by one.
+    const auto old = read(replaced(text, ",3000000000,1,1", ",3000000000,1"));
+    EXPECT_FALSE(old.at(1).run->in_flow);
     EXPECT_NE(error_of(replaced(text, "# run: hp,1980", "# run: hp,-1")), "");
 }
 
