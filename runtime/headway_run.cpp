@@ -53,6 +53,7 @@ std::string configuration_of(const po::variables_map& values, const std::vector<
     text << file.rdbuf();
     for (const char* option : {"ranks", "tokens", "layers", "warmup", "repeats"})
         text << option << "=" << values[option].as<int>() << "\n";
+    text << "exchange=" << values["exchange"].as<std::string>() << "\n";
     text << "timing=" << values["timing"].as<std::string>() << "\n";
     text << "forward-only=" << values.count("forward-only") << "\n";
     for (const Plan& plan : plans) text << plan.name << "\n";

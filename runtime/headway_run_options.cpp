@@ -78,6 +78,8 @@ po::options_description declare_options() {
         "cuda: in_flow, passes enqueued as a job enqueues them (default), or isolated, every "
         "exchange "
         "begun when all ranks have arrived, for fitting curves");
+    add("exchange", po::value<std::string>()->default_value("nccl"),
+        "cuda: nccl, or direct: HP's exchanges are stores into the peers' memory, over NVLink");
     add("matrices", po::value<std::string>()->default_value(""),
         "also write the bytes that every rank sent to every rank, PREFIX_PLAN_PHASE_PASS.csv, as "
         "headway matrix predicts them (the CPU exchanges fp32)");
@@ -124,6 +126,13 @@ MeasureOptions measure_options(const po::variables_map& values) {
                            .backward = values.count("forward-only") == 0,
                            .graph = values.count("no-graph") == 0};
     const double deadline = seconds_above_zero(values, "deadline");
+    const std::string exchange = values["exchange"].as<std::string>();
+    options.direct_exchange = exchange == "direct";
+    if (exchange != "nccl" && !(options.direct_exchange && on_gpus(values))) {
+        throw InputError({.where = "--exchange",
+                          .found = "'" + exchange + "'",
+                          .accepted = "nccl; direct, with --device cuda"});
+    }
     if (const std::string timing = values["timing"].as<std::string>(); !timing.empty()) {
         const auto known = std::find(kTimingNames.begin(), kTimingNames.end(), timing);
         if (known == kTimingNames.end() || !on_gpus(values)) {

@@ -28,6 +28,7 @@ struct MeasureOptions {
     int num_repeats = 9;
     bool backward = true;
     bool graph = true;                // on GPUs, where a layer can be captured
+    bool direct_exchange = false;     // on GPUs: HP's exchanges are stores into the peers' memory
     Timing timing = Timing::in_flow;  // on GPUs; threads are always isolated
     ThreadRunOptions threads;
     std::function<void(int done, int total)> progress;  // called by rank 0 after each repeat

@@ -45,9 +45,10 @@ double hp_memory(const LayerSize& s, const HeadParallel& hp) {
     const double bf16 = 2.0 * projection + s.groups * (s.w1_rows + s.expert_width) * s.width;
     const double counts = s.groups * std::ceil(s.tokens * s.ranks / 256.0) * kFull;
     const double saved = 2.0 * rows_held + 5.0 * kFull * s.rows + counts;
-    const bool alone = s.ranks == 1;
-    const double backward = rows_held * (alone ? 1.0 : 2.0) + hp_expert_workspace(s) +
-                            s.rows * s.width * kHalf + kFull * s.rows + kFull * sub_tokens;
+    const bool alone = s.ranks == 1, by_source = !alone && hp.num_heads > s.ranks;
+    const double backward = rows_held * (1.0 + (alone ? 0.0 : 1.0) + (by_source ? 1.0 : 0.0)) +
+                            hp_expert_workspace(s) + s.rows * s.width * kHalf + kFull * s.rows +
+                            kFull * sub_tokens;
     return standing(s, bf16, s.groups * s.width, s.rows) + saved + backward;
 }
 

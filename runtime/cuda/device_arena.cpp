@@ -10,19 +10,28 @@
 
 namespace headway::runtime {
 
-DeviceArena::DeviceArena(std::size_t capacity) : capacity_(capacity) {
-    void* base = nullptr;
-    const cudaError_t status = cudaMalloc(&base, capacity);
-    if (status != cudaSuccess) {
+DeviceAllocator plain_allocator() {
+    return {.allocate =
+                [](std::size_t bytes) {
+                    void* at = nullptr;
+                    return cudaMalloc(&at, bytes) == cudaSuccess ? at : nullptr;
+                },
+            .release = [](void* at) { cudaFree(at); }};
+}
+
+DeviceArena::DeviceArena(std::size_t capacity, DeviceAllocator allocator)
+    : allocator_(allocator),
+      base_(static_cast<std::byte*>(allocator.allocate(capacity))),
+      capacity_(capacity) {
+    if (base_ == nullptr) {
         throw OutOfDeviceMemory(fmt::format("no {:.2f} GiB of device memory: {}",
                                             static_cast<double>(capacity) / (1 << 30),
-                                            cudaGetErrorString(status)));
+                                            cudaGetErrorString(cudaGetLastError())));
     }
-    base_ = static_cast<std::byte*>(base);
 }
 
 DeviceArena::~DeviceArena() {
-    cudaFree(base_);
+    allocator_.release(base_);
 }
 
 void* DeviceArena::take_bytes(std::size_t bytes) {

@@ -14,9 +14,16 @@ struct OutOfDeviceMemory : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// Where an arena's memory comes from; `allocate` gives null when there is none.
+struct DeviceAllocator {
+    void* (*allocate)(std::size_t bytes);
+    void (*release)(void* at);
+};
+DeviceAllocator plain_allocator();  // cudaMalloc
+
 class DeviceArena {
   public:
-    explicit DeviceArena(std::size_t capacity);
+    explicit DeviceArena(std::size_t capacity, DeviceAllocator allocator = plain_allocator());
     DeviceArena(const DeviceArena&) = delete;
     DeviceArena& operator=(const DeviceArena&) = delete;
     ~DeviceArena();
@@ -37,6 +44,7 @@ class DeviceArena {
     void release(std::size_t mark);
 
   private:
+    DeviceAllocator allocator_;
     std::byte* base_ = nullptr;
     std::size_t capacity_ = 0, used_ = 0, peak_ = 0;
 };

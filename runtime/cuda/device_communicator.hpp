@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <stdexcept>
 #include <vector>
 
 #include "runtime/communicator.hpp"
@@ -18,6 +19,8 @@ namespace headway::runtime {
 // bytes behind the base.
 struct PlaneStrides {
     std::int64_t rank = 0, plane = 0;
+
+    friend bool operator==(const PlaneStrides&, const PlaneStrides&) = default;
 };
 
 class DeviceCommunicator {
@@ -36,11 +39,15 @@ class DeviceCommunicator {
                               cudaStream_t stream) = 0;
     virtual void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                             cudaStream_t stream) = 0;
-    // As all_to_all of `num_planes` planes of `plane_bytes` for every rank, each sent from and
-    // received where its layout says, so that nobody has to pack or spread them.
-    virtual void all_to_all_planes(const void* send, PlaneStrides from, void* receive,
-                                   PlaneStrides to, int num_planes, std::int64_t plane_bytes,
-                                   cudaStream_t stream) = 0;
+    // Whether a rank can store into its peers' memory; where it can, store_planes is an all-to-all
+    // of `num_planes` planes of `plane_bytes` (a multiple of 16) for every rank, each read and
+    // written where its layout says. `receive` is in the arena, at the same place on all ranks.
+    virtual bool stores_directly() const { return false; }
+    virtual void store_planes(const void* /*send*/, PlaneStrides /*from*/, void* /*receive*/,
+                              PlaneStrides /*to*/, int /*num_planes*/, std::int64_t /*plane_bytes*/,
+                              cudaStream_t) {
+        throw std::logic_error("this rank cannot store into its peers' memory");
+    }
     virtual void all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) = 0;
 
     // On the host, and waits: every rank's counts in rank order. [size() * own.size()]

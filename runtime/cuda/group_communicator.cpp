@@ -23,11 +23,6 @@ void GroupCommunicator::all_to_all(const void* send, void* receive, std::int64_t
     all_to_all_v(send, bytes, receive, bytes, stream);
 }
 
-void GroupCommunicator::all_to_all_planes(const void*, PlaneStrides, void*, PlaneStrides, int,
-                                          std::int64_t, cudaStream_t) {
-    throw std::logic_error("all_to_all_planes over a group of ranks");
-}
-
 void GroupCommunicator::all_reduce_sum(float*, std::int64_t, cudaStream_t) {
     throw std::logic_error("all_reduce_sum over a group of ranks");
 }

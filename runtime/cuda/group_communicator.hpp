@@ -19,9 +19,7 @@ class GroupCommunicator final : public DeviceCommunicator {
                       std::span<const std::int64_t> receive_bytes, cudaStream_t stream) override;
     void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                     cudaStream_t stream) override;
-    // Neither planes nor sums over a group are part of a layer: std::logic_error.
-    void all_to_all_planes(const void* send, PlaneStrides from, void* receive, PlaneStrides to,
-                           int num_planes, std::int64_t plane_bytes, cudaStream_t stream) override;
+    // Sums over a group are no part of a layer: std::logic_error.
     void all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) override;
     std::vector<std::int64_t> all_gather_counts(std::span<const std::int64_t> own) override;
     // Booked as traffic of the counts' call site, as an all-to-all of the parent.

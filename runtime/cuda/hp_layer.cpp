@@ -7,6 +7,7 @@
 #include "kernels/check.hpp"
 #include "kernels/combine/combine.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/cuda/plane_kernels.hpp"
 #include "runtime/cuda/row_kernels.hpp"
 
 namespace headway::runtime {
@@ -113,16 +114,38 @@ kernels::RowGrouping CudaHpLayer::expert_rows() const {
 }
 
 // A rank leaves [owner][head of the owner] planes and its kernels want [own head][source] ones.
+// Stores go where they should; NCCL is fast on one block a rank only, so that a kernel moves the
+// planes in the owner's memory.
 void CudaHpLayer::to_owners(CallSite site, const bf16* own, bf16* held) {
     const DevicePhase phase(context_, site, PhaseKind::exchange);
-    context_.communicator.all_to_all_planes(own, by_owner(), held, by_head(), shape_.num_heads,
-                                            plane_bytes(), context_.stream);
+    DeviceCommunicator& communicator = context_.communicator;
+    if (communicator.stores_directly())
+        return communicator.store_planes(own, by_owner(), held, by_head(), shape_.num_heads,
+                                         plane_bytes(), context_.stream);
+    const ArenaScope scope(context_.arena);
+    void* arrived = held;
+    if (by_owner() != by_head()) arrived = context_.arena.take_bytes(num_ranks_ * by_owner().rank);
+    communicator.all_to_all(own, arrived, by_owner().rank, context_.stream);
+    if (arrived != held)
+        move_planes(arrived, by_owner(), held, by_head(), num_ranks_, shape_.num_heads,
+                    plane_bytes(), context_.stream);
 }
 
 void CudaHpLayer::from_owners(CallSite site, const bf16* held, bf16* own) {
     const DevicePhase phase(context_, site, PhaseKind::exchange);
-    context_.communicator.all_to_all_planes(held, by_head(), own, by_owner(), shape_.num_heads,
-                                            plane_bytes(), context_.stream);
+    DeviceCommunicator& communicator = context_.communicator;
+    if (communicator.stores_directly())
+        return communicator.store_planes(held, by_head(), own, by_owner(), shape_.num_heads,
+                                         plane_bytes(), context_.stream);
+    const ArenaScope scope(context_.arena);
+    const void* leaving = held;
+    if (by_owner() != by_head()) {
+        void* by_source = context_.arena.take_bytes(num_ranks_ * by_owner().rank);
+        move_planes(held, by_head(), by_source, by_owner(), num_ranks_, shape_.num_heads,
+                    plane_bytes(), context_.stream);
+        leaving = by_source;
+    }
+    communicator.all_to_all(leaving, own, by_owner().rank, context_.stream);
 }
 
 std::int64_t CudaHpLayer::plane_bytes() const {

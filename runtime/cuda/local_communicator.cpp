@@ -3,7 +3,6 @@
 #include <cassert>
 
 #include "kernels/check.hpp"
-#include "runtime/cuda/plane_copy.hpp"
 
 namespace headway::runtime {
 
@@ -28,13 +27,6 @@ void LocalDeviceCommunicator::all_to_all(const void* send, void* receive,
     book(bytes_per_pair);
     HEADWAY_CUDA_CHECK(cudaMemcpyAsync(receive, send, static_cast<std::size_t>(bytes_per_pair),
                                        cudaMemcpyDeviceToDevice, stream));
-}
-
-void LocalDeviceCommunicator::all_to_all_planes(const void* send, PlaneStrides from, void* receive,
-                                                PlaneStrides to, int num_planes,
-                                                std::int64_t plane_bytes, cudaStream_t stream) {
-    book(num_planes * plane_bytes);
-    copy_planes(send, from, receive, to, 0, num_planes, plane_bytes, stream);
 }
 
 void LocalDeviceCommunicator::exchange_counts(const std::int32_t* send, std::int32_t* receive,

@@ -17,8 +17,6 @@ class LocalDeviceCommunicator final : public DeviceCommunicator {
                       std::span<const std::int64_t> receive_bytes, cudaStream_t stream) override;
     void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                     cudaStream_t stream) override;
-    void all_to_all_planes(const void* send, PlaneStrides from, void* receive, PlaneStrides to,
-                           int num_planes, std::int64_t plane_bytes, cudaStream_t stream) override;
     void all_reduce_sum(float*, std::int64_t, cudaStream_t) override {}
     std::vector<std::int64_t> all_gather_counts(std::span<const std::int64_t> own) override {
         return {own.begin(), own.end()};

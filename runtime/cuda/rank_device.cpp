@@ -17,8 +17,9 @@ std::size_t arena_size(int device, int ranks_on_device, std::size_t asked) {
 
 }  // namespace
 
-RankDevice::RankDevice(int device, int ranks_on_device, std::size_t arena_bytes)
-    : arena_(arena_size(device, ranks_on_device, arena_bytes)) {
+RankDevice::RankDevice(int device, int ranks_on_device, std::size_t arena_bytes,
+                       DeviceAllocator allocator)
+    : arena_(arena_size(device, ranks_on_device, arena_bytes), allocator) {
     HEADWAY_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     if (cublasLtCreate(&blas_) != CUBLAS_STATUS_SUCCESS)
         throw std::runtime_error("cuBLASLt could not be started");

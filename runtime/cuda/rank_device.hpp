@@ -8,7 +8,8 @@ namespace headway::runtime {
 class RankDevice {
   public:
     // `arena_bytes` 0: nine tenths of what is free, shared by `ranks_on_device`.
-    RankDevice(int device, int ranks_on_device, std::size_t arena_bytes = 0);
+    RankDevice(int device, int ranks_on_device, std::size_t arena_bytes = 0,
+               DeviceAllocator allocator = plain_allocator());
     RankDevice(const RankDevice&) = delete;
     RankDevice& operator=(const RankDevice&) = delete;
     ~RankDevice();

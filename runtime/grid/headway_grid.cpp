@@ -20,6 +20,7 @@
 #include "runtime/cuda/rank_device.hpp"
 #include "runtime/program.hpp"
 #ifdef HEADWAY_NCCL
+#include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 #endif
 
@@ -58,6 +59,7 @@ po::options_description declare_options() {
         "CSV of launches, waits, copies and overlap to write");
     add("progress", "print how many layers are done as they are");
     add("no-registration", "do not offer the ranks' memory to NCCL for exchanges without copies");
+    add("direct", "HP's exchanges are stores into the peers' memory, over NVLink");
     add("no-graph", "enqueue layers in every repeat, also where one could be replayed as a graph");
     add("check", "first compare the layers with the CPU reference");
     add("passes", po::value<int>()->default_value(2), "interleaved passes over the grid");
@@ -210,6 +212,8 @@ int run_alone(const po::variables_map& values) {
 }
 
 #ifdef HEADWAY_NCCL
+constexpr std::size_t kDirectArena = std::size_t{48} << 30;  // a window is as large on all ranks
+
 std::string host_name() {
     char name[256] = {};
     gethostname(name, sizeof(name) - 1);
@@ -234,22 +238,28 @@ int run(const po::variables_map& values, const Launch& launch) {
     std::string configuration;
     for (const std::string& word : arguments) configuration += word + " ";
     int code = 0;
-    const int failed =
-        run_gpu_rank({.program = "headway-grid",
-                      .identity = *identity,
-                      .environment = environment,
-                      .machine = machine,
-                      .facts = {{"options", configuration}}},
-                     [&](const GpuRankContext& rank) {
-                         RankDevice device(rank.seat.device, rank.seat.sharers);
-                         DeviceContext context = device.context(rank.communicator);
-                         std::optional<NcclCommunicator::Registration> registration;
-                         if (!values.count("no-registration")) {
-                             registration.emplace(rank.communicator, context.arena.base(),
-                                                  context.arena.capacity());
-                         }
-                         code = run_layers(context, values);
-                     });
+    const int failed = run_gpu_rank(
+        {.program = "headway-grid",
+         .identity = *identity,
+         .environment = environment,
+         .machine = machine,
+         .facts = {{"options", configuration}}},
+        [&](const GpuRankContext& rank) {
+            const bool direct = values.count("direct") > 0;
+            RankDevice device(rank.seat.device, rank.seat.sharers, direct ? kDirectArena : 0,
+                              direct ? symmetric_allocator() : plain_allocator());
+            DeviceContext context = device.context(rank.communicator);
+            std::optional<NcclCommunicator::DirectMemory> memory;
+            if (direct) {
+                memory.emplace(rank.communicator, context.arena.base(), context.arena.capacity());
+            }
+            std::optional<NcclCommunicator::Registration> registration;
+            if (!direct && !values.count("no-registration")) {
+                registration.emplace(rank.communicator, context.arena.base(),
+                                     context.arena.capacity());
+            }
+            code = run_layers(context, values);
+        });
     return failed != 0 ? failed : code;
 }
 #else

@@ -124,33 +124,6 @@ std::int64_t check_equal_exchange(NcclCommunicator& comm, cudaStream_t stream) {
     return static_cast<std::int64_t>(out.size());
 }
 
-// Planes leave [destination][plane] and arrive [plane][source], as those of HP's heads do.
-std::int64_t check_planes(NcclCommunicator& comm, cudaStream_t stream) {
-    const int n = comm.size(), me = comm.rank(), planes = 3;
-    const std::int64_t each = 4'321;
-    std::vector<std::uint8_t> out;
-    for (int d = 0; d < n; ++d) {
-        for (int p = 0; p < planes; ++p) {
-            for (std::int64_t i = 0; i < each; ++i) out.push_back(content(me, d, p, i));
-        }
-    }
-    Buffer send(out.size()), receive(out.size());
-    send.upload(out);
-    comm.all_to_all_planes(send.as(), {planes * each, each}, receive.as(), {each, n * each}, planes,
-                           each, stream);
-    comm.wait(stream);
-    const auto in = receive.download<std::uint8_t>(out.size());
-    for (int s = 0; s < n; ++s) {
-        for (int p = 0; p < planes; ++p) {
-            for (std::int64_t i = 0; i < each; ++i) {
-                if (in[static_cast<std::size_t>((p * n + s) * each + i)] != content(s, me, p, i))
-                    differs("all_to_all_planes", p, s);
-            }
-        }
-    }
-    return static_cast<std::int64_t>(out.size());
-}
-
 void check_counts_and_sum(NcclCommunicator& comm, cudaStream_t stream) {
     const int n = comm.size(), me = comm.rank(), each = 5;
     std::vector<std::int32_t> out;
@@ -243,7 +216,6 @@ std::int64_t check_communicator(NcclCommunicator& comm, const CommCheck& check) 
     for (int round = 0; round < check.num_rounds; ++round)
         sent += check_round(comm, check, round, stream.stream);
     sent += check_equal_exchange(comm, stream.stream);
-    sent += check_planes(comm, stream.stream);
     std::int64_t booked = 0;
     for (const std::int64_t bytes : comm.traffic().at(kDispatch)) booked += bytes;
     if (before.contains(kDispatch)) {

@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
+#include <optional>
 #include <thread>
 
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/measure_device.hpp"
 #include "runtime/cuda/rank_device.hpp"
+#include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 
 namespace headway::runtime {
@@ -34,10 +37,19 @@ std::size_t arena_bytes(const DeviceRun& run, int sharers) {
 }
 
 void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
-    RankDevice device(rank.seat.device, rank.seat.sharers, arena_bytes(run, rank.seat.sharers));
+    // A window is as large on all ranks.
+    const auto own = static_cast<std::int64_t>(arena_bytes(run, rank.seat.sharers));
+    const std::vector<std::int64_t> sizes = rank.communicator.all_gather_counts({&own, 1});
+    const std::int64_t bytes = *std::min_element(sizes.begin(), sizes.end());
+    const bool direct = run.options.direct_exchange;
+    RankDevice device(rank.seat.device, rank.seat.sharers, static_cast<std::size_t>(bytes),
+                      direct ? symmetric_allocator() : plain_allocator());
     DeviceContext context = device.context(rank.communicator);
-    const NcclCommunicator::Registration registration(rank.communicator, context.arena.base(),
-                                                      context.arena.capacity());
+    std::optional<NcclCommunicator::DirectMemory> memory;
+    if (direct) memory.emplace(rank.communicator, context.arena.base(), context.arena.capacity());
+    std::optional<NcclCommunicator::Registration> registration;
+    if (!direct)
+        registration.emplace(rank.communicator, context.arena.base(), context.arena.capacity());
     if (run.options.fault) {
         context.on_enter = [&](CallSite site) {
             obey(*run.options.fault, rank.channel.rank(), site);

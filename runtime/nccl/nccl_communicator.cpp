@@ -7,7 +7,8 @@
 #include <exception>
 
 #include "kernels/check.hpp"
-#include "runtime/cuda/plane_copy.hpp"
+#include "models/vocab/error.hpp"
+#include "runtime/nccl/direct_planes.hpp"
 #include "runtime/process/wire.hpp"
 
 namespace headway::runtime {
@@ -137,29 +138,44 @@ void NcclCommunicator::all_to_all(const void* send, void* receive, std::int64_t 
     for (int d = 0; d < size(); ++d) book(d, bytes_per_pair);
 }
 
-void NcclCommunicator::all_to_all_planes(const void* send, PlaneStrides from, void* receive,
-                                         PlaneStrides to, int num_planes, std::int64_t plane_bytes,
-                                         cudaStream_t stream) {
-    const auto copy = [&](cudaStream_t on) {
-        copy_planes(send, from, receive, to, rank(), num_planes, plane_bytes, on);
-    };
-    beside(stream, copy, [&] {
-        ncclResult_t result = ncclSuccess;
-        const auto note = [&](ncclResult_t r) {
-            if (r != ncclSuccess && r != ncclInProgress) result = r;
-        };
-        const auto bytes = static_cast<std::size_t>(plane_bytes);
-        for (int peer = 0; peer < size(); ++peer) {
-            for (int i = 0; peer != rank() && i < num_planes; ++i) {
-                note(ncclSend(at(send, peer * from.rank + i * from.plane), bytes, ncclUint8, peer,
-                              comm_, stream));
-                note(ncclRecv(at(receive, peer * to.rank + i * to.plane), bytes, ncclUint8, peer,
-                              comm_, stream));
-            }
-        }
-        return result;
-    });
+void NcclCommunicator::store_planes(const void* send, PlaneStrides from, void* receive,
+                                    PlaneStrides to, int num_planes, std::int64_t plane_bytes,
+                                    cudaStream_t stream) {
+    direct_->exchange(send, from, receive, to, num_planes, plane_bytes, stream);
     for (int d = 0; d < size(); ++d) book(d, num_planes * plane_bytes);
+}
+
+NcclCommunicator::DirectMemory::DirectMemory(NcclCommunicator& communicator, void* base,
+                                             std::size_t bytes)
+    : communicator_(communicator), num_exceptions_(std::uncaught_exceptions()) {
+    SideChannel& channel = communicator.channel_;
+    const auto check = [&](ncclResult_t result, const char* call) {
+        if (result != ncclSuccess)
+            channel.fail(fmt::format("{}: {}", call, ncclGetErrorString(result)), true);
+    };
+    // NCCL 2.28 makes a device communicator of a blocking one only.
+    const ncclUniqueId id = share_id(channel);
+    ncclComm_t comm = nullptr;
+    check(ncclCommInitRank(&comm, channel.size(), id, channel.rank()), "ncclCommInitRank");
+    const int reached = DirectPlanes::ranks_reached(comm);
+    if (reached != channel.size()) {
+        ncclCommDestroy(comm);
+        throw InputError(
+            {.where = "--exchange",
+             .found = fmt::format("direct, but a rank reaches the memory of {} of {} ranks",
+                                  reached, channel.size()),
+             .accepted = "direct between GPUs of one NVLink domain; nccl"});
+    }
+    planes_ =
+        std::make_unique<DirectPlanes>(comm, base, bytes, channel.rank(), channel.size(), check);
+    communicator.direct_ = planes_.get();
+}
+
+NcclCommunicator::DirectMemory::~DirectMemory() {
+    communicator_.direct_ = nullptr;
+    if (planes_ != nullptr &&
+        (std::uncaught_exceptions() > num_exceptions_ || communicator_.comm_ == nullptr))
+        planes_->abandon();
 }
 
 void NcclCommunicator::meet(cudaStream_t stream) {

@@ -8,6 +8,7 @@
 
 #include <nccl.h>
 
+#include <memory>
 #include <optional>
 
 #include "models/vocab/units.hpp"
@@ -16,6 +17,8 @@
 #include "runtime/process/side_channel.hpp"
 
 namespace headway::runtime {
+
+class DirectPlanes;
 
 struct NcclOptions {
     int max_ctas = 0;  // thread blocks that NCCL may use; 0: its own choice
@@ -37,8 +40,9 @@ class NcclCommunicator final : public DeviceCommunicator {
                       std::span<const std::int64_t> receive_bytes, cudaStream_t stream) override;
     void all_to_all(const void* send, void* receive, std::int64_t bytes_per_pair,
                     cudaStream_t stream) override;
-    void all_to_all_planes(const void* send, PlaneStrides from, void* receive, PlaneStrides to,
-                           int num_planes, std::int64_t plane_bytes, cudaStream_t stream) override;
+    bool stores_directly() const override { return direct_ != nullptr; }
+    void store_planes(const void* send, PlaneStrides from, void* receive, PlaneStrides to,
+                      int num_planes, std::int64_t plane_bytes, cudaStream_t stream) override;
     void all_reduce_sum(float* values, std::int64_t count, cudaStream_t stream) override;
     std::vector<std::int64_t> all_gather_counts(std::span<const std::int64_t> own) override;
     void exchange_counts(const std::int32_t* send, std::int32_t* receive,
@@ -64,6 +68,22 @@ class NcclCommunicator final : public DeviceCommunicator {
         int num_exceptions_;
     };
 
+    // While it lives, ranks store into each other's `base`, memory of `bytes` from
+    // symmetric_allocator(), as large on all ranks. Collective. InputError where NCCL does not map
+    // all ranks' memory into each other (another node, no NVLink, ranks that share a GPU).
+    class DirectMemory {
+      public:
+        DirectMemory(NcclCommunicator& communicator, void* base, std::size_t bytes);
+        DirectMemory(const DirectMemory&) = delete;
+        DirectMemory& operator=(const DirectMemory&) = delete;
+        ~DirectMemory();
+
+      private:
+        NcclCommunicator& communicator_;
+        std::unique_ptr<DirectPlanes> planes_;
+        int num_exceptions_;
+    };
+
   private:
     // Runs `wait`; if it throws, aborts NCCL first: its kernels would hold up every cudaFree on
     // the way out.
@@ -83,7 +103,8 @@ class NcclCommunicator final : public DeviceCommunicator {
     int num_exceptions_;
     OwnStream copies_;
     OwnEvent forked_, joined_;
-    float* token_ = nullptr;  // what meet() sums
+    float* token_ = nullptr;          // what meet() sums
+    DirectPlanes* direct_ = nullptr;  // of the DirectMemory that lives
     std::optional<CallSite> site_;
     TrafficLedger ledger_;
 };
