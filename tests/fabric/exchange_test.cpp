@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "models/cost/predict.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/program_tasks.hpp"
 #include "models/workload/link_load.hpp"
@@ -166,6 +167,30 @@ TEST(Exchange, EqualSplitsAreSimulatedAsPriced) {
                 EXPECT_NEAR(simulated / priced, 1.0, 0.03)
                     << m.text() << ", groups of " << group << " ranks";
             }
+        }
+    }
+}
+
+// Groups of one node exchange in it, however many nodes there are: the exchange of 102,400 ranks is
+// that of eight.
+TEST(Exchange, AHundredThousandRanksArePredicted) {
+    Seconds one_node;
+    for (const int nodes : {1, 12800}) {
+        Scenario s = toy::scenario(nodes, 8);
+        s.plans = {toy::hp(8, s.model, 8)};
+        s.baseline = "hp";
+        const Profile profile = toy::profile();
+        const Prediction prediction = predict(s, profile);
+        ASSERT_EQ(prediction.plans.size(), 1U);
+        const Workload workload = build_workload(s, s.plans[0]);
+        for (const PhaseWork& phase : workload.layers[0].forward) {
+            if (phase.phase != Phase::head_scatter) continue;
+            const Seconds time = PriceBook(profile, s.cluster)
+                                     .exchange(std::get<ExchangeWork>(phase.work), 1.0)
+                                     .time;
+            EXPECT_GT(prediction.plans[0].step, time);
+            if (nodes == 1) one_node = time;
+            EXPECT_EQ(time, one_node);
         }
     }
 }
