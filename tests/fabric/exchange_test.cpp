@@ -159,8 +159,9 @@ TEST(Exchange, EqualSplitsAreSimulatedAsPriced) {
                                          .stream = Stream::communication,
                                          .after = {},
                                          .work = pricer.exchange_task(phase, {}, 1.0)});
-                const Seconds simulated = sim::simulate(program, sim::Topology(s.cluster)).step,
-                              priced = PriceBook(profile, s.cluster).exchange(work, 1.0).time;
+                const Seconds
+                    simulated = sim::simulate(program, sim::Topology(s.cluster)).step,
+                    priced = PriceBook(profile, s.cluster, Dtype::bf16).exchange(work, 1.0).time;
                 PathCounts links{};
                 for (std::size_t c = 0; c < links.size(); ++c) links[c] = work.links[c].in(byte);
                 EXPECT_GE(priced.in(second), bound_seconds(s.cluster, links)) << m.text();
@@ -185,7 +186,7 @@ TEST(Exchange, AHundredThousandRanksArePredicted) {
         const Workload workload = build_workload(s, s.plans[0]);
         for (const PhaseWork& phase : workload.layers[0].forward) {
             if (phase.phase != Phase::head_scatter) continue;
-            const Seconds time = PriceBook(profile, s.cluster)
+            const Seconds time = PriceBook(profile, s.cluster, Dtype::bf16)
                                      .exchange(std::get<ExchangeWork>(phase.work), 1.0)
                                      .time;
             EXPECT_GT(prediction.plans[0].step, time);

@@ -69,13 +69,15 @@ TEST(Reduction, SimulatedAsPriced) {
         const Scenario s = scenario_of(shape);
         const Profile profile = toy::profile();
         const ReduceWork work = reduction(shape);
-        const RingTime priced = PriceBook(profile, s.cluster).ring_time(work);
+        const RingTime priced = PriceBook(profile, s.cluster, Dtype::bf16).ring_time(work);
         const Seconds time = simulated(s, task_of(s, profile, work));
         EXPECT_NEAR(time / priced.time, 1.0, 1e-6) << shape.text();
         Shape one_leaf = shape;
         one_leaf.nodes_per_leaf = 0;
         const Scenario flat = scenario_of(one_leaf);
-        EXPECT_NEAR(priced.time / PriceBook(profile, flat.cluster).ring_time(work).time, 1.0, 1e-9)
+        EXPECT_NEAR(
+            priced.time / PriceBook(profile, flat.cluster, Dtype::bf16).ring_time(work).time, 1.0,
+            1e-9)
             << shape.text();
     }
 }
@@ -94,7 +96,7 @@ TEST(Reduction, NoPriceIsBelowTheLinks) {
     for (const Shape& shape : shapes) {
         const Scenario s = scenario_of(shape);
         const ReduceWork work = reduction(shape);
-        const RingTime priced = PriceBook(fast, s.cluster).ring_time(work);
+        const RingTime priced = PriceBook(fast, s.cluster, Dtype::bf16).ring_time(work);
         const Seconds bare = simulated(s, {.group_size = shape.group,
                                            .stride = shape.stride,
                                            .bytes = std::llround(work.bytes.in(byte))});

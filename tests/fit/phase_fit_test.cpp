@@ -61,7 +61,7 @@ double route_law(const PhaseShape& s) {
 std::vector<MeasuredPhase> route_times(const std::vector<PhaseShape>& shapes, double noise,
                                        std::uint64_t seed) {
     std::mt19937_64 random(seed);
-    std::normal_distribution<double> error(0.0, noise);
+    std::normal_distribution<double> error(0.0, noise > 0 ? noise : 1.0);
     std::vector<MeasuredPhase> times;
     for (const PhaseShape& s : shapes)
         times.push_back({s, Pass::forward, route_law(s) * std::exp(noise > 0 ? error(random) : 0)});
