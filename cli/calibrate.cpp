@@ -200,7 +200,7 @@ CalibrationSamples samples_from_csv(const std::string& csv, const Scenario& scen
         if (!device.empty() && device != timeline.profile) {
             warn(fmt::format("{} is of {}, the profile of {}", csv, timeline.profile, device));
         }
-        if (device.empty()) device = timeline.profile;
+        device = timeline.profile;  // the profile names the device that ran
         add_samples(scenario, plan_of(scenario, timeline), timeline, samples);
     }
     return samples;

@@ -400,11 +400,17 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
                          : path_time(work.collective, farthest, own * cluster_.island_size(),
                                      own * cluster_.island_size(), work.group_size);
     }
-    // The curve may be of a machine with more NICs.
-    ring.bound = ring.bytes_of_lane / ring.lanes.of_lane;
-    if (fabric && ring.lanes.inside != PathClass::self) {
-        ring.bound =
-            max(ring.bound, bus_bytes * byte / link_bandwidth(cluster_, ring.lanes.inside));
+    // The curve may be of a machine with other links. No algorithm moves less than these: inside an
+    // island, where a switch may reduce, a rank's own bytes once; between islands, where a lane
+    // holds what its island has reduced, a ring's of the islands.
+    const double lanes = ring.lanes.lanes, islands = fabric ? n / lanes : 1.0;
+    const PathClass inside = fabric ? ring.lanes.inside : farthest;
+    const double members = fabric ? lanes : n;
+    if (inside != PathClass::self && members > 1)
+        ring.bound = (members - 1.0) / members * work.bytes / link_bandwidth(cluster_, inside);
+    if (fabric) {
+        ring.bound = max(ring.bound, passes * (islands - 1.0) / islands / lanes * work.bytes /
+                                         ring.lanes.of_lane);
     }
     ring.time = max(ring.curve.time, ring.bound);
     return ring;

@@ -96,7 +96,9 @@ class Calibrate(unittest.TestCase):
             text = open(self.out).read()
             written = re.search("^ *device: (.*)$", text, re.MULTILINE)[1]
             self.assertEqual(json.loads(written) if written.startswith('"') else written, device)
-            self.assertEqual(self.headway("predict", scenario, "--profile", self.out).returncode, 0)
+            # It reads back; a CPU's calibration has no attention, which a whole step needs.
+            predicted = self.headway("predict", scenario, "--profile", self.out)
+            self.assertIn("no curve for kernel attention", predicted.stderr)
         note = next(line for line in text.splitlines() if line.strip().startswith("note:"))
         new, kept = note.split("From base (measured")
         for curve in ("grouped_gemm", "router", "gather", "all_to_all over pcie (2 ranks)"):
@@ -185,7 +187,9 @@ class Calibrate(unittest.TestCase):
         open(profile, "w").write(base.replace("path: nvlink", "path: pcie"))
         scenario = os.path.join(self.folder.name, "ep.yaml")
         lines = [line for line in open(SCENARIO) if "head_parallel: {" not in line]
-        open(scenario, "w").write("".join(lines))
+        text = "".join(lines)
+        self.assertIn("dtype: fp32", text)  # in which no GPU's profile has curves
+        open(scenario, "w").write(text.replace("dtype: fp32", "dtype: bf16"))
         done = self.headway(
             "verify", scenario, "--profile", profile, "--run", "--repeats", "1", "--tokens", "256"
         )
@@ -274,12 +278,13 @@ class ImportLogs(unittest.TestCase):
             self.assert_has(self.milliseconds(self.scenario(scenario), phase), wanted)
 
     def test_a_stated_link_scales_to_the_clusters(self):
-        # Measured at 25 GB/s a rank, priced on 50: the time above the floor halves.
+        # Measured at 25 GB/s a rank, priced on 50: the time above the floor halves, which is where the line
+        # through the log's first two rows (64 MiB and 1 GiB) meets no bytes.
         log = "all_reduce_2x8_h100_25GBps.log"
         done = self.imported(log, "--base", "h100_public", "--link", "25 GB/s")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("link: 25 GB/s", self.profile())
-        floor, whole = 1.2616, 7.534
+        floor, whole = 1.2616 - (6.7590 - 1.2616) / 15, 7.534
         fast = self.scenario(TWO_NODES.replace("25 GB/s", "50 GB/s"))
         self.assert_has(self.milliseconds(fast, "grad_all_reduce"), floor + (whole - floor) / 2)
         # The same from the cluster of a scenario.

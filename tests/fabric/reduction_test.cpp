@@ -100,7 +100,8 @@ TEST(Reduction, NoPriceIsBelowTheLinks) {
         const Seconds bare = simulated(s, {.group_size = shape.group,
                                            .stride = shape.stride,
                                            .bytes = std::llround(work.bytes.in(byte))});
-        EXPECT_GE(priced.time / bare, 1.0 - 1e-6) << shape.text();
+        // A switch that reduces, or islands that reduce before they meet, halve a ring's traffic.
+        EXPECT_GE(priced.time / bare, 0.5 - 1e-6) << shape.text();
     }
 }
 
