@@ -95,11 +95,22 @@ class Install(unittest.TestCase):
         # Curves of a GPU, in its type and over its link, for EP alone: off, but to be compared.
         text = (self.prefix / "share/headway/scenarios/cpu_small.yaml").read_text()
         lines = [line for line in text.splitlines() if "head_parallel: {" not in line]
-        (self.work / "ep.yaml").write_text("\n".join(lines).replace("dtype: fp32", "dtype: bf16"))
+        (self.work / "other").mkdir()
+        (self.work / "other/cpu_small.yaml").write_text(
+            "\n".join(lines).replace("dtype: fp32", "dtype: bf16")
+        )
         profile = self.prefix / "share/headway/scenarios/profiles/l40s_public.yaml"
         gpu = profile.read_text().replace("path: nvlink", "path: pcie")
         (self.work / "gpu.yaml").write_text(gpu)
-        verify = ["verify", "ep.yaml", "--profile", "gpu.yaml", "--measured", "m.csv", *small_run]
+        verify = [
+            "verify",
+            "other/cpu_small.yaml",
+            "--profile",
+            "gpu.yaml",
+            "--measured",
+            "m.csv",
+            *small_run,
+        ]
         verified = self.run_program("headway", *verify)
         self.assertIn(
             verified.returncode, (0, 1), verified.stderr
