@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/explain_difference.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
@@ -17,13 +18,15 @@ namespace {
 
 CommandHelp explain_help() {
     return {
-        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE [options]",
+        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE | --simulate [options]",
         .about =
             "Shows how the time of one phase came about: bytes, messages and FLOPs, the link or\n"
-            "curve that decides, the point on it, the lower bound and the fraction achieved.",
+            "curve that decides, the point on it, the lower bound and the fraction achieved.\n"
+            "With --simulate: why the simulated step differs from the predicted one.",
         .examples =
             "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --phase dispatch\n"
-            "  headway explain scenarios/paper_4gpu.yaml --plan hp --phase expert --pass backward",
+            "  headway explain scenarios/paper_4gpu.yaml --plan hp --phase expert --pass backward\n"
+            "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --simulate",
         .positional = {"scenario"}};
 }
 
@@ -36,6 +39,8 @@ po::options_description explain_options() {
         "phase as `headway predict --verbose` names it")(
         "pass", po::value<std::string>()->value_name("PASS"),
         "forward, backward or update (default: forward, or update for a phase of the step's end)")(
+        "simulate", po::bool_switch(),
+        "instead of a phase: what makes the simulated step differ from the predicted one")(
         "out,o", po::value<std::string>()->value_name("FILE"),
         "write there instead of to standard output")("help,h", "this text");
     return options;
@@ -83,6 +88,12 @@ int run_explain(Args args) {
     if (!values) return kDone;
     const Scenario scenario = load_scenario(*values, "explain");
     const Plan& plan = plan_named(scenario, *values);
+    if ((*values)["simulate"].as<bool>()) {
+        write_result(fmt::format("{}, plan {}\n{}", scenario.name, plan.name,
+                                 explain_difference(scenario, plan)),
+                     optional_text(*values, "out"));
+        return kDone;
+    }
     const std::string word =
         one_of(required(*values, "phase", "explain"), words(kPhaseNames), "--phase");
     const Phase phase = *phase_from_name(word);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <limits>
 #include <utility>
 
@@ -64,43 +63,34 @@ Topology::Topology(const Cluster& given, std::uint64_t ecmp_seed)
     : cluster_(with_merged_nics(given)), ecmp_seed_(ecmp_seed) {
     check(cluster_);
     const Cluster& cluster = cluster_;
-    const int ranks = cluster.num_ranks();
     const auto speed = [](Bandwidth b) { return b.in(kBytesPerSecond); };
     const double nvlink = cluster.nvlink ? speed(cluster.nvlink->bandwidth) : 0.0;
     const double pcie = cluster.pcie ? speed(cluster.pcie->bandwidth) : 0.0;
     const double root = cluster.pcie ? speed(cluster.pcie->root_bandwidth) : 0.0;
-    const int num_pcie = cluster.pcie ? ranks : 0;
-    const int per_switch = cluster.pcie ? cluster.pcie->gpus_per_switch : 0;
-    const int num_roots =
-        per_switch > 0 ? cluster.num_nodes * divide_up(cluster.gpus_per_node, per_switch) : 0;
     const Fabric fabric = cluster.fabric.value_or(Fabric{});
-    const int num_nics = cluster.fabric ? cluster.num_nodes * fabric.nics_per_node : 0;
     const double nic = speed(fabric.nic);
-    int num_leaves = 0;
     double trunk = 0.0;
     if (cluster.fabric && fabric.nodes_per_leaf > 0) {
-        const int groups = divide_up(cluster.num_nodes, fabric.nodes_per_leaf);
-        const int leaves_per_group = fabric.rails ? fabric.nics_per_node : 1;
         const int nics_per_leaf = fabric.nodes_per_leaf * (fabric.rails ? 1 : fabric.nics_per_node);
-        num_uplinks_ = fabric.spraying == Spraying::ecmp ? fabric.uplinks_per_leaf : 1;
-        num_leaves = groups * leaves_per_group;
+        num_uplinks_ = links_per_leaf(cluster);
         trunk = nic * nics_per_leaf / fabric.oversubscription / num_uplinks_;
     }
-    add_links(LinkKind::nvlink_up, cluster.nvlink ? ranks : 0, nvlink);
-    add_links(LinkKind::nvlink_down, cluster.nvlink ? ranks : 0, nvlink);
-    add_links(LinkKind::pcie_up, num_pcie, pcie);
-    add_links(LinkKind::pcie_root_up, num_roots, root);
-    add_links(LinkKind::pcie_root_down, num_roots, root);
-    add_links(LinkKind::pcie_down, num_pcie, pcie);
-    add_links(LinkKind::nic_up, num_nics, nic);
-    add_links(LinkKind::leaf_up, num_leaves * num_uplinks_, trunk);
-    add_links(LinkKind::leaf_down, num_leaves * num_uplinks_, trunk);
-    add_links(LinkKind::nic_down, num_nics, nic);
+    add_links(LinkKind::nvlink_up, nvlink);
+    add_links(LinkKind::nvlink_down, nvlink);
+    add_links(LinkKind::pcie_up, pcie);
+    add_links(LinkKind::pcie_root_up, root);
+    add_links(LinkKind::pcie_root_down, root);
+    add_links(LinkKind::pcie_down, pcie);
+    add_links(LinkKind::nic_up, nic);
+    add_links(LinkKind::leaf_up, trunk);
+    add_links(LinkKind::leaf_down, trunk);
+    add_links(LinkKind::nic_down, nic);
     for (const LinkOverride& o : cluster.link_overrides) apply(o);
 }
 
-void Topology::add_links(LinkKind kind, int count, double bytes_per_second) {
+void Topology::add_links(LinkKind kind, double bytes_per_second) {
     const auto k = static_cast<std::size_t>(kind);
+    const int count = headway::num_links(cluster_, kind);
     first_[k] = static_cast<std::uint32_t>(capacity_.size());
     capacity_.insert(capacity_.end(), static_cast<std::size_t>(count), bytes_per_second);
     first_[k + 1] = static_cast<std::uint32_t>(capacity_.size());
@@ -114,48 +104,19 @@ LinkKind Topology::kind(std::uint32_t link) const {
 
 std::string Topology::link_name(std::uint32_t link) const {
     const LinkKind k = kind(link);
-    const auto slot = static_cast<std::size_t>(k);
-    const auto index = static_cast<int>(link - first_[slot]);
-    if (cluster_.fabric && cluster_.fabric->spraying == Spraying::ecmp &&
-        (k == LinkKind::leaf_up || k == LinkKind::leaf_down)) {
-        return fmt::format("{}:{}.{}", kLinkKindNames[slot], index / num_uplinks_,
-                           index % num_uplinks_);
-    }
-    return fmt::format("{}:{}", kLinkKindNames[slot], index);
+    const auto index = static_cast<int>(link - first_[static_cast<std::size_t>(k)]);
+    return headway::link_name(cluster_, {k, index});
 }
 
 void Topology::apply(const LinkOverride& override) {
-    const std::size_t colon = override.link.find(':');
-    const std::string kind_name = override.link.substr(0, colon);
-    const std::string rest = colon == std::string::npos ? "" : override.link.substr(colon + 1);
-    bool found = false;
-    for (std::uint32_t l = 0; l < capacity_.size(); ++l) {
-        const std::string name = link_name(l);
-        const std::size_t at = name.find(':');
-        const std::string own_kind = name.substr(0, at), own_index = name.substr(at + 1);
-        const bool kind_fits = own_kind == kind_name || own_kind == kind_name + "_up" ||
-                               own_kind == kind_name + "_down";
-        const bool index_fits = own_index == rest || own_index.starts_with(rest + ".");
-        if (!kind_fits || !index_fits || rest.empty()) continue;
-        capacity_[l] *= override.bandwidth_factor;
-        found = true;
-    }
-    if (found) return;
-    std::vector<std::string> names;
-    std::string kinds;
-    for (std::size_t k = 0; k < kLinkKindNames.size(); ++k) {
-        if (first_[k] == first_[k + 1]) continue;
-        const auto kind = static_cast<LinkKind>(k);
-        const bool of_leaf = kind == LinkKind::leaf_up || kind == LinkKind::leaf_down;
-        names.emplace_back(kLinkKindNames[k]);
-        kinds += fmt::format("{}{}:0..{}", kinds.empty() ? "" : ", ", kLinkKindNames[k],
-                             (first_[k + 1] - first_[k]) / (of_leaf ? num_uplinks_ : 1) - 1);
-    }
-    const std::string near = did_you_mean(kind_name, names);
-    throw InputError(InputProblem{.where = "cluster " + cluster_.name + ", link_overrides",
-                                  .found = "no link '" + override.link + "'",
-                                  .accepted = kinds + "; without _up or _down: both directions",
-                                  .hint = near.empty() ? "" : "did you mean '" + near + "'?"});
+    const std::vector<NamedLink> links = links_named(cluster_, override.link);
+    for (const NamedLink& l : links) capacity_[link(l.kind, l.index)] *= override.bandwidth_factor;
+    if (!links.empty()) return;
+    throw InputError(InputProblem{
+        .where = "cluster " + cluster_.name + ", link_overrides",
+        .found = "no link '" + override.link + "'",
+        .accepted = all_link_names(cluster_) + "; without _up or _down: both directions",
+        .hint = link_hint(cluster_, override.link)});
 }
 
 int Topology::leaf_of(int nic) const {

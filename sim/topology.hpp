@@ -19,28 +19,9 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/links.hpp"
 
 namespace headway::sim {
-
-enum class LinkKind {
-    nvlink_up,
-    nvlink_down,
-    pcie_up,
-    pcie_root_up,
-    pcie_root_down,
-    pcie_down,
-    nic_up,
-    leaf_up,
-    leaf_down,
-    nic_down
-};
-inline constexpr std::array kLinkKindNames = {
-    std::string_view("nvlink_up"),      std::string_view("nvlink_down"),
-    std::string_view("pcie_up"),        std::string_view("pcie_root_up"),
-    std::string_view("pcie_root_down"), std::string_view("pcie_down"),
-    std::string_view("nic_up"),         std::string_view("leaf_up"),
-    std::string_view("leaf_down"),      std::string_view("nic_down")};
-inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
 
 // The links of one message, in order. Empty: the message stays on its rank.
 struct Path {
@@ -105,7 +86,7 @@ class Topology {
     std::uint32_t link(LinkKind kind, int index) const {
         return first_[static_cast<std::size_t>(kind)] + static_cast<std::uint32_t>(index);
     }
-    void add_links(LinkKind kind, int count, double bytes_per_second);
+    void add_links(LinkKind kind, double bytes_per_second);
     void apply(const LinkOverride& override);
     void add_nic_path(int source, int destination, Path& path) const;
     void add_pcie_path(int source, int destination, Path& path) const;

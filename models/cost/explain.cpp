@@ -10,7 +10,9 @@
 
 #include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
+#include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/links.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
@@ -140,15 +142,41 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
                  "{:.1f} GB/s per rank and direction: lower bound {}, achieved {:.0f} %",
                  link.in(GB / second), time_text(t->bound), 100.0 * (t->bound / t->time));
         if (std::abs(t->link_ratio - 1.0) > 1e-9) {
-            out.line("    scaled",
-                     "measured on a link {:.3g} times as fast as this cluster's: the time above "
-                     "the floor is scaled by it",
-                     t->link_ratio);
+            const double least = least_link_factor(cluster, t->path);
+            out.line(
+                "    scaled",
+                "measured on a link {:.3g} times as fast as {}: the time above "
+                "the floor is scaled by it",
+                t->link_ratio,
+                least == 1.0 ? "this cluster's" : "the slowest of this cluster's (link_overrides)");
         }
         out.line("    measured", "{} ranks, {:.3g}..{:.3g} B; floor {}; residual {:.0f} %; {}",
                  t->curve->num_ranks, t->curve->bytes.front(), t->curve->bytes.back(),
                  time_text(t->floor), 100.0 * t->curve->residual, t->curve->source);
     }
+}
+
+// The time, and whom the others wait for where ranks differ in speed.
+void explain_compute_time(Writer& out, const Scenario& scenario, const Plan& plan,
+                          const PhaseWork& phase, int layer, PriceBook& book) {
+    const ComputeSpeeds speeds = compute_speeds(scenario.cluster);
+    PhaseWork mean = phase;
+    if (speeds.differ() && layer >= 0 && scenario.model.is_moe_layer(layer)) {
+        const LayerWork work =
+            build_moe_layer(scenario, plan, mean_load(expected_load(scenario, plan, layer)), layer);
+        for (const auto* phases : {&work.forward, &work.backward})
+            for (const PhaseWork& p : *phases)
+                if (p.phase == phase.phase && p.pass == phase.pass && p.again == phase.again)
+                    mean = p;
+    }
+    const Seconds last = price_compute({phase, mean}, speeds, book, 1.0, 1.0).time;
+    out.line("time", "{}", time_text(last));
+    if (!speeds.differ()) return;
+    out.line("rank_overrides",
+             "the slowest rank computes at {:.3g} times the speed, the median one at {:.3g}: the "
+             "others wait for the last of them; at full speed {}",
+             speeds.slowest, speeds.median,
+             time_text(book.compute_time(std::get<ComputeWork>(phase.work), phase.kernel_pass())));
 }
 
 struct Found {
@@ -158,10 +186,13 @@ struct Found {
 
 Found find_phase(const Workload& workload, Phase phase, Pass pass) {
     const auto in = [&](const std::vector<PhaseWork>& phases) -> const PhaseWork* {
+        const PhaseWork* again = nullptr;  // only where there is no other
         for (const PhaseWork& p : phases) {
-            if (p.phase == phase && p.pass == pass) return &p;
+            if (p.phase != phase || p.pass != pass) continue;
+            if (!p.again) return &p;
+            again = &p;
         }
-        return nullptr;
+        return again;
     };
     for (const LayerWork& layer : workload.layers) {
         if (const PhaseWork* p = in(pass == Pass::forward ? layer.forward : layer.backward))
@@ -188,6 +219,11 @@ std::string phases_of(const Workload& workload) {
     return text;
 }
 
+Seconds bucket_time(ReduceWork reduce, PriceBook& book) {
+    reduce.bytes = reduce.bytes / reduce.num_buckets;
+    return book.reduce(reduce, 1.0).time;
+}
+
 }  // namespace
 
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
@@ -207,7 +243,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
-        out.line("time", "{}", time_text(book.compute(*compute, pass, 1.0).time));
+        explain_compute_time(out, scenario, plan, *found.work, found.layer, book);
         const PhaseCurve* curve = phase_curve(profile, compute->shape, pass);
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
@@ -268,8 +304,11 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                  time_text(ring.bound), 100.0 * (ring.bound / price.time));
         out.line("overlap", "{}",
                  reduce.overlaps_backward
-                     ? "hidden behind the last micro-batch's backward, but for its last bucket"
-                     : "none");
+                     ? fmt::format("in {} buckets of {} beside the last micro-batch's backward: a "
+                                   "layer's leaves when its backward is done; what lasts longer "
+                                   "than the backward shows",
+                                   reduce.num_buckets, time_text(bucket_time(reduce, book)))
+                     : std::string("none"));
     }
     return out.take();
 }

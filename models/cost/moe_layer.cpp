@@ -39,9 +39,10 @@ Price price_in_stages(const ExchangeWork& work, Pass pass, PriceBook& book) {
     return in_sequence(in_sequence(sent, copied), book.exchange(second, 1.0));
 }
 
-Price price_of(const PhaseWork& phase, PriceBook& book) {
-    if (const auto* compute = std::get_if<ComputeWork>(&phase.work))
-        return book.compute(*compute, phase.pass, 1.0);
+Price price_of(const PhaseWork& phase, const PhaseWork& mean, const ComputeSpeeds& speeds,
+               PriceBook& book) {
+    if (std::holds_alternative<ComputeWork>(phase.work))
+        return price_compute({phase, mean}, speeds, book, 1.0, 1.0);
     if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
         return exchange->forwarded ? price_in_stages(*exchange, phase.pass, book)
                                    : book.exchange(*exchange, 1.0);
@@ -53,11 +54,13 @@ Price price_of(const PhaseWork& phase, PriceBook& book) {
     return book.reduce(std::get<ReduceWork>(phase.work), 1.0);
 }
 
-void add_spans(const std::vector<PhaseWork>& phases, int layer, PriceBook& book, Seconds& clock,
+void add_spans(const std::vector<PhaseWork>& phases, const std::vector<PhaseWork>& mean,
+               const ComputeSpeeds& speeds, int layer, PriceBook& book, Seconds& clock,
                std::vector<Span>& spans) {
-    for (const PhaseWork& phase : phases) {
+    for (std::size_t i = 0; i < phases.size(); ++i) {
+        const PhaseWork& phase = phases[i];
         if (!is_moe_phase(phase.phase)) continue;
-        const Price price = price_of(phase, book);
+        const Price price = price_of(phase, mean[i], speeds, book);
         const Interval interval = interval_of(price.time, price.sigma);
         spans.push_back({.layer = layer,
                          .pass = phase.pass,
@@ -109,6 +112,7 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
                        .plan = plan.name,
                        .profile = profile.name,
                        .seed = scenario.routing.seed};
+    const ComputeSpeeds speeds = compute_speeds(scenario.cluster);
     Seconds clock;
     for (int i = 0; i < num_layers; ++i) {
         const int layer = scenario.model.moe_layer(i);
@@ -116,9 +120,11 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
                                    ? expected_load(scenario, plan, layer)
                                    : sampled_load(scenario, plan, layer, 0);
         const LayerWork work = build_moe_layer(scenario, plan, load, layer);
+        const LayerWork mean =
+            speeds.differ() ? build_moe_layer(scenario, plan, mean_load(load), layer) : work;
         std::vector<Span>& spans = result.timeline.spans;
-        add_spans(work.forward, layer, book, clock, spans);
-        add_spans(work.backward, layer, book, clock, spans);
+        add_spans(work.forward, mean.forward, speeds, layer, book, clock, spans);
+        add_spans(work.backward, mean.backward, speeds, layer, book, clock, spans);
         if (const auto span = gate_gradients(work, profile, layer, clock)) {
             clock += span->duration;
             spans.push_back(*span);

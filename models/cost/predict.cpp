@@ -10,10 +10,12 @@
 #include "models/cost/memory.hpp"
 #include "models/cost/software.hpp"
 #include "models/cost/step.hpp"
+#include "models/cost/unused_keys.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/jobs.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
+#include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -54,7 +56,7 @@ Interval moe_interval(const Workload& workload, const StepTime& step, Pass pass,
         if (!layer.is_moe) continue;
         double variance = 0.0;
         const LayerTime& times = step.layers[i];
-        for (const PhaseTime& t : pass == Pass::forward ? times.forward : times.backward) {
+        for (const PhaseTime& t : (pass == Pass::forward ? times.forward : times.backward).phases) {
             if (is_moe_part(t.work->phase)) variance += t.sigma * t.sigma;
         }
         sum += layer.count * std::sqrt(variance);
@@ -109,25 +111,22 @@ void add_spans(const std::vector<PhaseTime>& times, int layer, int count, Pass w
 std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const Spread& exchange) {
     std::vector<Span> spans;
     Seconds clock;
-    add_spans(step.before, -1, 1, Pass::forward, exchange, clock, spans);
-    for (std::size_t i = 0; i < step.layers.size(); ++i) {
+    for (const Block& block : step_blocks(static_cast<int>(step.layers.size()), 1)) {
+        const auto outer = [&](const std::vector<PhaseTime>& times) {
+            add_spans(times, -1, 1, block.pass, exchange, clock, spans);
+        };
+        if (block.kind == BlockKind::before) outer(step.before.phases);
+        if (block.kind == BlockKind::after) outer(step.after.phases);
+        if (block.kind == BlockKind::update) outer(step.update);
+        if (block.kind != BlockKind::layer) continue;
+        const auto i = static_cast<std::size_t>(block.layer);
         const LayerWork& layer = workload.layers[i];
+        const LayerTime& time = step.layers[i];
         const Seconds begin = clock;
-        add_spans(step.layers[i].forward, layer.first_layer, layer.count, Pass::forward, exchange,
-                  clock, spans);
+        add_spans((block.pass == Pass::forward ? time.forward : time.backward).phases,
+                  layer.first_layer, layer.count, block.pass, exchange, clock, spans);
         clock = begin + layer.count * (clock - begin);
     }
-    add_spans(step.after, -1, 1, Pass::forward, exchange, clock, spans);
-    add_spans(step.after, -1, 1, Pass::backward, exchange, clock, spans);
-    for (std::size_t i = step.layers.size(); i-- > 0;) {
-        const LayerWork& layer = workload.layers[i];
-        const Seconds begin = clock;
-        add_spans(step.layers[i].backward, layer.first_layer, layer.count, Pass::backward, exchange,
-                  clock, spans);
-        clock = begin + layer.count * (clock - begin);
-    }
-    add_spans(step.before, -1, 1, Pass::backward, exchange, clock, spans);
-    add_spans(step.update, -1, 1, Pass::update, exchange, clock, spans);
     return spans;
 }
 
@@ -145,6 +144,16 @@ std::string scale_text(DeviceScale scale) {
         "; matrix rates are taken times {:.3g}, byte rates times {:.3g}, the ratios of "
         "the devices' peaks",
         scale.matmul, scale.memory);
+}
+
+StepTime price_with_speeds(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                           const std::vector<GroupLoad>& loads, const Workload& workload,
+                           PriceBook& book) {
+    const ComputeSpeeds speeds = compute_speeds(scenario.cluster);
+    if (!speeds.differ()) return price_step({workload, workload, speeds}, profile, book);
+    std::vector<GroupLoad> mean;
+    for (const GroupLoad& load : loads) mean.push_back(mean_load(load));
+    return price_step({workload, build_workload(scenario, plan, mean), speeds}, profile, book);
 }
 
 void check_memory(PlanPrediction& plan) {
@@ -171,7 +180,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
                             const PredictOptions& options, const std::vector<GroupLoad>& loads) {
     const Workload workload = build_workload(scenario, plan, loads);
     PriceBook book(profile, scenario.cluster, scenario.model.dtype);
-    const StepTime step = price_step(workload, profile, book);
+    const StepTime step = price_with_speeds(scenario, plan, profile, loads, workload, book);
 
     PlanPrediction result{.name = plan.name,
                           .num_ranks = workload.num_ranks,
@@ -230,15 +239,17 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
         const auto& only = options.only_plans;
         return only.empty() || std::find(only.begin(), only.end(), plan) != only.end();
     };
+    std::vector<Plan> plans;
+    for (const Plan& plan : scenario.plans) {
+        if (wanted(plan.name) || plan.name == scenario.baseline) plans.push_back(plan);
+    }
+    for (std::string& note : unused_keys(scenario, plans))
+        prediction.notes.push_back(std::move(note));
     if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
         prediction.notes.push_back(fmt::format(
             "profile {} was measured on {}, the cluster has {}: times are not of this machine{}",
             profile.name, profile.provenance.device, scenario.cluster.device.name,
             scale_text(device_scale(profile, scenario.cluster.device))));
-    }
-    std::vector<Plan> plans;
-    for (const Plan& plan : scenario.plans) {
-        if (wanted(plan.name) || plan.name == scenario.baseline) plans.push_back(plan);
     }
     const std::vector<std::vector<GroupLoad>> loads = loads_of_plans(scenario, plans, options);
     std::vector<PlanPrediction> predicted(plans.size());

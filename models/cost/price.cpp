@@ -8,6 +8,7 @@
 
 #include "models/cost/phase_terms.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/links.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -269,7 +270,7 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
 }
 
 PathTime PriceBook::path_time(Collective collective, PathClass path, double busiest, double mean,
-                              int num_ranks) const {
+                              int num_ranks, double slowest) const {
     const TimeCurve* curve = profile_.find(collective, path, num_ranks);
     // The spine is reached through the same NICs; without a curve of its own it is priced on
     // theirs.
@@ -278,26 +279,34 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
     // Equal bus bandwidth of the three reductions is how their bus bandwidths are defined.
     if (curve == nullptr &&
         (collective == Collective::reduce_scatter || collective == Collective::all_gather)) {
-        return path_time(Collective::all_reduce, path, busiest, mean, num_ranks);
+        return path_time(Collective::all_reduce, path, busiest, mean, num_ranks, slowest);
     }
     if (curve == nullptr) {
         missing_curve(profile_, fmt::format("{} over {}", name(collective), name(path)),
                       "measure it with `headway calibrate --from-nccl-tests LOG`, or choose a "
                       "profile that has it");
     }
-    const double bytes = busiest + curve->mean_share * (mean - busiest);
-    const LookUp look_up = curve->at(bytes);
     const double measured = curve->link.in(byte / second),
                  here = link_bandwidth(cluster_, path).in(byte / second);
     const double ratio = measured > 0.0 && here > 0.0 ? measured / here : 1.0;
-    const double floor = std::min(curve->floor_seconds(), look_up.value);
-    return {.path = path,
-            .curve = curve,
-            .bytes = bytes,
-            .link_ratio = ratio,
-            .time = (floor + (look_up.value - floor) * ratio) * second,
-            .floor = floor * second,
-            .extrapolated = look_up.extrapolated};
+    const auto timed = [&](double bytes, double slow) {
+        const LookUp look_up = curve->at(bytes);
+        const double floor = std::min(curve->floor_seconds(), look_up.value);
+        const double start = std::max(floor, link_latency(cluster_, path).in(second));
+        return PathTime{.path = path,
+                        .curve = curve,
+                        .bytes = bytes,
+                        .link_ratio = ratio * slow,
+                        .time = (start + (look_up.value - floor) * ratio * slow) * second,
+                        .floor = start * second,
+                        .extrapolated = look_up.extrapolated};
+    };
+    // The last rank to end is the busiest, or the mean one behind the slowest link.
+    const PathTime of_busiest =
+        timed(busiest + curve->mean_share * (mean - busiest), 1.0 / std::max(1.0, slowest));
+    if (slowest >= 1.0) return of_busiest;
+    const PathTime on_slow_link = timed(mean, 1.0 / slowest);
+    return on_slow_link.time > of_busiest.time ? on_slow_link : of_busiest;
 }
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
@@ -310,23 +319,34 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
         return Load{busiest[i].in(byte), mean[i].in(byte), links[i].in(byte)};
     };
     std::vector<PathTime> times;
-    const auto add = [&](PathClass c, const Load& load) {
+    const auto add = [&](PathClass c, const Load& load, double slowest) {
         if (load.busiest <= 0.0) return;
-        PathTime t = path_time(Collective::all_to_all, c, load.busiest, load.mean, group_size);
+        PathTime t =
+            path_time(Collective::all_to_all, c, load.busiest, load.mean, group_size, slowest);
         const Bandwidth link = link_bandwidth(cluster_, c);
-        if (link > Bandwidth{}) t.bound = load.link * byte / link;
+        const double last =
+            std::max(load.link / std::max(1.0, slowest), slowest < 1.0 ? load.mean / slowest : 0.0);
+        if (link > Bandwidth{}) t.bound = last * byte / link;
         t.time = max(t.time, t.bound);
         times.push_back(t);
     };
-    for (PathClass c : {PathClass::nvlink, PathClass::pcie}) add(c, at(c));
+    for (PathClass c : {PathClass::nvlink, PathClass::pcie})
+        add(c, at(c), least_link_factor(cluster_, c));
     // Everything that leaves the node passes the NIC; what crosses the spine also shares the leaf's
     // uplinks, which are `oversubscription` times narrower.
     const Load nic = at(PathClass::nic), spine = at(PathClass::spine);
-    add(PathClass::nic,
-        {nic.busiest + spine.busiest, nic.mean + spine.mean, nic.link + spine.link});
+    add(PathClass::nic, {nic.busiest + spine.busiest, nic.mean + spine.mean, nic.link + spine.link},
+        least_link_factor(cluster_, PathClass::nic));
     if (spine.busiest > 0.0) {
-        const double squeeze = cluster_.fabric->oversubscription, narrow = std::max(1.0, squeeze);
-        add(PathClass::spine, {narrow * spine.busiest, narrow * spine.mean, squeeze * spine.link});
+        const double squeeze = cluster_.fabric->oversubscription;
+        // A slow trunk is narrower for what crosses it.
+        const double slow = squeeze / least_link_factor(cluster_, PathClass::spine),
+                     narrow = std::max(1.0, slow);
+        add(PathClass::spine,
+            {narrow * spine.busiest, narrow * spine.mean,
+             slow > squeeze ? std::max(squeeze * spine.link, slow * spine.mean)
+                            : slow * spine.link},
+            1.0);
     }
     return times;
 }
@@ -387,18 +407,20 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     const PathClass farthest = ring.lanes.farthest;
     ring.bytes_of_lane = bus_bytes / ring.lanes.lanes * byte;
     const bool fabric = farthest == PathClass::nic || farthest == PathClass::spine;
+    const double slowest = least_link_factor(cluster_, fabric ? PathClass::nic : farthest);
     if (!fabric) {
-        ring.curve = path_time(work.collective, farthest, bus_bytes, bus_bytes, work.group_size);
+        ring.curve =
+            path_time(work.collective, farthest, bus_bytes, bus_bytes, work.group_size, slowest);
     } else {
         // A reduction over whole nodes uses every NIC of a node, as the all_reduce curve was
         // measured. A lone lane has only its own NIC: that is what the all-to-all curve measures
         // per rank. `crowding` is 1 when every rank has its share of the NICs.
         const double crowding = link_bandwidth(cluster_, farthest) / ring.lanes.of_lane;
         const double own = ring.bytes_of_lane.in(byte)*crowding;
-        ring.curve = ring.lanes.lanes == 1
-                         ? path_time(Collective::all_to_all, farthest, own, own, work.group_size)
-                         : path_time(work.collective, farthest, own * cluster_.island_size(),
-                                     own * cluster_.island_size(), work.group_size);
+        const bool lone = ring.lanes.lanes == 1;
+        const double asked = lone ? own : own * cluster_.island_size();
+        ring.curve = path_time(lone ? Collective::all_to_all : work.collective, farthest, asked,
+                               asked, work.group_size, slowest);
     }
     // The curve may be of a machine with other links. No algorithm moves less than these: inside an
     // island, where a switch may reduce, a rank's own bytes once; between islands, where a lane
@@ -407,12 +429,15 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     const PathClass inside = fabric ? ring.lanes.inside : farthest;
     const double members = fabric ? lanes : n;
     if (inside != PathClass::self && members > 1)
-        ring.bound = (members - 1.0) / members * work.bytes / link_bandwidth(cluster_, inside);
+        ring.bound = (members - 1.0) / members * work.bytes /
+                     (least_link_factor(cluster_, inside) * link_bandwidth(cluster_, inside));
     if (fabric) {
         ring.bound = max(ring.bound, passes * (islands - 1.0) / islands / lanes * work.bytes /
-                                         ring.lanes.of_lane);
+                                         (slowest * ring.lanes.of_lane));
     }
-    ring.time = max(ring.curve.time, ring.bound);
+    // Its bytes pass from neighbour to neighbour too.
+    const Seconds hop = link_latency(cluster_, path_class(cluster_, 0, work.stride));
+    ring.time = max(max(ring.curve.time, ring.bound), hop);
     return ring;
 }
 

@@ -143,8 +143,9 @@ class PriceBook {
                               double even, const RowSpread* spread);
     const RateCurve& curve_of(Kernel kernel, Pass pass) const;
     FlopRate peak() const;
+    // `slowest`: the least factor of the links that are passed, as link_overrides has them.
     PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
-                       int num_ranks) const;
+                       int num_ranks, double slowest) const;
     std::size_t index_of(const Source& source) const;
     Source source_at(std::size_t index) const;
     Account& account(const Source& source) { return accounts_[index_of(source)]; }

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "models/cost/program_tasks.hpp"
+#include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -20,8 +21,8 @@ struct LayerDraw {
     const std::vector<PhaseWork>& phases(Pass pass) const {
         return pass == Pass::forward ? ranks[0].forward : ranks[0].backward;
     }
-    const std::array<int, 2>& pipeline(Pass pass) const {
-        return pass == Pass::forward ? ranks[0].forward_pipeline : ranks[0].backward_pipeline;
+    const std::vector<PhaseRange>& pipelines(Pass pass) const {
+        return pass == Pass::forward ? ranks[0].forward_pipelines : ranks[0].backward_pipelines;
     }
     std::vector<const PhaseWork*> by_rank(Pass pass, std::size_t index) const {
         std::vector<const PhaseWork*> result;
@@ -67,28 +68,35 @@ class ProgramBuilder {
     }
 
     Program build() {
-        const int all = scenario_.model.num_layers;
-        const int layers = options_.num_layers > 0 ? std::min(options_.num_layers, all) : all;
+        const int layers = scenario_.model.num_layers;
         std::map<int, std::vector<std::vector<DrawnGroup>>> drawn;  // [draw][layer]
-        for (micro_batch_ = 0; micro_batch_ < workload_.num_micro_batches; ++micro_batch_) {
+        for (const Block& block : step_blocks(layers, workload_.num_micro_batches)) {
+            micro_batch_ = block.micro_batch;
             std::vector<std::vector<DrawnGroup>>& draws = drawn[draw_of(micro_batch_)];
-            for (int i = static_cast<int>(draws.size()); i < layers; ++i) draws.push_back(draw(i));
-            run_outer(workload_.before, Pass::forward);
-            for (int i = 0; i < layers; ++i)
-                run_layer(draws[static_cast<std::size_t>(i)], i, Pass::forward);
-            run_outer(workload_.after, Pass::forward);
-            run_outer(workload_.after, Pass::backward);
-            for (int i = layers; i-- > 0;) {
-                run_layer(draws[static_cast<std::size_t>(i)], i, Pass::backward);
-                if (micro_batch_ + 1 == workload_.num_micro_batches) reduce_bucket(i, layers);
+            switch (block.kind) {
+                case BlockKind::before:
+                    run_outer(workload_.before, block.pass);
+                    if (block.pass == Pass::forward || options_.num_draws > 0) break;
+                    pricer_.forget_draws();
+                    drawn.clear();
+                    break;
+                case BlockKind::layer:
+                    for (int i = static_cast<int>(draws.size()); i < layers; ++i)
+                        draws.push_back(draw(i));
+                    run_layer(draws[static_cast<std::size_t>(block.layer)], block.layer,
+                              block.pass);
+                    break;
+                case BlockKind::after:
+                    run_outer(workload_.after, block.pass);
+                    break;
+                case BlockKind::bucket:
+                    reduce_bucket(block.layer);
+                    break;
+                case BlockKind::update:
+                    run_update();
+                    break;
             }
-            run_outer(workload_.before, Pass::backward);
-            if (options_.num_draws > 0) continue;
-            pricer_.forget_draws();
-            drawn.clear();
         }
-        --micro_batch_;
-        run_update();
         return std::move(program_);
     }
 
@@ -110,7 +118,8 @@ class ProgramBuilder {
     LayerDraw layer_draw(int layer, const std::vector<DrawnGroup>& groups) const {
         LayerDraw result{.groups = &groups, .ranks = {}};
         if (groups.empty()) {
-            result.ranks.push_back(alike_layer(layer));
+            const int entry = workload_.entry_of_layer[static_cast<std::size_t>(layer)];
+            result.ranks.push_back(workload_.layers[static_cast<std::size_t>(entry)]);
             return result;
         }
         const int n = pricer_.layout().group_size,
@@ -121,15 +130,6 @@ class ProgramBuilder {
             result.ranks.push_back(build_moe_layer(scenario_, plan_, load, layer));
         }
         return result;
-    }
-
-    // An entry of the workload stands for all layers of its kind.
-    const LayerWork& alike_layer(int layer) const {
-        const std::size_t kind = layer_kind(scenario_.model, layer);
-        for (const LayerWork& entry : workload_.layers) {
-            if (layer_kind(scenario_.model, entry.first_layer) == kind) return entry;
-        }
-        return workload_.layers.back();
     }
 
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
@@ -157,19 +157,17 @@ class ProgramBuilder {
         }
     }
 
-    void run_phase(const LayerDraw& draw, int layer, Pass pass, std::size_t index, int chunk,
-                   int chunks, std::vector<int> after) {
+    void run_slot(const LayerDraw& draw, int layer, Pass pass, const Slot& slot, int after) {
+        const auto index = static_cast<std::size_t>(slot.phase);
         const PhaseWork& phase = draw.phases(pass)[index];
-        const double fraction = 1.0 / chunks;
+        const double fraction = 1.0 / slot.num_chunks;
+        Task& task = add(phase.phase, pass, layer, slot.stream, {after}, slot.chunk);
         if (std::holds_alternative<ComputeWork>(phase.work)) {
-            add(phase.phase, pass, layer, Stream::compute, std::move(after), chunk).work =
-                pricer_.compute_task(draw.by_rank(pass, index), fraction);
+            task.work = pricer_.compute_task(draw.by_rank(pass, index), fraction);
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
-            add(phase.phase, pass, layer, Stream::communication, std::move(after)).work =
-                pricer_.count_exchange_task(*counts);
+            task.work = pricer_.count_exchange_task(*counts);
         } else {
-            add(phase.phase, pass, layer, Stream::communication, std::move(after), chunk).work =
-                pricer_.exchange_task(phase, *draw.groups, fraction);
+            task.work = pricer_.exchange_task(phase, *draw.groups, fraction);
         }
     }
 
@@ -203,53 +201,24 @@ class ProgramBuilder {
     }
 
     void write_layer(const LayerDraw& draw, int layer, Pass pass) {
-        const std::vector<PhaseWork>& phases = draw.phases(pass);
-        const std::array<int, 2>& pipeline = draw.pipeline(pass);
-        const bool chunked = pipeline[1] > pipeline[0] && plan_.overlap_chunks > 1;
-        for (int i = 0; i < static_cast<int>(phases.size()); ++i) {
-            if (chunked && i == pipeline[0]) {
-                run_pipeline(draw, layer, pass, pipeline);
-                i = pipeline[1] - 1;
-                continue;
-            }
-            const bool compute =
-                std::holds_alternative<ComputeWork>(phases[static_cast<std::size_t>(i)].work);
-            run_phase(draw, layer, pass, static_cast<std::size_t>(i), 0, 1,
-                      {last_of(compute ? Stream::communication : Stream::compute)});
+        const std::vector<int> before = last_;
+        const int first = static_cast<int>(program_.tasks.size());
+        for (const Slot& slot :
+             pass_slots(draw.phases(pass), draw.pipelines(pass), plan_.overlap_chunks)) {
+            const int after = slot.after >= 0
+                                  ? first + slot.after
+                                  : before[static_cast<std::size_t>(stream_before(slot.after))];
+            run_slot(draw, layer, pass, slot, after);
         }
-    }
-
-    // Chunks: the in exchange runs one chunk ahead, the out exchange follows its chunk's compute.
-    void run_pipeline(const LayerDraw& draw, int layer, Pass pass,
-                      const std::array<int, 2>& range) {
-        const int chunks = plan_.overlap_chunks, ready = last_of(Stream::compute);
-        const auto first = static_cast<std::size_t>(range[0]),
-                   last = static_cast<std::size_t>(range[1] - 1);
-        std::vector<int> arrived, computed;
-        const auto bring = [&](int c) {
-            run_phase(draw, layer, pass, first, c, chunks, {ready});
-            arrived.push_back(last_of(Stream::communication));
-        };
-        bring(0);
-        for (int c = 0; c < chunks; ++c) {
-            if (c + 1 < chunks) bring(c + 1);
-            for (std::size_t i = first + 1; i < last; ++i)
-                run_phase(draw, layer, pass, i, c, chunks, {arrived[static_cast<std::size_t>(c)]});
-            computed.push_back(last_of(Stream::compute));
-            if (c > 0)
-                run_phase(draw, layer, pass, last, c - 1, chunks,
-                          {computed[static_cast<std::size_t>(c - 1)]});
-        }
-        run_phase(draw, layer, pass, last, chunks - 1, chunks, {computed.back()});
     }
 
     // With overlap a layer's gradients leave as soon as its backward is done.
-    void reduce_bucket(int layer, int layers) {
+    void reduce_bucket(int layer) {
         for (const PhaseWork& phase : workload_.update) {
             const auto* reduce = std::get_if<ReduceWork>(&phase.work);
             if (reduce == nullptr || !reduce->overlaps_backward) continue;
             add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)})
-                .work = pricer_.reduce_task(*reduce, 1.0 / layers);
+                .work = pricer_.reduce_task(*reduce, 1.0 / reduce->num_buckets);
         }
     }
 
@@ -284,7 +253,13 @@ class ProgramBuilder {
 
 Program build_program(const Scenario& scenario, const Plan& plan, const Profile& profile,
                       const ProgramOptions& options) {
-    return ProgramBuilder(scenario, plan, profile, options).build();
+    if (options.num_layers <= 0 || options.num_layers >= scenario.model.num_layers)
+        return ProgramBuilder(scenario, plan, profile, options).build();
+    // What is left out has no parameters either: neither gradients nor an update.
+    Scenario cut = scenario;
+    cut.model.num_layers = options.num_layers;
+    cut.model.num_dense_layers = std::min(cut.model.num_dense_layers, options.num_layers);
+    return ProgramBuilder(cut, plan, profile, options).build();
 }
 
 }  // namespace headway::inline cost

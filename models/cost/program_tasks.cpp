@@ -8,6 +8,15 @@
 #include "models/workload/traffic.hpp"
 
 namespace headway::inline cost {
+namespace {
+
+Cluster without_overrides(Cluster cluster) {
+    cluster.link_overrides.clear();
+    cluster.rank_overrides.clear();
+    return cluster;
+}
+
+}  // namespace
 
 TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
                        const Workload& workload)
@@ -15,7 +24,8 @@ TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile
       plan_(plan),
       workload_(workload),
       layout_(expert_layout(scenario, plan)),
-      book_(profile, scenario.cluster, scenario.model.dtype) {}
+      cluster_(without_overrides(scenario.cluster)),
+      book_(profile, cluster_, scenario.model.dtype) {}
 
 ExchangeTask TaskPricer::count_exchange_task(const CountExchangeWork& counts) const {
     // Every rank waits for every other, then for its host.
@@ -34,7 +44,7 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
     ComputeTask task;
     for (const PhaseWork* phase : ranks) {
         const auto& work = std::get<ComputeWork>(phase->work);
-        task.per_rank.push_back(compute_time(work, phase->pass, fraction));
+        task.per_rank.push_back(compute_time(work, phase->kernel_pass(), fraction));
         Flops flops;
         Bytes bytes;
         for (int i = 0; i < work.num_kernels; ++i) {

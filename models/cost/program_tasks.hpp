@@ -47,6 +47,7 @@ class TaskPricer {
     const Plan& plan_;
     const Workload& workload_;
     ExpertLayout layout_;
+    Cluster cluster_;  // without overrides, which the simulator applies
     PriceBook book_;
     std::map<double, std::shared_ptr<const TrafficMatrix>> head_bytes_;  // by fraction
     std::map<std::pair<const TrafficMatrix*, double>, std::shared_ptr<const TrafficMatrix>> bytes_;

@@ -1,75 +1,67 @@
 #include "models/cost/step.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <utility>
 #include <variant>
+
+#include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
 namespace {
 
-Price price_phase(const PhaseWork& phase, PriceBook& book, double weight, double fraction) {
-    if (const auto* compute = std::get_if<ComputeWork>(&phase.work)) {
-        // A phase recomputed in backward is a forward kernel: it is priced as such where it was
-        // built that way.
-        return book.compute(*compute, phase.pass, weight, fraction);
-    }
+Price price_phase(const RankPhases& pair, const ComputeSpeeds& speeds, PriceBook& book,
+                  double weight, double fraction) {
+    const PhaseWork& phase = pair.busiest;
+    if (std::holds_alternative<ComputeWork>(phase.work))
+        return price_compute(pair, speeds, book, weight, fraction);
     if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work))
         return book.exchange(*exchange, weight, fraction);
     if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work))
         return book.count_exchange(*counts, weight);
-    return book.reduce(std::get<ReduceWork>(phase.work), weight);
+    ReduceWork part = std::get<ReduceWork>(phase.work);
+    part.bytes *= fraction;
+    return book.reduce(part, weight);
 }
 
-PhaseTime timed(const PhaseWork& phase, const Price& price) {
-    return {&phase, price.time, Seconds{}, price.sigma, price.bottleneck};
-}
+struct StepContext {
+    int num_chunks = 1;
+    double slowdown = 1.0;
+    ComputeSpeeds speeds;
+};
 
-// c chunks: the in exchange of chunk i+1 and the out exchange of chunk i-1 share the network while
-// chunk i computes.
-//   T = D + max(X (1 + (c-1) s), (c-1)(D + C)) + C,  D, X, C of one chunk and X summed c times, s
-//   the overlap slowdown.
-void price_pipeline(const std::vector<PhaseWork>& phases, const std::array<int, 2>& range,
-                    int chunks, double slowdown, double weight, PriceBook& book,
-                    std::vector<PhaseTime>& out) {
-    const double c = chunks, fraction = 1.0 / c;
-    const std::size_t first = out.size();
-    Seconds exchange, compute;
-    for (int i = range[0]; i < range[1]; ++i) {
-        const PhaseWork& phase = phases[static_cast<std::size_t>(i)];
-        PhaseTime t = timed(phase, price_phase(phase, book, weight * c, fraction));
-        const bool is_compute = std::holds_alternative<ComputeWork>(phase.work);
-        t.time *= is_compute ? 1.0 + (c - 1.0) * slowdown : c;
-        t.sigma *= c;
-        (is_compute ? compute : exchange) += t.time;
-        out.push_back(t);
-    }
-    const Seconds ends = exchange / c;  // the first in and the last out
-    const Seconds exposed = ends + max(Seconds{}, (c - 1.0) / c * exchange - compute);
-    const double share = exchange > Seconds{} ? exposed / exchange : 1.0;
-    for (std::size_t i = first; i < out.size(); ++i) {
-        if (std::holds_alternative<ComputeWork>(out[i].work->work)) continue;
-        out[i].hidden = (1.0 - share) * out[i].time;
-        out[i].time *= share;
-    }
-}
-
-std::vector<PhaseTime> price_pass(const std::vector<PhaseWork>& phases,
-                                  const std::array<int, 2>& pipeline, const Workload& workload,
-                                  double slowdown, double weight, PriceBook& book) {
-    std::vector<PhaseTime> times;
-    times.reserve(phases.size());
-    const bool chunked = workload.overlap_chunks > 1 && pipeline[1] > pipeline[0];
-    for (int i = 0; i < static_cast<int>(phases.size()); ++i) {
-        if (chunked && i == pipeline[0]) {
-            price_pipeline(phases, pipeline, workload.overlap_chunks, slowdown, weight, book,
-                           times);
-            i = pipeline[1] - 1;
-            continue;
+// The phases of one pass of a layer, or of what comes before or after the layers. Every phase is
+// priced once, as one of its chunks; the streams tell what of it shows.
+PassTime price_pass(const std::vector<PhaseWork>& phases, const std::vector<PhaseWork>& mean,
+                    const std::vector<PhaseRange>& pipelines, const StepContext& context,
+                    double weight, PriceBook& book) {
+    PassTime pass;
+    pass.phases.resize(phases.size());
+    const std::vector<Slot> slots = pass_slots(phases, pipelines, context.num_chunks);
+    pass.tasks.reserve(slots.size());
+    std::vector<Seconds> chunk(phases.size());
+    for (const Slot& slot : slots) {
+        const auto i = static_cast<std::size_t>(slot.phase);
+        if (slot.chunk == 0) {
+            const double chunks = slot.num_chunks;
+            const Price price = price_phase({phases[i], mean[i]}, context.speeds, book,
+                                            weight * chunks, 1.0 / chunks);
+            chunk[i] = price.time;
+            pass.phases[i] = {
+                .work = &phases[i], .sigma = chunks * price.sigma, .bottleneck = price.bottleneck};
         }
-        const PhaseWork& phase = phases[static_cast<std::size_t>(i)];
-        times.push_back(timed(phase, price_phase(phase, book, weight, 1.0)));
+        pass.tasks.push_back({slot.stream, chunk[i], slot.after});
     }
-    return times;
+    const StreamsRun run = run_streams(pass.tasks, context.slowdown);
+    for (std::size_t k = 0; k < slots.size(); ++k) {
+        PhaseTime& phase = pass.phases[static_cast<std::size_t>(slots[k].phase)];
+        phase.time += run.exposed[k];
+        if (slots[k].stream != Stream::compute)
+            phase.hidden += max(Seconds{}, pass.tasks[k].time - run.exposed[k]);
+    }
+    pass.total = run.end;
+    return pass;
 }
 
 void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) {
@@ -90,30 +82,102 @@ void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) 
     }
 }
 
-Seconds sum(const std::vector<PhaseTime>& times) {
-    Seconds total;
-    for (const PhaseTime& t : times) total += t.time;
-    return total;
-}
-
 Seconds moe_part(const std::vector<PhaseTime>& times) {
     Seconds total;
     for (const PhaseTime& t : times) total += is_moe_part(t.work->phase) ? t.time : Seconds{};
     return total;
 }
 
-// Reductions hide behind the last micro-batch's backward pass but for their last bucket; compute
-// under them slows down.
-void hide_reductions(StepTime& step, Seconds window, double slowdown) {
-    for (PhaseTime& t : step.update) {
-        const auto* reduce = std::get_if<ReduceWork>(&t.work->work);
-        if (reduce == nullptr || !reduce->overlaps_backward) continue;
-        const Seconds last_bucket = t.time / reduce->num_buckets;
-        const Seconds hidden = min(t.time - last_bucket, window);
-        window -= hidden;
-        t.hidden = hidden;
-        t.time = t.time - hidden + (slowdown - 1.0) * hidden;
+// A reduction that overlaps: one bucket a layer.
+bool is_overlapped(const PhaseWork& phase) {
+    const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+    return reduce != nullptr && reduce->overlaps_backward;
+}
+
+// The last micro-batch's backward from its first bucket on, with the reductions beside it.
+// `reductions`: of one bucket, in order.
+struct Backward {
+    std::vector<TimedTask> tasks;
+    std::array<int, kNumStreams> last{-1, -1, -1};  // of each stream
+
+    void add(Stream stream, Seconds time, int after) {
+        last[static_cast<std::size_t>(stream)] = static_cast<int>(tasks.size());
+        tasks.push_back({stream, time, after});
     }
+    int last_of(Stream stream) const { return last[static_cast<std::size_t>(stream)]; }
+    void add_pass(const PassTime& pass) {
+        const std::array<int, kNumStreams> before = last;
+        const int first = static_cast<int>(tasks.size());
+        for (const TimedTask& t : pass.tasks)
+            add(t.stream, t.time,
+                t.after >= 0 ? first + t.after
+                             : before[static_cast<std::size_t>(stream_before(t.after))]);
+    }
+};
+
+Backward backward_with_buckets(const Workload& workload, const StepTime& step,
+                               const std::vector<Seconds>& reductions) {
+    Backward backward;
+    for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
+        if (block.pass == Pass::forward) continue;
+        if (block.kind == BlockKind::layer) {
+            const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
+            backward.add_pass(step.layers[static_cast<std::size_t>(entry)].backward);
+        } else if (block.kind == BlockKind::bucket) {
+            const int ready = backward.last_of(Stream::compute);
+            for (const Seconds time : reductions) backward.add(Stream::gradient, time, ready);
+        } else if (block.kind == BlockKind::before) {
+            for (const PhaseTime& t : step.before.phases)
+                if (t.work->pass == Pass::backward)
+                    backward.add(Stream::compute, t.time, backward.last_of(Stream::communication));
+        }
+    }
+    return backward;
+}
+
+// Reductions run bucket by bucket beside the last micro-batch's backward: what they add to it is
+// theirs, the rest of them is hidden.
+void overlap_reductions(const Workload& workload, double slowdown, StepTime& step) {
+    std::vector<PhaseTime*> overlapped;
+    std::vector<Seconds> bucket;
+    for (PhaseTime& t : step.update) {
+        if (!is_overlapped(*t.work)) continue;
+        overlapped.push_back(&t);
+        bucket.push_back(t.time / std::get<ReduceWork>(t.work->work).num_buckets);
+    }
+    if (overlapped.empty()) return;
+    Backward backward = backward_with_buckets(workload, step, bucket);
+    const StreamsRun with = run_streams(backward.tasks, slowdown);
+    std::vector<Seconds> shown(overlapped.size());
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < backward.tasks.size(); ++i) {
+        if (backward.tasks[i].stream != Stream::gradient) continue;
+        shown[next++ % shown.size()] += with.exposed[i];
+        backward.tasks[i].time = {};
+    }
+    Seconds all;
+    for (const Seconds s : shown) all += s;
+    const Seconds added = max(Seconds{}, with.end - run_streams(backward.tasks, slowdown).end);
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+        PhaseTime& t = *overlapped[i];
+        const Seconds exposed = all > Seconds{} ? (shown[i] / all) * added : Seconds{};
+        t.hidden = max(Seconds{}, t.time - exposed);
+        t.time = exposed;
+    }
+}
+
+std::vector<PhaseTime> price_update(const RankWork& work, PriceBook& book) {
+    std::vector<PhaseTime> times;
+    for (std::size_t i = 0; i < work.busiest.update.size(); ++i) {
+        const PhaseWork& phase = work.busiest.update[i];
+        const double buckets =
+            is_overlapped(phase) ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
+        const Price price =
+            price_phase({phase, work.mean.update[i]}, work.speeds, book, buckets, 1.0 / buckets);
+        times.push_back(
+            {&phase, buckets * price.time, Seconds{}, buckets * price.sigma, price.bottleneck});
+    }
+    return times;
 }
 
 }  // namespace
@@ -143,31 +207,57 @@ Flops phase_flops(const PhaseWork& phase) {
     return total;
 }
 
-StepTime price_step(const Workload& workload, const Profile& profile, PriceBook& book) {
+ComputeSpeeds compute_speeds(const Cluster& cluster) {
+    if (cluster.rank_overrides.empty()) return {};
+    std::vector<double> speeds(static_cast<std::size_t>(cluster.num_ranks()), 1.0);
+    for (const RankOverride& o : cluster.rank_overrides)
+        speeds[static_cast<std::size_t>(o.rank)] = o.compute_factor;
+    std::ranges::sort(speeds);
+    return {.slowest = speeds.front(), .median = speeds[(speeds.size() - 1) / 2]};
+}
+
+Price price_compute(const RankPhases& phase, const ComputeSpeeds& speeds, PriceBook& book,
+                    double weight, double fraction) {
+    const Pass pass = phase.busiest.kernel_pass();
+    Price price = book.compute(std::get<ComputeWork>(phase.busiest.work), pass, weight, fraction);
+    if (!speeds.differ()) return price;
+    const Seconds mean = book.compute_time(std::get<ComputeWork>(phase.mean.work), pass, fraction);
+    const Seconds last = max(price.time / speeds.median, mean / speeds.slowest);
+    if (price.time > Seconds{}) price.sigma *= last / price.time;
+    price.time = last;
+    return price;
+}
+
+GroupLoad mean_load(GroupLoad load) {
+    load.rows_max = load.rows_mean;
+    load.copies_received = std::min(load.copies_received, load.copies_sent);
+    return load;
+}
+
+StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& book) {
     StepTime step;
+    const Workload &workload = work.busiest, &mean = work.mean;
     const int micro = workload.num_micro_batches;
     const double slowdown = profile.overheads.overlap_slowdown;
-    const std::array<int, 2> none{0, 0};
-    step.before = price_pass(workload.before, none, workload, slowdown, micro, book);
-    step.after = price_pass(workload.after, none, workload, slowdown, micro, book);
-    accumulate(step, step.before, micro);
-    accumulate(step, step.after, micro);
-    Seconds backward;
+    const StepContext context{workload.overlap_chunks, slowdown, work.speeds};
+    step.before = price_pass(workload.before, mean.before, {}, context, micro, book);
+    step.after = price_pass(workload.after, mean.after, {}, context, micro, book);
+    accumulate(step, step.before.phases, micro);
+    accumulate(step, step.after.phases, micro);
     double noise_variance = 0.0;
     int moe_layers = 0;
-    for (const LayerWork& layer : workload.layers) {
+    for (std::size_t i = 0; i < workload.layers.size(); ++i) {
+        const LayerWork &layer = workload.layers[i], &usual = mean.layers[i];
         const double weight = static_cast<double>(micro) * layer.count;
-        LayerTime t{.forward = price_pass(layer.forward, layer.forward_pipeline, workload, slowdown,
-                                          weight, book),
-                    .backward = price_pass(layer.backward, layer.backward_pipeline, workload,
-                                           slowdown, weight, book)};
-        t.forward_total = sum(t.forward);
-        t.backward_total = sum(t.backward);
-        backward += layer.count * t.backward_total;
-        accumulate(step, t.forward, micro * layer.count);
-        accumulate(step, t.backward, micro * layer.count);
+        LayerTime t{.forward = price_pass(layer.forward, usual.forward, layer.forward_pipelines,
+                                          context, weight, book),
+                    .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
+                                           context, weight, book)};
+        accumulate(step, t.forward.phases, micro * layer.count);
+        accumulate(step, t.backward.phases, micro * layer.count);
         if (layer.is_moe) {
-            const Seconds forward_moe = moe_part(t.forward), backward_moe = moe_part(t.backward);
+            const Seconds forward_moe = moe_part(t.forward.phases),
+                          backward_moe = moe_part(t.backward.phases);
             step.moe_forward += layer.count * forward_moe;
             step.moe_backward += layer.count * backward_moe;
             moe_layers += layer.count;
@@ -183,8 +273,8 @@ StepTime price_step(const Workload& workload, const Profile& profile, PriceBook&
         step.moe_forward = step.moe_forward / moe_layers;
         step.moe_backward = step.moe_backward / moe_layers;
     }
-    step.update = price_pass(workload.update, none, workload, slowdown, 1.0, book);
-    hide_reductions(step, backward, slowdown);
+    step.update = price_update(work, book);
+    overlap_reductions(workload, slowdown, step);
     accumulate(step, step.update, 1);
     return step;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "models/cost/price.hpp"
+#include "models/cost/streams.hpp"
 #include "models/vocab/prediction.hpp"
 #include "models/workload/workload.hpp"
 
@@ -31,9 +32,15 @@ struct PhaseTime {
     Bottleneck bottleneck = Bottleneck::none;
 };
 
+// The phases of one pass, and what runs on the streams: one task a phase, or a chunk of it.
+struct PassTime {
+    std::vector<PhaseTime> phases;
+    std::vector<TimedTask> tasks;  // `after` as a Slot has it
+    Seconds total;
+};
+
 struct LayerTime {
-    std::vector<PhaseTime> forward, backward;
-    Seconds forward_total, backward_total;
+    PassTime forward, backward;
 };
 
 struct StepTime {
@@ -41,7 +48,8 @@ struct StepTime {
     Seconds moe_forward,
         moe_backward;  // MoE part of one MoE layer: without attention and norms, mean over layers
     std::array<std::array<PhaseTotal, 3>, static_cast<std::size_t>(kNumPhases)> phases{};
-    std::vector<PhaseTime> before, after, update;
+    PassTime before, after;
+    std::vector<PhaseTime> update;
     std::vector<LayerTime> layers;
 };
 
@@ -59,7 +67,33 @@ constexpr bool is_moe_part(Phase phase) {
     }
 }
 
-StepTime price_step(const Workload& workload, const Profile& profile, PriceBook& book);
+// How fast ranks compute (Cluster::rank_overrides): the slowest, and the median, at which the rank
+// with the most work is taken to compute.
+struct ComputeSpeeds {
+    double slowest = 1.0, median = 1.0;
+    bool differ() const { return slowest != 1.0 || median != 1.0; }
+};
+ComputeSpeeds compute_speeds(const Cluster& cluster);
+
+// A compute phase takes as long as its last rank: that with the most work, or the slowest one with
+// the mean's. `mean`: the same workload with the mean rank's load.
+struct RankWork {
+    const Workload& busiest;
+    const Workload& mean;
+    ComputeSpeeds speeds;
+};
+StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& book);
+
+// The phase on the busiest and on the mean rank, and a compute phase's price on the last to end.
+struct RankPhases {
+    const PhaseWork& busiest;
+    const PhaseWork& mean;
+};
+Price price_compute(const RankPhases& phase, const ComputeSpeeds& speeds, PriceBook& book,
+                    double weight, double fraction);
+
+// The load of a rank with the mean's rows.
+GroupLoad mean_load(GroupLoad load);
 
 // Bytes that a phase sends off-rank (busiest rank) or moves through memory, and its FLOPs.
 Bytes phase_bytes(const PhaseWork& phase);

@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "models/scenario/check_scenario.hpp"
+#include "models/vocab/links.hpp"
 
 namespace headway::inline scenario {
 namespace {
@@ -38,13 +42,40 @@ void check_links(const Cluster& cluster, std::vector<InputProblem>& problems) {
     }
 }
 
-void check_overrides(const Cluster& cluster, std::vector<InputProblem>& problems) {
+void check_rank_overrides(const Cluster& cluster, std::vector<InputProblem>& problems) {
+    std::set<int> seen;
     for (std::size_t i = 0; i < cluster.rank_overrides.size(); ++i) {
         const int rank = cluster.rank_overrides[i].rank;
-        if (rank < cluster.num_ranks()) continue;
-        problems.push_back({fmt::format("rank_overrides[{}].rank", i),
-                            fmt::format("rank {} of {} ranks", rank, cluster.num_ranks()),
-                            fmt::format("0 to {}", cluster.num_ranks() - 1), ""});
+        const std::string where = fmt::format("rank_overrides[{}].rank", i);
+        if (rank >= cluster.num_ranks()) {
+            problems.push_back({where,
+                                fmt::format("rank {} of {} ranks", rank, cluster.num_ranks()),
+                                fmt::format("0 to {}", cluster.num_ranks() - 1), ""});
+        } else if (!seen.insert(rank).second) {
+            problems.push_back(
+                {where, fmt::format("a second override of rank {}", rank), "one a rank", ""});
+        }
+    }
+}
+
+void check_link_overrides(const Cluster& cluster, std::vector<InputProblem>& problems) {
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < cluster.link_overrides.size(); ++i) {
+        const std::string& link = cluster.link_overrides[i].link;
+        const std::string where = fmt::format("link_overrides[{}].link", i);
+        const std::vector<NamedLink> links = links_named(cluster, link);
+        if (links.empty()) {
+            problems.push_back({where, fmt::format("no link '{}'", link),
+                                all_link_names(cluster) + "; without _up or _down: both directions",
+                                link_hint(cluster, link)});
+        }
+        for (const NamedLink& l : links) {
+            const std::string full = link_name(cluster, l);
+            if (seen.insert(full).second) continue;
+            problems.push_back(
+                {where, fmt::format("a second override of {}", full), "one a link", ""});
+            break;
+        }
     }
 }
 
@@ -61,7 +92,8 @@ std::vector<InputProblem> check_cluster(const Cluster& cluster) {
         return problems;
     }
     check_links(cluster, problems);
-    check_overrides(cluster, problems);
+    check_rank_overrides(cluster, problems);
+    if (problems.empty()) check_link_overrides(cluster, problems);
     return problems;
 }
 

@@ -105,7 +105,7 @@ void describe(Fields& f, Cluster& cluster) {
     f.map("nvlink", cluster.nvlink, "NVLink or NVSwitch domain", describe_nvlink);
     f.map("pcie", cluster.pcie, "the path between GPUs of a node without NVLink", describe_pcie);
     f.map("fabric", cluster.fabric, "network between nodes", describe_fabric);
-    f.list("link_overrides", cluster.link_overrides, "links that differ (simulator)",
+    f.list("link_overrides", cluster.link_overrides, "links that are slower, faster or dead",
            describe_link_override, optional);
     f.list("rank_overrides", cluster.rank_overrides, "ranks that are slower or faster",
            describe_rank_override, optional);

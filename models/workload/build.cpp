@@ -13,19 +13,29 @@ namespace {
 
 constexpr std::size_t kPhasesOfALayer = 24;  // enough for most layers
 
-// A full recompute runs the layer's forward again, communication included; the counts are still
-// known.
+// A full recompute runs the layer's forward again, communication and chunks included; the counts
+// are still known.
 void repeat_forward(LayerWork& layer) {
     std::vector<PhaseWork> both;
     both.reserve(layer.forward.size() + layer.backward.size());
+    std::vector<int> place;  // [forward phase, or their end] in `both`
     for (const PhaseWork& phase : layer.forward) {
+        place.push_back(static_cast<int>(both.size()));
         if (phase.phase == Phase::count_exchange) continue;
         both.push_back(phase);
         both.back().pass = Pass::backward;
+        both.back().again = true;
     }
-    for (int& edge : layer.backward_pipeline) edge += edge > 0 ? static_cast<int>(both.size()) : 0;
+    place.push_back(static_cast<int>(both.size()));
+    std::vector<PhaseRange> pipelines;
+    for (const PhaseRange& range : layer.forward_pipelines)
+        pipelines.push_back({place[static_cast<std::size_t>(range.begin)],
+                             place[static_cast<std::size_t>(range.end)]});
+    for (const PhaseRange& range : layer.backward_pipelines)
+        pipelines.push_back({range.begin + place.back(), range.end + place.back()});
     both.insert(both.end(), layer.backward.begin(), layer.backward.end());
     layer.backward = std::move(both);
+    layer.backward_pipelines = std::move(pipelines);
 }
 
 LayerWork dense_layer(const StepShape& s, int index, int count) {
@@ -91,7 +101,7 @@ void add_update(const StepShape& s, Workload& workload) {
     const Collective reduce = s.plan.zero1 ? Collective::reduce_scatter : Collective::all_reduce;
     const auto add = [&](Phase phase, Collective collective, int size, int stride, double bytes,
                          bool overlapped) {
-        if (size <= 1) return;
+        if (size <= 1 || bytes <= 0.0) return;
         workload.update.push_back({phase, Pass::update,
                                    ReduceWork{.collective = collective,
                                               .group_size = size,
@@ -174,9 +184,11 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
         int& entry = entry_of_kind[layer_kind(model, layer)];
         if (entry >= 0 && (!moe || loads.size() == 1)) {
             ++workload.layers[static_cast<std::size_t>(entry)].count;
+            workload.entry_of_layer.push_back(entry);
             continue;
         }
         entry = static_cast<int>(workload.layers.size());
+        workload.entry_of_layer.push_back(entry);
         workload.layers.push_back(
             moe ? moe_layer(s, loads[static_cast<std::size_t>(moe_index++) % loads.size()], layer,
                             1)

@@ -16,12 +16,16 @@ double copy_bytes(const StepShape& s) {
 }
 
 KernelWork router(const StepShape& s, Pass pass, double tokens, double width, int routers) {
-    const double experts = s.layout.router.num_experts, passes = pass == Pass::forward ? 1.0 : 2.0;
+    const Moe& moe = s.scenario.model.moe;
+    const double experts = s.layout.router.num_experts, passes = pass == Pass::forward ? 1.0 : 2.0,
+                 element = bytes_per_element(moe.router_dtype);
+    // The selection bias is added to the scores; no gradient passes it.
+    const double biases = moe.aux_free_bias && pass == Pass::forward ? experts : 0.0;
     return {.kernel = Kernel::router,
-            .flops = passes * 2.0 * tokens * width * experts * flop,
-            .bytes = passes *
-                     (tokens * width * s.element + routers * width * experts * 4.0 +
-                      8.0 * tokens * s.layout.router.top_k) *
+            .flops = (passes * 2.0 * tokens * width * experts + tokens * biases) * flop,
+            .bytes = (passes * (tokens * width * s.element + routers * width * experts * element +
+                                8.0 * tokens * s.layout.router.top_k) +
+                      4.0 * routers * biases) *
                      byte,
             .size = tokens,
             .width = width,
@@ -148,11 +152,13 @@ PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const Group
 }
 
 void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last,
-                   std::array<int, 2>& range) {
-    for (std::size_t i = 0; i < phases.size(); ++i) {
-        if (phases[i].phase == first) range[0] = static_cast<int>(i);
-        if (phases[i].phase == last) range[1] = static_cast<int>(i) + 1;
+                   std::vector<PhaseRange>& pipelines) {
+    PhaseRange range;
+    for (int i = 0; i < static_cast<int>(phases.size()); ++i) {
+        if (phases[static_cast<std::size_t>(i)].phase == first) range.begin = i;
+        if (phases[static_cast<std::size_t>(i)].phase == last) range.end = i + 1;
     }
+    pipelines.push_back(range);
 }
 
 // HP's equal all-to-all of sub-tokens.
@@ -245,7 +251,7 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
     p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_up, pass, p);
-    if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipeline);
+    if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipelines);
     set_phase_shapes(s, load, p);
 }
 
@@ -259,10 +265,13 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
     add_regroup(s, Phase::ungroup, pass, rows, p);
     if (s.plan.recompute == Recompute::moe) {
-        add_regroup(s, Phase::regroup, pass, rows, p);
-        PhaseWork again = experts(s, Pass::forward, rows.expert, Kernel::grouped_gemm);
-        again.pass = pass;
-        p.push_back(again);
+        const std::size_t first = p.size();
+        add_regroup(s, Phase::regroup, Pass::forward, rows, p);
+        p.push_back(experts(s, Pass::forward, rows.expert, Kernel::grouped_gemm));
+        for (std::size_t i = first; i < p.size(); ++i) {
+            p[i].pass = pass;
+            p[i].again = true;
+        }
     } else if (s.plan.recompute == Recompute::activation) {
         const double pre = is_gated(s.scenario.model.moe.activation) ? 3.0 : 2.0;
         p.push_back(compute_phase(
@@ -276,7 +285,7 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     add_latent(s, Phase::latent_down, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_shared_expert(s, pass, p);
-    if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipeline);
+    if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipelines);
     set_phase_shapes(s, load, p);
 }
 
@@ -310,7 +319,7 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
     p.push_back(head_gemm(s, Phase::head_merge, pass));
     if (!alone && !split)
-        mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipeline);
+        mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipelines);
     set_phase_shapes(s, load, p);
 }
 
@@ -341,7 +350,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     p.push_back(head_gemm(s, Phase::head_project, pass));
     add_shared_expert(s, pass, p);
     if (!alone && !split)
-        mark_pipeline(p, Phase::head_gather, Phase::head_scatter, layer.backward_pipeline);
+        mark_pipeline(p, Phase::head_gather, Phase::head_scatter, layer.backward_pipelines);
     set_phase_shapes(s, load, p);
 }
 

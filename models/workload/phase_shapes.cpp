@@ -61,7 +61,7 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
     }
     const PhaseShape of_layer = shape;
     const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
-    // What is computed again for backward is forward work in a backward pass: no curve is of it.
+    // The activation computed again for backward is a part of a phase: no curve is of it.
     const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
                                  return p.phase == Phase::expert;
                              }).base();
@@ -75,9 +75,9 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
             counts->shape = shape;
             set_record_shape(s, load, *counts->shape);
         }
-        const bool again = phase->pass == Pass::backward && phase + 1 < last_expert &&
-                           (phase->phase == Phase::expert || phase->phase == Phase::regroup);
-        if (compute == nullptr || again) continue;
+        const bool activation = phase->pass == Pass::backward && phase + 1 < last_expert &&
+                                phase->phase == Phase::expert && !phase->again;
+        if (compute == nullptr || activation) continue;
         compute->shape = shape;
     }
 }

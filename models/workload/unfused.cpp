@@ -79,7 +79,10 @@ void add_unfused_hp(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     const int at = static_cast<int>(permute - layer.forward.begin());
     layer.forward.insert(permute, {Phase::count_exchange, Pass::forward,
                                    CountExchangeWork{s.plan.group_size, true, 1}});
-    for (int& edge : layer.forward_pipeline) edge += edge > at ? 1 : 0;
+    for (PhaseRange& range : layer.forward_pipelines) {
+        range.begin += range.begin > at ? 1 : 0;
+        range.end += range.end > at ? 1 : 0;
+    }
     add_move(layer.backward, Phase::expert, (kCast + b) * weights + 4.0 * b * pool, 5);
     // Gradients of the sum (fp32 in, copies out, saved copies for the gates), of both gathers and
     // of the duplication; four layout copies.

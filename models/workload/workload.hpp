@@ -119,16 +119,24 @@ struct PhaseWork {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
+    bool again = false;  // forward work that backward repeats
+
+    Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
 
-// `count` equal layers in a row. In each pass the phases [pipeline_begin, pipeline_end) run chunked
-// when the plan overlaps: the first and the last of them are exchanges, those between are compute.
+// Phases [begin, end) of a pass that run chunked when the plan overlaps: the first and the last of
+// them are exchanges, those between are compute.
+struct PhaseRange {
+    int begin = 0, end = 0;
+};
+
+// `count` equal layers, the first of them first_layer.
 struct LayerWork {
     int first_layer = 0;
     int count = 1;
     bool is_moe = false;
     std::vector<PhaseWork> forward, backward;
-    std::array<int, 2> forward_pipeline{0, 0}, backward_pipeline{0, 0};
+    std::vector<PhaseRange> forward_pipelines, backward_pipelines;
     double imbalance = 1.0;  // busiest rank's expert rows over the mean
     double noise = 0.0;      // relative standard deviation of the busiest rank's rows
     Flops model_flops;       // forward, per rank, of the model itself: no recompute, no imbalance
@@ -141,8 +149,9 @@ struct Workload {
     std::vector<PhaseWork> before,
         after;  // each micro-batch: embedding; head and loss, forward and backward
     std::vector<LayerWork> layers;
-    std::vector<PhaseWork> update;  // once a step
-    Flops model_flops;              // the baseline's: forward, per rank and micro-batch
+    std::vector<int> entry_of_layer;  // [layer of the model] index in `layers`
+    std::vector<PhaseWork> update;    // once a step
+    Flops model_flops;                // the baseline's: forward, per rank and micro-batch
 };
 
 // Load of one MoE layer on the ranks of a group: the mean and the busiest.

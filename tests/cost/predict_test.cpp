@@ -313,5 +313,154 @@ TEST(Predict, SpeedupIsAgainstTheBaselineEvenWhenItIsNotShown) {
     EXPECT_DOUBLE_EQ(all.plans[0].speedup, 1.0);
 }
 
+// What is computed again costs time: none <= activation <= moe <= full, with any number of chunks.
+TEST(Predict, MoreRecomputeIsNeverFaster) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    profile.overheads.overlap_slowdown = 1.3;
+    for (const int width : {256, 4096, 16384}) {
+        s.model.moe.expert_width = width;
+        for (const int chunks : {1, 2, 4, 16}) {
+            Plan plan = toy::ep(Dedup::none, 8);
+            plan.overlap_chunks = chunks;
+            Seconds last;
+            for (const Recompute r :
+                 {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+                plan.recompute = r;
+                const Seconds step = predict_plan(s, plan, profile).step;
+                EXPECT_GE(step, last) << width << " wide, " << chunks << " chunks, recompute "
+                                      << kRecomputeNames[static_cast<std::size_t>(r)];
+                last = step;
+            }
+        }
+    }
+}
+
+// A forward kernel run again in backward takes what it takes in forward, not what backward takes:
+// with backward twice as slow a FLOP, recompute: moe adds the forward experts' time to backward.
+TEST(Predict, WhatIsComputedAgainIsPricedAsForward) {
+    const Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    RateCurve slow = profile.kernel(Kernel::grouped_gemm).forward[0];
+    for (double& rate : slow.rate) rate *= 0.5;
+    profile.kernel(Kernel::grouped_gemm).backward = {slow};
+    Plan plan = toy::ep(Dedup::none, 8);
+    const PlanPrediction none = predict_plan(s, plan, profile);
+    plan.recompute = Recompute::moe;
+    const PlanPrediction moe = predict_plan(s, plan, profile);
+    const auto expert = [](const PlanPrediction& p, Pass pass) {
+        return phase(p, Phase::expert, pass).time;
+    };
+    EXPECT_NEAR(expert(moe, Pass::backward).in(us),
+                (expert(none, Pass::backward) + expert(none, Pass::forward)).in(us), 1e-6);
+}
+
+// L buckets of g each, on their own stream behind backward: with a backward of b a layer and
+// g > b, L g - (L - 1) b shows; with g < b the last bucket, and what the others slow down.
+TEST(Predict, GradientBucketsShowWhatTheBackwardDoesNotHide) {
+    Scenario s = toy::scenario(2, 8);
+    s.model.num_layers = 4;
+    s.model.vocab_size = 1000;
+    Plan plan = toy::ep(Dedup::none, 8);
+    plan.overlap_grad_all_reduce = false;
+    for (const double slower : {1.0, 100.0}) {  // the network, by which buckets outlast layers
+        Profile profile = toy::profile();
+        for (TimeCurve& curve : profile.communication)
+            if (curve.collective == Collective::all_reduce)
+                for (double& t : curve.seconds) t *= slower;
+        plan.overlap_grad_all_reduce = false;
+        const PlanPrediction apart = predict_plan(s, plan, profile);
+        plan.overlap_grad_all_reduce = true;
+        const PlanPrediction beside = predict_plan(s, plan, profile);
+        Seconds all, backward, shown;
+        for (const PhaseCost& p : apart.phases) {
+            if (p.phase == Phase::grad_all_reduce || p.phase == Phase::expert_grad_all_reduce)
+                all += p.time;
+            else if (p.pass == Pass::backward && p.phase != Phase::lm_head &&
+                     p.phase != Phase::loss && p.phase != Phase::embed)
+                backward += p.time;
+        }
+        for (const PhaseCost& p : beside.phases)
+            if (p.phase == Phase::grad_all_reduce || p.phase == Phase::expert_grad_all_reduce)
+                shown += p.time;
+        const Seconds outlast = all / 4.0 > backward / 4.0 ? all - 0.75 * backward : all / 4.0;
+        // Each bucket has a start of its own, 1 us times `slower`; the embedding's backward is
+        // beside the last.
+        EXPECT_NEAR(shown.in(us), outlast.in(us), 0.02 * all.in(us) + 8.0 * slower);
+        EXPECT_LE(beside.step, apart.step + 8.0 * slower * us);
+    }
+}
+
+// A rank at speed v: every phase of equal work takes 1/v, on all ranks, as they wait for it.
+TEST(Predict, TheSlowestRankIsWaitedFor) {
+    Scenario s = toy::scenario();
+    s.plans[0].overlap_grad_all_reduce = false;
+    const PlanPrediction usual = run(s, s.plans[0]);
+    s.cluster.rank_overrides = {{.rank = 3, .compute_factor = 0.5}};
+    const PlanPrediction slow = run(s, s.plans[0]);
+    for (const PhaseCost& p : usual.phases) {
+        const double factor = is_communication(p.phase) ? 1.0 : 2.0;
+        EXPECT_NEAR(phase(slow, p.phase, p.pass).time.in(us), factor * p.time.in(us), 1e-6)
+            << name(p.phase);
+    }
+    // A rank that is faster than the others changes nothing.
+    s.cluster.rank_overrides = {{.rank = 3, .compute_factor = 2.0}};
+    EXPECT_EQ(run(s, s.plans[0]).step, usual.step);
+}
+
+// Under skew the busiest rank and the slow one are two: the phase takes the longer of
+// busiest and mean / v.
+TEST(Predict, TheBusiestRankAndTheSlowestAreTwo) {
+    Scenario s = toy::scenario();
+    s.routing.skew = Skew::zipf;
+    s.routing.parameter = 1.0;
+    s.routing.per_layer = false;
+    const PlanPrediction usual = run(s, s.plans[0]);
+    const double imbalance = usual.traffic.imbalance;
+    ASSERT_GT(imbalance, 1.3);
+    const auto ratio = [&](double speed) {
+        s.cluster.rank_overrides = {{.rank = 3, .compute_factor = speed}};
+        return phase(run(s, s.plans[0]), Phase::expert).time / phase(usual, Phase::expert).time;
+    };
+    EXPECT_NEAR(ratio(0.9), 1.0, 1e-9);
+    EXPECT_NEAR(ratio(0.1), 10.0 / imbalance, 0.01);
+}
+
+// A NIC at a quarter of its bandwidth B: an equal exchange of V bytes a rank takes
+// 1 us + 4 V / B, as all wait for its rank; NVLink alone does not notice.
+TEST(Predict, ASlowLinkIsWaitedFor) {
+    Scenario s = toy::scenario(2, 8);
+    const auto time = [&](const Plan& plan) { return phase(run(s, plan), Phase::dispatch).time; };
+    const Plan wide = toy::ep(Dedup::none, 16), inside = toy::ep(Dedup::none, 8);
+    const Seconds usual = time(wide), usual_inside = time(inside);
+    s.cluster.link_overrides = {{.link = "nic:5", .bandwidth_factor = 0.25}};
+    EXPECT_NEAR((time(wide) - 2.0 * us) / (usual - 2.0 * us), 4.0, 1e-6);  // of two layers
+    EXPECT_EQ(time(inside), usual_inside);
+}
+
+// No exchange is over before a message can have arrived.
+TEST(Predict, AnExchangeTakesAtLeastTheLinksLatency) {
+    Scenario s = toy::scenario();
+    s.cluster.nvlink->latency = 5.0 * ms;
+    EXPECT_GE(phase(run(s, s.plans[0]), Phase::dispatch).time, 2 * 5.0 * ms);  // two layers
+}
+
+// h bytes of hidden rows a layer: of L layers, all but the one in work go without them.
+TEST(Predict, RecomputeSavesAllLayersButTheOneInWork) {
+    Scenario s = toy::scenario();
+    const auto allocated = [&](int layers, Recompute recompute) {
+        s.model.num_layers = layers;
+        Plan plan = toy::ep(Dedup::none, 8);
+        plan.recompute = recompute;
+        return run(s, plan).memory.allocated.in(byte);
+    };
+    const double rows = 4096.0 * 4, f = 512, b = 2;
+    for (const auto& [recompute, h] : {std::pair{Recompute::activation, rows * f * b},
+                                       std::pair{Recompute::moe, 2 * rows * f * b}}) {
+        EXPECT_DOUBLE_EQ(allocated(1, recompute), allocated(1, Recompute::none));
+        EXPECT_NEAR(allocated(5, Recompute::none) - allocated(5, recompute), 4 * h, 1.0);
+    }
+}
+
 }  // namespace
 }  // namespace headway

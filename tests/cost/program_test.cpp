@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
 #include "models/cost/predict.hpp"
@@ -134,6 +135,37 @@ TEST(DrawnGroup, CountsHaveTheMomentsOfTokens) {
         const double sigma0 = std::sqrt(square[0] - mean[0] * mean[0]),
                      sigma1 = std::sqrt(square[1] - mean[1] * mean[1]);
         EXPECT_NEAR(sigma0 / sigma1, 1.0, 0.6);  // 40 samples: 11 % standard error each
+    }
+}
+
+// Only the first N layers: what is left out is neither reduced nor updated. Without the embedding
+// and the head, a layer's share of gradients and of the update is the same for any N.
+TEST(Program, FewerLayersReduceAndUpdateTheirOwnParametersOnly) {
+    Scenario s = toy::scenario(2, 8);
+    s.model.num_layers = 6;
+    s.model.vocab_size = 128;
+    Plan plan = toy::ep(Dedup::none, 8);
+    const auto of = [&](int layers) {
+        double reduced = 0.0, updated = 0.0;
+        int buckets = 0;
+        for (const Task& task :
+             build_program(s, plan, toy::profile(), {.num_layers = layers}).tasks) {
+            EXPECT_LT(task.layer, layers);
+            if (const auto* reduce = std::get_if<ReduceTask>(&task.work)) {
+                reduced += static_cast<double>(reduce->bytes);
+                ++buckets;
+            }
+            if (task.phase == Phase::optimizer)
+                updated += std::get<ComputeTask>(task.work).bytes.in(byte);
+        }
+        EXPECT_EQ(buckets, 2 * layers);  // replicated and expert gradients
+        return std::array{reduced, updated};
+    };
+    const auto two = of(2), four = of(4), six = of(6);
+    for (std::size_t i = 0; i < 2; ++i) {
+        EXPECT_GT(two[i], 0.0);
+        EXPECT_NEAR((six[i] - four[i]) / (four[i] - two[i]), 1.0, 1e-6);
+        EXPECT_LT(two[i], 0.6 * six[i]);
     }
 }
 

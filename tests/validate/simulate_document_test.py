@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LIMIT = 5.0  # per cent
+LIMIT = 3.0  # per cent
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| .* \| ([+-][\d.]+) % \|$", re.MULTILINE)
 PLAN = re.compile(r"^ +- (?:\{)?name: (\w+)", re.MULTILINE)
 

@@ -1,0 +1,190 @@
+#include "models/cost/unused_keys.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <variant>
+
+#include "models/vocab/links.hpp"
+#include "models/workload/layout.hpp"
+
+namespace headway::inline cost {
+namespace {
+
+class Notes {
+  public:
+    template <class... Args>
+    void add_if(bool unused, fmt::format_string<Args...> format, Args&&... args) {
+        if (unused) notes_.push_back(fmt::format(format, std::forward<Args>(args)...));
+    }
+    std::vector<std::string> take() { return std::move(notes_); }
+
+  private:
+    std::vector<std::string> notes_;
+};
+
+void note_model(const Scenario& s, Notes& notes) {
+    const ModelSpec &m = s.model, usual;
+    const bool dense = m.dense_width != 0 || m.dense_activation != usual.dense_activation;
+    notes.add_if(m.num_dense_layers == 0 && dense,
+                 "model.dense_width and dense_activation have no effect: no dense layers");
+    const Attention& a = m.attention;
+    notes.add_if(a.latent.has_value(),
+                 "model.attention.num_kv_heads and head_width have no effect: latent attention has "
+                 "widths of its own");
+    notes.add_if(!a.window && a.window_every != 1,
+                 "model.attention.window_every has no effect: no window");
+    notes.add_if(a.window && *a.window >= s.batch.sequence_length,
+                 "model.attention.window has no effect: no sequence is longer");
+    notes.add_if(m.moe.num_shared_experts == 0 && m.moe.shared_expert_width != 0,
+                 "model.moe.shared_expert_width has no effect: no shared experts");
+}
+
+bool has_ecmp(const Cluster& c) {
+    return c.fabric && c.fabric->spraying == Spraying::ecmp;
+}
+
+void note_routing(const Scenario& s, const std::vector<Plan>& plans, Notes& notes) {
+    const Routing &r = s.routing, usual;
+    const bool routed = std::ranges::any_of(
+        plans, [&](const Plan& plan) { return expert_layout(s, plan).group_size > 1; });
+    const bool seeded = r.seed != usual.seed && !has_ecmp(s.cluster);
+    if (!routed) {
+        notes.add_if(r.noise != usual.noise || r.skew != usual.skew || r.scope != usual.scope ||
+                         r.per_layer != usual.per_layer || seeded,
+                     "routing (noise, skew, scope, per_layer, seed) has no effect: whatever "
+                     "experts tokens choose, a rank has as many rows");
+        return;
+    }
+    const bool drawn =
+        r.skew == Skew::zipf || r.skew == Skew::power_law || r.skew == Skew::dirichlet;
+    notes.add_if(!drawn && r.scope != usual.scope,
+                 "routing.scope has no effect: no popularity is drawn");
+    notes.add_if(!drawn && r.per_layer != usual.per_layer,
+                 "routing.per_layer has no effect: no popularity is drawn");
+    notes.add_if(!drawn && !r.noise && seeded, "routing.seed has no effect: nothing is drawn");
+}
+
+void note_fabric(const Cluster& c, const Fabric& fabric, Notes& notes) {
+    const Fabric usual;
+    const bool one_leaf = fabric.nodes_per_leaf == 0 || fabric.nodes_per_leaf >= c.num_nodes;
+    notes.add_if(one_leaf,
+                 "cluster.fabric.spine_latency, oversubscription, uplinks_per_leaf and spraying "
+                 "have no effect: one leaf");
+    notes.add_if(!one_leaf && fabric.uplinks_per_leaf != usual.uplinks_per_leaf &&
+                     fabric.spraying != Spraying::ecmp,
+                 "cluster.fabric.uplinks_per_leaf has no effect without spraying: ecmp");
+}
+
+void note_links(const Cluster& c, Notes& notes) {
+    const bool alone = c.num_ranks() == 1;
+    notes.add_if(c.nvlink && (alone || c.nvlink->domain == 1),
+                 "cluster.nvlink has no effect: it joins no two GPUs");
+    notes.add_if(
+        c.pcie && (c.gpus_per_node == 1 || (c.nvlink && c.nvlink->domain >= c.gpus_per_node)),
+        "cluster.pcie has no effect: no two GPUs use it");
+    const bool inside = c.num_nodes == 1 || (c.nvlink && c.nvlink->domain >= c.num_ranks());
+    notes.add_if(c.fabric && inside, "cluster.fabric has no effect: no two ranks use it");
+    if (c.fabric && !inside) note_fabric(c, *c.fabric, notes);
+}
+
+void note_overrides(const Cluster& c, Notes& notes) {
+    for (const LinkOverride& o : c.link_overrides) {
+        const std::vector<NamedLink> links = links_named(c, o.link);
+        if (links.empty()) continue;
+        const PathClass path = path_of(links.front().kind);
+        notes.add_if(o.bandwidth_factor == 0.0,
+                     "cluster.link_overrides: {} is dead, and the prediction is of a cluster where "
+                     "it is not; headway simulate says who cannot be reached",
+                     o.link);
+        notes.add_if(o.bandwidth_factor > 1.0 && least_link_factor(c, path) <= 1.0,
+                     "cluster.link_overrides: a faster {} has no effect: all wait for the others",
+                     o.link);
+        notes.add_if(o.bandwidth_factor > 0.0 && path == PathClass::spine,
+                     "cluster.link_overrides: {} is priced for all-to-all exchanges, not for "
+                     "reductions; headway simulate has both",
+                     o.link);
+    }
+    bool slower = false;
+    for (const RankOverride& o : c.rank_overrides) slower = slower || o.compute_factor < 1.0;
+    const bool all = c.rank_overrides.size() == static_cast<std::size_t>(c.num_ranks());
+    for (const RankOverride& o : c.rank_overrides) {
+        notes.add_if(o.compute_factor > 1.0 && (slower || !all),
+                     "cluster.rank_overrides: a faster rank {} has no effect: it waits for the "
+                     "others",
+                     o.rank);
+    }
+}
+
+void note_expert_parallel(const Scenario& s, const Plan& plan, const ExpertParallel& ep,
+                          Notes& notes) {
+    const bool alone = plan.group_size == 1;
+    notes.add_if(alone && ep.dedup != Dedup::none,
+                 "plan {}: expert_parallel.dedup has no effect: nothing is exchanged", plan.name);
+    notes.add_if(alone && ep.hide_count_exchange,
+                 "plan {}: expert_parallel.hide_count_exchange has no effect: nothing is exchanged",
+                 plan.name);
+    notes.add_if(alone && s.model.moe.capacity_factor.has_value(),
+                 "plan {}: model.moe.capacity_factor is not applied: a rank with all experts keeps "
+                 "the rows of its tokens",
+                 plan.name);
+    notes.add_if(alone && s.model.moe.num_expert_groups > 1,
+                 "plan {}: model.moe.num_expert_groups and top_groups have no effect: nothing is "
+                 "exchanged",
+                 plan.name);
+    notes.add_if(ep.node_limit && s.model.moe.top_groups < s.model.moe.num_expert_groups,
+                 "plan {}: expert_parallel.node_limit takes the place of model.moe.top_groups and "
+                 "num_expert_groups",
+                 plan.name);
+}
+
+void note_head_parallel(const Scenario& s, const Plan& plan, const HeadParallel& hp, Notes& notes) {
+    const Moe& moe = s.model.moe;
+    const bool split = plan.group_size > hp.num_heads;
+    notes.add_if(moe.capacity_factor.has_value(),
+                 "plan {}: model.moe.capacity_factor has no effect: head_parallel drops no tokens",
+                 plan.name);
+    notes.add_if(moe.num_expert_groups > 1,
+                 "plan {}: model.moe.num_expert_groups and top_groups have no effect: the routers "
+                 "of heads have no groups",
+                 plan.name);
+    notes.add_if(!split && hp.dedup != HeadParallel{}.dedup,
+                 "plan {}: head_parallel.dedup has no effect: no head spans ranks", plan.name);
+    notes.add_if(split && plan.overlap_chunks > 1,
+                 "plan {}: overlap_chunks has no effect: where heads span ranks nothing is chunked",
+                 plan.name);
+    const bool partial =
+        plan.recompute == Recompute::moe || plan.recompute == Recompute::activation;
+    notes.add_if(partial && moe.num_shared_experts == 0,
+                 "plan {}: recompute has no effect but full: the fused experts of heads keep no "
+                 "hidden rows anyway",
+                 plan.name);
+}
+
+void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
+    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) {
+        note_expert_parallel(s, plan, *ep, notes);
+    } else {
+        note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
+    }
+    notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
+                 "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
+    const bool alone = s.cluster.num_ranks() == 1;
+    notes.add_if(alone && plan.zero1, "plan {}: zero1 has no effect: one rank", plan.name);
+    notes.add_if(alone && !plan.overlap_grad_all_reduce,
+                 "plan {}: overlap_grad_all_reduce has no effect: one rank", plan.name);
+}
+
+}  // namespace
+
+std::vector<std::string> unused_keys(const Scenario& scenario, const std::vector<Plan>& plans) {
+    Notes notes;
+    note_model(scenario, notes);
+    note_routing(scenario, plans, notes);
+    note_links(scenario.cluster, notes);
+    note_overrides(scenario.cluster, notes);
+    for (const Plan& plan : plans) note_plan(scenario, plan, notes);
+    return notes.take();
+}
+
+}  // namespace headway::inline cost

@@ -1,0 +1,63 @@
+// The links of a cluster by name: "nic_up:12", or "nic:12" for both directions. The simulator's
+// link graph has them, and overrides name them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/vocab/cluster.hpp"
+
+namespace headway {
+
+enum class LinkKind {
+    nvlink_up,
+    nvlink_down,
+    pcie_up,
+    pcie_root_up,
+    pcie_root_down,
+    pcie_down,
+    nic_up,
+    leaf_up,
+    leaf_down,
+    nic_down
+};
+inline constexpr std::array kLinkKindNames = {
+    std::string_view("nvlink_up"),      std::string_view("nvlink_down"),
+    std::string_view("pcie_up"),        std::string_view("pcie_root_up"),
+    std::string_view("pcie_root_down"), std::string_view("pcie_down"),
+    std::string_view("nic_up"),         std::string_view("leaf_up"),
+    std::string_view("leaf_down"),      std::string_view("nic_down")};
+inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
+constexpr std::string_view name(LinkKind kind) {
+    return kLinkKindNames[static_cast<std::size_t>(kind)];
+}
+// The path class whose traffic it carries and may slow down.
+PathClass path_of(LinkKind kind);
+
+// With ecmp a leaf has several links up and down, "leaf_up:0.3"; "leaf_up:0" names them all.
+int links_per_leaf(const Cluster& cluster);
+int num_links(const Cluster& cluster, LinkKind kind);
+
+struct NamedLink {
+    LinkKind kind = LinkKind::nvlink_up;
+    int index = 0;  // below num_links()
+
+    friend bool operator==(const NamedLink&, const NamedLink&) = default;
+};
+std::string link_name(const Cluster& cluster, NamedLink link);
+std::vector<NamedLink> links_named(const Cluster& cluster, const std::string& name);  // or none
+// "nvlink_up:0..7, ..."
+std::string all_link_names(const Cluster& cluster);
+std::string link_hint(const Cluster& cluster, const std::string& unknown);  // or empty
+
+// No message over a path of this class arrives before.
+Seconds link_latency(const Cluster& cluster, PathClass path);
+
+// The least bandwidth factor of a path class's links that are not dead: what an exchange of all
+// ranks waits for.
+double least_link_factor(const Cluster& cluster, PathClass path);
+
+}  // namespace headway

@@ -1,0 +1,93 @@
+#include "models/workload/schedule.hpp"
+
+#include <array>
+#include <stdexcept>
+#include <variant>
+
+namespace headway::inline workload {
+namespace {
+
+// Appends slots; knows the last one of each stream.
+class SlotList {
+  public:
+    explicit SlotList(const std::vector<PhaseWork>& phases) : phases_(phases) {}
+
+    Stream stream_of(int phase) const {
+        const auto& work = phases_[static_cast<std::size_t>(phase)].work;
+        return std::holds_alternative<ComputeWork>(work) ? Stream::compute : Stream::communication;
+    }
+    int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
+
+    int add(int phase, int after, int chunk = 0, int num_chunks = 1) {
+        const Stream stream = stream_of(phase);
+        slots_.push_back({phase, chunk, num_chunks, stream, after});
+        return last_[static_cast<std::size_t>(stream)] = static_cast<int>(slots_.size()) - 1;
+    }
+
+    // Chunks: the in exchange runs one chunk ahead, the out exchange follows its chunk's compute.
+    void add_pipeline(PhaseRange range, int num_chunks) {
+        const int ready = last_of(Stream::compute), out = range.end - 1;
+        std::vector<int> arrived, computed;
+        const auto bring = [&](int c) {
+            arrived.push_back(add(range.begin, ready, c, num_chunks));
+        };
+        bring(0);
+        for (int c = 0; c < num_chunks; ++c) {
+            if (c + 1 < num_chunks) bring(c + 1);
+            for (int i = range.begin + 1; i < out; ++i)
+                add(i, arrived[static_cast<std::size_t>(c)], c, num_chunks);
+            computed.push_back(last_of(Stream::compute));
+            if (c > 0) add(out, computed[static_cast<std::size_t>(c) - 1], c - 1, num_chunks);
+        }
+        add(out, computed.back(), num_chunks - 1, num_chunks);
+    }
+
+    std::vector<Slot> take() { return std::move(slots_); }
+
+  private:
+    const std::vector<PhaseWork>& phases_;
+    std::vector<Slot> slots_;
+    std::array<int, kNumStreams> last_{before_list(Stream::compute),
+                                       before_list(Stream::communication),
+                                       before_list(Stream::gradient)};
+};
+
+}  // namespace
+
+std::vector<Block> step_blocks(int num_layers, int num_micro_batches) {
+    std::vector<Block> blocks;
+    for (int m = 0; m < num_micro_batches; ++m) {
+        const bool last = m + 1 == num_micro_batches;
+        blocks.push_back({BlockKind::before, Pass::forward, -1, m});
+        for (int i = 0; i < num_layers; ++i)
+            blocks.push_back({BlockKind::layer, Pass::forward, i, m});
+        blocks.push_back({BlockKind::after, Pass::forward, -1, m});
+        blocks.push_back({BlockKind::after, Pass::backward, -1, m});
+        for (int i = num_layers; i-- > 0;) {
+            blocks.push_back({BlockKind::layer, Pass::backward, i, m});
+            if (last) blocks.push_back({BlockKind::bucket, Pass::update, i, m});
+        }
+        blocks.push_back({BlockKind::before, Pass::backward, -1, m});
+    }
+    blocks.push_back({BlockKind::update, Pass::update, -1, num_micro_batches - 1});
+    return blocks;
+}
+
+std::vector<Slot> pass_slots(const std::vector<PhaseWork>& phases,
+                             const std::vector<PhaseRange>& pipelines, int num_chunks) {
+    SlotList slots(phases);
+    auto pipeline = pipelines.begin();
+    for (int i = 0; i < static_cast<int>(phases.size()); ++i) {
+        if (num_chunks > 1 && pipeline != pipelines.end() && i == pipeline->begin) {
+            slots.add_pipeline(*pipeline, num_chunks);
+            i = pipeline->end - 1;
+            ++pipeline;
+            continue;
+        }
+        const bool compute = slots.stream_of(i) == Stream::compute;
+        slots.add(i, slots.last_of(compute ? Stream::communication : Stream::compute));
+    }
+    return slots.take();
+}
+
+}  // namespace headway::inline workload

@@ -1,0 +1,44 @@
+// The order of a training step, coded once: which blocks of phases follow one another, and inside a
+// pass of a layer which phase runs on which stream and after what, chunk by chunk where the plan
+// overlaps. price_step executes it with mean times; build_program writes it out for the simulator.
+#pragma once
+
+#include <vector>
+
+#include "models/vocab/program.hpp"
+#include "models/workload/workload.hpp"
+
+namespace headway::inline workload {
+
+// bucket: the gradients of a layer are ready to be reduced.
+enum class BlockKind { before, layer, after, bucket, update };
+
+struct Block {
+    BlockKind kind = BlockKind::before;
+    Pass pass = Pass::forward;
+    int layer = -1;  // of a layer and of a bucket
+    int micro_batch = 0;
+};
+
+std::vector<Block> step_blocks(int num_layers, int num_micro_batches);
+
+// One execution of a phase, or of one chunk of it. It starts when its stream is free and `after`
+// has ended: a slot of the same list, or what a stream last did before the list.
+struct Slot {
+    int phase = 0;  // in the list of phases
+    int chunk = 0, num_chunks = 1;
+    Stream stream = Stream::compute;
+    int after = 0;
+};
+constexpr int before_list(Stream stream) {
+    return -1 - static_cast<int>(stream);
+}
+constexpr Stream stream_before(int after) {
+    return static_cast<Stream>(-1 - after);
+}
+
+// The phases of one pass of a layer, of which `pipelines` run in `num_chunks` chunks.
+std::vector<Slot> pass_slots(const std::vector<PhaseWork>& phases,
+                             const std::vector<PhaseRange>& pipelines, int num_chunks);
+
+}  // namespace headway::inline workload

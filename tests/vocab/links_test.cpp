@@ -1,0 +1,67 @@
+// Links by name.
+#include "models/vocab/links.hpp"
+
+#include <gtest/gtest.h>
+
+namespace headway {
+namespace {
+
+// 4 nodes of 4 GPUs with a NIC each, 2 nodes a leaf.
+Cluster cluster() {
+    return {.num_nodes = 4,
+            .gpus_per_node = 4,
+            .nvlink = NvLink{.domain = 4},
+            .fabric = Fabric{.nics_per_node = 4, .nodes_per_leaf = 2}};
+}
+
+TEST(Links, EveryLinkIsFoundByItsName) {
+    for (const bool rails : {false, true}) {
+        for (const Spraying spraying : {Spraying::ideal, Spraying::ecmp}) {
+            Cluster c = cluster();
+            c.fabric->rails = rails;
+            c.fabric->spraying = spraying;
+            c.fabric->uplinks_per_leaf = 3;
+            for (int k = 0; k < kNumLinkKinds; ++k) {
+                const auto kind = static_cast<LinkKind>(k);
+                for (int i = 0; i < num_links(c, kind); ++i) {
+                    const std::vector<NamedLink> found = links_named(c, link_name(c, {kind, i}));
+                    ASSERT_EQ(found.size(), 1U) << link_name(c, {kind, i});
+                    EXPECT_EQ(found[0], (NamedLink{kind, i}));
+                }
+            }
+        }
+    }
+}
+
+TEST(Links, ANameWithoutDirectionIsBoth) {
+    EXPECT_EQ(links_named(cluster(), "nic:15").size(), 2U);
+    Cluster c = cluster();
+    c.fabric->spraying = Spraying::ecmp;
+    c.fabric->uplinks_per_leaf = 3;
+    EXPECT_EQ(links_named(c, "leaf:1").size(), 2U * 3U);
+}
+
+TEST(Links, WhatIsNotThereIsNotFound) {
+    for (const char* name :
+         {"nic:16", "nic", "nic:", "nic:-1", "nic: 1", "nic:01", "nic:1x", "nic_up_down:1",
+          "pcie:0", "leaf:2", "leaf_up:0.0", "nic:1.0", "nic:99999999999999999999"})
+        EXPECT_TRUE(links_named(cluster(), name).empty()) << name;
+}
+
+// An exchange of all waits for the slowest link; a faster one helps only when all are.
+TEST(Links, TheSlowestLinkOfAClassCounts) {
+    Cluster c = cluster();
+    c.link_overrides = {{.link = "nic:1", .bandwidth_factor = 0.5},
+                        {.link = "nic_up:2", .bandwidth_factor = 0.25}};
+    EXPECT_EQ(least_link_factor(c, PathClass::nic), 0.25);
+    EXPECT_EQ(least_link_factor(c, PathClass::nvlink), 1.0);
+    c.link_overrides = {{.link = "nic:1", .bandwidth_factor = 2.0}};
+    EXPECT_EQ(least_link_factor(c, PathClass::nic), 1.0);
+    c.link_overrides.clear();
+    for (int i = 0; i < 16; ++i)
+        c.link_overrides.push_back({.link = "nic:" + std::to_string(i), .bandwidth_factor = 2.0});
+    EXPECT_EQ(least_link_factor(c, PathClass::nic), 2.0);
+}
+
+}  // namespace
+}  // namespace headway
