@@ -65,6 +65,17 @@ void note_routing(const Scenario& s, const std::vector<Plan>& plans, Notes& note
     notes.add_if(!drawn && !r.noise && seeded, "routing.seed has no effect: nothing is drawn");
 }
 
+void note_groups(const Scenario& s, const std::vector<Plan>& plans, Notes& notes) {
+    const bool limited = std::ranges::any_of(plans, [&](const Plan& plan) {
+        const ExpertLayout layout = expert_layout(s, plan);
+        return layout.group_size > 1 && layout.router.top_groups < layout.router.num_groups;
+    });
+    const Moe usual;
+    notes.add_if(
+        !limited && s.model.moe.group_score != usual.group_score,
+        "model.moe.group_score has no effect: no exchange is limited to groups of experts");
+}
+
 void note_fabric(const Cluster& c, const Fabric& fabric, Notes& notes) {
     const Fabric usual;
     const bool one_leaf = fabric.nodes_per_leaf == 0 || fabric.nodes_per_leaf >= c.num_nodes;
@@ -181,6 +192,7 @@ std::vector<std::string> unused_keys(const Scenario& scenario, const std::vector
     Notes notes;
     note_model(scenario, notes);
     note_routing(scenario, plans, notes);
+    note_groups(scenario, plans, notes);
     note_links(scenario.cluster, notes);
     note_overrides(scenario.cluster, notes);
     for (const Plan& plan : plans) note_plan(scenario, plan, notes);

@@ -20,6 +20,7 @@ SCHEMA = {}
 
 LABELS = {"name", "source", "preset"}  # told, not counted with
 BOUNDS = {"peak_matmul"}  # of `explain`: a lower bound
+SYNONYMS = {"fp16": "bf16"}  # of the same bytes and, by definition, the same rates
 DEFAULTS = {("routing", "skew", "kind"): "none"}  # of keys whose map may be left out
 MODEL = {
     "name": "m",
@@ -148,7 +149,8 @@ def values(now, schema):
     choices = schema.get("enum") or [v for o in schema.get("anyOf", []) for v in o.get("enum", [])]
     usual = re.search(r"Default: (\S+)$", schema.get("description", ""))
     if choices:
-        return [c for c in choices if c not in (now, usual and usual[1])]
+        was = (now, usual and usual[1])
+        return [c for c in choices if c not in was and SYNONYMS.get(c, c) not in was]
     if isinstance(now, bool) or schema.get("type") == "boolean":
         was = now if isinstance(now, bool) else bool(usual) and usual[1] == "true"
         return [not was]
