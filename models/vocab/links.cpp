@@ -135,7 +135,10 @@ std::string link_hint(const Cluster& cluster, const std::string& unknown) {
     std::vector<std::string> kinds;
     for (int k = 0; k < kNumLinkKinds; ++k) {
         const auto kind = static_cast<LinkKind>(k);
-        if (num_links(cluster, kind) > 0) kinds.emplace_back(name(kind));
+        if (num_links(cluster, kind) == 0) continue;
+        const std::string_view full = name(kind);
+        kinds.emplace_back(full.substr(0, full.rfind('_')));  // both directions
+        kinds.emplace_back(full);
     }
     const std::string near = did_you_mean(unknown.substr(0, unknown.find(':')), kinds);
     return near.empty() ? "" : "did you mean '" + near + "'?";
