@@ -105,7 +105,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     }
     // Combine returns what dispatch brought; backward's gradients travel the other way round
     // again.
-    const bool reverse = (phase.phase == Phase::combine) != (phase.pass == Pass::backward);
+    const bool reverse = (phase.phase == Phase::combine) != (phase.kernel_pass() == Pass::backward);
     const auto add_stage = [&](auto select, const PathBytes& mean) {
         ExchangeStage stage{.transposed = reverse};
         for (const DrawnGroup& group : groups)
