@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command import BadInput, read_text
+from palette import PHASES, SOURCES
 from schema import Map, Maybe, Pair, check, check_columns, check_number, read_rows
-from style import PHASES, SOURCES
 
 
 @dataclass(frozen=True)

@@ -10,50 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from palette import LINKS, PHASES, SOURCES  # noqa: F401
+
 STYLE_FILE = Path(__file__).with_name("headway.mplstyle")
-
-# Colour and hatch of a phase, in the order of a forward pass. Communication is warm, expert work blue, attention green, moving
-# rows about light blue, the rest grey; the hatch tells neighbours of one hue apart in print.
-PHASES = {
-    "embed": ("#999999", ""),
-    "norm": ("#BBBBBB", ""),
-    "attention_qkv": ("#66C2A5", ""),
-    "attention_core": ("#009E73", ""),
-    "attention_out": ("#66C2A5", "///"),
-    "dense_mlp": ("#777777", ""),
-    "latent_down": ("#7B6FB3", ""),
-    "head_project": ("#9D93CC", ""),
-    "head_scatter": ("#D55E00", "///"),
-    "route": ("#F0E442", ""),
-    "shared_expert": ("#4C9BD0", "..."),
-    "permute": ("#A9D8F5", ""),
-    "count_exchange": ("#CC79A7", ""),
-    "dispatch": ("#D55E00", ""),
-    "regroup": ("#56B4E9", ""),
-    "expert": ("#0072B2", ""),
-    "ungroup": ("#56B4E9", "///"),
-    "combine": ("#E69F00", ""),
-    "unpermute": ("#A9D8F5", "///"),
-    "latent_up": ("#7B6FB3", "///"),
-    "head_gather": ("#E69F00", "///"),
-    "head_merge": ("#9D93CC", "///"),
-    "lm_head": ("#555555", ""),
-    "loss": ("#555555", "///"),
-    "grad_all_reduce": ("#8C510A", ""),
-    "expert_grad_all_reduce": ("#8C510A", "///"),
-    "optimizer": ("#333333", ""),
-    "param_all_gather": ("#BF812D", "///"),
-    "others": ("#DDDDDD", ""),
-}
-
-LINKS = {
-    "nvlink": ("#0072B2", ""),
-    "pcie": ("#56B4E9", "///"),
-    "nic": ("#D55E00", ""),
-    "spine": ("#E69F00", "///"),
-}
-
-SOURCES = {"predicted": "#0072B2", "simulated": "#009E73", "measured": "#D55E00"}
 
 
 def use_style() -> None:
