@@ -67,8 +67,7 @@ JudgedLayer judge(const Scenario& base, const Profile& profile,
         layer.predicted += layer.phases.back().predicted;
     }
     for (const auto& [key, times] : measured) layer.measured += median(times);
-    layer.predicted_bytes =
-        moe_layer_memory(scenario, plan, scenario.model.moe_layer(0)).in(byte);
+    layer.predicted_bytes = moe_layer_memory(scenario, plan, scenario.model.moe_layer(0)).in(byte);
     return layer;
 }
 

@@ -61,8 +61,7 @@ TEST(Overheads, GemmsBecomeTheCurveOfDenseGemms) {
     ASSERT_EQ(samples.gemms.size(), 4u);
     EXPECT_EQ(samples.gemms.front().size, 2.0 * 1024 * 1024 * 64);
     Profile base;
-    base.kernel(Kernel::dense_gemm).backward = {
-        {.size = {1}, .width = {1}, .rate = {1}}};
+    base.kernel(Kernel::dense_gemm).backward = {{.size = {1}, .width = {1}, .rate = {1}}};
     const Profile p = fit_profile(samples, base, "test");
     EXPECT_TRUE(p.kernel(Kernel::dense_gemm).backward.empty());
     const RateCurve& curve = p.kernel(Kernel::dense_gemm).forward.front();

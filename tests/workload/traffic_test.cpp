@@ -125,7 +125,8 @@ TEST(Assignment, WithoutNoiseKeepsGroupsAndRows) {
             groups.erase(std::unique(groups.begin(), groups.end()), groups.end());
             EXPECT_LE(groups.size(), 2U);
         }
-        for (const std::int64_t r : rows_per_expert({a}, 64)) EXPECT_LE(std::abs(r - 30), 3);  // T k / E
+        for (const std::int64_t r : rows_per_expert({a}, 64))
+            EXPECT_LE(std::abs(r - 30), 3);  // T k / E
     }
 }
 
