@@ -112,6 +112,18 @@ std::optional<InputProblem> set_value(const Axis& axis, const AxisValue& value,
                         "a scenario that holds the map, the plan or the kind it is part of", ""};
 }
 
+// No axis gives a plan another kind of layer: what it has no place for now it never has.
+void check_plan_key(const Scenario& open, const Axis& axis) {
+    const auto* path = std::get_if<KeyPath>(&axis.target);
+    if (path == nullptr || path->steps.front().name != "plans" || axis.values.empty()) return;
+    const auto* value = std::get_if<ScalarValue>(&axis.values.front().value);
+    Scenario changed = open;
+    if (value == nullptr || set_key(changed, *path, *value)) return;
+    throw InputError(
+        InputProblem{.found = "a key that this plan has no place for",
+                     .accepted = "keys of the plan's own kind, expert_parallel or head_parallel"});
+}
+
 }  // namespace
 
 Axis make_axis(const Scenario& open, const SweepAxis& axis, const ReadOptions& options) {
@@ -127,6 +139,7 @@ Axis make_axis(const Scenario& open, const SweepAxis& axis, const ReadOptions& o
         result.values.push_back(kind ? read_part(text, *kind, options)
                                      : AxisValue{text, parse_value(text, rule)});
     }
+    check_plan_key(open, result);
     return result;
 }
 

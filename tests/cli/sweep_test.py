@@ -65,6 +65,14 @@ class Sweep(unittest.TestCase):
         self.run_well("sweep", SCENARIO, *words, "-o", out, **environment)
         return out
 
+    def test_a_key_of_the_other_kind_of_plan_is_refused(self):
+        # Plan 0 is EP and has no heads.
+        out = self.folder / "kind.csv"
+        axis = "plans[0].head_parallel.num_heads=4"
+        words = ("sweep", SCENARIO, "--axis", axis, "-o", out)
+        self.expect_bad_input(*words, fragment="a key that this plan has no place for")
+        self.assertFalse(out.exists())
+
     def test_rows_are_the_product_in_order_and_equal_predict(self):
         out = self.sweep(
             "a.csv",
