@@ -46,7 +46,7 @@ Interval phase_interval(Phase phase, Seconds time, double sigma, const Spread& e
     return is_communication(phase) ? widened(of_curves, time, exchange) : of_curves;
 }
 
-// Of the MoE part of one layer; the curves of its phases err independently.
+// The spread of the MoE part of one layer; the curves of its phases err independently.
 Interval moe_interval(const Workload& workload, const StepTime& step, Pass pass, Seconds time,
                       const Spread& spread) {
     double sum = 0.0;

@@ -53,7 +53,7 @@ struct StepTime {
     std::vector<LayerTime> layers;
 };
 
-// Of the MoE part of a layer: neither attention nor norms.
+// Whether a phase is in the MoE part of a layer: neither attention nor norms are.
 constexpr bool is_moe_part(Phase phase) {
     switch (phase) {
         case Phase::norm:

@@ -25,7 +25,7 @@ std::string lower(std::string text) {
     return text;
 }
 
-// Of a line of CSV, without the blanks around them.
+// The fields of a line of CSV, without the blanks around them.
 std::vector<std::string> split_fields(const std::string& line) {
     std::vector<std::string> fields;
     std::istringstream stream(line);

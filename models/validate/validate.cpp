@@ -135,7 +135,7 @@ double predicted_value(const PlanPrediction& plan, const RunAnchor& anchor) {
     return plan.step.in(second);
 }
 
-// Of the curves alone; none of memory.
+// The interval of the curves alone; memory has none.
 std::optional<Interval> predicted_interval(const PlanPrediction& plan, const RunAnchor& anchor) {
     switch (anchor.quantity) {
         case AnchorQuantity::moe_forward:

@@ -257,7 +257,7 @@ struct PhaseCurve {
     std::string source;
 };
 
-// Of one kernel in one type.
+// The curves of one kernel in one type.
 struct KernelCurves {
     std::vector<RateCurve> forward;  // none or one
     std::vector<RateCurve>

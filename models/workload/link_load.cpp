@@ -158,11 +158,7 @@ void LinkLoad::add_columns(int first, int stride, const std::vector<double>& col
     const Members members(cluster_, first, stride, n);
     std::vector<double> before(columns.size() + 1, 0.0);
     std::partial_sum(columns.begin(), columns.end(), before.begin() + 1);
-    const auto sum = [&](const Range& r) {
-        return r.size() == 0 ? 0.0
-                             : before[static_cast<std::size_t>(r.end)] -
-                                   before[static_cast<std::size_t>(r.begin)];
-    };
+    const auto sum = [&](const Range& r) { return r.sum(before); };
     for (int m = 0; m < n; ++m) {
         const int rank = members.rank(m);
         const double own = columns[static_cast<std::size_t>(m)],
@@ -215,11 +211,7 @@ void LinkLoad::add_relayed(const Members& members, const std::vector<double>& co
             const auto slot = static_cast<std::size_t>(m);
             before[slot + 1] = before[slot] + (on_rail ? columns[slot] : 0.0);
         }
-        const auto sum = [&](const Range& r) {
-            return r.size() == 0 ? 0.0
-                                 : before[static_cast<std::size_t>(r.end)] -
-                                       before[static_cast<std::size_t>(r.begin)];
-        };
+        const auto sum = [&](const Range& r) { return r.sum(before); };
         for (int m = 0; m < n; ++m) {
             const int rank = members.rank(m);
             const Range island = members.island(rank), leaf = members.leaf(rank);

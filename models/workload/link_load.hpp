@@ -57,6 +57,12 @@ class LinkLoad {
         Range overlap(const Range& other) const {
             return {std::max(begin, other.begin), std::min(end, other.end)};
         }
+        // What lies between two running sums, running[m] that of the first m members.
+        double sum(const std::vector<double>& running) const {
+            return size() == 0 ? 0.0
+                               : running[static_cast<std::size_t>(end)] -
+                                     running[static_cast<std::size_t>(begin)];
+        }
     };
     class Members;
 
@@ -74,7 +80,7 @@ class LinkLoad {
     TwoWay own_nic_, own_spine_;  // of a rank, on links that it may share
 };
 
-// Of the fewest ranks that show all ways in which groups of consecutive ranks lie on the islands.
+// The fewest ranks that show all ways in which groups of consecutive ranks lie on the islands.
 LinkLoad group_load(const Cluster& cluster, int group_size);
 // What an equal exchange needs on the PCIe switches' uplinks over what it needs on the ranks'
 // links.

@@ -15,7 +15,9 @@ SCENARIO = os.path.join(ROOT, "scenarios", "cpu_small.yaml")
 LOGS = os.path.join(ROOT, "tests", "fit", "logs")
 
 
-class Calibrate(unittest.TestCase):
+class InAFolder(unittest.TestCase):
+    """A folder of its own, and the name of the profile to write there."""
+
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.out = os.path.join(self.folder.name, "mine.yaml")
@@ -24,8 +26,10 @@ class Calibrate(unittest.TestCase):
         self.folder.cleanup()
 
     def headway(self, *words):
-        return subprocess.run([HEADWAY, *words], capture_output=True, text=True)
+        return subprocess.run([HEADWAY, *words], capture_output=True, text=True, timeout=300)
 
+
+class Calibrate(InAFolder):
     def small_scenario(self, scenario=SCENARIO, length=1024):
         small = os.path.join(self.folder.name, "small.yaml")
         with open(scenario) as file:
@@ -220,17 +224,7 @@ plans: [{name: ep, expert_parallel: {}, group_size: 2, zero1: true}]
 """
 
 
-class ImportLogs(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.out = os.path.join(self.folder.name, "mine.yaml")
-
-    def tearDown(self):
-        self.folder.cleanup()
-
-    def headway(self, *words):
-        return subprocess.run([HEADWAY, *words], capture_output=True, text=True, timeout=300)
-
+class ImportLogs(InAFolder):
     def scenario(self, text):
         file = os.path.join(self.folder.name, "scenario.yaml")
         with open(file, "w") as out:
