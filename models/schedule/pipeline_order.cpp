@@ -1,6 +1,7 @@
 #include "models/schedule/pipeline_order.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <deque>
 

@@ -6,36 +6,13 @@
 // Stages are numbered along the forward pass.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
-namespace headway::inline schedule {
+#include "models/vocab/parallel.hpp"
 
-// Each rule, and what it is written after, stands beside its order in pipeline_order.cpp.
-enum class PipelineSchedule {
-    gpipe,          // all forwards, then all backwards
-    one_f_one_b,    // 1F1B, Megatron's order without virtual stages
-    interleaved,    // 1F1B over v chunks a rank, Megatron's order with virtual stages
-    combined_1f1b,  // interleaved; a forward and a backward of a pair run as one step (EP overlap)
-    zb_h1,          // zero bubble: backward split into input and weight gradient, memory of 1F1B
-    zb_h2,          // the same, with more forwards in flight
-    zb_v,           // two chunks a rank, laid out as a V
-    dualpipe,       // two directions, two copies of every stage
-    dualpipe_v,     // DualPipe cut in half: two chunks a rank, laid out as a V
-};
-inline constexpr std::array kPipelineScheduleNames = {
-    std::string_view("gpipe"),       std::string_view("1f1b"),
-    std::string_view("interleaved"), std::string_view("combined_1f1b"),
-    std::string_view("zb_h1"),       std::string_view("zb_h2"),
-    std::string_view("zb_v"),        std::string_view("dualpipe"),
-    std::string_view("dualpipe_v")};
-constexpr std::string_view name(PipelineSchedule s) {
-    return kPipelineScheduleNames[static_cast<std::size_t>(s)];
-}
+namespace headway::inline schedule {
 
 // backward: input and weight gradients in one; the zero-bubble orders run them apart.
 enum class PipelinePart { forward, backward, backward_input, backward_weight };

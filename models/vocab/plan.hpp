@@ -1,6 +1,6 @@
-// Plan: how a model is laid over the ranks. Every rank holds its own tokens (data parallel outside
-// the MoE layer); the MoE layer is split over groups of `group_size` consecutive ranks; equal ranks
-// of different groups are replicas.
+// Plan: how a model is laid over the ranks. The MoE layer is split over groups of `group_size`
+// ranks (EP or HP); equal ranks of different groups are replicas; `parallel` cuts the rest
+// (mesh.hpp).
 #pragma once
 
 #include <array>
@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "models/vocab/model_spec.hpp"
+#include "models/vocab/parallel.hpp"
 
 namespace headway {
 
@@ -58,7 +59,8 @@ inline constexpr std::array kImplementationNames = {std::string_view("fused"),
 struct Plan {
     std::string name;
     std::variant<ExpertParallel, HeadParallel> layer;
-    int group_size = 1;  // ranks of one EP or HP group; divides the world
+    int group_size = 1;  // ranks of one EP or HP group (expert_model_parallel_size)
+    Parallel parallel;
     bool zero1 = false;  // optimizer states sharded over replicas
     Recompute recompute = Recompute::none;
     Optimizer optimizer = Optimizer::adamw_fp32;

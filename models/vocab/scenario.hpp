@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/mesh.hpp"
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
 #include "models/vocab/profile.hpp"
@@ -18,8 +19,9 @@ namespace headway {
 
 struct Batch {
     int sequence_length = 0;
-    int sequences_per_rank = 1;  // per micro-batch
-    int num_micro_batches = 1;   // gradient accumulation steps
+    int sequences_per_rank = 1;            // of one micro-batch on one data-parallel rank
+    int num_micro_batches = 1;             // gradient accumulation steps, unless the next is given
+    std::optional<int> global_batch_size;  // sequences of a step: sets each plan's micro-batches
 
     std::int64_t tokens_per_rank() const {  // T, of one micro-batch
         return std::int64_t{sequence_length} * sequences_per_rank;
@@ -73,5 +75,16 @@ struct Scenario {
     std::vector<SweepAxis> sweep;    // axes of `headway sweep`; the command line may bring others
     std::vector<std::string> notes;  // what was assumed on the way ("HP twin of ...: H*d_h = d")
 };
+
+inline Mesh mesh_of(const Scenario& scenario, const Plan& plan) {
+    return mesh_of(scenario.cluster.num_ranks(), plan);
+}
+
+// Micro-batches of one pipeline, or gradient accumulation steps: m.
+inline int num_micro_batches(const Scenario& scenario, const Plan& plan) {
+    const Batch& batch = scenario.batch;
+    if (!batch.global_batch_size) return batch.num_micro_batches;
+    return *batch.global_batch_size / (batch.sequences_per_rank * mesh_of(scenario, plan).dp);
+}
 
 }  // namespace headway

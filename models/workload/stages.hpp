@@ -1,0 +1,25 @@
+// What lies on each stage of a pipeline: the chunks of a model, in the order of the forward pass.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/vocab/model_spec.hpp"
+#include "models/vocab/parallel.hpp"
+
+namespace headway::inline workload {
+
+// Layers [first_layer, first_layer + num_layers) of the model and what stands around them.
+struct PipelineStage {
+    bool embedding = false, head_and_loss = false;
+    int first_layer = 0, num_layers = 0;
+};
+
+// p * v stages (PipelineOrder::rank_of has the rank of each). One for a plan without a pipeline.
+// pipeline_layout_broken must be empty.
+std::vector<PipelineStage> pipeline_stages(const ModelSpec& model, const Parallel& parallel);
+
+// Why the layers do not lie on these stages, and what would fit; empty: they do.
+std::string pipeline_layout_broken(const ModelSpec& model, const Parallel& parallel);
+
+}  // namespace headway::inline workload
