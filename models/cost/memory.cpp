@@ -155,7 +155,8 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
     const ParameterCount count = count_parameters(model, plan);
     const int world = scenario.cluster.num_ranks(), replicas = world / plan.group_size;
     const double experts = count.experts / plan.group_size, dense = count.replicated();
-    const double owned = plan.zero1 ? dense / world + experts / replicas : dense + experts;
+    const double owned =
+        shards_optimizer(plan) ? dense / world + experts / replicas : dense + experts;
     const Activations kept = activations(scenario, plan, layout, loads);
     double largest_arrival = 0.0, largest_rows = 0.0;
     const bool is_dense = model.num_dense_layers == model.num_layers;

@@ -53,6 +53,55 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
     return count;
 }
 
+RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer) {
+    const Moe& moe = model.moe;
+    const double d = model.hidden, t = plan.parallel.tensor_model_parallel_size,
+                 e = plan.parallel.expert_tensor_parallel_size, n = plan.group_size;
+    const auto& latent = model.attention.latent;
+    // The down projections of latent attention are on every rank (Megatron-LM,
+    // core/transformer/multi_latent_attention.py).
+    RankParameters p;
+    if (latent) p.whole = d * (latent->query_rank + latent->kv_rank + latent->rope_width);
+    p.cut = (attention_parameters(model) - p.whole) / t;
+    if (!model.is_moe_layer(layer)) {
+        p.cut += matrices_per_expert(model.dense_activation) * d * model.dense_width / t;
+        return p;
+    }
+    const double matrices = matrices_per_expert(moe.activation);
+    p.cut += matrices * d * moe.num_shared_experts * moe.shared_expert_width / t;
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        const double width = double{1} * hp->num_heads * hp->head_width;
+        p.whole += width * hp->num_experts + 2.0 * d * width;
+        p.experts = matrices * width * hp->num_experts * hp->expert_width / (n * e);
+        return p;
+    }
+    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    const double width = ep.latent_width.value_or(model.hidden);
+    p.whole += d * moe.num_experts + (ep.latent_width ? 2.0 * d * width : 0.0);
+    p.experts = matrices * width * moe.num_experts * moe.expert_width / (n * e);
+    return p;
+}
+
+RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan) {
+    return {.cut = double{1} * model.vocab_size * model.hidden /
+                   plan.parallel.tensor_model_parallel_size};
+}
+
+RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
+                               std::span<const PipelineStage> stages) {
+    RankParameters sum;
+    bool embedding = false, head = false;
+    for (const PipelineStage& stage : stages) {
+        for (int i = 0; i < stage.num_layers; ++i)
+            sum += layer_parameters(model, plan, stage.first_layer + i);
+        embedding = embedding || stage.embedding;
+        head = head || stage.head_and_loss;
+    }
+    if (embedding) sum += vocabulary_parameters(model, plan);
+    if (head && !(model.tied_embeddings && embedding)) sum += vocabulary_parameters(model, plan);
+    return sum;
+}
+
 double active_parameters(const ModelSpec& model, const Plan& plan) {
     const ParameterCount count = count_parameters(model, plan);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);

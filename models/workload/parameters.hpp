@@ -2,8 +2,11 @@
 // % of any model here).
 #pragma once
 
+#include <span>
+
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
+#include "models/workload/stages.hpp"
 
 namespace headway::inline workload {
 
@@ -38,5 +41,27 @@ double active_parameters(const ModelSpec& model, const Plan& plan);
 
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);
+
+// What lies on one rank of a plan before data parallelism shares it out.
+struct RankParameters {
+    double cut = 0;  // the rank's part of what tensor parallelism cuts
+    double whole =
+        0;  // on every rank of a tensor-parallel group: router, latent and head projections
+    double experts = 0;  // routed
+
+    double dense() const { return cut + whole; }
+    RankParameters& operator+=(const RankParameters& other) {
+        cut += other.cut;
+        whole += other.whole;
+        experts += other.experts;
+        return *this;
+    }
+};
+RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer);
+// The embedding table or the head: the same size.
+RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan);
+// Of the stages of a rank. A tied head on another rank than the embedding is a second copy.
+RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
+                               std::span<const PipelineStage> stages);
 
 }  // namespace headway::inline workload
