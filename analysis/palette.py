@@ -31,6 +31,8 @@ PHASES = {
     "head_merge": ("#9D93CC", "///"),
     "lm_head": ("#555555", ""),
     "loss": ("#555555", "///"),
+    "pipeline_stage": ("#4393C3", ""),
+    "pipeline_weight": ("#5AAE61", ""),
     "pipeline_p2p": ("#B2182B", "///"),
     "pipeline_bubble": ("#F2F2F2", "xxx"),
     "grad_all_reduce": ("#8C510A", ""),

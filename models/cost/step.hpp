@@ -67,6 +67,10 @@ constexpr bool is_moe_part(Phase phase) {
         case Phase::tp_reduce_scatter:
         case Phase::tp_all_reduce:
         case Phase::cp_exchange:
+        case Phase::pipeline_p2p:
+        case Phase::pipeline_bubble:
+        case Phase::pipeline_stage:
+        case Phase::pipeline_weight:
         case Phase::grad_all_reduce:
         case Phase::expert_grad_all_reduce:
         case Phase::param_all_gather:
