@@ -191,7 +191,10 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     }
     for (const LayerWork& layer : workload.layers)
         workload.model_flops += layer.count * layer.model_flops;
-    add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
+    if (plan.parallel.executes_order())
+        workload.pipeline = build_pipeline(scenario, plan);
+    else
+        add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
     return workload;
 }
 

@@ -158,9 +158,10 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
     phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, count.experts);
     phases.sum_over_tensor_ranks(count.whole);
-    const bool has_table = std::ranges::any_of(
-        stages, [](const PipelineStage& st) { return st.embedding || st.head_and_loss; });
-    if (has_table) phases.sum_tied_embedding();
+    // With the embedding and the head on one rank (a V) there is one table.
+    const bool embeds = std::ranges::any_of(stages, &PipelineStage::embedding),
+               ends = std::ranges::any_of(stages, &PipelineStage::head_and_loss);
+    if (embeds != ends) phases.sum_tied_embedding();
     const bool sharded = shards_optimizer(s.plan);
     phases.optimize(sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size
                             : count.dense() + count.experts);
