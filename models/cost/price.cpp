@@ -281,6 +281,9 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
         (collective == Collective::reduce_scatter || collective == Collective::all_gather)) {
         return path_time(Collective::all_reduce, path, busiest, mean, num_ranks, slowest);
     }
+    // A message is an all-to-all of two ranks.
+    if (curve == nullptr && collective == Collective::send_recv)
+        return path_time(Collective::all_to_all, path, busiest, mean, num_ranks, slowest);
     if (curve == nullptr) {
         missing_curve(profile_, fmt::format("{} over {}", name(collective), name(path)),
                       "measure it with `headway calibrate --from-nccl-tests LOG`, or choose a "
@@ -310,7 +313,8 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
 }
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
-                                            const PathBytes& links, int group_size) const {
+                                            const PathBytes& links, int group_size,
+                                            Collective collective) const {
     struct Load {
         double busiest, mean, link;
     };
@@ -321,8 +325,7 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
     std::vector<PathTime> times;
     const auto add = [&](PathClass c, const Load& load, double slowest) {
         if (load.busiest <= 0.0) return;
-        PathTime t =
-            path_time(Collective::all_to_all, c, load.busiest, load.mean, group_size, slowest);
+        PathTime t = path_time(collective, c, load.busiest, load.mean, group_size, slowest);
         const Bandwidth link = link_bandwidth(cluster_, c);
         const double last =
             std::max(load.link / std::max(1.0, slowest), slowest < 1.0 ? load.mean / slowest : 0.0);
@@ -448,6 +451,34 @@ Price PriceBook::reduce(const ReduceWork& work, double weight) {
     const double sigma = t.curve->residual * ring.time.in(second);
     account(t.curve).sigma += weight * sigma;
     return {ring.time, sigma, bottleneck_of(ring.lanes.farthest)};
+}
+
+Price PriceBook::message(PathClass path, Bytes bytes, double weight) {
+    PathBytes sent{};
+    sent[static_cast<std::size_t>(path)] = bytes;
+    PathTime slowest;
+    for (const PathTime& t : path_times(sent, sent, sent, 2, Collective::send_recv)) {
+        note(t.curve, t.bytes, t.extrapolated);
+        if (t.time > slowest.time) slowest = t;
+    }
+    if (slowest.curve == nullptr) return {};
+    const double sigma = slowest.curve->residual * slowest.time.in(second);
+    account(slowest.curve).sigma += weight * sigma;
+    return {slowest.time, sigma, bottleneck_of(slowest.path)};
+}
+
+double PriceBook::weight_gradient_share(const PhaseWork& phase) const {
+    const auto* work = std::get_if<ComputeWork>(&phase.work);
+    if (work == nullptr || phase.pass != Pass::backward || phase.again) return 0.0;
+    Seconds weights, all;
+    for (int i = 0; i < work->num_kernels; ++i) {
+        const KernelWork& kernel = work->kernels[static_cast<std::size_t>(i)];
+        const Seconds least =
+            max(kernel.flops / peak(), kernel.bytes / cluster_.device.memory_bandwidth);
+        all += least;
+        if (!is_byte_rate(kernel.kernel) && kernel.kernel != Kernel::attention) weights += least;
+    }
+    return all > Seconds{} ? 0.5 * (weights / all) : 0.0;
 }
 
 std::vector<double> PriceBook::sigma_by_curve() const {
