@@ -8,6 +8,7 @@
 
 #include "models/cost/loads.hpp"
 #include "models/cost/memory.hpp"
+#include "models/cost/pipeline_result.hpp"
 #include "models/cost/software.hpp"
 #include "models/cost/step.hpp"
 #include "models/cost/unused_keys.hpp"
@@ -130,6 +131,7 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
                   layer.first_layer, layer.count, block.pass, exchange, clock, spans);
         clock = begin + layer.count * (clock - begin);
     }
+    if (step.pipeline) add_pipeline_spans(*workload.pipeline, *step.pipeline, spans);
     return spans;
 }
 
@@ -179,43 +181,6 @@ StepTime price_with_speeds(const Scenario& scenario, const Plan& plan, const Pro
     return price_step({workload, build_workload(scenario, plan, mean), speeds}, profile, book);
 }
 
-PlanPipeline pipeline_of(const Workload& workload, const PipelineTime& time) {
-    const PipelineWork& work = *workload.pipeline;
-    PlanPipeline result{.schedule = std::string(name(work.schedule)),
-                        .chunks = work.shape.chunks,
-                        .micro_batches = work.shape.micro_batches,
-                        .makespan = time.times.makespan,
-                        .message = work.message,
-                        .shown = time.shown,
-                        .ranks = std::vector<PipelineRank>(time.order.steps.size())};
-    for (const Price& hop : time.hops) {
-        if (hop.time < result.hop || hop.bottleneck == Bottleneck::none) continue;
-        result.hop = hop.time;
-        result.path = std::string(name(hop.bottleneck));
-    }
-    for (int direction = 0; direction < time.order.directions; ++direction) {
-        for (int i = 0; i < time.order.stages; ++i) {
-            const PipelineStage& stage = work.stages[static_cast<std::size_t>(i)];
-            const ChunkTime& chunk = time.chunks[static_cast<std::size_t>(i)];
-            PipelineRank& rank =
-                result.ranks[static_cast<std::size_t>(time.order.rank_of(direction, i))];
-            rank.layers += stage.num_layers;
-            rank.embedding = rank.embedding || stage.embedding;
-            rank.head_and_loss = rank.head_and_loss || stage.head_and_loss;
-            rank.forward += chunk.forward;
-            rank.backward += chunk.backward;
-        }
-    }
-    for (std::size_t r = 0; r < result.ranks.size(); ++r) {
-        PipelineRank& rank = result.ranks[r];
-        rank.busy = time.times.busy[r];
-        rank.message_wait = time.times.message_wait[r];
-        rank.bubble = time.times.bubble(r);
-        rank.in_flight = peak_in_flight(time.order.steps[r], true, [](int, int) { return 1.0; });
-    }
-    return result;
-}
-
 void check_memory(PlanPrediction& plan) {
     if (plan.memory.peak <= plan.memory.capacity) return;
     plan.feasible = false;
@@ -259,7 +224,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         static_cast<double>(sequences_of(scenario, plan) * scenario.batch.sequence_length) /
         workload.num_ranks / step.total.in(second);
     result.model_flop_rate_per_gpu = 3.0 * micro / stages * workload.model_flops / step.total;
-    if (step.pipeline) result.pipeline = pipeline_of(workload, *step.pipeline);
+    if (step.pipeline) result.pipeline = pipeline_of(*workload.pipeline, *step.pipeline);
     result.moe_forward = step.moe_forward;
     result.moe_backward = step.moe_backward;
     result.moe_forward_interval =

@@ -42,6 +42,19 @@ BOTH = timeline(
 )
 
 
+PIPELINE = timeline(
+    "predicted,ep,-1,0,0,forward,expert,4,0,0.003,0.0027,0.0033,0,1e9,0,flops",
+    "predicted,ep,0,0,0,forward,pipeline_stage,1,0,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_bubble,1,0.002,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_stage,1,0.004,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_weight,1,0.006,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_bubble,1,0,0.001,0.001,0.001,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_p2p,1,0.001,0.001,0.001,0.001,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_stage,1,0.002,0.005,0.005,0.005,0,0,0,",
+    "predicted,ep,1,2,0,update,pipeline_bubble,1,0.007,0.001,0.001,0.001,0,0,0,",
+)
+
+
 SWEEP_COLUMNS = (
     "plan,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
     "sent_bytes_max,memory_peak_bytes,memory_capacity_bytes"
@@ -219,6 +232,15 @@ class Figures(unittest.TestCase):
             self.assertIn(text, drawn)
         chosen = self.drawn(SPANS, "--figure", "gantt", "--ranks", "5")
         self.assertNotIn(">rank 0<", chosen)
+
+    def test_the_order_of_a_pipeline_is_drawn(self):
+        """Two ranks in 8 ms: 2 ms of bubble on the first, 1 + 1 ms on the second."""
+        drawn = self.drawn(PIPELINE)
+        for text in (">pipeline rank 0<", ">pipeline rank 1<", "forward", "weight gradients"):
+            self.assertIn(text, drawn)
+        self.assertIn("25 % of the ranks", drawn)
+        self.assertNotIn("later chunks lighter", drawn)
+        self.assertNotIn("pipeline_stage", self.drawn(PIPELINE, "--figure", "timeline-phases"))
 
     def test_the_cost_of_the_simulator_is_drawn(self):
         script = Path(PLOT).with_name("simulator_cost.py")
