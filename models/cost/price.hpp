@@ -122,6 +122,7 @@ class PriceBook {
     // What a price rests on; monostate: the overheads.
     struct KernelSource {
         Kernel kernel;
+        Dtype dtype;
         Pass pass;
     };
     using Source = std::variant<std::monostate, KernelSource, const TimeCurve*, const PhaseCurve*>;
@@ -147,8 +148,9 @@ class PriceBook {
                              const RowSpread* spread) const;
     static double uneven_rate(const RateCurve& curve, const KernelWork& work, double size,
                               double even, const RowSpread* spread);
-    const RateCurve& curve_of(Kernel kernel, Pass pass) const;
-    FlopRate peak() const;
+    const RateCurve& curve_of(Kernel kernel, Dtype dtype, Pass pass) const;
+    FlopRate peak(Dtype dtype) const;
+    Dtype dtype_of(const KernelWork& work) const { return work.dtype.value_or(dtype_); }
     // `slowest`: the least factor of the links that are passed, as link_overrides has them.
     PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
                        int num_ranks, double slowest) const;

@@ -10,6 +10,11 @@
 namespace headway::inline cost {
 namespace {
 
+PathBytes scaled(PathBytes bytes, double factor) {
+    for (Bytes& b : bytes) b *= factor;
+    return bytes;
+}
+
 Cluster without_overrides(Cluster cluster) {
     cluster.link_overrides.clear();
     cluster.rank_overrides.clear();
@@ -93,14 +98,14 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
     const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
-    const auto scale = [&](PathBytes bytes) {
-        for (Bytes& b : bytes) b *= fraction;
-        return bytes;
-    };
+    // Of the model's type; drawn bytes and the means of dispatch are in it.
+    const double wire = work.element / bytes_per_element(scenario_.model.dtype);
+    const auto scale = [&](const PathBytes& bytes) { return scaled(bytes, wire * fraction); };
     if (!routed) {
-        ExchangeStage stage = phase.phase == Phase::cp_exchange ? equal_stage(work, fraction)
-                                                                : head_stage(work, fraction);
-        fit_stage(stage, scale(work.mean), work.group_size);
+        const bool of_sequence = phase.phase == Phase::cp_exchange;
+        ExchangeStage stage = of_sequence ? equal_stage(work, fraction)
+                                          : head_stage(work, wire * fraction);
+        fit_stage(stage, scaled(work.mean, fraction), work.group_size);
         task.stages.push_back(std::move(stage));
         return task;
     }
@@ -110,7 +115,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto add_stage = [&](auto select, const PathBytes& mean) {
         ExchangeStage stage{.transposed = reverse};
         for (const DrawnGroup& group : *groups)
-            stage.matrices.push_back(bytes_of(select(group), fraction));
+            stage.matrices.push_back(bytes_of(select(group), wire * fraction));
         fit_stage(stage, scale(mean), work.group_size);
         task.stages.push_back(std::move(stage));
     };
@@ -135,7 +140,8 @@ PathBytes TaskPricer::mean_bytes(bool second_stage) const {
     for (const PhaseWork& phase : moe_layer_of_workload().forward) {
         const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
         if (exchange == nullptr || phase.phase != Phase::dispatch) continue;
-        return second_stage ? exchange->forward_mean : exchange->mean;
+        return scaled(second_stage ? exchange->forward_mean : exchange->mean,
+                      bytes_per_element(scenario_.model.dtype) / exchange->element);
     }
     return {};
 }

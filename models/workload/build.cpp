@@ -59,6 +59,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     add_dense_mlp(s, Pass::forward, layer.forward);
     add_dense_mlp(s, Pass::backward, layer.backward);
     add_attention(s, index, Pass::backward, layer.backward);
+    set_linear_types(s, layer);
     if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
@@ -87,6 +88,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
     add_attention(s, index, Pass::backward, layer.backward);
     if (unfused) widen_residual_stream(s, layer);
+    set_linear_types(s, layer);
     if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     add_shards(s, layer);
     layer.imbalance = load.rows_max / load.rows_mean;

@@ -38,9 +38,13 @@ double gradient_bytes(const StepShape& s) {
 }
 
 // AdamW bytes per parameter: gradient read; master and both moments read and written; bf16
-// parameter written, and read where the master is its remainder.
+// parameter written, and read where the master is its remainder; its narrow copies for both
+// directions of a GEMM, written.
 double optimizer_bytes(const Plan& plan) {
-    return bytes_per_element(plan.main_grads_dtype) +
+    const double copies = plan.precision.recipe == Recipe::none
+                              ? 0.0
+                              : 2.0 * bytes_per_element(plan.precision.linear(Dtype::bf16));
+    return copies + bytes_per_element(plan.main_grads_dtype) +
            2.0 * (master_bytes(plan) + moment_bytes(plan)) +
            2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
 }

@@ -48,6 +48,7 @@ struct KernelWork {
     double width = 1.0;
     double inner = 1.0;
     int launches = 1;
+    std::optional<Dtype> dtype{};  // of its operands; none: the model's
 };
 
 // What a phase of an MoE layer works on, on the busiest rank: the arguments of the terms of a
@@ -88,8 +89,9 @@ struct ComputeWork {
 // class.
 struct ExchangeWork {
     int group_size = 1;
-    PathBytes mean{};     // sent by the mean rank
-    PathBytes busiest{};  // the most that a rank sends or receives
+    double element = 2.0;  // bytes of a travelling element, scales included
+    PathBytes mean{};      // sent by the mean rank
+    PathBytes busiest{};   // the most that a rank sends or receives
     // Of the busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
     // what no exchange can be faster than.
     PathBytes on_curve{}, links{};
