@@ -91,6 +91,7 @@ class TraceFile {
                         writer_.write(TraceArrow{.from = a.from,
                                                  .to = a.to,
                                                  .phase = a.phase,
+                                                 .pass = a.pass,
                                                  .begin = a.begin,
                                                  .end = a.end});
                     },

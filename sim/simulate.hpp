@@ -1,6 +1,6 @@
-// simulate: executes a Program on a Topology. Every rank works through the task list on its
-// streams; compute takes its time (longer while the rank communicates), collectives become messages
-// that share links by max-min fairness with everything else in flight. One thread, integer
+// simulate: executes a Program on a Topology. Every rank works through the task list of its role on
+// its streams; compute takes its time (longer while the rank communicates), collectives become
+// messages that share links by max-min fairness with everything else in flight. One thread, integer
 // picoseconds, ties in the order of creation: bitwise reproducible.
 #pragma once
 
