@@ -1,6 +1,7 @@
 #include "models/cost/priced_layers.hpp"
 
 #include <algorithm>
+#include <span>
 #include <variant>
 
 namespace headway::inline cost {
@@ -64,10 +65,11 @@ std::vector<LayerWork> PricedLayers::work_of_ranks(int layer,
     return ranks;
 }
 
-std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks, int layer,
-                                            Pass pass, const std::vector<DrawnGroup>& groups) {
+std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
+                                            const LayerWork& mean, Pass pass,
+                                            const std::vector<DrawnGroup>& groups) {
     const std::vector<PhaseWork>&phases = phases_of(ranks[0], pass),
-          &expected = phases_of(entry(layer), pass);
+          &expected = phases_of(mean, pass);
     const std::vector<PhaseRange>& pipelines =
         pass == Pass::forward ? ranks[0].forward_pipelines : ranks[0].backward_pipelines;
     std::vector<PricedSlot> priced;
@@ -83,8 +85,10 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
             out.work = pricer_.compute_task(by_rank, fraction);
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
             out.work = pricer_.count_exchange_task(*counts);
+        } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
+            out.work = pricer_.reduce_task(*reduce, fraction);
         } else {
-            out.work = pricer_.exchange_task(phase, groups, fraction);
+            out.work = pricer_.exchange_task(phase, &groups, fraction);
         }
     }
     return priced;
@@ -97,10 +101,25 @@ const PricedLayer& PricedLayers::at(int layer, int micro_batch) {
     PricedLayer& priced = priced_[key];
     const std::vector<DrawnGroup> groups = draw(layer, key.first);
     const std::vector<LayerWork> ranks = work_of_ranks(layer, groups);
-    priced.forward = price(ranks, layer, Pass::forward, groups);
-    priced.backward = price(ranks, layer, Pass::backward, groups);
+    priced.forward = price(ranks, entry(layer), Pass::forward, groups);
+    priced.backward = price(ranks, entry(layer), Pass::backward, groups);
     pricer_.forget_draws();
     return priced;
+}
+
+const PricedLayer& PricedLayers::outer(BlockKind kind) {
+    std::optional<PricedLayer>& priced = kind == BlockKind::before ? before_ : after_;
+    if (priced) return *priced;
+    const std::vector<PhaseWork>& phases =
+        kind == BlockKind::before ? workload_.before : workload_.after;
+    LayerWork work;
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const std::span<const PhaseWork> own = of_pass(phases, pass);
+        (pass == Pass::forward ? work.forward : work.backward).assign(own.begin(), own.end());
+    }
+    priced = PricedLayer{.forward = price({work}, work, Pass::forward, {}),
+                         .backward = price({work}, work, Pass::backward, {})};
+    return *priced;
 }
 
 void PricedLayers::forget(int layer, int micro_batch) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,8 @@ class PricedLayers {
           pricer_(pricer) {}
 
     const PricedLayer& at(int layer, int micro_batch);
+    // What comes before or after the layers, the same in every micro-batch.
+    const PricedLayer& outer(BlockKind kind);
     // The micro-batch does not come to the layer again.
     void forget(int layer, int micro_batch);
 
@@ -54,8 +57,9 @@ class PricedLayers {
     const LayerWork& entry(int layer) const;
     std::vector<DrawnGroup> draw(int layer, int draw) const;
     std::vector<LayerWork> work_of_ranks(int layer, const std::vector<DrawnGroup>& groups) const;
-    std::vector<PricedSlot> price(const std::vector<LayerWork>& ranks, int layer, Pass pass,
-                                  const std::vector<DrawnGroup>& groups);
+    // `ranks`: the work of each, or of all; `mean`: as expected.
+    std::vector<PricedSlot> price(const std::vector<LayerWork>& ranks, const LayerWork& mean,
+                                  Pass pass, const std::vector<DrawnGroup>& groups);
 
     const Scenario& scenario_;
     const Plan& plan_;
@@ -64,6 +68,7 @@ class PricedLayers {
     RankBlock ranks_;
     TaskPricer& pricer_;
     std::map<std::pair<int, int>, PricedLayer> priced_;  // [draw, layer]
+    std::optional<PricedLayer> before_, after_;
 };
 
 }  // namespace headway::inline cost

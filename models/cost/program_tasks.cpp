@@ -1,6 +1,7 @@
 #include "models/cost/program_tasks.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 #include <variant>
@@ -67,12 +68,13 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
 
 // Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
 // on every path class.
-void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const {
+void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
+                           Collective collective) const {
     const auto pcie = static_cast<std::size_t>(PathClass::pcie);
     const double squeeze = root_squeeze(scenario_.cluster, group_size);
     PathBytes links = mean;
     links[pcie] *= squeeze;
-    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size);
+    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size, collective);
     if (times.empty()) return;
     Seconds latency = times.front().time;
     // A message at the floor still needs time for its bytes: a tenth of it.
@@ -203,6 +205,26 @@ ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) 
     kept = std::make_shared<const TrafficMatrix>(std::move(bytes));
     stage.matrices.push_back(kept);
     return stage;
+}
+
+// As a stage of two ranks on each path class in between.
+SendTask TaskPricer::send_task(Bytes bytes, int from_block, int to_block,
+                               int ranks_of_block) const {
+    SendTask task{.to_role = to_block, .bytes = std::llround(bytes.in(byte))};
+    std::array<bool, static_cast<std::size_t>(kNumPathClasses)> used{};
+    for (int i = 0; i < ranks_of_block; ++i)
+        used[static_cast<std::size_t>(path_class(cluster_, from_block * ranks_of_block + i,
+                                                 to_block * ranks_of_block + i))] = true;
+    for (std::size_t c = 0; c < used.size(); ++c) {
+        if (!used[c]) continue;
+        ExchangeStage stage;
+        PathBytes sent{};
+        sent[c] = bytes;
+        fit_stage(stage, sent, 2, Collective::send_recv);
+        task.latency = max(task.latency, stage.latency);
+        task.efficiency[c] = stage.efficiency[c];
+    }
+    return task;
 }
 
 ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {

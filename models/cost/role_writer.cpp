@@ -55,36 +55,34 @@ int RoleWriter::add(Phase phase, Pass pass, int layer, Stream stream, std::vecto
 
 void RoleWriter::block(const Block& block, GradientPart part) {
     micro_batch_ = block.micro_batch;
-    if (block.kind == BlockKind::layer)
-        layer(block.layer, block.pass, part);
-    else
-        outer(block.kind, block.pass, part, last_of(Stream::communication));
+    if (block.kind != BlockKind::layer)
+        return write(layers_.outer(block.kind).of(block.pass), block.pass, -1, part, last_);
+    write(layers_.at(block.layer, micro_batch_).of(block.pass), block.pass, block.layer, part,
+          last_);
+    if (block.pass == Pass::backward && part != GradientPart::input)
+        layers_.forget(block.layer, micro_batch_);
 }
 
-void RoleWriter::outer(BlockKind kind, Pass pass, GradientPart part, int after) {
-    for (const PhaseWork& phase : kind == BlockKind::before ? workload_.before : workload_.after) {
-        if (phase.pass != pass) continue;
-        if (auto work = part_of(pricer_.compute_task({&phase}, 1.0),
-                                pricer_.weight_gradient_share(phase), part))
-            add(phase.phase, pass, -1, Stream::compute, {after}, std::move(*work));
-    }
-}
-
-void RoleWriter::layer(int layer, Pass pass, GradientPart part) {
-    const std::array before = last_;
+// A pass begins when what ran beside the one before it has ended.
+void RoleWriter::write(const std::vector<PricedSlot>& slots, Pass pass, int layer,
+                       GradientPart part, const LastTasks before) {
+    const int beside_before = beside_;
     std::vector<int> task_of_slot;  // or of the one before it that has a task
     int previous = -1;
-    for (const PricedSlot& priced : layers_.at(layer, micro_batch_).of(pass)) {
+    for (const PricedSlot& priced : slots) {
         const Slot& slot = priced.slot;
-        const int after = slot.after >= 0
-                              ? task_of_slot[static_cast<std::size_t>(slot.after)]
-                              : before[static_cast<std::size_t>(stream_before(slot.after))];
-        if (auto work = part_of(priced.work, priced.weights, part))
-            previous =
-                add(priced.phase, pass, layer, slot.stream, {after}, std::move(*work), slot.chunk);
+        std::vector<int> after = {
+            slot.after >= 0 ? task_of_slot[static_cast<std::size_t>(slot.after)]
+                            : before[static_cast<std::size_t>(stream_before(slot.after))]};
+        const bool beside = slot.stream == Stream::gradient;
+        if (slot.after < 0 && !beside) after.push_back(beside_before);
+        if (auto work = part_of(priced.work, priced.weights, part)) {
+            previous = add(priced.phase, pass, layer, slot.stream, std::move(after),
+                           std::move(*work), slot.chunk);
+            if (beside) beside_ = previous;
+        }
         task_of_slot.push_back(previous);
     }
-    if (pass == Pass::backward && part != GradientPart::input) layers_.forget(layer, micro_batch_);
 }
 
 void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backward) {
@@ -95,7 +93,9 @@ void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backw
         for (const PairPiece& piece : task.pieces) {
             micro_batch_ = piece.pass == Pass::forward ? forward : backward;
             if (piece.kind != BlockKind::layer) {
-                outer(piece.kind, piece.pass, piece.part, previous);
+                LastTasks first;
+                first.fill(previous);
+                write(layers_.outer(piece.kind).of(piece.pass), piece.pass, -1, piece.part, first);
                 previous = last_of(Stream::compute);
                 continue;
             }

@@ -33,15 +33,18 @@ class RoleWriter {
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
     int add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after, TaskWork work,
             int chunk = 0);
-    void outer(BlockKind kind, Pass pass, GradientPart part, int after);
-    void layer(int layer, Pass pass, GradientPart part);
+    using LastTasks = std::array<int, kNumStreamsWithSends>;
+    // `before`: what each stream did last before the pass.
+    void write(const std::vector<PricedSlot>& slots, Pass pass, int layer, GradientPart part,
+               LastTasks before);
 
     const Workload& workload_;
     TaskPricer& pricer_;
     PricedLayers& layers_;
     Program& program_;
     int micro_batch_ = 0;
-    std::array<int, kNumStreamsWithSends> last_;  // last task of each stream; -1: none
+    LastTasks last_;   // last task of each stream; -1: none
+    int beside_ = -1;  // the last task that runs beside a pass
     std::array<std::vector<int>, kNumStreamsWithSends> receives_;  // by the next task of a stream
 };
 

@@ -97,6 +97,8 @@ struct SendTask {
     Efficiency efficiency = full_efficiency();
 };
 
+using TaskWork = std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask>;
+
 struct Task {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
@@ -106,7 +108,7 @@ struct Task {
     Stream stream = Stream::compute;
     std::vector<int> after;     // tasks of the same rank that must end first, besides stream order
     std::vector<int> receives;  // messages that must have come
-    std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask> work;
+    TaskWork work;
 };
 
 struct Program {
