@@ -11,6 +11,14 @@
 #include <variant>
 
 namespace headway::sim {
+namespace {
+
+bool is_of_a_pass(const Task& task) {
+    return task.pass != Pass::update &&
+           (task.stream == Stream::compute || task.stream == Stream::communication);
+}
+
+}  // namespace
 
 RankStreams::RankStreams(const Program& program, const Cluster& cluster,
                          const std::vector<int>& messages, EventQueue& events)
@@ -65,6 +73,7 @@ int RankStreams::ready_task(int r, std::size_t stream) const {
 
 void RankStreams::begin(int r, int task, Picoseconds now) {
     Rank& rank = at(r);
+    if (is_of_a_pass(task_at(task)) && rank.passing++ == 0) rank.busy_since = now;
     rank.running[stream_of(task)] = true;
     rank.started[stream_of(task)] = now;
     const auto* work = std::get_if<ComputeTask>(&task_at(task).work);
@@ -83,6 +92,9 @@ void RankStreams::end(int r, int task, Picoseconds now) {
     rank.running[stream] = false;
     ++rank.cursor[stream];
     finished(r, now);
+    if (!is_of_a_pass(task_at(task))) return;
+    rank.passes_end = now;
+    if (--rank.passing == 0) rank.busy += now - rank.busy_since;
 }
 
 Picoseconds RankStreams::started(int rank, int task) const {

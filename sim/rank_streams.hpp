@@ -35,6 +35,10 @@ class RankStreams {
 
     std::size_t stream_of(int task) const;
     Picoseconds finish(int rank) const { return at(rank).finish; }
+    // Time in which the rank computed or communicated in a forward or backward pass, sends and
+    // reductions apart, and the end of the last of them. Without repetition.
+    Picoseconds busy(int rank) const { return at(rank).busy; }
+    Picoseconds passes_end(int rank) const { return at(rank).passes_end; }
     // Throws std::logic_error naming a rank that has not done everything, and what it waits for.
     void check_all_done() const;
 
@@ -61,6 +65,8 @@ class RankStreams {
         int communicating = 0;  // collectives in progress
         double speed = 1.0;     // of compute, from the cluster's overrides
         Picoseconds finish = 0;
+        int passing = 0;  // tasks of the passes under way
+        Picoseconds busy = 0, busy_since = 0, passes_end = 0;
         std::size_t role = 0;
         std::vector<std::uint8_t> received;  // [message]
     };

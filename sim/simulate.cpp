@@ -287,6 +287,7 @@ class Simulation {
             last = std::max(last, ranks_.finish(r));
         }
         result_.step = static_cast<double>(last) * ps;
+        describe_passes();
         if (options_.sink != nullptr) {
             drain();
         } else {
@@ -301,6 +302,16 @@ class Simulation {
         result_.arrows = std::move(collectives_.arrows());
         describe_links();
         return std::move(result_);
+    }
+
+    void describe_passes() {
+        if (program_.num_roles() == 1) return;
+        Picoseconds end = 0;
+        for (int r = 0; r < program_.num_ranks; ++r) {
+            end = std::max(end, ranks_.passes_end(r));
+            result_.rank_busy.push_back(static_cast<double>(ranks_.busy(r)) * ps);
+        }
+        result_.passes = static_cast<double>(end) * ps;
     }
 
     void describe_links() {
