@@ -84,32 +84,46 @@ void Sends::start(int rank, int task, Picoseconds now) {
     UnderWay& message = under_way_[static_cast<std::size_t>(number)];
     message.rank = rank;
     message.task = task;
-    message.on_links = send(task).bytes > 0;
-    const std::uint64_t tag = kMark | static_cast<std::uint64_t>(number);
-    if (!message.on_links) return deliver(tag, now);
+    message.first = message.last = now;
+    message.num_parts = message.pending = 0;
+    if (send(task).bytes <= 0) return arrive(number);
     const Route& way = route(rank, task);
-    message.path = way.path;
     const double bytes = static_cast<double>(send(task).bytes),
                  wire = bytes / send(task).efficiency[static_cast<std::size_t>(way.path_class)];
-    network_.use(message.path, wire);
-    message.opened = network_.open(now);
-    network_.start(message.path, bytes, wire, tag, now);
+    message.first = kNever;
+    for (const Path& path : network_.parts(way.path)) {
+        Part& part = message.parts[static_cast<std::size_t>(message.num_parts++)];
+        part.path = path;
+        part.opened = network_.open_part(part.path, now);
+        network_.start(part.path, bytes, wire, kMark | static_cast<std::uint64_t>(number), now);
+    }
+    message.pending = message.num_parts;
 }
 
-void Sends::deliver(std::uint64_t tag, Picoseconds time) {
-    const int number = static_cast<int>(tag & ~kMark);
+void Sends::arrive(int number) {
     const UnderWay& message = under_way_[static_cast<std::size_t>(number)];
-    events_.push({.time = time,
+    events_.push({.time = message.last,
                   .kind = EventKind::sent,
                   .rank = message.rank,
                   .task = message.task,
                   .stage = number});
 }
 
+void Sends::deliver(std::uint64_t tag, Picoseconds time) {
+    const int number = static_cast<int>(tag & ~kMark);
+    UnderWay& message = under_way_[static_cast<std::size_t>(number)];
+    message.first = std::min(message.first, time);
+    message.last = std::max(message.last, time);
+    if (--message.pending == 0) arrive(number);
+}
+
 double Sends::close(int number) {
     free_.push_back(number);
     const UnderWay& message = under_way_[static_cast<std::size_t>(number)];
-    return message.on_links ? network_.close(message.opened) : 0.0;
+    double error = static_cast<double>(message.last - message.first) * 1e-12;
+    for (int i = 0; i < message.num_parts; ++i)
+        error += network_.close(message.parts[static_cast<std::size_t>(i)].opened);
+    return error;
 }
 
 }  // namespace headway::sim

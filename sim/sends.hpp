@@ -2,6 +2,7 @@
 // has passed.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <vector>
@@ -30,18 +31,23 @@ class Sends {
     // It comes at `time`, which makes an event.
     void deliver(std::uint64_t tag, Picoseconds time);
     // After that event, whose `stage` is its number: the seconds by which batching may have moved
-    // it.
+    // it. Parts have rates of their own: by what the first came earlier than the last.
     double close(int number);
 
   private:
     static constexpr std::uint64_t kMark = std::uint64_t{1} << 63;
 
-    struct UnderWay {
-        int rank = 0, task = 0;
+    struct Part {
         Path path;
         Network::Opened opened;
-        bool on_links = false;
     };
+    struct UnderWay {
+        int rank = 0, task = 0;
+        std::array<Part, Path::kMaxLinks> parts;
+        int num_parts = 0, pending = 0;
+        Picoseconds first = 0, last = 0;  // that a part came
+    };
+    void arrive(int number);
     const SendTask& send(int task) const;
 
     const Program& program_;

@@ -403,5 +403,48 @@ TEST(Roles, TwoRunsAreTheSameToTheBit) {
     }
 }
 
+// Batched, each set of links carries its part of a message: here both ends' NICs are in exchanges
+// of their roles, of S bytes a pair, so that both parts take 2 S / NIC, as the whole does; where
+// only the receiver's is, its part does.
+TEST(Roles, BatchedMessagesAreCarriedInParts) {
+    const std::int64_t S = 1'000'000;
+    for (const bool sender_too : {true, false}) {
+        const auto program = [&] {
+            Roles roles(4, 2);
+            const int start = roles.compute(0, {Seconds{}});
+            if (sender_too) roles.exchange(0, 2, {.uniform_bytes = S});
+            roles.exchange(1, 2, {.uniform_bytes = S});
+            roles.send(0, 1, 0, S, start);
+            roles.compute(1, {1.0 * us}, {0});
+            return roles.take();
+        };
+        const Topology topology(hosts(4));
+        const SimulationResult exact = simulate(program(), topology),
+                               batched = simulate(program(), topology, {.epsilon = 0.001});
+        const double shared = (2.0 * S * byte / kNic).in(us);
+        EXPECT_NEAR(exact.step.in(us), shared + 1.0, 1e-3);
+        EXPECT_NEAR(batched.step.in(us), shared + 1.0, 0.01 * shared);
+        EXPECT_LE(std::abs((batched.step - exact.step).in(us)), batched.error_bound.in(us));
+        EXPECT_EQ(batched.messages, exact.messages + 2) << "two messages in two parts";
+        ASSERT_EQ(batched.links.size(), exact.links.size());
+        for (std::size_t l = 0; l < exact.links.size(); ++l)
+            EXPECT_EQ(batched.links[l].bytes, exact.links[l].bytes);
+    }
+}
+
+// An order whose messages fill the links between all its ranks: batched and exact agree.
+TEST(Roles, BatchedOrdersStayNearExactOnes) {
+    for (const PipelineSchedule schedule :
+         {PipelineSchedule::one_f_one_b, PipelineSchedule::dualpipe}) {
+        const PipelineOrder order = pipeline_order(schedule, {4, 1, 8});
+        const Program program =
+            program_of(order, equal_stages(1.0, 1.0, 1.0), {.bytes = 6'000'000});
+        const Topology topology(hosts(4));
+        const SimulationResult exact = simulate(program, topology),
+                               batched = simulate(program, topology, {.epsilon = 0.01});
+        EXPECT_NEAR(batched.step / exact.step, 1.0, 0.01) << name(schedule);
+    }
+}
+
 }  // namespace
 }  // namespace headway::sim
