@@ -49,4 +49,7 @@ LINKS = {
     "spine": ("#E69F00", "///"),
 }
 
+# How a plan splits its MoE layer.
+LAYERS = ("expert_parallel", "head_parallel")
+
 SOURCES = {"predicted": "#0072B2", "simulated": "#009E73", "measured": "#D55E00"}

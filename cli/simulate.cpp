@@ -164,6 +164,7 @@ PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology
     options.progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); };
     const int batches = num_micro_batches(scenario, plan), draws = program_options.num_draws;
     PlanRun run{.name = plan.name,
+                .layer_split = std::string(plan.layer_split()),
                 .result = sim::simulate(program, topology, options),
                 .epsilon = options.epsilon,
                 .num_micro_batches = batches,
@@ -173,6 +174,7 @@ PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology
     Timeline& timeline = run.result.timeline;
     timeline.scenario = scenario.name;
     timeline.plan = plan.name;
+    timeline.layer_split = plan.layer_split();
     timeline.profile = scenario.profile->name;
     timeline.version = version();
     timeline.seed = scenario.routing.seed;

@@ -179,6 +179,7 @@ Json plan_json(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
     if (r.unreachable) {
         return {{"name", run.name},
+                {"layer", run.layer_split},
                 {"feasible", false},
                 {"infeasible_because", unreachable_text(r)},
                 {"unreachable",
@@ -205,6 +206,7 @@ Json plan_json(const PlanRun& run) {
     Json computing = Json::array();
     for (const Seconds t : compute_times(r)) computing.push_back(t.in(second));
     Json json = {{"name", run.name},
+                 {"layer", run.layer_split},
                  {"feasible", true},
                  {"step_time_s", r.step.in(second)},
                  {"error_bound_s", r.error_bound.in(second)},

@@ -10,7 +10,7 @@
 namespace headway::cli {
 
 struct PlanRun {
-    std::string name;
+    std::string name, layer_split;
     sim::SimulationResult result;
     Seconds predicted;
     bool whole_step = true;

@@ -208,6 +208,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     const StepTime step = price_with_speeds(scenario, plan, profile, loads, workload, book);
 
     PlanPrediction result{.name = plan.name,
+                          .layer_split = std::string(plan.layer_split()),
                           .num_ranks = workload.num_ranks,
                           .parameters = count_parameters(scenario.model, plan).total(),
                           .active_parameters = active_parameters(scenario.model, plan),
@@ -248,6 +249,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         result.timeline = {.source = Source::predicted,
                            .scenario = scenario.name,
                            .plan = plan.name,
+                           .layer_split = std::string(plan.layer_split()),
                            .profile = profile.name,
                            .seed = scenario.routing.seed,
                            .spans = spans_of(workload, step, software.exchange)};

@@ -75,6 +75,7 @@ Json plan_json(const PlanPrediction& plan) {
     Json phases = Json::array();
     for (const PhaseCost& phase : plan.phases) phases.push_back(phase_json(phase));
     Json json = {{"name", plan.name},
+                 {"layer", plan.layer_split},
                  {"feasible", plan.feasible},
                  {"infeasible_because", plan.infeasible_because},
                  {"step_time_s", plan.step.in(second)},

@@ -92,9 +92,14 @@ struct Precision {
     }
 };
 
+using MoeLayerSplit = std::variant<ExpertParallel, HeadParallel>;
+inline constexpr std::array kLayerSplitNames = {std::string_view("expert_parallel"),
+                                                std::string_view("head_parallel")};
+static_assert(kLayerSplitNames.size() == std::variant_size_v<MoeLayerSplit>);
+
 struct Plan {
     std::string name;
-    std::variant<ExpertParallel, HeadParallel> layer;
+    MoeLayerSplit layer;
     int group_size = 1;  // ranks of one EP or HP group (expert_model_parallel_size)
     Parallel parallel;
     Precision precision;
@@ -110,6 +115,8 @@ struct Plan {
     bool overlap_grad_all_reduce = true;
     Implementation implementation = Implementation::fused;
 
+    // How the MoE layer is split: the plan's own key, and the word for it in every result.
+    std::string_view layer_split() const { return kLayerSplitNames[layer.index()]; }
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };
 

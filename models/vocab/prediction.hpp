@@ -80,6 +80,7 @@ struct PlanPipeline {
 
 struct PlanPrediction {
     std::string name;
+    std::string layer_split;  // of kLayerSplitNames
     int num_ranks = 0;
     double parameters = 0.0, active_parameters = 0.0;  // of the model under this plan
     bool feasible = true;

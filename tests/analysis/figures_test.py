@@ -56,7 +56,7 @@ PIPELINE = timeline(
 
 
 SWEEP_COLUMNS = (
-    "plan,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
+    "plan,layer,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
     "sent_bytes_max,memory_peak_bytes,memory_capacity_bytes"
 )
 
@@ -67,9 +67,18 @@ def sweep(axes: str, *rows: str) -> str:
     return head + "".join(line + "\n" for line in lines) + f"# end: {len(rows)} rows\n"
 
 
+# Names tell nothing: the one with "hp" in it is expert parallel.
+LAYERS = {
+    "ep": "expert_parallel",
+    "hp": "head_parallel",
+    "not-hp": "expert_parallel",
+    "heads": "head_parallel",
+}
+
+
 def point(axes: str, plan: str, step: float) -> str:
     """The baseline takes 2 s everywhere."""
-    return f"{axes},{plan},predicted,ok,{step},{0.9 * step},{1.1 * step},{2 / step},1e6,1e9,2e9"
+    return f"{axes},{plan},{LAYERS[plan]},predicted,ok,{step},{0.9 * step},{1.1 * step},{2 / step},1e6,1e9,2e9"
 
 
 # HP's step stays 2 s, EP's is k: HP overtakes between k = 1 and 4, whatever the bandwidth.
@@ -188,6 +197,33 @@ class Figures(unittest.TestCase):
         drawn = (self.folder / "figure.svg").read_text()
         for text in (">0.50<", ">2.00<", "Gbps"):
             self.assertIn(text, drawn)
+
+    def test_a_plan_is_of_the_kind_that_its_row_says(self):
+        """Best EP over best HP: k over 2, whatever the plans are called."""
+        renamed = MAP.replace(",ep,", ",not-hp,").replace(",hp,", ",heads,")
+        drawn = self.drawn(renamed, "--figure", "break-even")
+        for text in (">0.50<", ">2.00<"):
+            self.assertIn(text, drawn)
+
+    def test_a_kind_that_is_not_said_is_not_guessed(self):
+        old = OVER_K.replace(",layer,", ",").replace(",expert_parallel,", ",")
+        self.expect_refused(
+            self.plot(old.replace(",head_parallel,", ",")), "the column 'layer' is missing"
+        )
+        self.expect_refused(
+            self.plot(OVER_K.replace("head_parallel", "hp")), "layer: 'hp'; accepted: expert_"
+        )
+        rows = [row.replace("measured,ep", "measured,hp") for row in BOTH.splitlines()[8:-1]]
+        self.expect_refused(
+            self.plot(timeline(*rows), "--figure", "rank-load"), "'# layer: hp,...' is missing"
+        )
+        said = timeline(*rows).replace("# seed: 0\n", "# seed: 0\n# layer: hp,expert_parallel\n")
+        wrong = said.replace("expert_parallel", "tensor")
+        self.expect_refused(
+            self.plot(wrong, "--figure", "rank-load"), ":6: layer: 'tensor'; accepted"
+        )
+        drawn = self.drawn(said, "--figure", "rank-load")
+        self.assertIn("#0072b2", drawn.lower())
 
     def test_two_sweeps_give_a_line_each(self):
         result = self.plot(OVER_K, "--figure", "hp-gain", times=2)
