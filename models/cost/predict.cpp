@@ -135,12 +135,6 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
     return spans;
 }
 
-// Sequences of a step, on all ranks.
-std::int64_t sequences_of(const Scenario& scenario, const Plan& plan) {
-    return std::int64_t{mesh_of(scenario, plan).dp} * scenario.batch.sequences_per_rank *
-           num_micro_batches(scenario, plan);
-}
-
 // Of the baseline.
 StepSize step_size(const Scenario& scenario, const std::vector<Plan>& plans) {
     const auto baseline = std::ranges::find(plans, scenario.baseline, &Plan::name);
