@@ -1,6 +1,7 @@
 // The plan and the batch that Megatron's arguments describe, with the defaults of
 // megatron/training/arguments.py (Megatron-LM d98e8a6, 2026-08).
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -90,6 +91,38 @@ void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
     const std::string optimizer = job.text("optimizer", "adam");
     if (optimizer != "adam" && optimizer != "adamw")
         job.leave(*job.find("optimizer"), "not modelled: the states and the step are AdamW's");
+}
+
+// The recipe counts where a format turns it on; Megatron's is "delayed".
+void fill_precision(const Job& job, Precision& precision) {
+    std::string_view format = "fp8_format", recipe = "fp8_recipe";
+    if (!job.has(format)) format = "fp8";
+    const bool is_fp4 = job.has("fp4_format") || job.has("fp4");
+    if (is_fp4) {
+        format = job.has("fp4_format") ? "fp4_format" : "fp4";
+        recipe = "fp4_recipe";
+    }
+    const std::string mixed = job.text("mixed_precision");
+    const bool by_name = mixed.find("fp8") != std::string::npos;
+    for (const char* name :
+         {"fp8_recipe", "fp4_recipe", "moe_router_padding_for_fp8",
+          "moe_router_padding_for_quantization", "moe_dispatch_fwd_dtype", "moe_combine_bwd_dtype"})
+        (void)job.has(name);
+    if (!job.has(format)) {
+        if (by_name)
+            job.leave(*job.find("mixed_precision"), "not modelled by its name: computed in bf16");
+        return;
+    }
+    job.gives("plans[0].precision", format);
+    const std::string name = job.text(recipe, is_fp4 ? "nvfp4" : "delayed");
+    const auto* const found = std::find(kRecipeNames.begin(), kRecipeNames.end(), name);
+    if (found == kRecipeNames.end())
+        job.refuse(job.find(recipe), fmt::format("the recipe {}", in_quotes(name)),
+                   fmt::format("one of: {}", fmt::join(kRecipeNames, ", ")));
+    else
+        precision.recipe = static_cast<Recipe>(found - kRecipeNames.begin());
+    precision.dispatch_forward = job.text("moe_dispatch_fwd_dtype", "bf16") != "bf16";
+    precision.combine_backward = job.text("moe_combine_bwd_dtype", "bf16") != "bf16";
 }
 
 void fill_sharding(const Job& job, Plan& plan) {
@@ -229,8 +262,9 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);
     fill_sharding(job, plan);
-    if (job.flag("overlap_moe_expert_parallel_comm"))
-        plan.parallel.pipeline_schedule = PipelineSchedule::combined_1f1b;
+    fill_precision(job, plan.precision);
+    plan.parallel.overlap_moe_expert_parallel_comm = job.flag("overlap_moe_expert_parallel_comm");
+    plan.parallel.delay_wgrad_compute = job.flag("delay_wgrad_compute");
     fill_batch(job, given, plan, scenario.batch);
     if (!job.flag("moe_router_force_load_balancing"))
         job.assume(
@@ -243,7 +277,8 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
              {"plans[0].parallel.cp_comm_type", "cp_comm_type"},
              {"plans[0].parallel.pipeline_model_parallel_size", "pipeline_model_parallel_size"},
              {"plans[0].parallel.pipeline_model_parallel_layout", "pipeline_model_parallel_layout"},
-             {"plans[0].parallel.pipeline_schedule", "overlap_moe_expert_parallel_comm"},
+             {"plans[0].parallel.overlap_moe_expert_parallel_comm",
+              "overlap_moe_expert_parallel_comm"},
              {"plans[0].parallel.expert_tensor_parallel_size", "expert_tensor_parallel_size"},
              {"plans[0].parallel.sequence_parallel", "sequence_parallel"},
              {"batch.global_batch_size", "global_batch_size"},
