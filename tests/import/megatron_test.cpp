@@ -167,12 +167,23 @@ TEST(Megatron, ShardsAsAsked) {
               DataParallelSharding::optim);
 }
 
+TEST(Megatron, ComputesInTheRecipeThatAFormatTurnsOn) {
+    const auto recipe = [](const std::string& more) {
+        return imported(more).scenario.plans[0].precision.recipe;
+    };
+    EXPECT_EQ(recipe("--fp8-recipe blockwise"), Recipe::none);
+    EXPECT_EQ(recipe("--fp8-format hybrid"), Recipe::delayed);
+    EXPECT_EQ(recipe("--fp8-format e4m3 --fp8-recipe blockwise"), Recipe::blockwise);
+    EXPECT_NE(refusal("--fp8-format e4m3 --fp8-recipe custom").find("the recipe 'custom'"),
+              std::string::npos);
+}
+
 TEST(Megatron, NamesWhatItLeavesOut) {
     const ImportedJob job =
-        imported("--fp8-format e4m3 --lr 1e-4 --moe-router-tokp 4 --mtp-num-layers 1");
+        imported("--fp8-param-gather --lr 1e-4 --moe-router-tokp 4 --mtp-num-layers 1");
     ASSERT_EQ(job.leftovers.size(), 3u);
     EXPECT_EQ(job.leftovers[0],
-              "run.sh:1: --fp8-format e4m3: not modelled: FP8 is computed, kept and sent as the "
+              "run.sh:1: --fp8-param-gather: not modelled: parameters and attention stay in the "
               "model's dtype");
     EXPECT_EQ(job.leftovers[1],
               "run.sh:1: --moe-router-tokp 4: unknown to headway, left out; did you mean "
