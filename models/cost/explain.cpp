@@ -236,6 +236,21 @@ Seconds bucket_time(ReduceWork reduce, PriceBook& book) {
     return book.reduce(reduce, 1.0).time;
 }
 
+std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBook& book) {
+    if (phase.beside == Beside::pass)
+        return "beside the pass that it is for, or the one before it: what lasts longer shows";
+    if (phase.beside == Beside::next_phase)
+        return fmt::format(
+            "in {} hops, each beside one of {} parts of the phase behind it: what lasts longer "
+            "shows",
+            reduce.group_size - 1, reduce.group_size);
+    if (!reduce.overlaps_backward) return "none";
+    return fmt::format(
+        "in {} buckets of {} beside the last micro-batch's backward: a layer's leaves when its "
+        "backward is done; what lasts longer than the backward shows",
+        reduce.num_buckets, time_text(bucket_time(reduce, book)));
+}
+
 }  // namespace
 
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
@@ -268,8 +283,9 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
         const Price price = book.exchange(*exchange, 1.0);
         out.line("time", "{}, decided by {}", time_text(price.time), name(price.bottleneck));
-        out.line("group", "{} ranks, {} messages out of each rank", exchange->group_size,
-                 exchange->group_size - 1);
+        out.line("group", "{} ranks, {} messages out of each rank",
+                 exchange->group_size / exchange->stride,
+                 exchange->group_size / exchange->stride - 1);
         const bool routed = phase == Phase::dispatch || phase == Phase::combine;
         if (routed) {
             const GroupLoad load = expected_load(scenario, plan, found.layer);
@@ -316,13 +332,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         out.line("ring", "{} lane{} of {}: lower bound {}, achieved {:.0f} %", ring.lanes.lanes,
                  ring.lanes.lanes == 1 ? "" : "s", bytes_text(ring.bytes_of_lane),
                  time_text(ring.bound), 100.0 * (ring.bound / price.time));
-        out.line("overlap", "{}",
-                 reduce.overlaps_backward
-                     ? fmt::format("in {} buckets of {} beside the last micro-batch's backward: a "
-                                   "layer's leaves when its backward is done; what lasts longer "
-                                   "than the backward shows",
-                                   reduce.num_buckets, time_text(bucket_time(reduce, book)))
-                     : std::string("none"));
+        out.line("overlap", "{}", overlap_of(*found.work, reduce, book));
     }
     return out.take();
 }

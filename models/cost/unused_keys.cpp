@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <variant>
 
+#include "models/schedule/pipeline_order.hpp"
 #include "models/vocab/links.hpp"
 #include "models/workload/layout.hpp"
 
@@ -192,6 +193,10 @@ void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
     notes.add_if(p.microbatch_group_size_per_vp_stage != 0 && !(p.has_pipeline() && groups),
                  "plan {}: parallel.microbatch_group_size_per_vp_stage has no effect: no "
                  "interleaved pipeline",
+                 plan.name);
+    notes.add_if(p.delay_wgrad_compute && !has_pairs(schedule),
+                 "plan {}: parallel.delay_wgrad_compute has no effect: no pairs of a forward and a "
+                 "backward",
                  plan.name);
     const Mesh mesh = mesh_of(s, plan);
     notes.add_if(shards_optimizer(plan) && s.cluster.num_ranks() > 1 && mesh.dp * mesh.cp == 1 &&

@@ -176,6 +176,16 @@ class Checks {
         if (!rule.empty())
             problem(p_.pipeline_schedule ? "pipeline_schedule" : size, rule,
                     "a schedule, micro-batches and stages that fit");
+        if (p_.overlap_moe_expert_parallel_comm && schedule != PipelineSchedule::combined_1f1b)
+            problem("overlap_moe_expert_parallel_comm",
+                    fmt::format("exchanges that overlap in pairs beside pipeline_schedule {}",
+                                name(schedule)),
+                    "combined_1f1b, or no pipeline_schedule");
+        if (schedule == PipelineSchedule::combined_1f1b && plan_.recompute == Recompute::full)
+            problem("pipeline_schedule",
+                    fmt::format("{} pairs a forward with a backward that repeats its exchanges",
+                                name(schedule)),
+                    "a recompute other than full, or another schedule");
         const bool split =
             schedule == PipelineSchedule::zb_h1 || schedule == PipelineSchedule::zb_h2 ||
             schedule == PipelineSchedule::zb_v || schedule == PipelineSchedule::dualpipe ||

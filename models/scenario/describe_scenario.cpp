@@ -126,11 +126,18 @@ void describe_pipeline(Fields& f, Parallel& p) {
            "Et|(tt|)*3L; left out: layers evenly",
            optional);
     f.choice("pipeline_schedule", p.pipeline_schedule, kPipelineScheduleNames,
-             "order of forward and backward passes; left out: 1f1b, interleaved where v > 1");
+             "order of forward and backward passes; left out: 1f1b, interleaved where v > 1, "
+             "combined_1f1b with overlap_moe_expert_parallel_comm");
     f.integer(
         "microbatch_group_size_per_vp_stage", p.microbatch_group_size_per_vp_stage, {0, 1 << 20},
         "interleaved orders: micro-batches that a chunk runs before the next one's turn; 0: p",
         optional);
+    f.flag("overlap_moe_expert_parallel_comm", p.overlap_moe_expert_parallel_comm,
+           "exchanges of a forward beside the compute of a backward and the other way round: the "
+           "pairs of combined_1f1b, which is the schedule then",
+           optional);
+    f.flag("delay_wgrad_compute", p.delay_wgrad_compute,
+           "weight gradients of a pair run behind its exchanges", optional);
 }
 
 // Of the keys of the map `parallel`, which of those with a second name elsewhere were given.

@@ -55,6 +55,8 @@ constexpr std::string_view kReferences =
   E, k and f, so that expert parameters and active expert FLOPs equal those of the EP layer. What was derived is noted in the result.
 - Across keys: `group_size` divides the number of ranks and covers whole nodes or an even part of one; it divides the experts (EP),
   or divides `num_heads`, or is a multiple of it that spreads the experts of a head evenly (HP).
+- `parallel` has Megatron's names and rank order, tp-cp-ep-dp-pp: t c p and e N p divide the ranks, t the heads, key and value heads, widths
+  and vocabulary, 2 c the sequence; MoE layers under t > 1 need `sequence_parallel`; `global_batch_size` is a multiple of micro-batch times data-parallel ranks.
 )";
 
 std::string type_text(const KeyDoc& key) {
