@@ -11,7 +11,18 @@ from style import PHASES, SOURCES, legend_below, significant, time_unit
 
 MAX_GANTT_RANKS = 8  # of a timeline with more, so many evenly spread; --ranks chooses
 TRACKS = ("compute", "communication", "gradient")
-COMMUNICATION = {"head_scatter", "count_exchange", "dispatch", "combine", "head_gather"}
+COMMUNICATION = {
+    "head_scatter",
+    "count_exchange",
+    "dispatch",
+    "combine",
+    "head_gather",
+    "tp_all_gather",
+    "tp_reduce_scatter",
+    "tp_all_reduce",
+    "cp_exchange",
+    "pipeline_p2p",
+}
 GRADIENT = {"grad_all_reduce", "expert_grad_all_reduce", "param_all_gather"}
 
 

@@ -53,7 +53,8 @@ struct StepTime {
     std::vector<LayerTime> layers;
 };
 
-// Whether a phase is in the MoE part of a layer: neither attention nor norms are.
+// Whether a phase is in the MoE part of a layer: neither attention nor norms are, nor what the
+// parallel axes exchange around them.
 constexpr bool is_moe_part(Phase phase) {
     switch (phase) {
         case Phase::norm:
@@ -61,6 +62,13 @@ constexpr bool is_moe_part(Phase phase) {
         case Phase::attention_core:
         case Phase::attention_out:
         case Phase::dense_mlp:
+        case Phase::tp_all_gather:
+        case Phase::tp_reduce_scatter:
+        case Phase::tp_all_reduce:
+        case Phase::cp_exchange:
+        case Phase::grad_all_reduce:
+        case Phase::expert_grad_all_reduce:
+        case Phase::param_all_gather:
             return false;
         default:
             return true;

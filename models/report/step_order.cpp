@@ -6,8 +6,10 @@ namespace headway::inline report {
 namespace {
 
 constexpr std::array kForwardOrder = {Phase::embed,           Phase::norm,
-                                      Phase::attention_qkv,   Phase::attention_core,
-                                      Phase::attention_out,   Phase::dense_mlp,
+                                      Phase::tp_all_gather,   Phase::attention_qkv,
+                                      Phase::cp_exchange,     Phase::attention_core,
+                                      Phase::attention_out,   Phase::tp_reduce_scatter,
+                                      Phase::tp_all_reduce,   Phase::dense_mlp,
                                       Phase::latent_down,     Phase::head_project,
                                       Phase::head_scatter,    Phase::route,
                                       Phase::shared_expert,   Phase::permute,
@@ -17,6 +19,7 @@ constexpr std::array kForwardOrder = {Phase::embed,           Phase::norm,
                                       Phase::unpermute,       Phase::latent_up,
                                       Phase::head_gather,     Phase::head_merge,
                                       Phase::lm_head,         Phase::loss,
+                                      Phase::pipeline_p2p,    Phase::pipeline_bubble,
                                       Phase::grad_all_reduce, Phase::expert_grad_all_reduce,
                                       Phase::optimizer,       Phase::param_all_gather};
 static_assert(static_cast<int>(kForwardOrder.size()) == kNumPhases);

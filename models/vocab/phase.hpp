@@ -40,7 +40,14 @@ enum class Phase {
     head_scatter,
     head_gather,
     head_merge,
-    // end of step
+    // what the parallel axes of a plan exchange around the parts above, and a pipeline's idle time
+    tp_all_gather,
+    tp_reduce_scatter,
+    tp_all_reduce,
+    cp_exchange,
+    pipeline_p2p,
+    pipeline_bubble,
+    // end of step; with parameters sharded, their gathers and scatters in every pass too
     grad_all_reduce,
     expert_grad_all_reduce,
     optimizer,
@@ -62,6 +69,9 @@ inline constexpr std::array kPhaseNames = {
     std::string_view("combine"),         std::string_view("latent_up"),
     std::string_view("head_project"),    std::string_view("head_scatter"),
     std::string_view("head_gather"),     std::string_view("head_merge"),
+    std::string_view("tp_all_gather"),   std::string_view("tp_reduce_scatter"),
+    std::string_view("tp_all_reduce"),   std::string_view("cp_exchange"),
+    std::string_view("pipeline_p2p"),    std::string_view("pipeline_bubble"),
     std::string_view("grad_all_reduce"), std::string_view("expert_grad_all_reduce"),
     std::string_view("optimizer"),       std::string_view("param_all_gather"),
 };
@@ -100,6 +110,11 @@ constexpr bool is_communication(Phase phase) {
         case Phase::combine:
         case Phase::head_scatter:
         case Phase::head_gather:
+        case Phase::tp_all_gather:
+        case Phase::tp_reduce_scatter:
+        case Phase::tp_all_reduce:
+        case Phase::cp_exchange:
+        case Phase::pipeline_p2p:
         case Phase::grad_all_reduce:
         case Phase::expert_grad_all_reduce:
         case Phase::param_all_gather:

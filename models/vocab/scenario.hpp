@@ -23,7 +23,8 @@ struct Batch {
     int num_micro_batches = 1;             // gradient accumulation steps, unless the next is given
     std::optional<int> global_batch_size;  // sequences of a step: sets each plan's micro-batches
 
-    std::int64_t tokens_per_rank() const {  // T, of one micro-batch
+    // Of one micro-batch, before a plan cuts them (rank_tokens).
+    std::int64_t tokens_per_rank() const {
         return std::int64_t{sequence_length} * sequences_per_rank;
     }
 };
@@ -78,6 +79,22 @@ struct Scenario {
 
 inline Mesh mesh_of(const Scenario& scenario, const Plan& plan) {
     return mesh_of(scenario.cluster.num_ranks(), plan);
+}
+
+// Tokens of one micro-batch: on a group of tensor-parallel ranks, whose heads and widths they share
+// out, and on one rank outside of attention and dense feed-forward, where a rank has a part of its
+// own under sequence parallelism.
+struct RankTokens {
+    std::int64_t group = 0;  // T = MBS S / c
+    std::int64_t own = 0;    // T / t; T without sequence parallelism
+};
+inline RankTokens rank_tokens(const Batch& batch, const Parallel& parallel) {
+    const std::int64_t group = batch.tokens_per_rank() / parallel.context_parallel_size;
+    return {group,
+            parallel.sequence_parallel ? group / parallel.tensor_model_parallel_size : group};
+}
+inline RankTokens rank_tokens(const Scenario& scenario, const Plan& plan) {
+    return rank_tokens(scenario.batch, plan.parallel);
 }
 
 // Micro-batches of one pipeline, or gradient accumulation steps: m.

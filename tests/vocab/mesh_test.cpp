@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "models/vocab/scenario.hpp"
+
 namespace headway {
 namespace {
 
@@ -60,6 +62,19 @@ TEST(Mesh, WithoutParallelKeysEveryRankHasItsOwnTokens) {
     EXPECT_EQ(mesh.ep_group(), (RankGroup{0, 8, 1}));
     EXPECT_EQ(mesh.edp_group(), (RankGroup{0, 4, 8}));
     EXPECT_EQ(mesh.embedding_group().size, 1);
+}
+
+// MBS S tokens of a micro-batch: c context-parallel ranks have a c-th each, and under sequence
+// parallelism a rank of t has a t-th of that outside of attention.
+TEST(Mesh, TokensOfARank) {
+    const Batch batch{.sequence_length = 4096, .sequences_per_rank = 3};
+    Parallel parallel{.tensor_model_parallel_size = 4, .context_parallel_size = 2};
+    EXPECT_EQ(rank_tokens(batch, parallel).group, 3 * 4096 / 2);
+    EXPECT_EQ(rank_tokens(batch, parallel).own, 3 * 4096 / 2);
+    parallel.sequence_parallel = true;
+    EXPECT_EQ(rank_tokens(batch, parallel).group, 3 * 4096 / 2);
+    EXPECT_EQ(rank_tokens(batch, parallel).own, 3 * 4096 / 2 / 4);
+    EXPECT_EQ(rank_tokens(batch, Parallel{}).own, batch.tokens_per_rank());
 }
 
 }  // namespace
