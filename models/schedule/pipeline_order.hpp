@@ -62,29 +62,52 @@ std::string pipeline_rule_broken(PipelineSchedule schedule, const PipelineShape&
 PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& shape);
 
 // The most that a rank holds for backward at any moment: the sum of weight(direction, stage) over
-// the micro-batches whose forward has begun and whose backward has not ended. Weight gradients that
-// run apart keep what they need until they end, when `until_weight`; else input gradients release
-// all.
+// the micro-batches whose forward has begun and whose backward has not ended, and how many of each
+// stage they are then. Weight gradients that run apart keep what they need until they end, when
+// `until_weight`; else input gradients release all.
+struct InFlight {
+    struct Chunk {
+        int direction = 0, stage = 0;
+        int micro_batches = 0;
+    };
+    double weight = 0.0;
+    std::vector<Chunk> chunks;
+};
+
 template <class Weight>
-double peak_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
-                      const Weight& weight) {
-    double held = 0.0, peak = 0.0;
-    const auto add = [&](const PipelineItem& item, bool enters) {
+InFlight most_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
+                        const Weight& weight) {
+    InFlight most, now;
+    const auto add = [&](const PipelineItem& item, int change) {
+        now.weight += change * weight(item.direction, item.stage);
+        for (InFlight::Chunk& chunk : now.chunks) {
+            if (chunk.direction != item.direction || chunk.stage != item.stage) continue;
+            chunk.micro_batches += change;
+            return;
+        }
+        now.chunks.push_back({item.direction, item.stage, change});
+    };
+    const auto visit = [&](const PipelineItem& item, bool enters) {
         const bool releases = item.part == PipelinePart::backward ||
                               item.part == (until_weight ? PipelinePart::backward_weight
                                                          : PipelinePart::backward_input);
-        if (enters && item.part == PipelinePart::forward)
-            held += weight(item.direction, item.stage);
-        if (!enters && releases) held -= weight(item.direction, item.stage);
+        if (enters && item.part == PipelinePart::forward) add(item, 1);
+        if (!enters && releases) add(item, -1);
     };
     for (const PipelineStep& step : steps) {
         for (const bool enters : {true, false}) {
-            add(step.item, enters);
-            if (step.beside) add(*step.beside, enters);
-            if (held > peak) peak = held;
+            visit(step.item, enters);
+            if (step.beside) visit(*step.beside, enters);
+            if (now.weight > most.weight) most = now;
         }
     }
-    return peak;
+    return most;
+}
+
+template <class Weight>
+double peak_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
+                      const Weight& weight) {
+    return most_in_flight(steps, until_weight, weight).weight;
 }
 
 }  // namespace headway::inline schedule
