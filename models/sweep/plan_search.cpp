@@ -123,8 +123,7 @@ struct UnitResult {
 
 template <class Visit>
 void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
-    for (const Recompute recompute :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+    for (const RecomputeLevel recompute : kRecomputeLevels) {
         for (const bool zero1 : {false, true}) {
             for (const int chunks : kChunks) {
                 // A group of one rank communicates nothing that could be overlapped.
@@ -208,10 +207,9 @@ std::string variant_name(const Plan& plan) {
 
 std::string knobs_text(const Plan& plan, const Batch& batch) {
     return fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
-                       kRecomputeNames[static_cast<std::size_t>(plan.recompute)],
-                       plan.overlap_chunks, plan.overlap_chunks == 1 ? "" : "s",
-                       plan.zero1 ? "ZeRO-1" : "no ZeRO", batch.num_micro_batches,
-                       batch.sequences_per_rank);
+                       recompute_text(plan.recompute), plan.overlap_chunks,
+                       plan.overlap_chunks == 1 ? "" : "s", plan.zero1 ? "ZeRO-1" : "no ZeRO",
+                       batch.num_micro_batches, batch.sequences_per_rank);
 }
 
 SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
@@ -253,11 +251,10 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
              {plan, batch, predict_plan(own, plan, *own.profile, {.timeline = false})}});
     };
     Plan plan = chosen.plan;
-    for (const Recompute r :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+    for (const RecomputeLevel r : kRecomputeLevels) {
         plan.recompute = r;
-        const auto name = kRecomputeNames[static_cast<std::size_t>(r)];
-        if (r != chosen.plan.recompute) add(fmt::format("recompute {}", name), plan, chosen.batch);
+        if (plan.recompute == chosen.plan.recompute) continue;
+        add("recompute " + recompute_text(plan.recompute), plan, chosen.batch);
     }
     plan = chosen.plan;
     for (const int chunks : kChunks) {

@@ -2,8 +2,10 @@
 // % of any model here).
 #pragma once
 
+#include "models/vocab/mesh.hpp"
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
+#include "models/workload/stages.hpp"
 
 namespace headway::inline workload {
 
@@ -38,5 +40,23 @@ double active_parameters(const ModelSpec& model, const Plan& plan);
 
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);
+
+// Of one rank: `dense` in its cut of the dense grid (tensor parallelism divides heads, widths and
+// the vocabulary; routers, the down projections of latent attention and a plan's projections are on
+// every rank), `experts` in its cut of the expert grid.
+struct RankParameters {
+    double dense = 0, experts = 0;
+
+    RankParameters& operator+=(const RankParameters& other) {
+        dense += other.dense;
+        experts += other.experts;
+        return *this;
+    }
+};
+RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
+                                bool is_moe);
+// Layers of a chunk, and the embedding or the head where it has them.
+RankParameters chunk_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
+                                const PipelineStage& chunk);
 
 }  // namespace headway::inline workload
