@@ -121,6 +121,7 @@ int run_matrix(Args args) {
     // Draws depend on the layer alone, so that later layers need not be drawn.
     const int first_moe = scenario.model.moe_layer(0);
     scenario.batch.num_micro_batches = 1;
+    scenario.batch.global_batch_size.reset();
     const Program program = build_program(scenario, plan, profile_of(scenario),
                                           {.sample = whole_number(*values, "sample", 0, 1'000'000),
                                            .num_layers = (layer >= 0 ? layer : first_moe) + 1});

@@ -161,7 +161,7 @@ PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology
     choose(algorithms, program);
     Progress progress("simulate " + plan.name);
     options.progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); };
-    const int batches = scenario.batch.num_micro_batches, draws = program_options.num_draws;
+    const int batches = num_micro_batches(scenario, plan), draws = program_options.num_draws;
     PlanRun run{.name = plan.name,
                 .result = sim::simulate(program, topology, options),
                 .epsilon = options.epsilon,
@@ -229,6 +229,11 @@ int run_simulate(Args args) {
     check_size(scenario);
     const bool whole_step = program_options.num_layers == 0;
     if (micro_batches > 0) {
+        if (scenario.batch.global_batch_size)
+            throw InputError(InputProblem{.where = "--micro-batches",
+                                          .found = "a batch.global_batch_size, which sets them",
+                                          .accepted = "batch.num_micro_batches in its place",
+                                          .hint = ""});
         scenario.batch.num_micro_batches =
             std::min(micro_batches, scenario.batch.num_micro_batches);
     }

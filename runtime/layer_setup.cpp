@@ -88,6 +88,7 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         result.batch.sequences_per_rank = 1;
     }
     result.batch.num_micro_batches = 1;
+    result.batch.global_batch_size.reset();
     if (num_ranks > 0 && !as_planned) {
         Cluster& cluster = result.cluster;
         cluster.num_nodes = 1;
@@ -99,6 +100,7 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
     for (Plan& plan : result.plans) {
         plan.recompute = {};
         plan.overlap_chunks = 1;
+        plan.parallel = {};
         plan.implementation = Implementation::fused;
         if (auto* ep = std::get_if<ExpertParallel>(&plan.layer)) ep->hide_count_exchange = false;
     }
@@ -117,9 +119,19 @@ std::vector<std::string> not_executed(const Scenario& scenario) {
         set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
         set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
         set(plan.implementation == Implementation::unfused, "implementation: unfused");
-        set(plan.zero1, "zero1: true");
+        const Parallel& p = plan.parallel;
+        set(shards_optimizer(plan), fmt::format("data_parallel_sharding_strategy: {}",
+                                                kDataParallelShardingNames[static_cast<std::size_t>(
+                                                    p.data_parallel_sharding_strategy)]));
+        const auto axis = [&](const char* key, int size) {
+            set(size > 1, fmt::format("{}: {}", key, size));
+        };
+        axis("tensor_model_parallel_size", p.tensor_model_parallel_size);
+        axis("context_parallel_size", p.context_parallel_size);
+        axis("pipeline_model_parallel_size", p.pipeline_model_parallel_size);
+        axis("expert_tensor_parallel_size", p.expert_tensor_parallel_size);
         set(plan.optimizer == Optimizer::adamw_8bit, "optimizer: adamw_8bit");
-        const int micro_batches = scenario.batch.num_micro_batches;
+        const int micro_batches = num_micro_batches(scenario, plan);
         set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
         if (settings.empty()) continue;
         sentences.push_back(fmt::format(

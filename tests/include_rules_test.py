@@ -14,7 +14,7 @@ VOCAB = "models/vocab"
 MAY_INCLUDE = {
     VOCAB: set(),
     "models/schedule": {VOCAB},
-    "models/scenario": {VOCAB},
+    "models/scenario": {VOCAB, "models/schedule", "models/workload"},
     "models/workload": {VOCAB, "models/schedule"},
     "models/cost": {VOCAB, "models/schedule", "models/workload"},
     "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},

@@ -168,28 +168,28 @@ void add_states(const PlanCounts& counts, const std::vector<RankChunk>& chunks, 
     const ModelSpec& model = counts.scenario.model;
     const Plan& plan = counts.plan;
     const Mesh& mesh = counts.mesh;
-    const auto sharding =
-        plan.zero1 ? DataParallelSharding::optim : plan.parallel.data_parallel_sharding_strategy;
+    const DataParallelSharding sharding = plan.parallel.data_parallel_sharding_strategy;
     const double instances = plan.parallel.num_distributed_optimizer_instances;
     const double n_dense = std::max(1.0, mesh.dp * mesh.cp / instances),
                  n_experts = std::max(1.0, mesh.edp / instances);
-    RankParameters whole, unit;
+    RankParameters unit;  // the largest of each part in a layer
+    std::vector<PipelineStage> stages;
     for (const RankChunk& chunk : chunks) {
-        whole += chunk_parameters(model, plan, mesh, chunk.stage);
+        stages.push_back(chunk.stage);
         for (int i = 0; i < chunk.stage.num_layers; ++i) {
-            const RankParameters layer = layer_parameters(
-                model, plan, mesh, model.is_moe_layer(chunk.stage.first_layer + i));
-            unit.dense = std::max(unit.dense, layer.dense);
+            const RankParameters layer = layer_parameters(model, plan, chunk.stage.first_layer + i);
+            if (layer.dense() > unit.dense()) unit.cut = layer.dense();
             unit.experts = std::max(unit.experts, layer.experts);
         }
     }
+    const RankParameters whole = rank_parameters(model, plan, stages);
     const auto held = [&](DataParallelSharding since) {
-        if (sharding < since) return whole.dense + whole.experts;
-        const double share = whole.dense / n_dense + whole.experts / n_experts;
+        if (sharding < since) return whole.dense() + whole.experts;
+        const double share = whole.dense() / n_dense + whole.experts / n_experts;
         if (since == DataParallelSharding::optim) return share;
         const double units =
-            2.0 * ((n_dense > 1.0 ? unit.dense : 0.0) + (n_experts > 1.0 ? unit.experts : 0.0));
-        return std::min(whole.dense + whole.experts, share + units);
+            2.0 * ((n_dense > 1.0 ? unit.dense() : 0.0) + (n_experts > 1.0 ? unit.experts : 0.0));
+        return std::min(whole.dense() + whole.experts, share + units);
     };
     items.add("parameters", counts.b * held(DataParallelSharding::optim_grads_params));
     const std::size_t type = static_cast<std::size_t>(plan.main_grads_dtype);

@@ -31,7 +31,7 @@ PlanTraffic traffic_of(const Workload& workload) {
     if (moe == nullptr) return traffic;
     for (const PhaseWork& phase : moe->forward) {
         const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
-        if (exchange == nullptr) continue;
+        if (exchange == nullptr || !is_moe_part(phase.phase)) continue;
         for (std::size_t c = 0; c < traffic.by_path.size(); ++c) {
             traffic.by_path[c] += exchange->mean[c] + exchange->forward_mean[c];
             traffic.sent_mean += exchange->mean[c] + exchange->forward_mean[c];
@@ -115,8 +115,11 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
         const auto outer = [&](const std::vector<PhaseTime>& times) {
             add_spans(times, -1, 1, block.pass, exchange, clock, spans);
         };
-        if (block.kind == BlockKind::before) outer(step.before.phases);
-        if (block.kind == BlockKind::after) outer(step.after.phases);
+        const auto of_pass = [&](const LayerTime& time) {
+            outer((block.pass == Pass::forward ? time.forward : time.backward).phases);
+        };
+        if (block.kind == BlockKind::before) of_pass(step.before);
+        if (block.kind == BlockKind::after) of_pass(step.after);
         if (block.kind == BlockKind::update) outer(step.update);
         if (block.kind != BlockKind::layer) continue;
         const auto i = static_cast<std::size_t>(block.layer);
@@ -130,12 +133,32 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
     return spans;
 }
 
-StepSize step_size(const Scenario& scenario) {
-    const Batch& batch = scenario.batch;
-    const int ranks = scenario.cluster.num_ranks();
-    return {.num_ranks = ranks,
-            .sequence_length = batch.sequence_length,
-            .sequences = std::int64_t{ranks} * batch.sequences_per_rank * batch.num_micro_batches};
+// Sequences of a step, on all ranks.
+std::int64_t sequences_of(const Scenario& scenario, const Plan& plan) {
+    return std::int64_t{mesh_of(scenario, plan).dp} * scenario.batch.sequences_per_rank *
+           num_micro_batches(scenario, plan);
+}
+
+// Of the baseline.
+StepSize step_size(const Scenario& scenario, const std::vector<Plan>& plans) {
+    const auto baseline = std::ranges::find(plans, scenario.baseline, &Plan::name);
+    return {
+        .num_ranks = scenario.cluster.num_ranks(),
+        .sequence_length = scenario.batch.sequence_length,
+        .sequences = sequences_of(scenario, baseline == plans.end() ? plans.front() : *baseline)};
+}
+
+// Plans whose steps hold another number of sequences than the baseline's.
+void note_sizes(const Scenario& scenario, const std::vector<Plan>& plans, Prediction& prediction) {
+    for (const Plan& plan : plans) {
+        const std::int64_t own = sequences_of(scenario, plan);
+        if (own == prediction.size.sequences) continue;
+        prediction.notes.push_back(
+            fmt::format("plan {}: a step holds {} sequences, the baseline's {}: its speedup is "
+                        "that of tokens a "
+                        "second; batch.global_batch_size makes steps alike",
+                        plan.name, own, prediction.size.sequences));
+    }
 }
 
 std::string scale_text(DeviceScale scale) {
@@ -195,10 +218,12 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         widened(interval_of(step.total, book.total_sigma()), step.total, software.step);
     result.curve_sigma = book.sigma_by_curve();
     result.routing_variance = book.independent_variance();
-    const double micro = scenario.batch.num_micro_batches;
+    const double micro = workload.num_micro_batches,
+                 stages = plan.parallel.pipeline_model_parallel_size;
     result.tokens_per_second_per_gpu =
-        static_cast<double>(scenario.batch.tokens_per_rank()) * micro / step.total.in(second);
-    result.model_flop_rate_per_gpu = 3.0 * micro * workload.model_flops / step.total;
+        static_cast<double>(sequences_of(scenario, plan) * scenario.batch.sequence_length) /
+        workload.num_ranks / step.total.in(second);
+    result.model_flop_rate_per_gpu = 3.0 * micro / stages * workload.model_flops / step.total;
     result.moe_forward = step.moe_forward;
     result.moe_backward = step.moe_backward;
     result.moe_forward_interval =
@@ -235,7 +260,7 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
                           .profile = profile.name,
                           .seed = scenario.routing.seed,
                           .baseline = scenario.baseline,
-                          .size = step_size(scenario),
+                          .size = {},
                           .notes = scenario.notes};
     const auto wanted = [&](const std::string& plan) {
         const auto& only = options.only_plans;
@@ -245,6 +270,9 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     for (const Plan& plan : scenario.plans) {
         if (wanted(plan.name) || plan.name == scenario.baseline) plans.push_back(plan);
     }
+    if (plans.empty()) return prediction;
+    prediction.size = step_size(scenario, plans);
+    note_sizes(scenario, plans, prediction);
     for (std::string& note : unused_keys(scenario, plans))
         prediction.notes.push_back(std::move(note));
     if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
@@ -262,8 +290,11 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
         std::find_if(predicted.begin(), predicted.end(),
                      [&](const PlanPrediction& p) { return p.name == scenario.baseline; });
     if (baseline != predicted.end() && baseline->step > Seconds{}) {
-        for (PlanPrediction& p : predicted) {
-            p.speedup = baseline->step / p.step;
+        for (std::size_t i = 0; i < plans.size(); ++i) {
+            PlanPrediction& p = predicted[i];
+            const double tokens = static_cast<double>(sequences_of(scenario, plans[i])) /
+                                  static_cast<double>(prediction.size.sequences);
+            p.speedup = tokens * (baseline->step / p.step);
             p.undecided = p.name != baseline->name && is_undecided(p, *baseline, profile);
         }
     }

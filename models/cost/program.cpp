@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <tuple>
 #include <utility>
 #include <variant>
@@ -150,24 +151,27 @@ class ProgramBuilder {
     }
 
     void run_outer(const std::vector<PhaseWork>& phases, Pass pass) {
-        for (const PhaseWork& phase : phases) {
-            if (phase.pass != pass) continue;
-            add(phase.phase, pass, -1, Stream::compute, {last_of(Stream::communication)}).work =
-                pricer_.compute_task({&phase}, 1.0);
-        }
+        LayerDraw all;
+        const std::span<const PhaseWork> own = of_pass(phases, pass);
+        LayerWork& outer = all.ranks.emplace_back();
+        (pass == Pass::forward ? outer.forward : outer.backward).assign(own.begin(), own.end());
+        write_pass(all, -1, pass);
     }
 
-    void run_slot(const LayerDraw& draw, int layer, Pass pass, const Slot& slot, int after) {
+    void run_slot(const LayerDraw& draw, int layer, Pass pass, const Slot& slot,
+                  std::vector<int> after) {
         const auto index = static_cast<std::size_t>(slot.phase);
         const PhaseWork& phase = draw.phases(pass)[index];
         const double fraction = 1.0 / slot.num_chunks;
-        Task& task = add(phase.phase, pass, layer, slot.stream, {after}, slot.chunk);
+        Task& task = add(phase.phase, pass, layer, slot.stream, std::move(after), slot.chunk);
         if (std::holds_alternative<ComputeWork>(phase.work)) {
             task.work = pricer_.compute_task(draw.by_rank(pass, index), fraction);
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
             task.work = pricer_.count_exchange_task(*counts);
+        } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
+            task.work = pricer_.reduce_task(*reduce, fraction);
         } else {
-            task.work = pricer_.exchange_task(phase, *draw.groups, fraction);
+            task.work = pricer_.exchange_task(phase, draw.groups, fraction);
         }
     }
 
@@ -180,13 +184,14 @@ class ProgramBuilder {
         // Before the first tasks of a stream there is nothing to wait for, later there is.
         const bool can_be_copied = options_.num_draws > 0 && last_of(Stream::compute) >= 0 &&
                                    last_of(Stream::communication) >= 0;
-        write_layer(layer_draw(layer, groups), layer, pass);
+        write_pass(layer_draw(layer, groups), layer, pass);
         if (can_be_copied) written_[key] = {begin, static_cast<int>(program_.tasks.size())};
     }
 
     // What the tasks [begin, end) waited for before them were the last tasks of their streams.
     void copy_tasks(const std::array<int, 2>& range) {
-        const std::vector<int> before = last_;
+        std::vector<int> before = last_;
+        before[static_cast<std::size_t>(Stream::gradient)] = beside_;
         const int shift = static_cast<int>(program_.tasks.size()) - range[0];
         for (int t = range[0]; t < range[1]; ++t) {
             Task task = program_.tasks[static_cast<std::size_t>(t)];
@@ -196,19 +201,26 @@ class ProgramBuilder {
                 wait = wait >= range[0] ? wait + shift : before[static_cast<std::size_t>(stream)];
             }
             last_[static_cast<std::size_t>(task.stream)] = t + shift;
+            if (task.stream == Stream::gradient) beside_ = t + shift;
             program_.tasks.push_back(std::move(task));
         }
     }
 
-    void write_layer(const LayerDraw& draw, int layer, Pass pass) {
+    // A pass begins when what ran beside the one before it has ended.
+    void write_pass(const LayerDraw& draw, int layer, Pass pass) {
         const std::vector<int> before = last_;
-        const int first = static_cast<int>(program_.tasks.size());
+        const int first = static_cast<int>(program_.tasks.size()), beside_before = beside_;
         for (const Slot& slot :
              pass_slots(draw.phases(pass), draw.pipelines(pass), plan_.overlap_chunks)) {
-            const int after = slot.after >= 0
-                                  ? first + slot.after
-                                  : before[static_cast<std::size_t>(stream_before(slot.after))];
-            run_slot(draw, layer, pass, slot, after);
+            std::vector<int> after = {
+                slot.after >= 0 ? first + slot.after
+                                : before[static_cast<std::size_t>(stream_before(slot.after))]};
+            if (slot.stream == Stream::gradient) {
+                beside_ = static_cast<int>(program_.tasks.size());
+            } else if (slot.after < 0) {
+                after.push_back(beside_before);
+            }
+            run_slot(draw, layer, pass, slot, std::move(after));
         }
     }
 
@@ -245,6 +257,7 @@ class ProgramBuilder {
     TaskPricer pricer_;
     Program program_;
     int micro_batch_ = 0;
+    int beside_ = -1;  // the last task that runs beside a pass
     std::vector<int> last_ = std::vector<int>(kNumStreams, -1);         // last task of each stream
     std::map<std::tuple<int, int, Pass>, std::array<int, 2>> written_;  // [draw, layer, pass]
 };

@@ -89,7 +89,7 @@ void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int grou
 }
 
 ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
-                                       const std::vector<DrawnGroup>& groups, double fraction) {
+                                       const std::vector<DrawnGroup>* groups, double fraction) {
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
     const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
@@ -98,7 +98,8 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
         return bytes;
     };
     if (!routed) {
-        ExchangeStage stage = head_stage(work, fraction);
+        ExchangeStage stage = phase.phase == Phase::cp_exchange ? equal_stage(work, fraction)
+                                                                : head_stage(work, fraction);
         fit_stage(stage, scale(work.mean), work.group_size);
         task.stages.push_back(std::move(stage));
         return task;
@@ -108,7 +109,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const bool reverse = (phase.phase == Phase::combine) != (phase.kernel_pass() == Pass::backward);
     const auto add_stage = [&](auto select, const PathBytes& mean) {
         ExchangeStage stage{.transposed = reverse};
-        for (const DrawnGroup& group : groups)
+        for (const DrawnGroup& group : *groups)
             stage.matrices.push_back(bytes_of(select(group), fraction));
         fit_stage(stage, scale(mean), work.group_size);
         task.stages.push_back(std::move(stage));
@@ -154,11 +155,31 @@ std::shared_ptr<const TrafficMatrix> TaskPricer::bytes_of(const TrafficMatrix& c
     return kept = std::make_shared<const TrafficMatrix>(std::move(bytes));
 }
 
+// Every `stride`-th rank of the group has the same bytes for each other.
+ExchangeStage TaskPricer::equal_stage(const ExchangeWork& work, double fraction) {
+    ExchangeStage stage;
+    const std::int64_t bytes = std::llround(work.a_peer.in(byte)*fraction);
+    if (work.stride == 1) {
+        stage.uniform_bytes = bytes;
+        return stage;
+    }
+    std::shared_ptr<const TrafficMatrix>& kept = equal_bytes_[bytes];
+    if (!kept) {
+        TrafficMatrix matrix(work.group_size);
+        for (int from = 0; from < work.group_size; ++from)
+            for (int to = from % work.stride; to < work.group_size; to += work.stride)
+                matrix.at(from, to) = bytes;
+        kept = std::make_shared<const TrafficMatrix>(std::move(matrix));
+    }
+    stage.matrices.push_back(kept);
+    return stage;
+}
+
 // HP's equal split: the same bytes to every peer it serves.
 ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) {
     ExchangeStage stage;
     const int heads = std::get<HeadParallel>(plan_.layer).num_heads;
-    const std::int64_t tokens = scenario_.batch.tokens_per_rank();
+    const std::int64_t tokens = rank_tokens(scenario_, plan_).own;
     const double sub_token = layout_.width * bytes_per_element(scenario_.model.dtype) * fraction;
     if (work.group_size <= heads) {
         stage.uniform_bytes =

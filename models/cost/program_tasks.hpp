@@ -27,9 +27,9 @@ class TaskPricer {
     // The same phase on every rank, or one entry where all ranks are alike. `fraction`: one of c
     // chunks.
     ComputeTask compute_task(const std::vector<const PhaseWork*>& ranks, double fraction) const;
-    // `groups`: the draw of every group of the world; unused for HP's equal split.
+    // `groups`: the draw of every group of the world; unused for equal splits.
     // Tasks of the same draw share its matrices: `groups` must live until forget_draws().
-    ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>& groups,
+    ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>* groups,
                                double fraction);
     void forget_draws() { bytes_.clear(); }
     ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
@@ -42,6 +42,7 @@ class TaskPricer {
     const LayerWork& moe_layer_of_workload() const;
     std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, double fraction);
     ExchangeStage head_stage(const ExchangeWork& work, double fraction);
+    ExchangeStage equal_stage(const ExchangeWork& work, double fraction);
 
     const Scenario& scenario_;
     const Plan& plan_;
@@ -49,7 +50,8 @@ class TaskPricer {
     ExpertLayout layout_;
     Cluster cluster_;  // without overrides, which the simulator applies
     PriceBook book_;
-    std::map<double, std::shared_ptr<const TrafficMatrix>> head_bytes_;  // by fraction
+    std::map<double, std::shared_ptr<const TrafficMatrix>> head_bytes_;         // by fraction
+    std::map<std::int64_t, std::shared_ptr<const TrafficMatrix>> equal_bytes_;  // by bytes a peer
     std::map<std::pair<const TrafficMatrix*, double>, std::shared_ptr<const TrafficMatrix>> bytes_;
 };
 

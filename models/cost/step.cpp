@@ -33,7 +33,7 @@ struct StepContext {
 
 // The phases of one pass of a layer, or of what comes before or after the layers. Every phase is
 // priced once, as one of its chunks; the streams tell what of it shows.
-PassTime price_pass(const std::vector<PhaseWork>& phases, const std::vector<PhaseWork>& mean,
+PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork> mean,
                     const std::vector<PhaseRange>& pipelines, const StepContext& context,
                     double weight, PriceBook& book) {
     PassTime pass;
@@ -98,20 +98,31 @@ bool is_overlapped(const PhaseWork& phase) {
 // `reductions`: of one bucket, in order.
 struct Backward {
     std::vector<TimedTask> tasks;
+    std::vector<int> reduction;                     // [task] which of `reductions`, or -1
     std::array<int, kNumStreams> last{-1, -1, -1};  // of each stream
+    int beside = -1;                                // last task that ran beside a pass
 
-    void add(Stream stream, Seconds time, int after) {
-        last[static_cast<std::size_t>(stream)] = static_cast<int>(tasks.size());
-        tasks.push_back({stream, time, after});
+    void add(TimedTask task, int of_reduction = -1) {
+        last[static_cast<std::size_t>(task.stream)] = static_cast<int>(tasks.size());
+        tasks.push_back(task);
+        reduction.push_back(of_reduction);
     }
     int last_of(Stream stream) const { return last[static_cast<std::size_t>(stream)]; }
+    // A pass begins when what ran beside the one before it has ended.
     void add_pass(const PassTime& pass) {
         const std::array<int, kNumStreams> before = last;
-        const int first = static_cast<int>(tasks.size());
-        for (const TimedTask& t : pass.tasks)
-            add(t.stream, t.time,
-                t.after >= 0 ? first + t.after
-                             : before[static_cast<std::size_t>(stream_before(t.after))]);
+        const int first = static_cast<int>(tasks.size()), beside_before = beside;
+        for (TimedTask t : pass.tasks) {
+            const bool begins = t.after < 0;
+            t.after =
+                begins ? before[static_cast<std::size_t>(stream_before(t.after))] : first + t.after;
+            if (t.stream == Stream::gradient) {
+                beside = static_cast<int>(tasks.size());
+            } else if (begins) {
+                t.also_after = beside_before;
+            }
+            add(t);
+        }
     }
 };
 
@@ -125,11 +136,10 @@ Backward backward_with_buckets(const Workload& workload, const StepTime& step,
             backward.add_pass(step.layers[static_cast<std::size_t>(entry)].backward);
         } else if (block.kind == BlockKind::bucket) {
             const int ready = backward.last_of(Stream::compute);
-            for (const Seconds time : reductions) backward.add(Stream::gradient, time, ready);
+            for (std::size_t i = 0; i < reductions.size(); ++i)
+                backward.add({Stream::gradient, reductions[i], ready}, static_cast<int>(i));
         } else if (block.kind == BlockKind::before) {
-            for (const PhaseTime& t : step.before.phases)
-                if (t.work->pass == Pass::backward)
-                    backward.add(Stream::compute, t.time, backward.last_of(Stream::communication));
+            backward.add_pass(step.before.backward);
         }
     }
     return backward;
@@ -149,10 +159,9 @@ void overlap_reductions(const Workload& workload, double slowdown, StepTime& ste
     Backward backward = backward_with_buckets(workload, step, bucket);
     const StreamsRun with = run_streams(backward.tasks, slowdown);
     std::vector<Seconds> shown(overlapped.size());
-    std::size_t next = 0;
     for (std::size_t i = 0; i < backward.tasks.size(); ++i) {
-        if (backward.tasks[i].stream != Stream::gradient) continue;
-        shown[next++ % shown.size()] += with.exposed[i];
+        if (backward.reduction[i] < 0) continue;
+        shown[static_cast<std::size_t>(backward.reduction[i])] += with.exposed[i];
         backward.tasks[i].time = {};
     }
     Seconds all;
@@ -240,10 +249,19 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
     const int micro = workload.num_micro_batches;
     const double slowdown = profile.overheads.overlap_slowdown;
     const StepContext context{workload.overlap_chunks, slowdown, work.speeds};
-    step.before = price_pass(workload.before, mean.before, {}, context, micro, book);
-    step.after = price_pass(workload.after, mean.after, {}, context, micro, book);
-    accumulate(step, step.before.phases, micro);
-    accumulate(step, step.after.phases, micro);
+    const auto outer = [&](const std::vector<PhaseWork>& phases,
+                           const std::vector<PhaseWork>& usual) {
+        const auto price = [&](Pass pass) {
+            return price_pass(of_pass(phases, pass), of_pass(usual, pass), {}, context, micro,
+                              book);
+        };
+        LayerTime time{.forward = price(Pass::forward), .backward = price(Pass::backward)};
+        accumulate(step, time.forward.phases, micro);
+        accumulate(step, time.backward.phases, micro);
+        return time;
+    };
+    step.before = outer(workload.before, mean.before);
+    step.after = outer(workload.after, mean.after);
     double noise_variance = 0.0;
     int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {

@@ -39,6 +39,7 @@ struct PassTime {
     Seconds total;
 };
 
+// Of a layer, or of what is before or after the layers.
 struct LayerTime {
     PassTime forward, backward;
 };
@@ -48,7 +49,7 @@ struct StepTime {
     Seconds moe_forward,
         moe_backward;  // MoE part of one MoE layer: without attention and norms, mean over layers
     std::array<std::array<PhaseTotal, 3>, static_cast<std::size_t>(kNumPhases)> phases{};
-    PassTime before, after;
+    LayerTime before, after;
     std::vector<PhaseTime> update;
     std::vector<LayerTime> layers;
 };

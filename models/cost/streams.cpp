@@ -38,8 +38,10 @@ class Streams {
         for (std::size_t s = 0; s < kNumStreams; ++s) {
             if (!running_[s] && next_[s] < queues_[s].size()) {
                 const std::size_t task = queues_[s][next_[s]];
-                const int after = tasks_[task].after;
-                if (after < 0 || done_[static_cast<std::size_t>(after)])
+                const auto is_over = [&](int before) {
+                    return before < 0 || done_[static_cast<std::size_t>(before)];
+                };
+                if (is_over(tasks_[task].after) && is_over(tasks_[task].also_after))
                     running_[s] = Running{task, tasks_[task].time};
             }
             any = any || running_[s].has_value();

@@ -12,8 +12,9 @@ namespace headway::inline cost {
 
 struct TimedTask {
     Stream stream = Stream::compute;
-    Seconds time;    // alone
-    int after = -1;  // index of a task that must end first; negative: none
+    Seconds time;         // alone
+    int after = -1;       // index of a task that must end first; negative: none
+    int also_after = -1;  // of another
 };
 
 struct StreamsRun {

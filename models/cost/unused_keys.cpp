@@ -185,6 +185,35 @@ void note_recompute(const ModelSpec& model, const Plan& plan, Notes& notes) {
         add_if(r.has(RecomputeModule::moe), m, "moe computes it again");
 }
 
+void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
+    const Parallel &p = plan.parallel, usual;
+    notes.add_if(
+        p.tensor_model_parallel_size == 1 && p.sequence_parallel,
+        "plan {}: parallel.sequence_parallel has no effect: tensor_model_parallel_size is 1",
+        plan.name);
+    notes.add_if(p.context_parallel_size == 1 && p.cp_comm_type != usual.cp_comm_type,
+                 "plan {}: parallel.cp_comm_type has no effect: context_parallel_size is 1",
+                 plan.name);
+    const PipelineSchedule schedule = p.schedule();
+    const bool combined = schedule == PipelineSchedule::combined_1f1b,
+               groups = combined || schedule == PipelineSchedule::interleaved;
+    notes.add_if(!p.has_pipeline() && p.pipeline_schedule && !combined,
+                 "plan {}: parallel.pipeline_schedule has no effect: no pipeline", plan.name);
+    notes.add_if(!p.has_pipeline() && !p.pipeline_model_parallel_layout.empty(),
+                 "plan {}: parallel.pipeline_model_parallel_layout has no effect: no pipeline",
+                 plan.name);
+    notes.add_if(p.microbatch_group_size_per_vp_stage != 0 && !(p.has_pipeline() && groups),
+                 "plan {}: parallel.microbatch_group_size_per_vp_stage has no effect: no "
+                 "interleaved pipeline",
+                 plan.name);
+    const Mesh mesh = mesh_of(s, plan);
+    notes.add_if(shards_optimizer(plan) && s.cluster.num_ranks() > 1 && mesh.dp * mesh.cp == 1 &&
+                     mesh.edp == 1,
+                 "plan {}: zero1 (parallel.data_parallel_sharding_strategy) has no effect: no "
+                 "data-parallel ranks",
+                 plan.name);
+}
+
 void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
     if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) {
         note_expert_parallel(s, plan, *ep, notes);
@@ -192,10 +221,14 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
         note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
     }
     note_recompute(s.model, plan, notes);
+    note_parallel(s, plan, notes);
     notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
                  "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
     const bool alone = s.cluster.num_ranks() == 1;
-    notes.add_if(alone && plan.zero1, "plan {}: zero1 has no effect: one rank", plan.name);
+    notes.add_if(
+        alone && shards_optimizer(plan),
+        "plan {}: zero1 (parallel.data_parallel_sharding_strategy) has no effect: one rank",
+        plan.name);
     notes.add_if(alone && !plan.overlap_grad_all_reduce,
                  "plan {}: overlap_grad_all_reduce has no effect: one rank", plan.name);
 }

@@ -24,10 +24,17 @@ bool fits_layer(int group_size, const ModelSpec&, const HeadParallel& hp) {
     return group_size % hp.num_heads == 0 && hp.num_experts % (group_size / hp.num_heads) == 0;
 }
 
+// Ranks of a pipeline stage, which a group lies in; all ranks where there is none, or no whole one.
+int ranks_of_stage(const Scenario& scenario, const Plan& plan) {
+    const int world = scenario.cluster.num_ranks(),
+              stages = plan.parallel.pipeline_model_parallel_size;
+    return world % stages == 0 ? world / stages : world;
+}
+
 template <class Layer>
-std::vector<int> valid_group_sizes(const Scenario& scenario, const Layer& layer) {
+std::vector<int> valid_group_sizes(const Scenario& scenario, const Plan& plan, const Layer& layer) {
     std::vector<int> valid;
-    for (const int size : divisors(scenario.cluster.num_ranks())) {
+    for (const int size : divisors(ranks_of_stage(scenario, plan))) {
         if (fits_nodes(size, scenario.cluster) && fits_layer(size, scenario.model, layer)) {
             valid.push_back(size);
         }
@@ -54,10 +61,11 @@ std::string why_not(const Scenario&, int size, const HeadParallel& hp) {
 template <class Layer>
 bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& layer,
                       const std::string& where, std::vector<InputProblem>& problems) {
-    const int world = scenario.cluster.num_ranks();
+    const int ranks = ranks_of_stage(scenario, plan);
     std::string found;
-    if (world % plan.group_size != 0) {
-        found = fmt::format("group_size {} does not divide {} ranks", plan.group_size, world);
+    if (ranks % plan.group_size != 0) {
+        found = fmt::format("group_size {} does not divide {} ranks{}", plan.group_size, ranks,
+                            ranks < scenario.cluster.num_ranks() ? " of a pipeline stage" : "");
     } else if (!fits_nodes(plan.group_size, scenario.cluster)) {
         found = fmt::format("groups of {} ranks straddle nodes of {} GPUs", plan.group_size,
                             scenario.cluster.gpus_per_node);
@@ -66,9 +74,9 @@ bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& l
     } else {
         return true;
     }
-    problems.push_back({where + ".group_size", std::move(found),
-                        "group_size one of: " + value_list(valid_group_sizes(scenario, layer)),
-                        ""});
+    problems.push_back(
+        {where + ".group_size", std::move(found),
+         "group_size one of: " + value_list(valid_group_sizes(scenario, plan, layer)), ""});
     return false;
 }
 
@@ -212,10 +220,12 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
                    plan.layer);
         check_implementation(plan, where, problems);
         check_optimizer(scenario, plan, where, problems);
-        if (plan.overlap_chunks > tokens) {
+        check_parallel(scenario, plan, where, problems);
+        const std::int64_t own = std::max<std::int64_t>(1, rank_tokens(scenario, plan).own);
+        if (plan.overlap_chunks > own) {
             problems.push_back({where + ".overlap_chunks",
-                                fmt::format("{} chunks of {} tokens", plan.overlap_chunks, tokens),
-                                fmt::format("1 to {}", tokens), ""});
+                                fmt::format("{} chunks of {} tokens", plan.overlap_chunks, own),
+                                fmt::format("1 to {}", own), ""});
         }
     }
     check_names(scenario, problems);

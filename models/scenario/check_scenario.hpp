@@ -3,6 +3,7 @@
 // the models may run.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "models/vocab/error.hpp"
@@ -16,6 +17,9 @@ std::vector<InputProblem> check_cluster(const Cluster& cluster);
 std::vector<InputProblem> check_profile(const Profile& profile);
 // The plans and the batch against model and cluster, and the routing against the model.
 std::vector<InputProblem> check_plans(const Scenario& scenario);
+// The parallel axes of one plan, whose path is `where`, and the batch that they work on.
+void check_parallel(const Scenario& scenario, const Plan& plan, const std::string& where,
+                    std::vector<InputProblem>& problems);
 std::vector<InputProblem> check_routing(const Scenario& scenario);
 // Everything: the parts, the batch, the routing and the plans against them; the profile may be
 // known to be sound.

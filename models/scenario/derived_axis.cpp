@@ -63,24 +63,27 @@ std::optional<InputProblem> set_ranks(std::int64_t ranks, Scenario& scenario) {
     Batch& batch = scenario.batch;
     const std::int64_t before = std::int64_t{cluster.num_nodes} * cluster.gpus_per_node;
     const std::int64_t sequences = before * batch.sequences_per_rank * batch.num_micro_batches;
+    const bool is_given = batch.global_batch_size.has_value();  // and then sets the micro-batches
     if (ranks > cluster.gpus_per_node && ranks % cluster.gpus_per_node != 0) {
         return InputProblem{
             "cluster.nodes",
             fmt::format("{} ranks are no whole nodes of {} GPUs", ranks, cluster.gpus_per_node), "",
             ""};
     }
-    if (sequences % ranks != 0) {
+    if (!is_given && sequences % ranks != 0) {
         return InputProblem{"batch",
                             fmt::format("a global batch of {} sequences does not spread over {} "
                                         "ranks",
                                         sequences, ranks),
                             "", ""};
     }
-    const std::int64_t of_rank = sequences / ranks;
-    std::int64_t at_once = std::min<std::int64_t>(batch.sequences_per_rank, of_rank);
-    while (of_rank % at_once != 0) --at_once;
-    batch.sequences_per_rank = static_cast<int>(at_once);
-    batch.num_micro_batches = static_cast<int>(of_rank / at_once);
+    if (!is_given) {
+        const std::int64_t of_rank = sequences / ranks;
+        std::int64_t at_once = std::min<std::int64_t>(batch.sequences_per_rank, of_rank);
+        while (of_rank % at_once != 0) --at_once;
+        batch.sequences_per_rank = static_cast<int>(at_once);
+        batch.num_micro_batches = static_cast<int>(of_rank / at_once);
+    }
     for (Plan& plan : scenario.plans) {
         if (plan.group_size == before) plan.group_size = static_cast<int>(ranks);
     }

@@ -10,10 +10,24 @@ constexpr std::array kHeadDedupNames = {kDedupNames[0], kDedupNames[1]};
 
 void describe_batch(Fields& f, Batch& batch) {
     f.integer("sequence_length", batch.sequence_length, {1, 1 << 24}, "tokens of one sequence");
-    f.integer("sequences_per_rank", batch.sequences_per_rank, {1, 1 << 20},
-              "sequences of one micro-batch on one rank", optional);
-    f.integer("num_micro_batches", batch.num_micro_batches, {1, 1 << 20},
-              "gradient accumulation steps", optional);
+    constexpr Range range = {1, 1 << 20};
+    const bool given =
+        f.integer("sequences_per_rank", batch.sequences_per_rank, range,
+                  "sequences of one micro-batch on one data-parallel rank", optional);
+    std::optional<int> micro_batch_size;
+    f.second_name("micro_batch_size", micro_batch_size, range, "Megatron's sequences_per_rank");
+    f.take("micro_batch_size", micro_batch_size, "sequences_per_rank", given,
+           batch.sequences_per_rank);
+    const bool counted =
+        f.integer("num_micro_batches", batch.num_micro_batches, range,
+                  "micro-batches of a step: gradient accumulation, or what a pipeline works on",
+                  optional, !batch.global_batch_size);
+    if (counted) batch.global_batch_size.reset();
+    f.integer("global_batch_size", batch.global_batch_size, {1, 1 << 30},
+              "sequences of a step on all ranks, instead of num_micro_batches: a plan has as many "
+              "micro-batches as its data-parallel ranks leave");
+    if (counted && batch.global_batch_size)
+        f.contradiction("global_batch_size", "num_micro_batches", "one of them");
 }
 
 void describe_histogram(Fields& f, Routing& routing) {
@@ -132,6 +146,63 @@ void describe_recompute(Fields& f, Recompute& recompute) {
     });
 }
 
+void describe_pipeline(Fields& f, Parallel& p) {
+    f.integer("pipeline_model_parallel_size", p.pipeline_model_parallel_size, {1, 1 << 16},
+              "p, pipeline stages on blocks of consecutive ranks", optional);
+    f.integer("virtual_pipeline_model_parallel_size", p.virtual_pipeline_model_parallel_size,
+              {1, 1 << 12}, "v, chunks of layers on one pipeline rank", optional);
+    f.text("pipeline_model_parallel_layout", p.pipeline_model_parallel_layout,
+           "what each stage holds, as Megatron writes it: stages in the order of the forward pass "
+           "apart by |, E embedding, t decoder layer, L head and loss, (..)*n and x*n repeat: "
+           "Et|(tt|)*3L; left out: layers evenly",
+           optional);
+    f.choice("pipeline_schedule", p.pipeline_schedule, kPipelineScheduleNames,
+             "order of forward and backward passes; left out: 1f1b, interleaved where v > 1");
+    f.integer(
+        "microbatch_group_size_per_vp_stage", p.microbatch_group_size_per_vp_stage, {0, 1 << 20},
+        "interleaved orders: micro-batches that a chunk runs before the next one's turn; 0: p",
+        optional);
+}
+
+// Of the keys of the map `parallel`, which of those with a second name elsewhere were given.
+struct GivenParallel {
+    std::optional<int> expert_model_parallel_size;
+    bool sharding = false;
+};
+
+void describe_parallel(Fields& f, Parallel& p, GivenParallel& given) {
+    constexpr Range range = {1, 1 << 16};
+    f.integer("tensor_model_parallel_size", p.tensor_model_parallel_size, range,
+              "t, consecutive ranks that share the heads and widths of a layer", optional);
+    f.flag("sequence_parallel", p.sequence_parallel,
+           "norms, router and MoE layer work on 1/t of the tokens; needed for MoE layers where t > "
+           "1",
+           optional);
+    f.integer("context_parallel_size", p.context_parallel_size, range,
+              "c, ranks that share the tokens of a sequence, t apart", optional);
+    f.choice("cp_comm_type", p.cp_comm_type, kCpCommTypeNames,
+             "how they meet their keys and values: a ring behind the attention (p2p), one "
+             "all-gather before it, or all-to-alls that give each rank whole sequences of h/c "
+             "heads (a2a)",
+             optional);
+    describe_pipeline(f, p);
+    f.second_name("expert_model_parallel_size", given.expert_model_parallel_size, {1, 1 << 20},
+                  "Megatron's group_size");
+    f.integer("expert_tensor_parallel_size", p.expert_tensor_parallel_size, range,
+              "e, consecutive ranks that share the width of each expert; Megatron's default is t, "
+              "this one is not",
+              optional);
+    given.sharding =
+        f.choice("data_parallel_sharding_strategy", p.data_parallel_sharding_strategy,
+                 kDataParallelShardingNames,
+                 "what data-parallel ranks share out: optimizer states (optim, ZeRO-1), gradients "
+                 "too (optim_grads, ZeRO-2), parameters too (optim_grads_params, ZeRO-3 or FSDP)",
+                 optional);
+    f.integer("num_distributed_optimizer_instances", p.num_distributed_optimizer_instances, range,
+              "replicas of the shards: gradients of a shard are reduced between them (HSDP)",
+              optional);
+}
+
 void describe_plan(Fields& f, Plan& plan) {
     f.text("name", plan.name, "name in tables; unique");
     ExpertParallel ep;
@@ -152,9 +223,23 @@ void describe_plan(Fields& f, Plan& plan) {
     } else {
         plan.layer = ep;
     }
-    f.integer("group_size", plan.group_size, {1, 1 << 20},
-              "ranks that share one MoE layer; divides the number of ranks");
-    f.flag("zero1", plan.zero1, "optimizer states are sharded over replicas", optional);
+    GivenParallel given;
+    f.map(
+        "parallel", plan.parallel, "how the plan cuts the model and its tokens besides",
+        [&](Fields& g, Parallel& p) { describe_parallel(g, p, given); }, optional);
+    const bool sized = f.integer_unless(
+        given.expert_model_parallel_size.has_value(), "group_size", plan.group_size, {1, 1 << 20},
+        "N, ranks that share one MoE layer; divides the ranks of a pipeline stage; required, here "
+        "or as parallel.expert_model_parallel_size");
+    f.take("group_size", given.expert_model_parallel_size, "parallel.expert_model_parallel_size",
+           sized, plan.group_size);
+    std::optional<bool> zero1;
+    f.second_name("zero1", zero1,
+                  "true: parallel.data_parallel_sharding_strategy: optim; false: no_shard");
+    std::optional<DataParallelSharding> sharding;
+    if (zero1) sharding = *zero1 ? DataParallelSharding::optim : DataParallelSharding::no_shard;
+    f.take("zero1", sharding, "parallel.data_parallel_sharding_strategy", given.sharding,
+           plan.parallel.data_parallel_sharding_strategy);
     describe_recompute(f, plan.recompute);
     f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
     f.choice("main_grads_dtype", plan.main_grads_dtype, kDtypeNames,
@@ -169,8 +254,13 @@ void describe_plan(Fields& f, Plan& plan) {
            "master parameters are the 16 bits that bf16 parameters lack", optional);
     f.integer("overlap_chunks", plan.overlap_chunks, {1, 1024},
               "token chunks whose communication overlaps expert compute; 1: no overlap", optional);
-    f.flag("overlap_grad_all_reduce", plan.overlap_grad_all_reduce,
-           "gradients are reduced behind the backward pass", optional);
+    const bool overlap_given = f.flag(
+        "overlap_grad_all_reduce", plan.overlap_grad_all_reduce,
+        "gradients are reduced, and sharded parameters gathered, behind the passes", optional);
+    std::optional<bool> overlap;
+    f.second_name("overlap_grad_reduce", overlap, "Megatron's overlap_grad_all_reduce");
+    f.take("overlap_grad_reduce", overlap, "overlap_grad_all_reduce", overlap_given,
+           plan.overlap_grad_all_reduce);
     f.choice("implementation", plan.implementation, kImplementationNames,
              "fused: rows are copied where they must move; unfused: with the duplications, casts, "
              "layout copies and host syncs of the code released with arXiv 2602.04870",

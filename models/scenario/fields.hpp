@@ -35,13 +35,30 @@ class Fields {
         value = std::get<std::string>(v);
     }
 
+    // Each returns whether the key was given.
     template <std::integral Integer>
-    void integer(std::string_view name, Integer& value, Range range, std::string_view meaning,
-                 Presence presence = Presence::required) {
+    bool integer(std::string_view name, Integer& value, Range range, std::string_view meaning,
+                 Presence presence = Presence::required, bool is_set = true) {
         ScalarValue v = static_cast<std::int64_t>(value);
-        scalar({.name = name, .meaning = meaning, .presence = presence},
-               {.kind = Rule::Kind::integer, .range = range}, v);
+        const bool given =
+            scalar({.name = name, .meaning = meaning, .presence = presence, .is_set = is_set},
+                   {.kind = Rule::Kind::integer, .range = range}, v);
         value = static_cast<Integer>(std::get<std::int64_t>(v));
+        return given;
+    }
+
+    // A key that must be there unless another one stands for it.
+    bool integer_unless(bool stands, std::string_view name, int& value, Range range,
+                        std::string_view meaning) {
+        ScalarValue v = std::int64_t{value};
+        const bool must = is_reading() && !stands;
+        const bool given = scalar({.name = name,
+                                   .meaning = meaning,
+                                   .presence = must ? Presence::required : Presence::optional,
+                                   .has_no_default = true},
+                                  {.kind = Rule::Kind::integer, .range = range}, v);
+        value = static_cast<int>(std::get<std::int64_t>(v));
+        return given;
     }
 
     void integer(std::string_view name, std::optional<int>& value, Range range,
@@ -90,21 +107,60 @@ class Fields {
             value = std::get<double>(v) * UnitOf<Q>::base;
     }
 
-    void flag(std::string_view name, bool& value, std::string_view meaning,
+    bool flag(std::string_view name, bool& value, std::string_view meaning,
               Presence presence = Presence::required) {
         ScalarValue v = value;
-        scalar({.name = name, .meaning = meaning, .presence = presence}, {.kind = Rule::Kind::flag},
-               v);
+        const bool given = scalar({.name = name, .meaning = meaning, .presence = presence},
+                                  {.kind = Rule::Kind::flag}, v);
         value = std::get<bool>(v);
+        return given;
+    }
+
+    // Second names of keys, empty unless given: read, never written.
+    void second_name(std::string_view name, std::optional<bool>& value, std::string_view meaning) {
+        ScalarValue v = false;
+        if (scalar(absent_unless(false, name, meaning), {.kind = Rule::Kind::flag}, v))
+            value = std::get<bool>(v);
+    }
+    void second_name(std::string_view name, std::optional<int>& value, Range range,
+                     std::string_view meaning) {
+        ScalarValue v = std::int64_t{0};
+        if (scalar(absent_unless(false, name, meaning),
+                   {.kind = Rule::Kind::integer, .range = range}, v))
+            value = static_cast<int>(std::get<std::int64_t>(v));
+    }
+    // The key `name` of this map was given beside what it contradicts.
+    virtual void contradiction(std::string_view /*name*/, std::string_view /*found*/,
+                               std::string_view /*accepted*/) {}
+    // What a second name says, unless it contradicts the first.
+    template <class T>
+    void take(std::string_view name, const std::optional<T>& second, std::string_view first,
+              bool first_given, T& value) {
+        if (!second) return;
+        if (first_given && *second != value)
+            contradiction(name, std::string(first) + " beside it with another value",
+                          "one of them, or the same value");
+        value = *second;
     }
 
     template <class Enum, std::size_t n>
-    void choice(std::string_view name, Enum& value, const std::array<std::string_view, n>& names,
+    bool choice(std::string_view name, Enum& value, const std::array<std::string_view, n>& names,
                 std::string_view meaning, Presence presence = Presence::required) {
         ScalarValue v = static_cast<std::int64_t>(value);
-        scalar({.name = name, .meaning = meaning, .presence = presence},
-               {.kind = Rule::Kind::choice, .names = names}, v);
+        const bool given = scalar({.name = name, .meaning = meaning, .presence = presence},
+                                  {.kind = Rule::Kind::choice, .names = names}, v);
         value = static_cast<Enum>(std::get<std::int64_t>(v));
+        return given;
+    }
+
+    // One that may be left to a rule; not written then.
+    template <class Enum, std::size_t n>
+    void choice(std::string_view name, std::optional<Enum>& value,
+                const std::array<std::string_view, n>& names, std::string_view meaning) {
+        ScalarValue v = static_cast<std::int64_t>(value.value_or(Enum{}));
+        if (scalar(absent_unless(value.has_value(), name, meaning),
+                   {.kind = Rule::Kind::choice, .names = names}, v))
+            value = static_cast<Enum>(std::get<std::int64_t>(v));
     }
 
     // A list of texts; a single one may stand without brackets. An empty list is not written.
@@ -260,6 +316,7 @@ class Fields {
     virtual void leave_item() = 0;
     virtual void leave_list() = 0;
     virtual bool replaces_lists() const { return false; }
+    virtual bool is_reading() const { return false; }
     virtual bool enter_condition(std::string_view, bool holds) { return holds; }
     virtual void leave_condition() {}
 

@@ -293,6 +293,14 @@ bool YamlReader::enter_condition(std::string_view when, bool holds) {
     return holds;
 }
 
+void YamlReader::contradiction(std::string_view name, std::string_view found,
+                               std::string_view accepted) {
+    const Frame& f = frame();
+    const int index = f.node->index_of(name);
+    const Position at = index < 0 ? f.node->at : f.node->key_at[static_cast<std::size_t>(index)];
+    problem(name, at, fmt::format("'{}' and {}", name, found), std::string(accepted));
+}
+
 void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
     const Frame& f = frame();
     const int num_present = (f.node->index_of(a) >= 0) + (f.node->index_of(b) >= 0);

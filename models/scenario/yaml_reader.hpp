@@ -55,6 +55,8 @@ class YamlReader : public Fields {
 
     void exactly_one_of(std::string_view a, std::string_view b) override;
     void at_most_one_of(std::string_view a, std::string_view b) override;
+    void contradiction(std::string_view name, std::string_view found,
+                       std::string_view accepted) override;
 
   protected:
     bool scalar(const Key& key, const Rule& rule, ScalarValue& value) override;
@@ -70,6 +72,7 @@ class YamlReader : public Fields {
     void leave_item() override;
     void leave_list() override;
     bool replaces_lists() const override { return true; }
+    bool is_reading() const override { return true; }
     bool enter_condition(std::string_view when, bool holds) override;
     int enter_reference(const Key& key, ReferenceKind kind) override;
     void enter_layer(int index) override;

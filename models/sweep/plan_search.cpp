@@ -62,8 +62,11 @@ std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& he
     return plans;
 }
 
-// Micro-batches of every size that divides the sequences of a rank and step.
-std::vector<Batch> batches_of(const Batch& batch) {
+// Micro-batches of every size that divides the sequences of a data-parallel rank and step.
+std::vector<Batch> batches_of(const Scenario& scenario, const Plan& plan) {
+    Batch batch = scenario.batch;
+    batch.num_micro_batches = num_micro_batches(scenario, plan);
+    batch.global_batch_size.reset();
     const std::int64_t sequences = std::int64_t{batch.sequences_per_rank} * batch.num_micro_batches;
     constexpr std::int64_t kMost = 1 << 20;
     if (sequences > kMost) return {batch};
@@ -101,7 +104,7 @@ std::vector<SearchUnit> legal_units(const Scenario& scenario, const std::vector<
             plan.overlap_chunks = 1;
             probe.plans = {plan};
             probe.baseline = plan.name;
-            for (const Batch& batch : batches_of(scenario.batch)) {
+            for (const Batch& batch : batches_of(scenario, plan)) {
                 probe.batch = batch;
                 if (!check_plans(probe).empty()) continue;
                 units.push_back({plan, batch});
@@ -124,12 +127,13 @@ struct UnitResult {
 template <class Visit>
 void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
     for (const RecomputeLevel recompute : kRecomputeLevels) {
-        for (const bool zero1 : {false, true}) {
+        for (const DataParallelSharding sharding :
+             {DataParallelSharding::no_shard, DataParallelSharding::optim}) {
             for (const int chunks : kChunks) {
                 // A group of one rank communicates nothing that could be overlapped.
                 if (chunks > tokens || (chunks > 1 && plan.group_size == 1)) continue;
                 plan.recompute = recompute;
-                plan.zero1 = zero1;
+                plan.parallel.data_parallel_sharding_strategy = sharding;
                 plan.overlap_chunks = chunks;
                 visit(plan);
             }
@@ -143,7 +147,7 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit) {
     const PredictOptions options{.timeline = false};
     try {
         const std::vector<GroupLoad> loads = plan_loads(scenario, unit.plan, options);
-        for_each_knob(unit.plan, unit.batch.tokens_per_rank(), [&](const Plan& plan) {
+        for_each_knob(unit.plan, rank_tokens(scenario, unit.plan).own, [&](const Plan& plan) {
             Candidate candidate{plan, unit.batch,
                                 predict_plan(scenario, plan, *scenario.profile, options, loads)};
             const PlanPrediction& p = candidate.prediction;
@@ -208,8 +212,9 @@ std::string variant_name(const Plan& plan) {
 std::string knobs_text(const Plan& plan, const Batch& batch) {
     return fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
                        recompute_text(plan.recompute), plan.overlap_chunks,
-                       plan.overlap_chunks == 1 ? "" : "s", plan.zero1 ? "ZeRO-1" : "no ZeRO",
-                       batch.num_micro_batches, batch.sequences_per_rank);
+                       plan.overlap_chunks == 1 ? "" : "s",
+                       shards_optimizer(plan) ? "ZeRO-1" : "no ZeRO", batch.num_micro_batches,
+                       batch.sequences_per_rank);
 }
 
 SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
@@ -263,9 +268,10 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
         add(fmt::format("{} chunk{}", chunks, chunks == 1 ? "" : "s"), plan, chosen.batch);
     }
     plan = chosen.plan;
-    plan.zero1 = !plan.zero1;
-    add(plan.zero1 ? "ZeRO-1" : "no ZeRO", plan, chosen.batch);
-    for (const Batch& batch : batches_of(scenario.batch)) {
+    plan.parallel.data_parallel_sharding_strategy =
+        shards_optimizer(plan) ? DataParallelSharding::no_shard : DataParallelSharding::optim;
+    add(shards_optimizer(plan) ? "ZeRO-1" : "no ZeRO", plan, chosen.batch);
+    for (const Batch& batch : batches_of(scenario, chosen.plan)) {
         if (batch.sequences_per_rank == chosen.batch.sequences_per_rank) continue;
         add(fmt::format("{} x {} sequences", batch.num_micro_batches, batch.sequences_per_rank),
             chosen.plan, batch);

@@ -97,10 +97,11 @@ namespace {
 PathClass farthest_class(const Cluster& cluster, int group_size, int stride) {
     PathClass worst = PathClass::self;
     const int block = group_size * stride;
-    for (int first = 0; first + block <= cluster.num_ranks(); first += block) {
+    // Of groups that do not tile the world (the ends of a pipeline) the first block shows all.
+    for (int first = 0; first == 0 || first + block <= cluster.num_ranks(); first += block) {
         for (int lane = 0; lane < stride; ++lane) {
             const int from = first + lane, to = from + (group_size - 1) * stride;
-            worst = std::max(worst, path_class(cluster, from, to));
+            if (to < cluster.num_ranks()) worst = std::max(worst, path_class(cluster, from, to));
         }
     }
     return worst;

@@ -60,6 +60,8 @@ struct Parallel {
     DataParallelSharding data_parallel_sharding_strategy = DataParallelSharding::no_shard;
     int num_distributed_optimizer_instances = 1;  // replicas of the shards (HSDP)
 
+    friend bool operator==(const Parallel&, const Parallel&) = default;
+
     bool has_pipeline() const { return pipeline_model_parallel_size > 1; }
     PipelineSchedule schedule() const {
         return pipeline_schedule.value_or(virtual_pipeline_model_parallel_size > 1

@@ -55,7 +55,6 @@ struct Plan {
     std::variant<ExpertParallel, HeadParallel> layer;
     int group_size = 1;  // ranks of one EP or HP group (expert_model_parallel_size)
     Parallel parallel;
-    bool zero1 = false;  // optimizer states sharded over replicas
     Recompute recompute;
     Optimizer optimizer = Optimizer::adamw_fp32;
     Dtype main_grads_dtype = Dtype::fp32;   // gradients as accumulated, reduced and read
@@ -70,6 +69,11 @@ struct Plan {
 
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };
+
+// ZeRO-1 and beyond: a rank updates its share of the parameters.
+constexpr bool shards_optimizer(const Plan& plan) {
+    return plan.parallel.data_parallel_sharding_strategy != DataParallelSharding::no_shard;
+}
 
 // Bytes a parameter of what the optimizer keeps.
 constexpr double master_bytes(const Plan& plan) {

@@ -1,4 +1,5 @@
 // Scenario and plan -> Workload.
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <utility>
@@ -14,6 +15,20 @@ namespace {
 
 constexpr std::size_t kPhasesOfALayer = 24;  // enough for most layers
 
+// Parameters of a layer are gathered beside the pass of the layer before, gradients scattered
+// beside that of the layer after: beside its own here, which is as long.
+void add_shards(const StepShape& s, LayerWork& layer) {
+    const RankParameters own = layer_parameters(s.scenario.model, s.plan, layer.first_layer);
+    gather_parameters(s, own, Pass::forward, Beside::pass, layer.forward);
+    gather_parameters(s, own, Pass::backward, Beside::pass, layer.backward);
+    scatter_gradients(s, own, Beside::pass, layer.backward);
+}
+
+// Tokens whose FLOPs are a rank's part: those of its tensor-parallel group over the ranks of it.
+double own_tokens(const StepShape& s) {
+    return s.group_tokens / s.mesh.tp;
+}
+
 LayerWork dense_layer(const StepShape& s, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count};
     add_attention(s, index, Pass::forward, layer.forward);
@@ -23,9 +38,10 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     add_attention(s, index, Pass::backward, layer.backward);
     add_recompute(s, nullptr, index, feed_forward, layer);
     const ModelSpec& model = s.scenario.model;
+    add_shards(s, layer);
     const double mlp =
         2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width;
-    layer.model_flops = s.tokens * (attention_flops_per_token(s.scenario, index) + mlp) * flop;
+    layer.model_flops = own_tokens(s) * (attention_flops_per_token(s.scenario, index) + mlp) * flop;
     return layer;
 }
 
@@ -50,71 +66,52 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     add_attention(s, index, Pass::backward, layer.backward);
     if (unfused) widen_residual_stream(s, layer);
     add_recompute(s, &load, index, feed_forward, layer);
+    add_shards(s, layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
-    layer.model_flops = s.tokens *
+    layer.model_flops = own_tokens(s) *
                         (attention_flops_per_token(s.scenario, index) +
                          moe_flops_per_token(s.scenario, baseline_of(s.scenario, s.plan))) *
                         flop;
     return layer;
 }
 
-// AdamW bytes per parameter: gradient read; master and both moments read and written; bf16
-// parameter written, and read where the master is its remainder.
-double optimizer_bytes(const Plan& plan) {
-    return bytes_per_element(plan.main_grads_dtype) +
-           2.0 * (master_bytes(plan) + moment_bytes(plan)) +
-           2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
-}
-
-void add_update(const StepShape& s, Workload& workload) {
-    const ParameterCount count = count_parameters(s.scenario.model, s.plan);
-    const int world = workload.num_ranks, group = s.plan.group_size, replicas = world / group;
-    const double experts = count.experts / group;  // on one rank
-    const int buckets = s.scenario.model.num_layers;
-    const bool overlap = s.plan.overlap_grad_all_reduce;
-    const double gradient = bytes_per_element(s.plan.main_grads_dtype);
-    // Gradients are reduced in the type they are accumulated in. ZeRO-1 reduces to shards and
-    // gathers the bf16 parameters afterwards.
-    const Collective reduce = s.plan.zero1 ? Collective::reduce_scatter : Collective::all_reduce;
-    const auto add = [&](Phase phase, Collective collective, int size, int stride, double bytes,
-                         bool overlapped) {
-        if (size <= 1 || bytes <= 0.0) return;
-        workload.update.push_back({phase, Pass::update,
-                                   ReduceWork{.collective = collective,
-                                              .group_size = size,
-                                              .stride = stride,
-                                              .bytes = bytes * byte,
-                                              .overlaps_backward = overlapped,
-                                              .num_buckets = buckets}});
-    };
-    add(Phase::grad_all_reduce, reduce, world, 1, gradient * count.replicated(), overlap);
-    add(Phase::expert_grad_all_reduce, reduce, replicas, group, gradient * experts, overlap);
-    const double own = s.plan.zero1 ? count.replicated() / world + experts / replicas
-                                    : count.replicated() + experts;
-    // Unfused: a pass of its own divides the gradients by the number of micro-batches.
-    const double divide = s.plan.implementation == Implementation::unfused ? 2.0 * gradient : 0.0;
-    workload.update.push_back(
-        compute_phase(Phase::optimizer, Pass::update,
-                      {move(Kernel::optimizer, own * (optimizer_bytes(s.plan) + divide))}));
-    if (s.plan.zero1) {
-        add(Phase::param_all_gather, Collective::all_gather, world, 1,
-            s.element * count.replicated(), false);
-        add(Phase::param_all_gather, Collective::all_gather, replicas, group, s.element * experts,
-            false);
-    }
-}
-
-StepShape step_shape(const Scenario& scenario, const Plan& plan) {
-    return {.scenario = scenario,
-            .plan = plan,
-            .layout = expert_layout(scenario, plan),
-            .tokens = static_cast<double>(scenario.batch.tokens_per_rank()),
-            .hidden = static_cast<double>(scenario.model.hidden),
-            .element = bytes_per_element(scenario.model.dtype)};
+// The embedding has nothing before it to hide its parameters behind, nor its gradients after. The
+// head keeps its parameters for the backward pass that follows at once.
+void add_outer(const StepShape& s, Workload& workload) {
+    const RankParameters table = vocabulary_parameters(s.scenario.model, s.plan);
+    gather_parameters(s, table, Pass::forward, Beside::nothing, workload.before);
+    add_embedding(s, workload.before);
+    scatter_gradients(s, table, Beside::nothing, workload.before);
+    std::vector<PhaseWork> head;
+    add_head_and_loss(s, head);
+    if (s.plan.implementation == Implementation::unfused) widen_head(s, head);
+    const auto backward = std::ranges::find(head, Pass::backward, &PhaseWork::pass);
+    workload.after.assign(head.begin(), backward);
+    gather_parameters(s, table, Pass::forward, Beside::pass, workload.after);
+    workload.after.insert(workload.after.end(), backward, head.end());
+    scatter_gradients(s, table, Beside::pass, workload.after);
 }
 
 }  // namespace
+
+StepShape step_shape(const Scenario& scenario, const Plan& plan) {
+    const RankTokens tokens = rank_tokens(scenario, plan);
+    return {.scenario = scenario,
+            .plan = plan,
+            .layout = expert_layout(scenario, plan),
+            .tokens = static_cast<double>(tokens.own),
+            .group_tokens = static_cast<double>(tokens.group),
+            .hidden = static_cast<double>(scenario.model.hidden),
+            .element = bytes_per_element(scenario.model.dtype),
+            .mesh = mesh_of(scenario, plan)};
+}
+
+std::span<const PhaseWork> of_pass(const std::vector<PhaseWork>& phases, Pass pass) {
+    const auto backward = std::ranges::find(phases, Pass::backward, &PhaseWork::pass);
+    if (pass == Pass::forward) return {phases.begin(), backward};
+    return {backward, phases.end()};
+}
 
 std::size_t layer_kind(const ModelSpec& model, int layer) {
     return (model.is_moe_layer(layer) ? 2u : 0u) + (model.attention.has_window(layer) ? 1u : 0u);
@@ -147,12 +144,10 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     const ModelSpec& model = scenario.model;
     const StepShape s = step_shape(scenario, plan);
     Workload workload{.num_ranks = scenario.cluster.num_ranks(),
-                      .num_micro_batches = scenario.batch.num_micro_batches,
+                      .num_micro_batches = num_micro_batches(scenario, plan),
                       .overlap_chunks = plan.overlap_chunks};
-    add_embedding(s, workload.before);
-    add_head_and_loss(s, workload.after);
-    if (plan.implementation == Implementation::unfused) widen_head(s, workload.after);
-    workload.model_flops = s.tokens * 2.0 * model.hidden * model.vocab_size * flop;
+    add_outer(s, workload);
+    workload.model_flops = own_tokens(s) * 2.0 * model.hidden * model.vocab_size * flop;
     // Equal layers are one entry with a count, where the first of them is; MoE layers with loads of
     // their own are an entry each.
     std::array<int, 8> entry_of_kind;
@@ -176,7 +171,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     }
     for (const LayerWork& layer : workload.layers)
         workload.model_flops += layer.count * layer.model_flops;
-    add_update(s, workload);
+    add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
     return workload;
 }
 

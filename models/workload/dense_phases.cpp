@@ -54,6 +54,16 @@ double projection_parameters_out(const ModelSpec& model) {
 
 }  // namespace
 
+// What tensor-parallel ranks gather before their heads: the layer's input, or, where latent
+// attention projects down on every rank's own tokens, the latents and the shared rotary key
+// (Megatron-LM, core/transformer/multi_latent_attention.py).
+double gathered_width(const ModelSpec& model) {
+    const auto& latent = model.attention.latent;
+    if (!latent) return model.hidden;
+    const double query = latent->query_rank > 0 ? latent->query_rank : model.hidden;
+    return query + latent->kv_rank + latent->rope_width;
+}
+
 PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels) {
     ComputeWork work;
     for (const KernelWork& k : kernels) work.add(k);
@@ -81,27 +91,38 @@ double attention_flops_per_token(const Scenario& scenario, int layer) {
 }
 
 void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases) {
-    const double row = s.tokens * s.hidden * s.element;
-    phases.push_back(compute_phase(Phase::embed, Pass::forward, {move(Kernel::gather, 2.0 * row)}));
+    // A rank of t finds a t-th of the group's tokens in its part of the table; the others' rows are
+    // zero until the sum.
+    const double row = s.group_tokens * s.hidden * s.element, found = row / s.mesh.tp;
+    phases.push_back(
+        compute_phase(Phase::embed, Pass::forward, {move(Kernel::gather, found + row)}));
+    scatter_sum(s, Pass::forward, s.hidden, phases);
     // Backward adds rows into the fp32 gradient of the table: read the gradient, read and write the
     // rows.
+    gather_rows(s, Pass::backward, s.hidden, phases);
     phases.push_back(
-        compute_phase(Phase::embed, Pass::backward, {move(Kernel::gather, row + 4.0 * row)}));
+        compute_phase(Phase::embed, Pass::backward, {move(Kernel::gather, row + 4.0 * found)}));
 }
 
 void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases) {
-    const double vocab = s.scenario.model.vocab_size, logits = s.tokens * vocab * s.element;
+    const double tokens = s.group_tokens,
+                 vocab = static_cast<double>(s.scenario.model.vocab_size) / s.mesh.tp,
+                 logits = tokens * vocab * s.element;
     const double row = s.tokens * s.hidden * s.element;
     phases.push_back(
         compute_phase(Phase::norm, Pass::forward, {move(Kernel::streaming, 2.0 * row)}));
+    gather_rows(s, Pass::forward, s.hidden, phases);
     phases.push_back(
-        compute_phase(Phase::lm_head, Pass::forward, {gemm(s.tokens, vocab, s.hidden, s.element)}));
+        compute_phase(Phase::lm_head, Pass::forward, {gemm(tokens, vocab, s.hidden, s.element)}));
     // Loss: maximum and sum (one read), then the gradient in place (read, write).
     phases.push_back(compute_phase(Phase::loss, Pass::forward, {move(Kernel::streaming, logits)}));
+    add_loss_sums(s, phases);
     phases.push_back(
         compute_phase(Phase::loss, Pass::backward, {move(Kernel::streaming, 2.0 * logits)}));
+    gather_rows(s, Pass::backward, s.hidden, phases);  // the input again, for the weights' gradient
     phases.push_back(compute_phase(Phase::lm_head, Pass::backward,
-                                   {gemm(s.tokens, vocab, s.hidden, s.element, 2)}));
+                                   {gemm(tokens, vocab, s.hidden, s.element, 2)}));
+    scatter_sum(s, Pass::backward, s.hidden, phases);
     phases.push_back(
         compute_phase(Phase::norm, Pass::backward, {move(Kernel::streaming, 4.0 * row)}));
 }
@@ -110,23 +131,25 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
     const ModelSpec& model = s.scenario.model;
     const Attention& a = model.attention;
     const AttentionWidths w = widths(a);
-    const double row = s.tokens * s.hidden * s.element, out_width = a.num_heads * w.value;
+    // Heads are shared out over the tensor-parallel ranks, each with all tokens of the group.
+    const double t = s.mesh.tp, tokens = s.group_tokens;
+    const double heads = a.num_heads / t, kv_heads = a.num_kv_heads / t,
+                 out_width = heads * w.value;
+    const double row = s.tokens * s.hidden * s.element;
     const bool forward = pass == Pass::forward;
     // Latent attention runs its projections as several GEMMs; they are priced as one of the same
     // parameter count.
-    const double in_width = projection_parameters_in(model) / s.hidden;
+    const double in_width = projection_parameters_in(model) / s.hidden / t;
     const int low_rank_gemms = a.latent ? (a.latent->query_rank > 0 ? 4 : 3) : 1;
-    KernelWork in = gemm(s.tokens, in_width, s.hidden, s.element, forward ? 1 : 2);
+    KernelWork in = gemm(tokens, in_width, s.hidden, s.element, forward ? 1 : 2);
     in.size /= low_rank_gemms;
     in.launches *= low_rank_gemms;
-    const double rope = 2.0 * s.tokens * (a.num_heads + a.num_kv_heads) * w.query_key * s.element;
+    const double rope = 2.0 * tokens * (heads + kv_heads) * w.query_key * s.element;
     const PhaseWork qkv =
         compute_phase(Phase::attention_qkv, pass, {in, move(Kernel::streaming, rope)});
-    const double flops = s.tokens * core_flops(s.scenario, layer) * (forward ? 1.0 : 2.5);
+    const double flops = tokens * core_flops(s.scenario, layer) / t * (forward ? 1.0 : 2.5);
     const double io =
-        s.tokens *
-        (a.num_heads * w.query_key + a.num_kv_heads * (w.query_key + w.value) + out_width) *
-        s.element;
+        tokens * (heads * w.query_key + kv_heads * (w.query_key + w.value) + out_width) * s.element;
     const PhaseWork core =
         compute_phase(Phase::attention_core, pass,
                       {{.kernel = Kernel::attention,
@@ -137,29 +160,50 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
                         .launches = forward ? 1 : 2}});
     const PhaseWork out =
         compute_phase(Phase::attention_out, pass,
-                      {gemm(s.tokens, s.hidden, out_width, s.element, forward ? 1 : 2)});
+                      {gemm(tokens, s.hidden, out_width, s.element, forward ? 1 : 2)});
     // Two fused residual-add-and-norms a layer: read x and the branch, write the residual and the
     // normed row; backward reads two gradients and the saved row twice over, and writes one.
     const PhaseWork norm =
         compute_phase(Phase::norm, pass,
                       {move(Kernel::streaming, (forward ? 8.0 : 10.0) * row, forward ? 2 : 4)});
+    const double kv_width = (a.latent ? heads : kv_heads) * (w.query_key + w.value);
+    const CoreWidths core_widths{
+        .query = heads * w.query_key, .key_value = kv_width, .out = out_width};
     if (forward) {
-        phases.insert(phases.end(), {norm, qkv, core, out});
-    } else {
-        phases.insert(phases.end(), {out, core, qkv, norm});
+        phases.push_back(norm);
+        gather_rows(s, pass, gathered_width(model), phases);
+        phases.push_back(qkv);
+        exchange_into_core(s, pass, core_widths, phases);
+        phases.push_back(core);
+        exchange_out_of_core(s, pass, core_widths, phases);
+        phases.push_back(out);
+        scatter_sum(s, pass, s.hidden, phases);
+        return;
     }
+    gather_rows(s, pass, s.hidden, phases);
+    phases.push_back(out);
+    exchange_into_core(s, pass, core_widths, phases);
+    phases.push_back(core);
+    exchange_out_of_core(s, pass, core_widths, phases);
+    gather_rows(s, pass, gathered_width(model), phases);  // the input again: d W = x^T d y
+    phases.push_back(qkv);
+    scatter_sum(s, pass, gathered_width(model), phases);
+    phases.push_back(norm);
 }
 
 void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases) {
     const ModelSpec& model = s.scenario.model;
-    const double width = model.dense_width, hidden_bytes = s.tokens * width * s.element;
+    const double tokens = s.group_tokens, width = double{1} * model.dense_width / s.mesh.tp,
+                 hidden_bytes = tokens * width * s.element;
     const bool forward = pass == Pass::forward, gated = is_gated(model.dense_activation);
     const int repeat = forward ? 1 : 2;
     const double activation = (gated ? 3.0 : 2.0) * hidden_bytes * (forward ? 1.0 : 5.0 / 3.0);
-    phases.push_back(compute_phase(
-        Phase::dense_mlp, pass,
-        {gemm(s.tokens, (gated ? 2.0 : 1.0) * width, s.hidden, s.element, repeat),
-         gemm(s.tokens, s.hidden, width, s.element, repeat), move(Kernel::streaming, activation)}));
+    add_cut_phase(
+        s, pass, s.hidden, phases,
+        compute_phase(Phase::dense_mlp, pass,
+                      {gemm(tokens, (gated ? 2.0 : 1.0) * width, s.hidden, s.element, repeat),
+                       gemm(tokens, s.hidden, width, s.element, repeat),
+                       move(Kernel::streaming, activation)}));
 }
 
 }  // namespace headway::inline workload

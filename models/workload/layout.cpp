@@ -10,7 +10,7 @@ ExpertLayout ep_layout(const Scenario& scenario, const Plan& plan, const ExpertP
     const Moe& moe = scenario.model.moe;
     ExpertLayout layout{.router = router_shape(moe),
                         .group_size = plan.group_size,
-                        .tokens_per_rank = static_cast<double>(scenario.batch.tokens_per_rank()),
+                        .tokens_per_rank = static_cast<double>(rank_tokens(scenario, plan).own),
                         .width = ep.latent_width.value_or(scenario.model.hidden),
                         .expert_width = moe.expert_width,
                         .dedup = ep.dedup,
@@ -33,7 +33,7 @@ ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
     return {.router = router_shape(hp),
             .group_size = sharers,
             // T N tokens times H / N heads: T H sub-tokens on every rank, for any N.
-            .tokens_per_rank = static_cast<double>(scenario.batch.tokens_per_rank()) * hp.num_heads,
+            .tokens_per_rank = static_cast<double>(rank_tokens(scenario, plan).own) * hp.num_heads,
             .routers_per_rank = std::max(1, hp.num_heads / plan.group_size),
             .num_heads = hp.num_heads,
             .width = hp.head_width,

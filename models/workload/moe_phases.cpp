@@ -83,11 +83,13 @@ void add_shared_expert(const StepShape& s, Pass pass, std::vector<PhaseWork>& ph
     const double width = double{1} * moe.num_shared_experts * moe.shared_expert_width;
     const bool gated = is_gated(moe.activation), forward = pass == Pass::forward;
     const int repeat = forward ? 1 : 2;
-    const double pre = gated ? 2.0 : 1.0, row = s.tokens * width * s.element;
-    phases.push_back(
+    const double pre = gated ? 2.0 : 1.0, own = width / s.mesh.tp,
+                 row = s.group_tokens * own * s.element;
+    add_cut_phase(
+        s, pass, s.hidden, phases,
         compute_phase(Phase::shared_expert, pass,
-                      {gemm(s.tokens, pre * width, s.hidden, s.element, repeat),
-                       gemm(s.tokens, s.hidden, width, s.element, repeat),
+                      {gemm(s.group_tokens, pre * own, s.hidden, s.element, repeat),
+                       gemm(s.group_tokens, s.hidden, own, s.element, repeat),
                        move(Kernel::streaming, (forward ? pre + 1.0 : 2.0 * pre + 2.0) * row)}));
 }
 
@@ -164,27 +166,10 @@ void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last
 // HP's equal all-to-all of sub-tokens.
 ExchangeWork head_exchange(const StepShape& s) {
     const int n = s.plan.group_size, heads = std::get<HeadParallel>(s.plan.layer).num_heads;
-    ExchangeWork work{.group_size = n};
     const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
-    const int sharers = std::max(1, n / heads);
     // N <= H sends H/N heads to every peer; N > H sends one head to each c-th rank.
-    const Cluster& cluster = s.scenario.cluster;
-    const PeerCounts peers = exchange_peers(cluster, n, sharers);
-    const Bytes a_peer = bytes * (n <= heads ? heads / n : 1) * byte;
-    LinkLoad load = group_load(cluster, n);
-    const std::vector<double> columns(static_cast<std::size_t>(n / sharers), 1.0);
-    for (int first = 0; first + n <= load.num_ranks(); first += n) {
-        for (int i = 0; i < sharers; ++i) load.add_columns(first + i, sharers, columns);
-    }
-    const PathCounts on_curve = load.on_curve(root_squeeze(cluster, n)),
-                     links = load.busiest_link();
-    for (std::size_t c = 0; c < peers.mean.size(); ++c) {
-        work.mean[c] = peers.mean[c] * a_peer;
-        work.busiest[c] = peers.worst[c] * a_peer;
-        work.on_curve[c] = on_curve[c] * a_peer;
-        work.links[c] = links[c] * a_peer;
-    }
-    return work;
+    return equal_exchange(s.scenario.cluster, n, std::max(1, n / heads),
+                          bytes * (n <= heads ? heads / n : 1) * byte);
 }
 
 PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
@@ -195,6 +180,25 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
 }
 
 }  // namespace
+
+ExchangeWork equal_exchange(const Cluster& cluster, int group_size, int stride, Bytes a_peer) {
+    ExchangeWork work{.group_size = group_size, .stride = stride, .a_peer = a_peer};
+    const PeerCounts peers = exchange_peers(cluster, group_size, stride);
+    LinkLoad load = group_load(cluster, group_size);
+    const std::vector<double> columns(static_cast<std::size_t>(group_size / stride), 1.0);
+    for (int first = 0; first + group_size <= load.num_ranks(); first += group_size) {
+        for (int i = 0; i < stride; ++i) load.add_columns(first + i, stride, columns);
+    }
+    const PathCounts on_curve = load.on_curve(root_squeeze(cluster, group_size)),
+                     links = load.busiest_link();
+    for (std::size_t c = 0; c < peers.mean.size(); ++c) {
+        work.mean[c] = peers.mean[c] * a_peer;
+        work.busiest[c] = peers.worst[c] * a_peer;
+        work.on_curve[c] = on_curve[c] * a_peer;
+        work.links[c] = links[c] * a_peer;
+    }
+    return work;
+}
 
 double experts_on_rank(const StepShape& s) {
     return static_cast<double>(s.layout.router.num_experts) * s.layout.routers_per_rank /

@@ -1,6 +1,5 @@
 #include "models/workload/parameters.hpp"
 
-#include <algorithm>
 #include <variant>
 
 namespace headway::inline workload {
@@ -54,6 +53,55 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
     return count;
 }
 
+RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer) {
+    const Moe& moe = model.moe;
+    const double d = model.hidden, t = plan.parallel.tensor_model_parallel_size,
+                 e = plan.parallel.expert_tensor_parallel_size, n = plan.group_size;
+    const auto& latent = model.attention.latent;
+    // The down projections of latent attention are on every rank (Megatron-LM,
+    // core/transformer/multi_latent_attention.py).
+    RankParameters p;
+    if (latent) p.whole = d * (latent->query_rank + latent->kv_rank + latent->rope_width);
+    p.cut = (attention_parameters(model) - p.whole) / t;
+    if (!model.is_moe_layer(layer)) {
+        p.cut += matrices_per_expert(model.dense_activation) * d * model.dense_width / t;
+        return p;
+    }
+    const double matrices = matrices_per_expert(moe.activation);
+    p.cut += matrices * d * moe.num_shared_experts * moe.shared_expert_width / t;
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
+        const double width = double{1} * hp->num_heads * hp->head_width;
+        p.whole += width * hp->num_experts + 2.0 * d * width;
+        p.experts = matrices * width * hp->num_experts * hp->expert_width / (n * e);
+        return p;
+    }
+    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    const double width = ep.latent_width.value_or(model.hidden);
+    p.whole += d * moe.num_experts + (ep.latent_width ? 2.0 * d * width : 0.0);
+    p.experts = matrices * width * moe.num_experts * moe.expert_width / (n * e);
+    return p;
+}
+
+RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan) {
+    return {.cut = double{1} * model.vocab_size * model.hidden /
+                   plan.parallel.tensor_model_parallel_size};
+}
+
+RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
+                               std::span<const PipelineStage> stages) {
+    RankParameters sum;
+    bool embedding = false, head = false;
+    for (const PipelineStage& stage : stages) {
+        for (int i = 0; i < stage.num_layers; ++i)
+            sum += layer_parameters(model, plan, stage.first_layer + i);
+        embedding = embedding || stage.embedding;
+        head = head || stage.head_and_loss;
+    }
+    if (embedding) sum += vocabulary_parameters(model, plan);
+    if (head && !(model.tied_embeddings && embedding)) sum += vocabulary_parameters(model, plan);
+    return sum;
+}
+
 double active_parameters(const ModelSpec& model, const Plan& plan) {
     const ParameterCount count = count_parameters(model, plan);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
@@ -62,58 +110,6 @@ double active_parameters(const ModelSpec& model, const Plan& plan) {
                               : static_cast<double>(model.moe.top_k) / model.moe.num_experts;
     return count.total() - count.experts * (1.0 - chosen) -
            (model.tied_embeddings ? 0.0 : count.embedding);
-}
-
-namespace {
-
-// Attention weights of one layer on one of t tensor-parallel ranks.
-double attention_parameters(const ModelSpec& model, double t) {
-    const Attention& a = model.attention;
-    const double d = model.hidden;
-    if (a.latent) {
-        const LatentAttention& l = *a.latent;
-        const double everywhere = d * (l.query_rank + l.kv_rank + l.rope_width);
-        return everywhere + (attention_parameters(model) - everywhere) / t;
-    }
-    const double kv_heads = std::max(1.0, a.num_kv_heads / t);
-    const double of_kv = 2.0 * d * a.head_width;  // of one key/value head
-    return (attention_parameters(model) - of_kv * a.num_kv_heads) / t + of_kv * kv_heads;
-}
-
-}  // namespace
-
-RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
-                                bool is_moe) {
-    const double t = mesh.tp, sparse = model.num_moe_layers();
-    RankParameters sum{.dense = attention_parameters(model, t), .experts = 0};
-    if (!is_moe) {
-        sum.dense += matrices_per_expert(model.dense_activation) * double{1} * model.hidden *
-                     model.dense_width / t;
-        return sum;
-    }
-    const ParameterCount count = count_parameters(model, plan);
-    sum.dense += (count.router + count.projections + count.shared_experts / t) / sparse;
-    sum.experts = count.experts / sparse / mesh.ep / mesh.etp;
-    return sum;
-}
-
-RankParameters chunk_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
-                                const PipelineStage& chunk) {
-    int sparse = 0;
-    for (int i = 0; i < chunk.num_layers; ++i) sparse += model.is_moe_layer(chunk.first_layer + i);
-    RankParameters sum;
-    const auto add = [&](int layers, bool is_moe) {
-        if (layers == 0) return;
-        const RankParameters one = layer_parameters(model, plan, mesh, is_moe);
-        sum += {layers * one.dense, layers * one.experts};
-    };
-    add(sparse, true);
-    add(chunk.num_layers - sparse, false);
-    const double table = double{1} * model.vocab_size * model.hidden / mesh.tp;
-    if (chunk.embedding) sum.dense += table;
-    // A tied head is the embedding, unless it lies on another stage.
-    if (chunk.head_and_loss && !(model.tied_embeddings && chunk.embedding)) sum.dense += table;
-    return sum;
 }
 
 double active_parameters(const ModelSpec& model) {

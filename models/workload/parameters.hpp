@@ -2,7 +2,8 @@
 // % of any model here).
 #pragma once
 
-#include "models/vocab/mesh.hpp"
+#include <span>
+
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/plan.hpp"
 #include "models/workload/stages.hpp"
@@ -41,22 +42,26 @@ double active_parameters(const ModelSpec& model, const Plan& plan);
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);
 
-// Of one rank: `dense` in its cut of the dense grid (tensor parallelism divides heads, widths and
-// the vocabulary; routers, the down projections of latent attention and a plan's projections are on
-// every rank), `experts` in its cut of the expert grid.
+// What lies on one rank of a plan before data parallelism shares it out.
 struct RankParameters {
-    double dense = 0, experts = 0;
+    double cut = 0;  // the rank's part of what tensor parallelism cuts
+    double whole =
+        0;  // on every rank of a tensor-parallel group: router, latent and head projections
+    double experts = 0;  // routed
 
+    double dense() const { return cut + whole; }
     RankParameters& operator+=(const RankParameters& other) {
-        dense += other.dense;
+        cut += other.cut;
+        whole += other.whole;
         experts += other.experts;
         return *this;
     }
 };
-RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
-                                bool is_moe);
-// Layers of a chunk, and the embedding or the head where it has them.
-RankParameters chunk_parameters(const ModelSpec& model, const Plan& plan, const Mesh& mesh,
-                                const PipelineStage& chunk);
+RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer);
+// The embedding table or the head: the same size.
+RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan);
+// Of the stages of a rank. A tied head on another rank than the embedding is a second copy.
+RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
+                               std::span<const PipelineStage> stages);
 
 }  // namespace headway::inline workload

@@ -2,9 +2,13 @@
 // tokens; docs/model.md derives the counts. Private to models/workload.
 #pragma once
 
+#include <span>
 #include <vector>
 
+#include "models/vocab/mesh.hpp"
 #include "models/workload/layout.hpp"
+#include "models/workload/parameters.hpp"
+#include "models/workload/stages.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline workload {
@@ -14,10 +18,14 @@ struct StepShape {
     const Scenario& scenario;
     const Plan& plan;
     ExpertLayout layout;
-    double tokens = 0;   // T, per rank and micro-batch
+    // Per micro-batch, of the rank itself, and of the tensor-parallel group that shares heads and
+    // widths (rank_tokens). T is the latter in attention and dense feed-forward, else the former.
+    double tokens = 0, group_tokens = 0;
     double hidden = 0;   // d
     double element = 2;  // b, bytes per element of activations and weights in compute
+    Mesh mesh{};
 };
+StepShape step_shape(const Scenario& scenario, const Plan& plan);
 
 PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels);
 
@@ -25,6 +33,40 @@ PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork
 KernelWork gemm(double m, double n, double k, double element, int count = 1);
 // `bytes` through memory in `launches` kernels.
 KernelWork move(Kernel kernel, double bytes, int launches = 1);
+
+// Tensor parallelism (mesh_phases.cpp): rows of `width` of the group's tokens on every rank of the
+// group, from those of each rank; and the sum over the group, of which each rank keeps its tokens.
+// Without sequence parallelism all ranks have all rows, and the sum stays with all.
+double gathered_width(const ModelSpec& model);  // of the rows that enter attention
+void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
+void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
+// Both around a phase whose weights the group cuts by columns, then by rows.
+void add_cut_phase(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                   PhaseWork cut);
+// The three small all-reduces of a loss over a cut vocabulary.
+void add_loss_sums(const StepShape& s, std::vector<PhaseWork>& phases);
+
+// Context parallelism: what attention exchanges before and after its core. Widths per token, of one
+// tensor-parallel rank.
+struct CoreWidths {
+    double query = 0, key_value = 0, out = 0;
+};
+void exchange_into_core(const StepShape& s, Pass pass, const CoreWidths& widths,
+                        std::vector<PhaseWork>& phases);
+void exchange_out_of_core(const StepShape& s, Pass pass, const CoreWidths& widths,
+                          std::vector<PhaseWork>& phases);
+
+// What sharded data parallelism moves in every micro-batch (update.cpp).
+void gather_parameters(const StepShape& s, const RankParameters& parameters, Pass pass,
+                       Beside beside, std::vector<PhaseWork>& phases);
+void scatter_gradients(const StepShape& s, const RankParameters& parameters, Beside beside,
+                       std::vector<PhaseWork>& phases);
+// The end of a step on a rank that holds these stages.
+void add_update(const StepShape& s, std::span<const PipelineStage> stages,
+                std::vector<PhaseWork>& update);
+
+// Bytes that a rank sends each of the others of a group in which every `stride`-th exchange.
+ExchangeWork equal_exchange(const Cluster& cluster, int group_size, int stride, Bytes a_peer);
 
 void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases);
 void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <initializer_list>
 #include <iterator>
 #include <utility>
 
@@ -57,23 +56,43 @@ void repeat_from(std::size_t first, LayerWork& layer) {
     insert(0, std::move(phases), std::move(pipelines), layer);
 }
 
-// Where the backward of `phase` stands: behind what is repeated of it.
+// What ranks that share heads, widths or a sequence exchange around a phase.
+bool is_around(const PhaseWork& phase) {
+    return phase.phase == Phase::tp_all_gather || phase.phase == Phase::tp_reduce_scatter ||
+           phase.phase == Phase::tp_all_reduce || phase.phase == Phase::cp_exchange;
+}
+
+// Where the backward of `phase` begins, with what it exchanges first.
 std::size_t backward_of(Phase phase, const LayerWork& layer) {
     const auto found =
         std::find_if(layer.backward.begin(), layer.backward.end(),
                      [&](const PhaseWork& p) { return p.phase == phase && !p.again; });
-    return static_cast<std::size_t>(found - layer.backward.begin());
+    auto at = static_cast<std::size_t>(found - layer.backward.begin());
+    if (found == layer.backward.end()) return at;
+    while (at > 0 && is_around(layer.backward[at - 1]) && !layer.backward[at - 1].again) --at;
+    return at;
 }
 
-// The last of these phases, and those before it that make its input, run again before its backward.
-void repeat(std::initializer_list<Phase> wanted, LayerWork& layer) {
+// Forward from `first` to `last`, and what is exchanged around them, runs again before the backward
+// of `last`.
+void repeat(Phase first, Phase last, LayerWork& layer) {
+    const std::vector<PhaseWork>& forward = layer.forward;
+    const auto is = [](Phase wanted) {
+        return [wanted](const PhaseWork& p) { return p.phase == wanted; };
+    };
+    const auto end = std::find_if(forward.begin(), forward.end(), is(last));
+    if (end == forward.end()) return;
+    auto from = std::find_if(forward.begin(), end, is(first));
+    auto to = end + 1;
+    // Before the first: what comes into it, and not the sum that the phase before it ends with.
+    while (from != forward.begin() && is_around(*(from - 1)) &&
+           (from - 1)->phase != Phase::tp_reduce_scatter &&
+           (from - 1)->phase != Phase::tp_all_reduce)
+        --from;
+    while (to != forward.end() && is_around(*to) && to->phase != Phase::tp_all_gather) ++to;
     std::vector<PhaseWork> phases;
-    for (const PhaseWork& phase : layer.forward) {
-        if (std::find(wanted.begin(), wanted.end(), phase.phase) != wanted.end())
-            phases.push_back(again(phase));
-    }
-    const std::size_t at = backward_of(*(wanted.end() - 1), layer);
-    if (at < layer.backward.size()) insert(at, std::move(phases), {}, layer);
+    std::transform(from, to, std::back_inserter(phases), again);
+    insert(backward_of(last, layer), std::move(phases), {}, layer);
 }
 
 // One kernel that makes a part of a phase's output again.
@@ -83,27 +102,33 @@ void add_part(Phase phase, const KernelWork& work, Phase before, LayerWork& laye
     insert(at, {again(compute_phase(phase, Pass::backward, {work}))}, {}, layer);
 }
 
+// Queries, keys and values from the latents.
+std::vector<PhaseWork> up_projections(const StepShape& s) {
+    const Attention& a = s.scenario.model.attention;
+    const LatentAttention& l = *a.latent;
+    const double qk = l.nope_width + l.rope_width, heads = a.num_heads / double(s.mesh.tp);
+    const double from = l.query_rank > 0 ? l.query_rank : s.hidden, tokens = s.group_tokens;
+    const double rope = 2.0 * tokens * 2.0 * heads * qk * s.element;
+    std::vector<PhaseWork> phases;
+    gather_rows(s, Pass::forward, gathered_width(s.scenario.model), phases);
+    phases.push_back(
+        compute_phase(Phase::attention_qkv, Pass::backward,
+                      {gemm(tokens, heads * qk, from, s.element),
+                       gemm(tokens, heads * (l.nope_width + l.value_width), l.kv_rank, s.element),
+                       move(Kernel::streaming, rope)}));
+    std::transform(phases.begin(), phases.end(), phases.begin(), again);
+    return phases;
+}
+
 void add_attention_parts(const StepShape& s, LayerWork& layer) {
     const Recompute& recompute = s.plan.recompute;
-    const Attention& a = s.scenario.model.attention;
-    const double row = s.tokens * s.hidden * s.element;
     // A norm alone reads its input and writes the normed row.
-    const KernelWork norm = move(Kernel::streaming, 2.0 * row);
+    const KernelWork norm = move(Kernel::streaming, 2.0 * s.tokens * s.hidden * s.element);
     if (recompute.has(Module::layernorm)) add_part(Phase::norm, norm, Phase::attention_qkv, layer);
-    if (recompute.has(Module::mla_up_proj) && a.latent) {
-        const LatentAttention& l = *a.latent;
-        const double qk = l.nope_width + l.rope_width, heads = a.num_heads;
-        const double from = l.query_rank > 0 ? l.query_rank : s.hidden;
-        const double rope = 2.0 * s.tokens * 2.0 * heads * qk * s.element;
-        const PhaseWork up = again(compute_phase(
-            Phase::attention_qkv, Pass::backward,
-            {gemm(s.tokens, heads * qk, from, s.element),
-             gemm(s.tokens, heads * (l.nope_width + l.value_width), l.kv_rank, s.element),
-             move(Kernel::streaming, rope)}));
-        insert(backward_of(Phase::attention_core, layer), {up}, {}, layer);
-    }
+    if (recompute.has(Module::mla_up_proj) && s.scenario.model.attention.latent)
+        insert(backward_of(Phase::attention_core, layer), up_projections(s), {}, layer);
     if (recompute.has(Module::core_attn))
-        repeat({Phase::cp_exchange, Phase::attention_core}, layer);
+        repeat(Phase::attention_core, Phase::attention_core, layer);
     if (recompute.has(Module::layernorm))
         insert(0, {again(compute_phase(Phase::norm, Pass::backward, {norm}))}, {}, layer);
 }
@@ -121,18 +146,19 @@ void add_moe_parts(const StepShape& s, const GroupLoad& load, LayerWork& layer) 
     // The fused experts of heads compute their hidden rows again in any case.
     if (!s.plan.is_head_parallel()) {
         if (recompute.has(Module::experts))
-            repeat({Phase::regroup, Phase::expert}, layer);
+            repeat(Phase::regroup, Phase::expert, layer);
         else if (activations)
             add_part(Phase::expert, activation(s, load.rows_max, s.layout.expert_width),
                      Phase::expert, layer);
     }
     if (moe.num_shared_experts == 0) return;
     if (recompute.has(Module::shared_experts))
-        repeat({Phase::shared_expert}, layer);
+        repeat(Phase::shared_expert, Phase::shared_expert, layer);
     else if (activations)
         add_part(
             Phase::shared_expert,
-            activation(s, s.tokens, double{1} * moe.num_shared_experts * moe.shared_expert_width),
+            activation(s, s.group_tokens,
+                       double{1} * moe.num_shared_experts * moe.shared_expert_width / s.mesh.tp),
             Phase::shared_expert, layer);
 }
 

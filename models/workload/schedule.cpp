@@ -10,11 +10,12 @@ namespace {
 // Appends slots; knows the last one of each stream.
 class SlotList {
   public:
-    explicit SlotList(const std::vector<PhaseWork>& phases) : phases_(phases) {}
+    explicit SlotList(std::span<const PhaseWork> phases) : phases_(phases) {}
 
     Stream stream_of(int phase) const {
-        const auto& work = phases_[static_cast<std::size_t>(phase)].work;
-        return std::holds_alternative<ComputeWork>(work) ? Stream::compute : Stream::communication;
+        const PhaseWork& work = phases_[static_cast<std::size_t>(phase)];
+        if (std::holds_alternative<ComputeWork>(work.work)) return Stream::compute;
+        return work.beside == Beside::pass ? Stream::gradient : Stream::communication;
     }
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
 
@@ -42,10 +43,23 @@ class SlotList {
         add(out, computed.back(), num_chunks - 1, num_chunks);
     }
 
+    // A ring of n ranks: the part at hand is worked on while the next one travels, n parts of which
+    // n-1 travel. The phase behind `ring` is the compute.
+    void add_ring(int ring) {
+        const auto& hops = std::get<ReduceWork>(phases_[static_cast<std::size_t>(ring)].work);
+        const int n = hops.group_size, ready = last_of(Stream::compute);
+        int arrived = last_of(Stream::communication);
+        for (int i = 0; i < n; ++i) {
+            const int next = i + 1 < n ? add(ring, ready, i, n - 1) : -1;
+            add(ring + 1, arrived, i, n);
+            arrived = next;
+        }
+    }
+
     std::vector<Slot> take() { return std::move(slots_); }
 
   private:
-    const std::vector<PhaseWork>& phases_;
+    std::span<const PhaseWork> phases_;
     std::vector<Slot> slots_;
     std::array<int, kNumStreams> last_{before_list(Stream::compute),
                                        before_list(Stream::communication),
@@ -73,7 +87,7 @@ std::vector<Block> step_blocks(int num_layers, int num_micro_batches) {
     return blocks;
 }
 
-std::vector<Slot> pass_slots(const std::vector<PhaseWork>& phases,
+std::vector<Slot> pass_slots(std::span<const PhaseWork> phases,
                              const std::vector<PhaseRange>& pipelines, int num_chunks) {
     SlotList slots(phases);
     auto pipeline = pipelines.begin();
@@ -82,6 +96,15 @@ std::vector<Slot> pass_slots(const std::vector<PhaseWork>& phases,
             slots.add_pipeline(*pipeline, num_chunks);
             i = pipeline->end - 1;
             ++pipeline;
+            continue;
+        }
+        const PhaseWork& phase = phases[static_cast<std::size_t>(i)];
+        if (phase.beside == Beside::pass) {
+            slots.add(i, before_list(Stream::compute));
+            continue;
+        }
+        if (phase.beside == Beside::next_phase) {
+            slots.add_ring(i++);
             continue;
         }
         const bool compute = slots.stream_of(i) == Stream::compute;

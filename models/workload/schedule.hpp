@@ -3,6 +3,7 @@
 // overlaps. price_step executes it with mean times; build_program writes it out for the simulator.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "models/vocab/program.hpp"
@@ -37,8 +38,9 @@ constexpr Stream stream_before(int after) {
     return static_cast<Stream>(-1 - after);
 }
 
-// The phases of one pass of a layer, of which `pipelines` run in `num_chunks` chunks.
-std::vector<Slot> pass_slots(const std::vector<PhaseWork>& phases,
+// The phases of one pass of a layer, of which `pipelines` run in `num_chunks` chunks. What runs
+// beside the pass is on the gradient stream from its begin; the pass ends when it has ended.
+std::vector<Slot> pass_slots(std::span<const PhaseWork> phases,
                              const std::vector<PhaseRange>& pipelines, int num_chunks);
 
 }  // namespace headway::inline workload

@@ -150,4 +150,13 @@ std::vector<PipelineStage> pipeline_stages(const ModelSpec& model, const Paralle
     return stages;
 }
 
+std::vector<PipelineStage> stages_of_rank(const ModelSpec& model, const Parallel& parallel,
+                                          int rank) {
+    const std::vector<PipelineStage> all = pipeline_stages(model, parallel);
+    const auto p = static_cast<std::size_t>(parallel.pipeline_model_parallel_size);
+    std::vector<PipelineStage> own;
+    for (auto i = static_cast<std::size_t>(rank); i < all.size(); i += p) own.push_back(all[i]);
+    return own;
+}
+
 }  // namespace headway::inline workload

@@ -19,6 +19,10 @@ struct PipelineStage {
 // pipeline_layout_broken must be empty.
 std::vector<PipelineStage> pipeline_stages(const ModelSpec& model, const Parallel& parallel);
 
+// Those of one pipeline rank where stage s lies on rank s mod p.
+std::vector<PipelineStage> stages_of_rank(const ModelSpec& model, const Parallel& parallel,
+                                          int rank);
+
 // Why the layers do not lie on these stages, and what would fit; empty: they do.
 std::string pipeline_layout_broken(const ModelSpec& model, const Parallel& parallel);
 

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <variant>
 #include <vector>
 
@@ -93,6 +94,9 @@ struct ExchangeWork {
     // Node-dedup: a second stage inside the island after the first over the NIC.
     bool forwarded = false;
     PathBytes forward_mean{}, forward_busiest{}, forward_on_curve{}, forward_links{};
+    // An equal exchange among every `stride`-th rank of the group, as many bytes to each.
+    int stride = 1;
+    Bytes a_peer{};
     double own_share = 0.0;  // of the second stage's bytes: own tokens, which wait for no first
     KernelWork forwarder{};  // what a rank that forwards moves in its memory between the stages
 };
@@ -106,6 +110,7 @@ struct CountExchangeWork {
     std::optional<PhaseShape> shape{};  // of a layer whose counts nothing hides
 };
 
+// Over `group_size` ranks that are `stride` apart.
 struct ReduceWork {
     Collective collective = Collective::all_reduce;
     int group_size = 1;
@@ -115,11 +120,17 @@ struct ReduceWork {
     int num_buckets = 1;
 };
 
+// What a collective runs beside: nothing; the whole pass that it stands in, from its begin to its
+// end (parameters for the next layer, gradients of the last); or, in as many parts as it has hops,
+// the parts of the compute phase behind it (a ring).
+enum class Beside { nothing, pass, next_phase };
+
 struct PhaseWork {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
     bool again = false;  // forward work that backward repeats
+    Beside beside = Beside::nothing;
 
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
@@ -146,13 +157,16 @@ struct Workload {
     int num_ranks = 0;
     int num_micro_batches = 1;
     int overlap_chunks = 1;
-    std::vector<PhaseWork> before,
-        after;  // each micro-batch: embedding; head and loss, forward and backward
+    // Each micro-batch: embedding; head and loss. Forward phases, then backward ones.
+    std::vector<PhaseWork> before, after;
     std::vector<LayerWork> layers;
     std::vector<int> entry_of_layer;  // [layer of the model] index in `layers`
     std::vector<PhaseWork> update;    // once a step
-    Flops model_flops;                // the baseline's: forward, per rank and micro-batch
+    Flops model_flops;  // the baseline's: forward, per rank and micro-batch, of all layers
 };
+
+// The phases of one pass among those before or after the layers.
+std::span<const PhaseWork> of_pass(const std::vector<PhaseWork>& phases, Pass pass);
 
 // Load of one MoE layer on the ranks of a group: the mean and the busiest.
 struct GroupLoad {

@@ -151,14 +151,15 @@ TEST(Measure, NamesTheSettingsThatAreNotExecuted) {
     plan.layer = ExpertParallel{.hide_count_exchange = true};
     plan.recompute = RecomputeLevel::full;
     plan.overlap_chunks = 2;
-    plan.zero1 = true;
+    plan.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
     plan.optimizer = Optimizer::adamw_8bit;
     plan.implementation = Implementation::unfused;
     ASSERT_EQ(not_executed(s).size(), 1U);
     EXPECT_EQ(
         not_executed(s)[0],
         "plan p: recompute: full, overlap_chunks: 2, hide_count_exchange: true, "
-        "implementation: unfused, zero1: true, optimizer: adamw_8bit, num_micro_batches: 4 is "
+        "implementation: unfused, "
+        "data_parallel_sharding_strategy: optim, optimizer: adamw_8bit, num_micro_batches: 4 is "
         "not executed: the MoE layers run alone, one micro-batch, phase after phase");
     const Scenario run = scenario_to_run(s, 2, 12);
     EXPECT_EQ(run.batch.num_micro_batches, 1);

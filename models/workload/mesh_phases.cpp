@@ -1,0 +1,96 @@
+// What the axes of a plan exchange: activations over tensor- and context-parallel ranks, parameters
+// and gradients over data-parallel ones. docs/model.md, section 5, has the volumes.
+#include <algorithm>
+
+#include "models/workload/phases.hpp"
+
+namespace headway::inline workload {
+namespace {
+
+PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const RankGroup& group,
+                       double bytes, Beside beside = Beside::nothing) {
+    return {phase, pass,
+            ReduceWork{.collective = collective,
+                       .group_size = group.size,
+                       .stride = group.stride,
+                       .bytes = bytes * byte},
+            false, beside};
+}
+
+}  // namespace
+
+void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
+    if (s.mesh.tp == 1 || !s.plan.parallel.sequence_parallel) return;
+    phases.push_back(reduce_phase(Phase::tp_all_gather, pass, Collective::all_gather,
+                                  s.mesh.tp_group(), s.group_tokens * width * s.element));
+}
+
+void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
+    if (s.mesh.tp == 1) return;
+    const bool scatters = s.plan.parallel.sequence_parallel;
+    phases.push_back(reduce_phase(scatters ? Phase::tp_reduce_scatter : Phase::tp_all_reduce, pass,
+                                  scatters ? Collective::reduce_scatter : Collective::all_reduce,
+                                  s.mesh.tp_group(), s.group_tokens * width * s.element));
+}
+
+void add_cut_phase(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                   PhaseWork cut) {
+    gather_rows(s, pass, width, phases);
+    // Backward: of the output's gradient, and of the input again, for the weights' gradient.
+    if (pass == Pass::backward) gather_rows(s, pass, width, phases);
+    phases.push_back(std::move(cut));
+    scatter_sum(s, pass, width, phases);
+}
+
+void add_loss_sums(const StepShape& s, std::vector<PhaseWork>& phases) {
+    if (s.mesh.tp == 1) return;
+    // Maximum, sum of exponentials, and the target's logit, in fp32.
+    for (int i = 0; i < 3; ++i)
+        phases.push_back(reduce_phase(Phase::tp_all_reduce, Pass::forward, Collective::all_reduce,
+                                      s.mesh.tp_group(), 4.0 * s.group_tokens));
+}
+
+namespace {
+
+// The heads of all ranks for the tokens of one become some heads for all tokens, or back.
+void exchange_heads(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
+    const int t = s.mesh.tp, c = s.mesh.cp;
+    phases.push_back({Phase::cp_exchange, pass,
+                      equal_exchange(s.scenario.cluster, t * c, t,
+                                     s.group_tokens * width / c * s.element * byte)});
+}
+
+}  // namespace
+
+void exchange_into_core(const StepShape& s, Pass pass, const CoreWidths& widths,
+                        std::vector<PhaseWork>& phases) {
+    if (s.mesh.cp == 1) return;
+    const bool forward = pass == Pass::forward;
+    const CpCommType type = s.plan.parallel.cp_comm_type;
+    if (type == CpCommType::a2a)
+        return exchange_heads(s, pass, forward ? widths.query + widths.key_value : widths.out,
+                              phases);
+    // Keys and values of all tokens of the sequences; the ring of the backward pass takes their
+    // gradients along.
+    const bool ring = type == CpCommType::p2p;
+    const double whole = s.mesh.cp * s.group_tokens * widths.key_value * s.element;
+    phases.push_back(reduce_phase(Phase::cp_exchange, pass, Collective::all_gather,
+                                  s.mesh.cp_group(), ring && !forward ? 2.0 * whole : whole,
+                                  ring ? Beside::next_phase : Beside::nothing));
+}
+
+void exchange_out_of_core(const StepShape& s, Pass pass, const CoreWidths& widths,
+                          std::vector<PhaseWork>& phases) {
+    if (s.mesh.cp == 1) return;
+    const bool forward = pass == Pass::forward;
+    const CpCommType type = s.plan.parallel.cp_comm_type;
+    if (type == CpCommType::a2a)
+        return exchange_heads(s, pass, forward ? widths.out : widths.query + widths.key_value,
+                              phases);
+    if (type != CpCommType::all_gather || forward) return;
+    phases.push_back(reduce_phase(Phase::cp_exchange, pass, Collective::reduce_scatter,
+                                  s.mesh.cp_group(),
+                                  s.mesh.cp * s.group_tokens * widths.key_value * s.element));
+}
+
+}  // namespace headway::inline workload

@@ -1,0 +1,171 @@
+// Gradients, optimizer and sharded parameters: what data-parallel ranks move, in every micro-batch
+// and at the end of a step. docs/model.md, section 5.
+#include <algorithm>
+
+#include "models/workload/phases.hpp"
+
+namespace headway::inline workload {
+namespace {
+
+// Ranks that hold the same parameters, of which `shard` share them out and `replicas` hold equal
+// shards (Megatron-LM's num_distributed_optimizer_instances: consecutive parts of the group).
+struct Sharing {
+    RankGroup all, shard, replicas;
+};
+
+Sharing sharing(const RankGroup& all, int instances) {
+    const int size = std::max(1, all.size / instances);
+    return {.all = all,
+            .shard = {0, size, all.stride},
+            .replicas = {0, all.size / size, all.stride * size}};
+}
+
+struct Sharings {
+    Sharing dense, experts;
+};
+
+Sharings sharings(const StepShape& s) {
+    const int instances = s.plan.parallel.num_distributed_optimizer_instances;
+    return {sharing(s.mesh.dp_cp_group(), instances), sharing(s.mesh.edp_group(), instances)};
+}
+
+bool at_least(const StepShape& s, DataParallelSharding strategy) {
+    return s.plan.parallel.data_parallel_sharding_strategy >= strategy;
+}
+
+double gradient_bytes(const StepShape& s) {
+    return bytes_per_element(s.plan.main_grads_dtype);
+}
+
+// AdamW bytes per parameter: gradient read; master and both moments read and written; bf16
+// parameter written, and read where the master is its remainder.
+double optimizer_bytes(const Plan& plan) {
+    return bytes_per_element(plan.main_grads_dtype) +
+           2.0 * (master_bytes(plan) + moment_bytes(plan)) +
+           2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
+}
+
+class Update {
+  public:
+    Update(const StepShape& s, int num_layers, std::vector<PhaseWork>& phases)
+        : s_(s), phases_(phases), buckets_(std::max(1, num_layers)) {}
+
+    void reduce_gradients(Phase phase, const Sharing& ranks, double parameters) {
+        const bool overlap = s_.plan.overlap_grad_all_reduce;
+        const double bytes = gradient_bytes(s_) * parameters;
+        if (!shards_optimizer(s_.plan))
+            return add(phase, Collective::all_reduce, ranks.all, bytes, overlap);
+        // ZeRO-2 and beyond have scattered them in every micro-batch.
+        if (!at_least(s_, DataParallelSharding::optim_grads))
+            add(phase, Collective::reduce_scatter, ranks.shard, bytes, overlap);
+        add(phase, Collective::all_reduce, ranks.replicas, bytes / ranks.shard.size, overlap);
+    }
+
+    // Each tensor-parallel rank has seen its own tokens: gradients of what all of them hold.
+    void sum_over_tensor_ranks(double parameters) {
+        if (s_.plan.parallel.sequence_parallel)
+            add(Phase::tp_all_reduce, Collective::all_reduce, s_.mesh.tp_group(),
+                gradient_bytes(s_) * parameters, false);
+    }
+
+    // The table's copies on the first and the last stage of a pipeline.
+    void sum_tied_embedding() {
+        if (s_.mesh.pp == 1 || !s_.scenario.model.tied_embeddings) return;
+        add(Phase::grad_all_reduce, Collective::all_reduce, s_.mesh.embedding_group(),
+            gradient_bytes(s_) * vocabulary_parameters(s_.scenario.model, s_.plan).cut, false);
+    }
+
+    void optimize(double own) {
+        // Unfused: a pass of its own divides the gradients by the number of micro-batches.
+        const bool unfused = s_.plan.implementation == Implementation::unfused;
+        const double divide = unfused ? 2.0 * gradient_bytes(s_) : 0.0;
+        phases_.push_back(
+            compute_phase(Phase::optimizer, Pass::update,
+                          {move(Kernel::optimizer, own * (optimizer_bytes(s_.plan) + divide))}));
+    }
+
+    void gather_parameters(const Sharing& ranks, double parameters) {
+        const bool once =
+            shards_optimizer(s_.plan) && !at_least(s_, DataParallelSharding::optim_grads_params);
+        if (once)
+            add(Phase::param_all_gather, Collective::all_gather, ranks.shard,
+                s_.element * parameters, false);
+    }
+
+  private:
+    void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
+             bool overlapped) {
+        if (group.size <= 1 || bytes <= 0.0) return;
+        phases_.push_back({phase, Pass::update,
+                           ReduceWork{.collective = collective,
+                                      .group_size = group.size,
+                                      .stride = group.stride,
+                                      .bytes = bytes * byte,
+                                      .overlaps_backward = overlapped,
+                                      .num_buckets = buckets_}});
+    }
+
+    const StepShape& s_;
+    std::vector<PhaseWork>& phases_;
+    const int buckets_;
+};
+
+}  // namespace
+
+namespace {
+
+void add_collective(const StepShape& s, Phase phase, Pass pass, Collective collective,
+                    const RankGroup& group, double bytes, Beside beside,
+                    std::vector<PhaseWork>& phases) {
+    if (group.size <= 1 || bytes <= 0.0) return;
+    phases.push_back({phase, pass,
+                      ReduceWork{.collective = collective,
+                                 .group_size = group.size,
+                                 .stride = group.stride,
+                                 .bytes = bytes * byte},
+                      false, s.plan.overlap_grad_all_reduce ? beside : Beside::nothing});
+}
+
+}  // namespace
+
+void gather_parameters(const StepShape& s, const RankParameters& parameters, Pass pass,
+                       Beside beside, std::vector<PhaseWork>& phases) {
+    if (!at_least(s, DataParallelSharding::optim_grads_params)) return;
+    const auto [dense, experts] = sharings(s);
+    add_collective(s, Phase::param_all_gather, pass, Collective::all_gather, dense.shard,
+                   s.element * parameters.dense(), beside, phases);
+    add_collective(s, Phase::param_all_gather, pass, Collective::all_gather, experts.shard,
+                   s.element * parameters.experts, beside, phases);
+}
+
+void scatter_gradients(const StepShape& s, const RankParameters& parameters, Beside beside,
+                       std::vector<PhaseWork>& phases) {
+    if (!at_least(s, DataParallelSharding::optim_grads)) return;
+    const auto [dense, experts] = sharings(s);
+    add_collective(s, Phase::grad_all_reduce, Pass::backward, Collective::reduce_scatter,
+                   dense.shard, gradient_bytes(s) * parameters.dense(), beside, phases);
+    add_collective(s, Phase::expert_grad_all_reduce, Pass::backward, Collective::reduce_scatter,
+                   experts.shard, gradient_bytes(s) * parameters.experts, beside, phases);
+}
+
+void add_update(const StepShape& s, std::span<const PipelineStage> stages,
+                std::vector<PhaseWork>& update) {
+    const RankParameters count = rank_parameters(s.scenario.model, s.plan, stages);
+    int layers = 0;
+    for (const PipelineStage& stage : stages) layers += stage.num_layers;
+    const auto [dense, experts] = sharings(s);
+    Update phases(s, layers, update);
+    phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
+    phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, count.experts);
+    phases.sum_over_tensor_ranks(count.whole);
+    const bool has_table = std::ranges::any_of(
+        stages, [](const PipelineStage& st) { return st.embedding || st.head_and_loss; });
+    if (has_table) phases.sum_tied_embedding();
+    const bool sharded = shards_optimizer(s.plan);
+    phases.optimize(sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size
+                            : count.dense() + count.experts);
+    phases.gather_parameters(dense, count.dense());
+    phases.gather_parameters(experts, count.experts);
+}
+
+}  // namespace headway::inline workload

@@ -1,0 +1,127 @@
+// Steps on a mesh: what prediction and simulation make of the same tasks, and what hides what.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "models/cost/predict.hpp"
+#include "models/cost/program.hpp"
+#include "sim/simulate.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+struct Case {
+    std::string name;
+    Parallel parallel;
+    int group = 1;
+    Recompute recompute;
+    bool heads = false;
+};
+
+std::vector<Case> cases() {
+    const auto tensor = [](int t, int c, CpCommType type = CpCommType::p2p) {
+        return Parallel{.tensor_model_parallel_size = t,
+                        .sequence_parallel = t > 1,
+                        .context_parallel_size = c,
+                        .cp_comm_type = type};
+    };
+    const auto sharded = [](DataParallelSharding strategy, int instances = 1) {
+        return Parallel{.data_parallel_sharding_strategy = strategy,
+                        .num_distributed_optimizer_instances = instances};
+    };
+    Parallel both = tensor(2, 2);
+    both.data_parallel_sharding_strategy = DataParallelSharding::optim_grads_params;
+    return {{"tp", tensor(2, 1), 8},
+            {"tp and recompute", tensor(4, 1), 8, RecomputeLevel::full},
+            {"tp of heads", tensor(2, 1), 8, RecomputeLevel::none, true},
+            {"ring", tensor(1, 4), 8},
+            {"tp and ring", tensor(2, 2), 4, RecomputeLevel::full},
+            {"gathered keys", tensor(1, 2, CpCommType::all_gather), 8},
+            {"heads for tokens", tensor(2, 4, CpCommType::a2a), 8},
+            {"zero-2", sharded(DataParallelSharding::optim_grads)},
+            {"fsdp", sharded(DataParallelSharding::optim_grads_params)},
+            {"fsdp and recompute", sharded(DataParallelSharding::optim_grads_params), 1,
+             RecomputeLevel::full},
+            {"hsdp", sharded(DataParallelSharding::optim_grads_params, 2)},
+            {"tp, ring, fsdp one after the other", both, 4}};
+}
+
+// Where nothing contends, messages take what the formulas say.
+TEST(MeshStep, SimulationAgreesWithPrediction) {
+    for (const Case& c : cases()) {
+        Scenario s = toy::scenario();
+        s.batch.num_micro_batches = 2;
+        Plan plan = c.heads ? toy::hp(8, s.model, c.group) : toy::ep(Dedup::none, c.group);
+        plan.parallel = c.parallel;
+        plan.recompute = c.recompute;
+        // Buckets of gradients would contend with exchanges for the same links.
+        plan.overlap_grad_all_reduce =
+            c.group == 1 && c.parallel.num_distributed_optimizer_instances == 1;
+        s.plans = {plan};
+        s.baseline = plan.name;
+        const Profile profile = toy::profile();
+        const Seconds predicted = predict(s, profile).plans.at(0).step;
+        const Seconds simulated = sim::simulate(build_program(s, plan, profile, {.num_draws = 1}),
+                                                sim::Topology(s.cluster))
+                                      .step;
+        EXPECT_NEAR(simulated / predicted, 1.0, 0.01) << c.name;
+    }
+}
+
+PhaseCost cost_of(const PlanPrediction& plan, Phase phase, Pass pass) {
+    for (const PhaseCost& cost : plan.phases)
+        if (cost.phase == phase && cost.pass == pass) return cost;
+    return {};
+}
+
+// c parts of the core, c-1 hops of x each: core + (c-1) max(0, x - core / c).
+TEST(MeshStep, ARingHidesBehindTheCore) {
+    for (const double rate : {1e12, toy::kFlopRate, 1e16}) {
+        Scenario s = toy::scenario();
+        s.model.num_layers = 1;
+        s.plans[0].parallel.context_parallel_size = 4;
+        Profile profile = toy::profile();
+        profile.kernel(Kernel::attention).forward[0].rate = {rate, rate};
+        const PlanPrediction plan = predict(s, profile).plans.at(0);
+        const double tokens = 4096 / 4, width = 8 * 128;
+        const double core = 2 * tokens * 2048 * 2 * width / rate;
+        const double hop = 1e-6 + tokens * 2 * width * 2 / toy::kLink;
+        const PhaseCost ring = cost_of(plan, Phase::cp_exchange, Pass::forward);
+        EXPECT_NEAR(cost_of(plan, Phase::attention_core, Pass::forward).time.in(second), core,
+                    1e-6 * core);
+        EXPECT_NEAR((ring.time + ring.hidden).in(second), 3 * hop, 1e-6 * hop);
+        EXPECT_NEAR(ring.time.in(second), 3 * std::max(0.0, hop - core / 4), 1e-6 * hop);
+    }
+}
+
+// Parameters of L layers travel beside the passes, gradients beside the backward ones: a pass takes
+// the longer of both. What the table needs has nothing to hide behind.
+TEST(MeshStep, ShardsTravelBesideThePasses) {
+    for (const double rate : {1e10, 1e16}) {
+        Scenario s = toy::scenario();
+        s.plans = {toy::ep(Dedup::none, 1)};
+        s.plans[0].parallel.data_parallel_sharding_strategy =
+            DataParallelSharding::optim_grads_params;
+        Profile profile = toy::profile();
+        for (int k = 0; k < kNumKernels; ++k)
+            profile.kernel(static_cast<Kernel>(k)).forward[0].rate = {rate, rate};
+        const PlanPrediction plan = predict(s, profile).plans.at(0);
+        const double n = 7.0 / 8.0, d = 1024, table = n * 2 * 32000 * d / toy::kLink + 1e-6;
+        const double dense = n * 2 * (4 * d * d + 64 * d) / toy::kLink + 1e-6,
+                     experts = n * 2 * (64 * 2 * d * 512) / toy::kLink + 1e-6;
+        const PhaseCost gathers = cost_of(plan, Phase::param_all_gather, Pass::forward);
+        const double all = 2 * table + 2 * (dense + experts);
+        EXPECT_NEAR((gathers.time + gathers.hidden).in(second), all, 1e-6 * all);
+        const bool slow = rate < 1e12;
+        if (slow) {
+            EXPECT_NEAR(gathers.time.in(second), table, 1e-6 * table);
+        } else {
+            EXPECT_GT(gathers.time.in(second), 0.9 * all);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace headway
