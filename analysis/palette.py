@@ -31,6 +31,8 @@ PHASES = {
     "head_merge": ("#9D93CC", "///"),
     "lm_head": ("#555555", ""),
     "loss": ("#555555", "///"),
+    "pipeline_stage": ("#4393C3", ""),
+    "pipeline_weight": ("#5AAE61", ""),
     "pipeline_p2p": ("#B2182B", "///"),
     "pipeline_bubble": ("#F2F2F2", "xxx"),
     "grad_all_reduce": ("#8C510A", ""),
@@ -46,5 +48,8 @@ LINKS = {
     "nic": ("#D55E00", ""),
     "spine": ("#E69F00", "///"),
 }
+
+# How a plan splits its MoE layer.
+LAYERS = ("expert_parallel", "head_parallel")
 
 SOURCES = {"predicted": "#0072B2", "simulated": "#009E73", "measured": "#D55E00"}

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command import BadInput, read_text
-from palette import PHASES, SOURCES
-from schema import Map, Maybe, Pair, check, check_columns, check_number, read_rows
+from palette import LAYERS, PHASES, SOURCES
+from schema import Map, Maybe, Pair, check, check_choice, check_columns, check_number, read_rows
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,20 @@ class Timeline:
     head: dict[str, str]
     source: str
     plan: str
+    layers: dict[str, str]  # [plan]
     spans: list[dict] = field(default_factory=list)
 
     @property
     def scenario(self) -> str:
         return self.head.get("scenario", "")
+
+    @property
+    def layer(self) -> str:
+        """How the plan splits its MoE layer; files of before 0.2 do not say it."""
+        layer = self.layers.get(self.plan)
+        if layer is None:
+            raise BadInput(f"{self.path}: the line '# layer: {self.plan},...' is missing")
+        return layer
 
 
 @dataclass
@@ -97,6 +106,7 @@ _PREDICTION = {
     "plans": [
         {
             "name": str,
+            "layer": Maybe(LAYERS),
             "feasible": bool,
             "infeasible_because": str,
             "step_time_s": float,
@@ -119,7 +129,7 @@ _PREDICTION = {
 }
 _SIMULATION = {
     "scenario": str,
-    "plans": [{"name": str, "feasible": Maybe(bool)}],
+    "plans": [{"name": str, "layer": Maybe(LAYERS), "feasible": Maybe(bool)}],
 }
 _SIMULATED_PLAN = {
     "step_time_s": float,
@@ -220,15 +230,30 @@ def _read_sweep(path: Path, lines: list[str]) -> Sweep:
     head = _take_head(path, lines)
     first = total - len(lines) + 1
     columns, rows = read_rows(path, lines[:-1], first)
-    check_columns(path, columns, ("plan", "source", "status", *_SWEEP_NUMBERS))
+    check_columns(path, columns, ("plan", "layer", "source", "status", *_SWEEP_NUMBERS))
     for line, row in enumerate(rows, start=first + 1):
+        check_choice(path, line, "layer", row["layer"], LAYERS)
         for column in _SWEEP_NUMBERS:
             check_number(path, line, column, row[column], empty=True)
     return Sweep(path, head, columns[: columns.index("plan")], rows)
 
 
+def _layers(path: Path, lines: list[str]) -> dict[str, str]:
+    """Of the lines '# layer: PLAN,KIND' of a head."""
+    layers = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.startswith("#"):
+            break
+        if line.startswith("# layer: "):
+            _, rows = read_rows(path, ["plan,layer", line.removeprefix("# layer: ")], number)
+            check_choice(path, number, "layer", rows[0]["layer"], LAYERS)
+            layers[rows[0]["plan"]] = rows[0]["layer"]
+    return layers
+
+
 def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
     total = len(lines)
+    layers = _layers(path, lines)
     head = _take_head(path, lines)
     first = total - len(lines) + 1
     columns, rows = read_rows(path, lines[:-1], first)
@@ -236,7 +261,7 @@ def _read_timelines(path: Path, lines: list[str]) -> list[Timeline]:
     timelines: dict[tuple[str, str], Timeline] = {}
     for line, row in enumerate(rows, start=first + 1):
         key = (row["source"], row["plan"])
-        timeline = timelines.setdefault(key, Timeline(path, head, *key))
+        timeline = timelines.setdefault(key, Timeline(path, head, *key, layers))
         timeline.spans.append(_span(path, line, row))
     return list(timelines.values())
 
@@ -247,10 +272,7 @@ _CHOICES = {"source": tuple(SOURCES), "pass": _PASSES, "phase": tuple(PHASES)}
 def _span(path: Path, line: int, row: dict[str, str]) -> dict:
     span: dict = dict(row)
     for column, accepted in _CHOICES.items():
-        if row[column] not in accepted:
-            raise BadInput(
-                f"{path}:{line}: {column}: '{row[column]}'; accepted: {', '.join(accepted)}"
-            )
+        check_choice(path, line, column, row[column], accepted)
     for column in _NUMBER_COLUMNS:
         check_number(path, line, column, row[column])
         span[column] = float(row[column])

@@ -110,6 +110,11 @@ def check_columns(path: Path, columns: list[str], needed) -> None:
         raise BadInput(f"{path}: the column '{missing[0]}' is missing")
 
 
+def check_choice(path: Path, line: int, column: str, text: str, accepted) -> None:
+    if text not in accepted:
+        raise BadInput(f"{path}:{line}: {column}: '{text[:40]}'; accepted: {', '.join(accepted)}")
+
+
 def check_number(
     path: Path, line: int, column: str, text: str, empty: bool = False, whole: bool = False
 ) -> None:

@@ -91,6 +91,7 @@ class TraceFile {
                         writer_.write(TraceArrow{.from = a.from,
                                                  .to = a.to,
                                                  .phase = a.phase,
+                                                 .pass = a.pass,
                                                  .begin = a.begin,
                                                  .end = a.end});
                     },
@@ -163,14 +164,17 @@ PlanRun run_plan(const Scenario& scenario, const Plan& plan, const sim::Topology
     options.progress = [&](std::size_t done, std::size_t total) { progress.update(done, total); };
     const int batches = num_micro_batches(scenario, plan), draws = program_options.num_draws;
     PlanRun run{.name = plan.name,
+                .layer_split = std::string(plan.layer_split()),
                 .result = sim::simulate(program, topology, options),
                 .epsilon = options.epsilon,
                 .num_micro_batches = batches,
-                .num_draws = draws > 0 ? std::min(draws, batches) : batches};
+                .num_draws = draws > 0 ? std::min(draws, batches) : batches,
+                .pipeline_ranks = plan.parallel.pipeline_model_parallel_size};
     run.cpu_s = cpu_seconds() - before;
     Timeline& timeline = run.result.timeline;
     timeline.scenario = scenario.name;
     timeline.plan = plan.name;
+    timeline.layer_split = plan.layer_split();
     timeline.profile = scenario.profile->name;
     timeline.version = version();
     timeline.seed = scenario.routing.seed;
@@ -184,6 +188,14 @@ double checked_epsilon(const po::variables_map& values) {
                                   .found = fmt::format("{}", epsilon),
                                   .accepted = "a number from 0 (exact) to 1",
                                   .hint = ""});
+}
+
+// A step of at most so many micro-batches under every plan.
+void shorten(Scenario& scenario, int micro_batches) {
+    for (const Plan& plan : scenario.plans)
+        micro_batches = std::min(micro_batches, num_micro_batches(scenario, plan));
+    scenario.batch.num_micro_batches = micro_batches;
+    scenario.batch.global_batch_size.reset();
 }
 
 // Routes of all pairs, and the messages of one exchange in all groups of a plan.
@@ -228,15 +240,7 @@ int run_simulate(Args args) {
     for (const std::string& plan : wanted) one_of(plan, names, "--plan");
     check_size(scenario);
     const bool whole_step = program_options.num_layers == 0;
-    if (micro_batches > 0) {
-        if (scenario.batch.global_batch_size)
-            throw InputError(InputProblem{.where = "--micro-batches",
-                                          .found = "a batch.global_batch_size, which sets them",
-                                          .accepted = "batch.num_micro_batches in its place",
-                                          .hint = ""});
-        scenario.batch.num_micro_batches =
-            std::min(micro_batches, scenario.batch.num_micro_batches);
-    }
+    if (micro_batches > 0) shorten(scenario, micro_batches);
     Prediction prediction;
     if (whole_step) prediction = predict(scenario, profile_of(scenario), {.only_plans = wanted});
     const sim::Topology topology(scenario.cluster, scenario.routing.seed);

@@ -63,6 +63,42 @@ std::string unreachable_text(const sim::SimulationResult& r) {
     return sim::DeadPath(*r.unreachable).what();
 }
 
+// The ranks of one pipeline rank: means.
+struct StageRow {
+    Seconds busy, idle, finish;
+};
+
+std::vector<StageRow> stage_rows(const PlanRun& run) {
+    const sim::SimulationResult& r = run.result;
+    std::vector<StageRow> rows;
+    if (r.rank_busy.empty()) return rows;
+    const std::size_t block = r.rank_busy.size() / static_cast<std::size_t>(run.pipeline_ranks);
+    for (std::size_t first = 0; first < r.rank_busy.size(); first += block) {
+        StageRow& row = rows.emplace_back();
+        for (std::size_t i = first; i < first + block; ++i) {
+            row.busy += r.rank_busy[i] / static_cast<double>(block);
+            row.finish += r.rank_finish[i] / static_cast<double>(block);
+        }
+        row.idle = r.passes - row.busy;
+    }
+    return rows;
+}
+
+std::string stage_table(const PlanRun& run) {
+    TextTable table{.head = {"pipeline rank", "ranks", "busy", "idle", "of the passes"},
+                    .rows = {}};
+    const std::size_t block =
+        run.result.rank_finish.size() / static_cast<std::size_t>(run.pipeline_ranks);
+    for (const StageRow& row : stage_rows(run)) {
+        const std::size_t first = table.rows.size() * block;
+        table.rows.push_back({std::to_string(table.rows.size()),
+                              fmt::format("{} .. {}", first, first + block - 1), human(row.busy),
+                              human(row.idle),
+                              fmt::format("{:.1f} %", 100.0 * (row.idle / run.result.passes))});
+    }
+    return table.rows.empty() ? "" : table.to_string() + "\n";
+}
+
 std::string plan_table(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
     if (r.unreachable) {
@@ -92,7 +128,7 @@ std::string plan_table(const PlanRun& run) {
                                std::to_string(row.count), human(row.mean), human(row.longest),
                                fmt::format("{:.1f} %", 100.0 * (row.mean / r.step))});
     }
-    text += phases.to_string();
+    text += stage_table(run) + phases.to_string();
     TextTable links{.head = {"link", "bytes", "busy", "of its capacity, while busy", "in the step"},
                     .rows = {}};
     for (const sim::LinkUse& l : busiest_links(r)) {
@@ -130,10 +166,20 @@ Json link_use_json(const PlanRun& run) {
     return {{"bin_s", bin.in(second)}, {"links", links}};
 }
 
+Json pipeline_json(const PlanRun& run) {
+    Json stages = Json::array();
+    for (const StageRow& row : stage_rows(run))
+        stages.push_back({{"busy_s", row.busy.in(second)},
+                          {"idle_s", row.idle.in(second)},
+                          {"finish_mean_s", row.finish.in(second)}});
+    return {{"passes_s", run.result.passes.in(second)}, {"ranks", stages}};
+}
+
 Json plan_json(const PlanRun& run) {
     const sim::SimulationResult& r = run.result;
     if (r.unreachable) {
         return {{"name", run.name},
+                {"layer", run.layer_split},
                 {"feasible", false},
                 {"infeasible_because", unreachable_text(r)},
                 {"unreachable",
@@ -160,6 +206,7 @@ Json plan_json(const PlanRun& run) {
     Json computing = Json::array();
     for (const Seconds t : compute_times(r)) computing.push_back(t.in(second));
     Json json = {{"name", run.name},
+                 {"layer", run.layer_split},
                  {"feasible", true},
                  {"step_time_s", r.step.in(second)},
                  {"error_bound_s", r.error_bound.in(second)},
@@ -177,6 +224,7 @@ Json plan_json(const PlanRun& run) {
                  {"sections", r.sections},
                  {"repeated_sections", r.repeated_sections},
                  {"cpu_s", run.cpu_s}});
+    if (run.pipeline_ranks > 1) json["pipeline"] = pipeline_json(run);
     if (run.num_link_bins > 0) json["link_use"] = link_use_json(run);
     return json;
 }

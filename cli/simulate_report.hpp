@@ -10,12 +10,13 @@
 namespace headway::cli {
 
 struct PlanRun {
-    std::string name;
+    std::string name, layer_split;
     sim::SimulationResult result;
     Seconds predicted;
     bool whole_step = true;
     double epsilon = 0.0;
     int num_micro_batches = 1, num_draws = 1;
+    int pipeline_ranks = 1;
     int num_link_bins = 0;
     double cpu_s = 0.0;
 };

@@ -73,8 +73,12 @@ int run_validate(Args args) {
     Validation validation{.results = validate(anchors, load),
                           .statistics = {},
                           .not_expressible = anchors.not_expressible,
-                          .spreads = {}};
+                          .spreads = {},
+                          .groups = {},
+                          .ratios = {}};
     validation.statistics = statistics(validation.results);
+    validation.groups = step_groups(validation.results);
+    validation.ratios = ratios(anchors.ratios, validation.results);
     for (const AnchorCategory c :
          {AnchorCategory::exchange, AnchorCategory::layer, AnchorCategory::step}) {
         const Spread spread = software_spread(validation.results, c);

@@ -17,6 +17,8 @@ constexpr auto kVerbs = std::to_array<Verb>({
      run_alltoall},
     {"Predict and simulate", "matrix", "the bytes of an exchange, to replay with nccl-tests",
      run_matrix},
+    {"Predict and simulate", "import", "a scenario from a launch script, log or config of a job",
+     run_import},
 
     // Many scenarios at once
     {"Many scenarios at once", "sweep", "every combination of values of some keys, as CSV",

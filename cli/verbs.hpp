@@ -33,6 +33,7 @@ int run_explain(Args args);
 int run_simulate(Args args);
 int run_alltoall(Args args);
 int run_matrix(Args args);
+int run_import(Args args);
 
 // Many scenarios at once
 int run_sweep(Args args);

@@ -17,7 +17,7 @@ namespace {
 constexpr std::string_view kPointColumns =
     "kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf";
 constexpr std::size_t kNumPointColumns = 9;
-constexpr auto& kKindNames = kLayerKindNames;
+constexpr auto& kKindNames = kLayerSplitNames;
 constexpr std::string_view kNodeKind = "ep_node";
 constexpr int kNodes = 2;
 
@@ -161,6 +161,7 @@ Timeline timeline_of(const std::vector<GridSample>& samples, const Scenario& sce
     Timeline t{.source = Source::measured,
                .scenario = scenario.name,
                .plan = scenario.plans.front().name,
+               .layer_split = std::string(scenario.plans.front().layer_split()),
                .seed = scenario.routing.seed};
     for (const GridSample& s : samples) {
         t.spans.push_back({.rank = s.rank,

@@ -113,6 +113,7 @@ Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std
         .source = Source::measured,
         .scenario = scenario.name,
         .plan = plan.name,
+        .layer_split = std::string(plan.layer_split()),
         .profile = device,
         .seed = scenario.routing.seed,
         .size = RunSize{.num_ranks = static_cast<int>(samples.size()),

@@ -127,13 +127,9 @@ void Collectives::start(RunningCollective& run, std::size_t stage, std::size_t m
     network_.start(message.path, message.bytes, message.wire_bytes, tag, now);
 }
 
-void Collectives::deliver(Picoseconds time, Picoseconds now) {
-    deliveries_.clear();
-    network_.deliver(time, deliveries_);
-    for (const Delivery& d : deliveries_) {
-        deliver(*slots_[d.tag >> 44], static_cast<int>(d.tag >> 32 & 0xfff),
-                static_cast<std::int32_t>(d.tag & 0xffffffff), std::max(d.time, now));
-    }
+void Collectives::deliver(const Delivery& d, Picoseconds now) {
+    deliver(*slots_[d.tag >> 44], static_cast<int>(d.tag >> 32 & 0xfff),
+            static_cast<std::int32_t>(d.tag & 0xffffffff), std::max(d.time, now));
 }
 
 void Collectives::deliver(RunningCollective& run, int stage_index, std::int32_t m,
@@ -174,6 +170,7 @@ void Collectives::note_arrow(int rank, int task, int stage) {
                        .to = run.operation.members[static_cast<std::size_t>(message.to)],
                        .task = task,
                        .phase = program_.tasks[static_cast<std::size_t>(task)].phase,
+                       .pass = program_.tasks[static_cast<std::size_t>(task)].pass,
                        .begin = static_cast<double>(state.begin[static_cast<std::size_t>(m)]) * ps,
                        .end = static_cast<double>(member.last) * ps});
 }

@@ -35,8 +35,8 @@ class Collectives {
     Armed arm(int rank, int task, int stage, Picoseconds now);
     // All members leave the stage at `time`.
     void release(const RunningCollective& run, int stage, Picoseconds time);
-    // What the network delivers at `time`.
-    void deliver(Picoseconds time, Picoseconds now);
+    // What the network delivers.
+    void deliver(const Delivery& delivery, Picoseconds now);
     // The rank has all that it waited for in the stage.
     void note_arrow(int rank, int task, int stage);
     // A rank leaves; the last one ends the collective.
@@ -64,7 +64,6 @@ class Collectives {
     std::vector<std::unique_ptr<RunningCollective>> slots_;
     std::vector<std::uint32_t> free_slots_;
     int num_running_ = 0;
-    std::vector<Delivery> deliveries_;
     std::vector<double> errors_;
     std::vector<Arrow> arrows_;
 };

@@ -12,8 +12,10 @@ namespace headway::sim {
 
 enum class EventKind {
     compute_done,
-    armed,      // the rank has waited the latency of a stage
-    stage_done  // the rank has all its messages of a stage
+    armed,       // the rank has waited the latency of a stage
+    stage_done,  // the rank has all its messages of a stage
+    send,        // a send's latency has passed
+    sent         // the message of a send has come
 };
 
 struct Event {
@@ -21,7 +23,7 @@ struct Event {
     EventKind kind = EventKind::compute_done;
     int rank = 0;
     int task = 0;
-    int stage = 0;  // of compute_done: the version of the rank's schedule
+    int stage = 0;  // compute_done: the version of the rank's schedule; sent: a number of Sends
     std::uint64_t sequence = 0;
 
     friend bool operator>(const Event& a, const Event& b) {

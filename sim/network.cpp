@@ -8,7 +8,8 @@
 namespace headway::sim {
 namespace {
 
-constexpr double kShort = 2.0;  // windows
+constexpr double kShort = 2.0;     // windows
+constexpr double kFreePort = 1e6;  // times the fastest
 
 constexpr auto kNow = [](const auto& engine) { return engine.now(); };
 constexpr auto kWindow = [](auto& engine) { return engine.window(); };
@@ -17,8 +18,8 @@ constexpr auto kActive = [](const auto& engine) { return engine.num_active(); };
 
 }  // namespace
 
-Network::Network(const Topology& topology, double epsilon, bool record)
-    : topology_(topology), epsilon_(epsilon), record_(record) {
+Network::Network(const Topology& topology, double epsilon, bool record, bool parts)
+    : topology_(topology), epsilon_(epsilon), record_(record), parts_(parts && epsilon > 0.0) {
     const auto links = static_cast<std::size_t>(topology.num_links());
     set_of_.assign(links, kNoSet);
     local_.assign(links, 0);
@@ -120,6 +121,36 @@ Network::Opened Network::open(Picoseconds now) {
     return opened;
 }
 
+std::vector<Path> Network::parts(const Path& path) const {
+    if (!parts_) return {path};
+    std::vector<Path> parts;
+    std::vector<int> set_of_part;
+    for (const std::uint32_t link : path.shared()) {
+        const int set = set_of_[link];
+        const auto same = set == kNoSet ? set_of_part.end() : std::ranges::find(set_of_part, set);
+        if (same == set_of_part.end()) {
+            parts.emplace_back().add(link);
+            set_of_part.push_back(set);
+        } else {
+            parts[static_cast<std::size_t>(same - set_of_part.begin())].add(link);
+        }
+    }
+    return parts;
+}
+
+Network::Opened Network::open_part(const Path& part, Picoseconds now) {
+    const std::uint32_t first = part.shared()[0];
+    if (!parts_) {
+        use(part, 0.0);
+        return open(now);
+    }
+    Opened opened{.sets = {first}, .links = {}};
+    for (const std::uint32_t l : part.shared()) opened.links.emplace_back(l, misplaced(l));
+    if (set_of_[first] == kNoSet) make_set({first}, now);
+    ++sets_[static_cast<std::size_t>(set_of_[first])]->opened;
+    return opened;
+}
+
 // With batching, a set in which every path is an up port and a down port of one kind is a crossbar.
 Network::Engine Network::make_engine(const std::vector<std::uint32_t>& links) const {
     std::vector<double> capacity;
@@ -135,6 +166,10 @@ Network::Engine Network::make_engine(const std::vector<std::uint32_t>& links) co
         ports[2] = ports[2] && (k == LinkKind::nic_up || k == LinkKind::nic_down);
     }
     if (epsilon_ > 0.0 && (ports[0] || ports[1] || ports[2])) {
+        if (parts_) {  // the other end of a part is a port that nothing is ever short of
+            capacity.insert(capacity.end(), 2, kFreePort * std::ranges::max(capacity));
+            is_up.insert(is_up.end(), {true, false});
+        }
         return CrossbarEngine(capacity, is_up, epsilon_);
     }
     return FlowEngine(capacity, epsilon_);
@@ -206,11 +241,30 @@ double Network::close(const Opened& opened) {
     return error + 0.5e-12 * static_cast<double>(window);
 }
 
+// A crossbar wants an up and a down port: that which a part lacks is free.
+std::span<const std::uint32_t> Network::links_inside(
+    const LinkSet& set, const Path& path, std::array<std::uint32_t, Path::kMaxLinks>& to) {
+    std::size_t n = 0;
+    for (const std::uint32_t l : path.shared()) to[n++] = local_[l];
+    if (n == 1 && std::holds_alternative<CrossbarEngine>(set.engine)) {
+        const auto free = static_cast<std::uint32_t>(set.links.size());  // up, then down
+        const LinkKind kind = topology_.kind(path.shared()[0]);
+        const bool up =
+            kind == LinkKind::nvlink_up || kind == LinkKind::pcie_up || kind == LinkKind::nic_up;
+        if (up) {
+            to[1] = free + 1;
+        } else {
+            to[1] = std::exchange(to[0], free);
+        }
+        n = 2;
+    }
+    return {to.data(), n};
+}
+
 void Network::start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag) {
     std::array<std::uint32_t, Path::kMaxLinks> inside{};
-    std::size_t n = 0;
-    for (const std::uint32_t l : path->shared()) inside[n++] = local_[l];
-    std::visit([&](auto& engine) { engine.start({inside.data(), n}, wire_bytes); }, set.engine);
+    const std::span<const std::uint32_t> links = links_inside(set, *path, inside);
+    std::visit([&](auto& engine) { engine.start(links, wire_bytes); }, set.engine);
     set.messages.push_back({path, tag});
     if (set.gathers) return;  // for a window that only grows with what starts
     set.gathers = true;
@@ -231,7 +285,7 @@ void Network::start(const Path& path, double bytes, double wire_bytes, std::uint
     std::visit([&](auto& engine) { engine.skip_to(now - set.epoch); }, set.engine);
     start_in(set, &path, wire_bytes, tag);
     for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
-    ++num_messages_;
+    ++num_messages_;  // or parts of one
 }
 
 void Network::occupy(std::uint32_t link, double bytes, Picoseconds now) {

@@ -4,10 +4,14 @@
 // With batching, a set that is done within two windows of the whole operation (epsilon times what
 // it needs on its busiest link), e.g. what stays inside nodes beside a fabric that takes long, has
 // moments as far apart as the sets that all wait for.
+// A message between pipeline ranks would tie the exchanges of both into one set, and theirs to the
+// next. With batching it does not: each set that its path crosses carries it for itself, and it has
+// come when the last has (parts()).
 // An engine counts time from when its set was made, so that what happens on an idle network does
 // not depend on when it happens, to the bit.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -34,8 +38,8 @@ struct LinkInterval {  // without a pause between messages
 
 class Network {
   public:
-    // record: keep every busy interval of every link, for traces.
-    Network(const Topology& topology, double epsilon, bool record);
+    // record: keep every busy interval of every link, for traces. parts: there may be any.
+    Network(const Topology& topology, double epsilon, bool record, bool parts = false);
 
     // What an operation holds open: one link of each set that its paths fall into, and all its
     // links with what batching had moved on them before.
@@ -47,6 +51,9 @@ class Network {
     // then what they need together.
     void use(const Path& path, double wire_bytes);
     Opened open(Picoseconds now);
+    // What of a message each set carries. Exact: the path itself.
+    std::vector<Path> parts(const Path& path) const;
+    Opened open_part(const Path& part, Picoseconds now);
     // The seconds by which batching may have moved the end of what ran on the links meanwhile.
     double close(const Opened& opened);
 
@@ -106,6 +113,8 @@ class Network {
     std::vector<double> take_loads(std::span<const std::uint32_t> links);
     void retire(LinkSet& set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
+    std::span<const std::uint32_t> links_inside(const LinkSet& set, const Path& path,
+                                                std::array<std::uint32_t, Path::kMaxLinks>& to);
     void join_met_sets(std::vector<std::uint32_t>& links);
     void start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag);
     static void fetch_ending(const LinkSet& set);
@@ -114,7 +123,7 @@ class Network {
 
     const Topology& topology_;
     double epsilon_ = 0.0;
-    bool record_ = false;
+    bool record_ = false, parts_ = false;
     std::vector<std::unique_ptr<LinkSet>> sets_;  // free slots are null
     int num_sets_ = 0;
     std::vector<int> set_of_;            // [link]

@@ -42,7 +42,8 @@ struct GroupBytes {
 
 GroupBytes group_bytes(const ExchangeStage& stage, int group) {
     if (stage.matrices.empty()) return {.uniform = stage.uniform_bytes};
-    const auto slot = stage.matrices.size() == 1 ? 0 : static_cast<std::size_t>(group);
+    const std::size_t slot =
+        static_cast<std::size_t>(group) % stage.matrices.size();  // in its role
     return {.matrix = stage.matrices[slot].get(),
             .uniform = stage.uniform_bytes,
             .transposed = stage.transposed};

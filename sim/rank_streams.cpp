@@ -1,5 +1,7 @@
 #include "sim/rank_streams.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cmath>
@@ -9,13 +11,29 @@
 #include <variant>
 
 namespace headway::sim {
+namespace {
 
-RankStreams::RankStreams(const Program& program, const Cluster& cluster, EventQueue& events)
+bool is_of_a_pass(const Task& task) {
+    return task.pass != Pass::update &&
+           (task.stream == Stream::compute || task.stream == Stream::communication);
+}
+
+}  // namespace
+
+RankStreams::RankStreams(const Program& program, const Cluster& cluster,
+                         const std::vector<int>& messages, EventQueue& events)
     : program_(program), events_(events), ranks_(static_cast<std::size_t>(program.num_ranks)) {
-    for (int t = 0; t < static_cast<int>(program.tasks.size()); ++t) {
-        std::vector<int>& list = tasks_[stream_of(t)];
-        place_.push_back(static_cast<int>(list.size()));
-        list.push_back(t);
+    for (int role = 0; role < program.num_roles(); ++role) {
+        Lists& lists = tasks_.emplace_back();
+        for (int t = program.tasks_begin(role); t < program.tasks_end(role); ++t) {
+            std::vector<int>& list = lists[stream_of(t)];
+            place_.push_back(static_cast<int>(list.size()));
+            list.push_back(t);
+        }
+    }
+    for (int r = 0; r < program.num_ranks; ++r) {
+        at(r).role = static_cast<std::size_t>(program.role_of(r));
+        at(r).received.assign(static_cast<std::size_t>(messages[at(r).role]), 0);
     }
     for (const RankOverride& o : cluster.rank_overrides) at(o.rank).speed = o.compute_factor;
 }
@@ -28,29 +46,39 @@ bool RankStreams::is_done(const Rank& rank, int task) const {
     return place_[static_cast<std::size_t>(task)] < rank.cursor[stream_of(task)];
 }
 
-// Tasks of a stream with numbers below `task`.
+bool RankStreams::is_ready(const Rank& rank, const Task& task) const {
+    return std::ranges::all_of(task.after, [&](int before) { return is_done(rank, before); }) &&
+           std::ranges::all_of(task.receives, [&](int message) {
+               return rank.received[static_cast<std::size_t>(message)] != 0;
+           });
+}
+
+void RankStreams::receive(int rank, int message) {
+    at(rank).received[static_cast<std::size_t>(message)] = 1;
+}
+
+// Tasks of a stream with numbers below `task`, of the only role.
 int RankStreams::num_before(std::size_t stream, int task) const {
-    const std::vector<int>& list = tasks_[stream];
+    const std::vector<int>& list = tasks_[0][stream];
     return static_cast<int>(std::ranges::lower_bound(list, task) - list.begin());
 }
 
 int RankStreams::ready_task(int r, std::size_t stream) const {
     const Rank& rank = at(r);
     const auto cursor = static_cast<std::size_t>(rank.cursor[stream]);
-    if (rank.running[stream] || cursor >= tasks_[stream].size()) return kNoTask;
-    const int task = tasks_[stream][cursor];
-    const bool ready =
-        std::ranges::all_of(task_at(task).after, [&](int before) { return is_done(rank, before); });
-    return ready ? task : kNoTask;
+    if (rank.running[stream] || cursor >= list(rank, stream).size()) return kNoTask;
+    const int task = list(rank, stream)[cursor];
+    return is_ready(rank, task_at(task)) ? task : kNoTask;
 }
 
 void RankStreams::begin(int r, int task, Picoseconds now) {
     Rank& rank = at(r);
+    if (is_of_a_pass(task_at(task)) && rank.passing++ == 0) rank.busy_since = now;
     rank.running[stream_of(task)] = true;
     rank.started[stream_of(task)] = now;
     const auto* work = std::get_if<ComputeTask>(&task_at(task).work);
     if (work == nullptr) return;
-    const auto slot = work->per_rank.size() == 1 ? 0 : static_cast<std::size_t>(r);
+    const std::size_t slot = static_cast<std::size_t>(r) % work->per_rank.size();  // in its role
     rank.compute.task = task;
     rank.compute.left = work->per_rank[slot].in(ps) / rank.speed;
     rank.compute.since = now;
@@ -64,6 +92,9 @@ void RankStreams::end(int r, int task, Picoseconds now) {
     rank.running[stream] = false;
     ++rank.cursor[stream];
     finished(r, now);
+    if (!is_of_a_pass(task_at(task))) return;
+    rank.passes_end = now;
+    if (--rank.passing == 0) rank.busy += now - rank.busy_since;
 }
 
 Picoseconds RankStreams::started(int rank, int task) const {
@@ -108,9 +139,19 @@ void RankStreams::check_all_done() const {
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
         for (std::size_t s = 0; s < kNumStreams; ++s) {
             const auto cursor = static_cast<std::size_t>(ranks_[r].cursor[s]);
-            if (cursor == tasks_[s].size()) continue;
-            throw std::logic_error("simulate: rank " + std::to_string(r) + " never ends task " +
-                                   std::to_string(tasks_[s][cursor]));
+            const std::vector<int>& tasks = list(ranks_[r], s);
+            if (cursor == tasks.size()) continue;
+            const Task& task = task_at(tasks[cursor]);
+            std::string text = fmt::format(
+                "simulate: rank {} never ends task {} ({} {}, layer {}, micro-batch {})", r,
+                tasks[cursor], name(task.phase), name(task.pass), task.layer, task.micro_batch);
+            for (const int before : task.after)
+                if (!is_done(ranks_[r], before))
+                    text += fmt::format("; task {} comes first", before);
+            for (const int message : task.receives)
+                if (ranks_[r].received[static_cast<std::size_t>(message)] == 0)
+                    text += fmt::format("; message {} has not come", message);
+            throw std::logic_error(text);
         }
     }
 }
@@ -120,8 +161,9 @@ Still RankStreams::take_computing(Picoseconds now) {
     for (const Rank& rank : ranks_) {
         for (std::size_t s = 0; s < kNumStreams; ++s) {
             const auto cursor = static_cast<std::size_t>(rank.cursor[s]);
-            if (cursor < tasks_[s].size()) still.first = std::min(still.first, tasks_[s][cursor]);
-            if (cursor > 0) still.reach = std::max(still.reach, tasks_[s][cursor - 1] + 1);
+            const std::vector<int>& tasks = list(rank, s);
+            if (cursor < tasks.size()) still.first = std::min(still.first, tasks[cursor]);
+            if (cursor > 0) still.reach = std::max(still.reach, tasks[cursor - 1] + 1);
         }
     }
     for (const Rank& rank : ranks_) {
@@ -149,7 +191,7 @@ bool RankStreams::all_wait_in(int task) const {
     return std::ranges::all_of(ranks_, [&](const Rank& rank) {
         for (std::size_t s = 0; s < kNumStreams; ++s) {
             const auto cursor = static_cast<std::size_t>(rank.cursor[s]);
-            if (cursor > 0 && tasks_[s][cursor - 1] > task) return false;
+            if (cursor > 0 && list(rank, s)[cursor - 1] > task) return false;
         }
         return rank.compute.task == kNoTask;
     });

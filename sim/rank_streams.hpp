@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
@@ -15,10 +16,13 @@ namespace headway::sim {
 
 class RankStreams {
   public:
-    RankStreams(const Program& program, const Cluster& cluster, EventQueue& events);
+    // messages: how many come to each role.
+    RankStreams(const Program& program, const Cluster& cluster, const std::vector<int>& messages,
+                EventQueue& events);
 
     // The next task of a stream if the rank can start it now; else kNoTask.
     int ready_task(int rank, std::size_t stream) const;
+    void receive(int rank, int message);
     void begin(int rank, int task, Picoseconds now);  // compute is scheduled
     void end(int rank, int task, Picoseconds now);
     Picoseconds started(int rank, int task) const;  // of a task under way
@@ -29,10 +33,13 @@ class RankStreams {
     void enter_collective(int rank, Picoseconds now) { communicate(rank, +1, now); }
     void leave_collective(int rank, Picoseconds now) { communicate(rank, -1, now); }
 
-    const std::vector<int>& tasks(std::size_t stream) const { return tasks_[stream]; }
     std::size_t stream_of(int task) const;
     Picoseconds finish(int rank) const { return at(rank).finish; }
-    // Throws std::logic_error naming a rank that has not done everything.
+    // Time in which the rank computed or communicated in a forward or backward pass, sends and
+    // reductions apart, and the end of the last of them. Without repetition.
+    Picoseconds busy(int rank) const { return at(rank).busy; }
+    Picoseconds passes_end(int rank) const { return at(rank).passes_end; }
+    // Throws std::logic_error naming a rank that has not done everything, and what it waits for.
     void check_all_done() const;
 
     // For repetition. Without collectives under way; takes the events of the computing ranks.
@@ -58,12 +65,21 @@ class RankStreams {
         int communicating = 0;  // collectives in progress
         double speed = 1.0;     // of compute, from the cluster's overrides
         Picoseconds finish = 0;
+        int passing = 0;  // tasks of the passes under way
+        Picoseconds busy = 0, busy_since = 0, passes_end = 0;
+        std::size_t role = 0;
+        std::vector<std::uint8_t> received;  // [message]
     };
+    using Lists = std::array<std::vector<int>, kNumStreams>;
 
     const Rank& at(int rank) const { return ranks_[static_cast<std::size_t>(rank)]; }
     Rank& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
     const Task& task_at(int task) const { return program_.tasks[static_cast<std::size_t>(task)]; }
+    const std::vector<int>& list(const Rank& rank, std::size_t stream) const {
+        return tasks_[rank.role][stream];
+    }
     bool is_done(const Rank& rank, int task) const;
+    bool is_ready(const Rank& rank, const Task& task) const;
     int num_before(std::size_t stream, int task) const;
     double slowdown(const Rank& rank) const;
     void schedule(int rank, Picoseconds now);
@@ -71,8 +87,8 @@ class RankStreams {
 
     const Program& program_;
     EventQueue& events_;
-    std::array<std::vector<int>, kNumStreams> tasks_;
-    std::vector<int> place_;  // [task] in its stream's list
+    std::vector<Lists> tasks_;  // [role]
+    std::vector<int> place_;    // [task] in its stream's list
     std::vector<Rank> ranks_;
 };
 

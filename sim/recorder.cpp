@@ -1,5 +1,6 @@
 #include "sim/recorder.hpp"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -8,7 +9,7 @@ namespace headway::sim {
 Recorder::Recorder(const Program& program, bool keep_spans, bool room)
     : program_(program), keep_spans_(keep_spans) {
     if (keep_spans && room)
-        spans_.reserve(program.tasks.size() * static_cast<std::size_t>(program.num_ranks));
+        spans_.reserve(program.tasks.size() * static_cast<std::size_t>(program.ranks_of_role()));
 }
 
 Bytes Recorder::bytes_of(const SpanRecord& span) const {
@@ -22,13 +23,14 @@ void Recorder::add(const SpanRecord& span) {
     Sums& sums = sums_[static_cast<std::size_t>(task.pass)][static_cast<std::size_t>(task.phase)];
     const auto ranks = static_cast<std::size_t>(program_.num_ranks);
     if (sums.time.empty()) {
+        sums.count.assign(ranks, 0);
         sums.time.assign(ranks, 0);
         sums.bytes.assign(ranks, 0.0);
     }
     const auto r = static_cast<std::size_t>(span.rank);
     sums.time[r] += span.end - span.begin;
     sums.bytes[r] += bytes_of(span).in(byte);
-    if (span.rank == 0) ++sums.count;
+    ++sums.count[r];
     if (keep_spans_) spans_.push_back(span);
     if (in_section_) section_.push_back(span);
 }
@@ -51,7 +53,7 @@ std::vector<PhaseUse> Recorder::phases() const {
             if (sums.time.empty()) continue;
             PhaseUse use{.phase = static_cast<Phase>(phase),
                          .pass = static_cast<Pass>(pass),
-                         .count = sums.count};
+                         .count = std::ranges::max(sums.count)};
             for (const Picoseconds t : sums.time) use.time.push_back(static_cast<double>(t) * ps);
             for (const double b : sums.bytes) use.bytes.push_back(b * byte);
             result.push_back(std::move(use));

@@ -24,6 +24,7 @@ struct Arrow {
     int from = 0, to = 0;  // ranks
     int task = 0;
     Phase phase = Phase::dispatch;  // of the task
+    Pass pass = Pass::forward;
     Seconds begin, end;
 };
 
@@ -31,7 +32,7 @@ struct Arrow {
 struct PhaseUse {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
-    int count = 0;              // executions on a rank
+    int count = 0;              // executions on the rank with the most
     std::vector<Seconds> time;  // [rank]
     std::vector<Bytes> bytes;   // [rank] sent, or moved through memory
 };
@@ -52,7 +53,7 @@ class Recorder {
 
   private:
     struct Sums {
-        int count = 0;
+        std::vector<int> count;         // [rank]
         std::vector<Picoseconds> time;  // [rank]
         std::vector<double> bytes;      // [rank]
     };

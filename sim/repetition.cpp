@@ -36,6 +36,11 @@ bool same(const ReduceTask& a, const ReduceTask& b) {
            a.latency == b.latency && a.efficiency == b.efficiency;
 }
 
+bool same(const SendTask& a, const SendTask& b) {
+    return a.to_role == b.to_role && a.bytes == b.bytes && a.latency == b.latency &&
+           a.efficiency == b.efficiency;
+}
+
 // What a task waits for from `start` on, counted from there.
 std::vector<int> waits_for(const Task& task, int start) {
     std::vector<int> result;

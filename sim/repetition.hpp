@@ -4,7 +4,7 @@
 // follow. A section is what happens from one such moment to the next; when the same tasks come
 // again in the same state, the simulation takes over what the section did, shifted in time. Times
 // are whole picoseconds and engines count from when they are made, so the result is the same to the
-// bit.
+// bit. Only for programs of one role: the ranks of a pipeline are at different tasks at all times.
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@
 
 namespace headway::sim {
 
-inline constexpr std::size_t kNumStreams = 3;
+inline constexpr std::size_t kNumStreams = kNumStreamsWithSends;
 inline constexpr int kNoTask = -1;
 
 // Times count from now, `task` from Still::first.

@@ -8,6 +8,7 @@
 #include "sim/collectives.hpp"
 #include "sim/rank_streams.hpp"
 #include "sim/repetition.hpp"
+#include "sim/sends.hpp"
 
 namespace headway::sim {
 namespace {
@@ -22,9 +23,11 @@ class Simulation {
           options_(options),
           paths_(topology),
           network_(topology, options.epsilon,
-                   options.trace || options.link_use || options.sink != nullptr),
+                   options.trace || options.link_use || options.sink != nullptr,
+                   program.num_roles() > 1),
           recorder_(program, options.timeline || options.sink != nullptr, options.sink == nullptr),
-          ranks_(program, topology.cluster(), events_),
+          ranks_(program, topology.cluster(), check_messages(program), events_),
+          sends_(program, paths_, network_, events_),
           collectives_(program, paths_, network_, events_, options.epsilon,
                        options.trace || options.sink != nullptr),
           repetition_(program) {}
@@ -42,7 +45,7 @@ class Simulation {
             const Picoseconds delivery = network_.next_delivery(), event = events_.next_time();
             if (delivery == kNever && event == kNever) break;
             now_ = std::max(now_, std::min(delivery, event));
-            if (delivery <= event) collectives_.deliver(delivery, now_);
+            if (delivery <= event) deliver(delivery);
             if (options_.sink != nullptr && recorder_.num_spans() >= kSpansAtOnce) drain();
         }
         return finish();
@@ -65,6 +68,24 @@ class Simulation {
             case EventKind::stage_done:
                 leave_stage(e.rank, e.task, e.stage);
                 break;
+            case EventKind::send:
+                sends_.start(e.rank, e.task, now_);
+                break;
+            case EventKind::sent:
+                end_send(e.rank, e.task, e.stage);
+                break;
+        }
+    }
+
+    void deliver(Picoseconds time) {
+        deliveries_.clear();
+        network_.deliver(time, deliveries_);
+        for (const Delivery& d : deliveries_) {
+            if (Sends::is_send(d.tag)) {
+                sends_.deliver(d.tag, std::max(d.time, now_));
+            } else {
+                collectives_.deliver(d, now_);
+            }
         }
     }
 
@@ -74,6 +95,13 @@ class Simulation {
             if (task == kNoTask) continue;
             ranks_.begin(r, task, now_);
             if (std::holds_alternative<ComputeTask>(task_at(task).work)) continue;
+            if (const auto* send = std::get_if<SendTask>(&task_at(task).work)) {
+                events_.push({.time = now_ + to_picoseconds(send->latency),
+                              .kind = EventKind::send,
+                              .rank = r,
+                              .task = task});
+                continue;
+            }
             ranks_.enter_collective(r, now_);
             enter_stage(r, task, 0);
         }
@@ -84,6 +112,15 @@ class Simulation {
         ranks_.end(r, task, now_);
         if (r == 0) show_progress(task + 1);
         start_ready_tasks(r);
+    }
+
+    void end_send(int r, int task, int number) {
+        double& error = collectives_.errors()[static_cast<std::size_t>(task)];
+        error = std::max(error, sends_.close(number));
+        const int receiver = sends_.receiver(r, task);
+        ranks_.receive(receiver, std::get<SendTask>(task_at(task).work).message);
+        end_task(r, task, nullptr);
+        start_ready_tasks(receiver);
     }
 
     void enter_stage(int r, int task, int stage) {
@@ -122,7 +159,8 @@ class Simulation {
     // ---- repetition
 
     bool may_repeat() const {
-        return options_.repeat && !options_.trace && !options_.link_use && options_.sink == nullptr;
+        return options_.repeat && program_.num_roles() == 1 && !options_.trace &&
+               !options_.link_use && options_.sink == nullptr;
     }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.
@@ -219,13 +257,17 @@ class Simulation {
 
     void show_progress(int done) const {
         if (options_.progress)
-            options_.progress(static_cast<std::size_t>(done), program_.tasks.size());
+            options_.progress(static_cast<std::size_t>(done),
+                              static_cast<std::size_t>(program_.tasks_end(0)));
     }
 
     // Of a collective: with the bytes that the rank sent and the path of the message it ended with.
     void record_span(int r, int task, const RunningCollective* run) {
         SpanRecord span{.rank = r, .task = task, .begin = ranks_.started(r, task), .end = now_};
-        if (run != nullptr) {
+        if (const auto* send = std::get_if<SendTask>(&task_at(task).work)) {
+            span.bytes = static_cast<double>(send->bytes);
+            span.bottleneck = sends_.route(r, task).path_class;
+        } else if (run != nullptr) {
             const auto member = static_cast<std::size_t>(run->member_index(r));
             span.bytes = run->sent[member];
             for (std::size_t s = 0; s < run->operation.stages.size(); ++s) {
@@ -246,6 +288,7 @@ class Simulation {
             last = std::max(last, ranks_.finish(r));
         }
         result_.step = static_cast<double>(last) * ps;
+        describe_passes();
         if (options_.sink != nullptr) {
             drain();
         } else {
@@ -260,6 +303,16 @@ class Simulation {
         result_.arrows = std::move(collectives_.arrows());
         describe_links();
         return std::move(result_);
+    }
+
+    void describe_passes() {
+        if (program_.num_roles() == 1) return;
+        Picoseconds end = 0;
+        for (int r = 0; r < program_.num_ranks; ++r) {
+            end = std::max(end, ranks_.passes_end(r));
+            result_.rank_busy.push_back(static_cast<double>(ranks_.busy(r)) * ps);
+        }
+        result_.passes = static_cast<double>(end) * ps;
     }
 
     void describe_links() {
@@ -290,7 +343,9 @@ class Simulation {
     Recorder recorder_;
     EventQueue events_;
     RankStreams ranks_;
+    Sends sends_;
     Collectives collectives_;
+    std::vector<Delivery> deliveries_;
     Repetition repetition_;
     Picoseconds now_ = 0;
     bool may_be_still_ = true;  // since the events of this moment were handled
@@ -303,9 +358,10 @@ class Simulation {
 
 SimulationResult simulate(const Program& program, const Topology& topology,
                           const SimulateOptions& options) {
-    if (program.num_ranks != topology.num_ranks()) {
+    if (program.num_ranks != topology.num_ranks())
         throw std::logic_error("simulate: program and topology differ in ranks");
-    }
+    if (program.num_ranks % program.num_roles() != 0)
+        throw std::logic_error("simulate: roles must have equally many ranks");
     try {
         return Simulation(program, topology, options).run();
     } catch (const DeadPath& dead) {

@@ -1,6 +1,6 @@
-// simulate: executes a Program on a Topology. Every rank works through the task list on its
-// streams; compute takes its time (longer while the rank communicates), collectives become messages
-// that share links by max-min fairness with everything else in flight. One thread, integer
+// simulate: executes a Program on a Topology. Every rank works through the task list of its role on
+// its streams; compute takes its time (longer while the rank communicates), collectives become
+// messages that share links by max-min fairness with everything else in flight. One thread, integer
 // picoseconds, ties in the order of creation: bitwise reproducible.
 #pragma once
 
@@ -52,6 +52,10 @@ struct SimulationResult {
     Seconds step;
     Seconds error_bound;  // of `step`: what batching may have moved, summed over collectives
     std::vector<Seconds> rank_finish;
+    // Of a program with several roles: the end of the last forward or backward, and for how much of
+    // the time until then each rank computed or communicated in them.
+    Seconds passes;
+    std::vector<Seconds> rank_busy;
     std::vector<LinkUse> links;  // that carried anything
     std::vector<LinkActivity> activity;
     std::vector<Arrow> arrows;

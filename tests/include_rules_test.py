@@ -15,6 +15,7 @@ MAY_INCLUDE = {
     VOCAB: set(),
     "models/schedule": {VOCAB},
     "models/scenario": {VOCAB, "models/schedule", "models/workload"},
+    "models/import": {VOCAB, "models/scenario"},
     "models/workload": {VOCAB, "models/schedule"},
     "models/cost": {VOCAB, "models/schedule", "models/workload"},
     "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},
@@ -27,6 +28,7 @@ MAY_INCLUDE = {
     "cli": {
         VOCAB,
         "models/scenario",
+        "models/import",
         "models/workload",
         "models/cost",
         "models/fit",
@@ -43,6 +45,7 @@ MAY_INCLUDE = {
 NAMESPACES = {
     VOCAB: "headway",
     "models/validate": "headway::inline validation",  # `validate` is its function
+    "models/import": "headway::inline importing",  # a word of C++20 modules
     **{
         f"models/{name}": f"headway::inline {name}"
         for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from figures import comparison, measured, plans, published, ranks, simulation, sweeps
+from figures import comparison, measured, pipeline, plans, published, ranks, simulation, sweeps
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ FIGURES = (
         "links",
         "use of the busiest links over time (simulate JSON with --link-bins)",
         simulation.link_heat_map,
+    ),
+    FigureKind(
+        "pipeline",
+        "what each pipeline rank runs when (Timeline CSV of one plan with a pipeline)",
+        pipeline.order,
     ),
     FigureKind("timeline-phases", "time by phase of each plan (Timeline CSV)", comparison.phases),
     FigureKind(

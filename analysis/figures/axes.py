@@ -27,6 +27,7 @@ LABELS = {
 # EP in blues and black, HP in orange and red; marker and line tell them apart in grey.
 _EP = (("#0072B2", "o", "-"), ("#56B4E9", "s", "--"), ("#000000", "^", ":"), ("#009E73", "v", "-."))
 _HP = (("#D55E00", "D", "-"), ("#E69F00", "P", "--"), ("#CC79A7", "X", ":"))
+_PALETTES = {"expert_parallel": _EP, "head_parallel": _HP}
 
 # For lines that are not plans.
 LINES = (
@@ -41,17 +42,17 @@ LINES = (
 _QUANTITY = re.compile(r"\s*([-+0-9.eE]+)\s*(.*?)\s*")
 
 
-def is_hp(plan: str) -> bool:
-    return "hp" in re.split(r"[^a-z0-9]+", plan.lower())
+def is_hp(row: dict[str, str]) -> bool:
+    return row["layer"] == "head_parallel"
 
 
-def looks(plans: list[str]) -> dict[str, dict]:
-    """Colour, marker and line of each plan."""
-    result, used = {}, {True: 0, False: 0}
-    for plan in plans:
-        palette = _HP if is_hp(plan) else _EP
-        colour, marker, line = palette[used[is_hp(plan)] % len(palette)]
-        used[is_hp(plan)] += 1
+def looks(layers: dict[str, str]) -> dict[str, dict]:
+    """Colour, marker and line of each plan, by how its MoE layer is split."""
+    result, used = {}, dict.fromkeys(_PALETTES, 0)
+    for plan, layer in layers.items():
+        palette = _PALETTES[layer]
+        colour, marker, line = palette[used[layer] % len(palette)]
+        used[layer] += 1
         result[plan] = {"color": colour, "marker": marker, "linestyle": line}
     return result
 
@@ -84,6 +85,11 @@ def values(sweep: Sweep, axis: str) -> list[float]:
 
 def plans(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(row["plan"] for row in sweep.rows))
+
+
+def layers(sweep: Sweep) -> dict[str, str]:
+    """How each plan splits its MoE layer, plans in the order of the sweep."""
+    return {row["plan"]: row["layer"] for row in sweep.rows}
 
 
 def varied(sweep: Sweep) -> list[str]:

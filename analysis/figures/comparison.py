@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from figures.pipeline import CHUNKS
 from results import Timeline
 from style import PHASES, SOURCES, legend_below, significant, time_unit
 
@@ -20,6 +21,8 @@ def executions(timeline: Timeline) -> dict[tuple[str, str], dict[str, float]]:
     """
     slowest: dict[tuple, dict] = {}
     for span in timeline.spans:
+        if span["phase"] in CHUNKS:  # the sum of other phases
+            continue
         key = (span["pass"], span["phase"], span["layer"], span["micro_batch"])
         if key not in slowest or slowest[key]["duration_s"] < span["duration_s"]:
             slowest[key] = span

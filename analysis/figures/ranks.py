@@ -30,7 +30,7 @@ def load(results, title: str | None):
     loads = {plan: times for plan, times in loads.items() if len(times) > 1 and sum(times) > 0}
     if not loads:
         return None
-    look = looks(list(loads))
+    look = looks({t.plan: t.layer for t in timelines if t.plan in loads})
     figure, axes = plt.subplots(figsize=(5.6, 3.2))
     for plan, times in loads.items():
         mean = sum(times) / len(times)

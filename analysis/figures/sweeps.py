@@ -11,6 +11,7 @@ from figures.axes import (
     is_hp,
     is_numeric,
     label,
+    layers,
     looks,
     plans,
     quantity,
@@ -80,7 +81,7 @@ def step(results, title: str | None):
     if found is None or not any(row["step_time_s"] for row in found[0].rows):
         return None
     sweep, axis = found
-    look = looks(plans(sweep))
+    look = looks(layers(sweep))
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.2))
     _plot_step(left, sweep, axis, look)
     _plot_speedup(right, sweep, axis, look)
@@ -101,7 +102,7 @@ def traffic(results, title: str | None):
     if found is None:
         return None
     sweep, axis = found
-    look = looks(plans(sweep))
+    look = looks(layers(sweep))
     factor, unit = byte_unit(max(float(row["sent_bytes_max"] or 0) for row in sweep.rows))
     figure, axes = plt.subplots(figsize=(5.2, 3.2))
     for plan in plans(sweep):
@@ -123,7 +124,7 @@ def scaling(results, title: str | None):
     if found is None or not found[1].endswith(("nodes", "ranks")):
         return None
     sweep, axis = found
-    look = looks(plans(sweep))
+    look = looks(layers(sweep))
     figure, axes = plt.subplots(figsize=(5.2, 3.2))
     best = 0.0
     for plan in plans(sweep):
@@ -156,7 +157,7 @@ def memory_skew(results, title: str | None):
     if sorted(varied(sweep)) != ["routing.seed", "routing.skew"]:
         return None
     figure, axes = plt.subplots(figsize=(5.2, 3.2))
-    look = looks(plans(sweep))
+    look = looks(layers(sweep))
     for plan in plans(sweep):
         draws: dict[float, list[float]] = {}
         for row in sweep.rows:
@@ -188,7 +189,7 @@ def _map(sweep: Sweep, x_axis: str, y_axis: str) -> tuple[list[float], list[floa
             continue
         key = (quantity(row[x_axis])[0], quantity(row[y_axis])[0])
         times = best.setdefault(key, {})
-        hp, time = is_hp(row["plan"]), float(row["step_time_s"])
+        hp, time = is_hp(row), float(row["step_time_s"])
         times[hp] = min(time, times.get(hp, time))
     xs, ys = sorted(xs), sorted(ys)
     cells = [
@@ -209,7 +210,7 @@ def break_even(results, title: str | None):
     axes_of = varied(sweep)
     if len(axes_of) != 2 or not all(is_numeric(sweep, axis) for axis in axes_of):
         return None
-    if {is_hp(plan) for plan in plans(sweep)} != {True, False}:
+    if {is_hp(row) for row in sweep.rows} != {True, False}:
         return None
     xs, ys, cells = _map(sweep, *axes_of)
     grid = [[math.nan if cell is None else math.log2(cell) for cell in row] for row in cells]
@@ -265,7 +266,7 @@ def _gain(sweep: Sweep, axis: str) -> tuple[list[float], list[float]]:
     for row in sweep.rows:
         if row["step_time_s"] and row["status"] == "ok":
             times = best.setdefault(quantity(row[axis])[0], {})
-            hp, time = is_hp(row["plan"]), float(row["step_time_s"])
+            hp, time = is_hp(row), float(row["step_time_s"])
             times[hp] = min(time, times.get(hp, time))
     xs = sorted(x for x, times in best.items() if len(times) == 2)
     return xs, [best[x][False] / best[x][True] for x in xs]

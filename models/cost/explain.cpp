@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "models/cost/explain_pipeline.hpp"
 #include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/step.hpp"
@@ -201,7 +202,17 @@ Found find_phase(const Workload& workload, Phase phase, Pass pass) {
     for (const auto* phases : {&workload.before, &workload.after, &workload.update}) {
         if (const PhaseWork* p = in(*phases)) return {p};
     }
-    return {};
+    if (!workload.pipeline) return {};
+    // Of the stage or rank with the most of it.
+    Found most;
+    const PipelineWork& pipeline = *workload.pipeline;
+    for (const auto* of_all : {&pipeline.reductions, &pipeline.late_reductions, &pipeline.updates})
+        for (const auto& phases : *of_all) {
+            const PhaseWork* p = in(phases);
+            if (p == nullptr) continue;
+            if (most.work == nullptr || phase_bytes(*p) > phase_bytes(*most.work)) most.work = p;
+        }
+    return most;
 }
 
 std::string phases_of(const Workload& workload) {
@@ -216,6 +227,7 @@ std::string phases_of(const Workload& workload) {
                                 kPassNames[static_cast<std::size_t>(pass)]);
         }
     }
+    if (workload.pipeline) text += ", pipeline_bubble, pipeline_p2p";
     return text;
 }
 
@@ -229,6 +241,8 @@ Seconds bucket_time(ReduceWork reduce, PriceBook& book) {
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
                     Pass pass) {
     const Workload workload = build_workload(scenario, plan);
+    if (workload.pipeline && (phase == Phase::pipeline_bubble || phase == Phase::pipeline_p2p))
+        return explain_pipeline(scenario, plan, profile, workload);
     const Found found = find_phase(workload, phase, pass);
     if (found.work == nullptr) {
         throw InputError({.where = "--phase",

@@ -110,6 +110,7 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
     result.timeline = {.source = Source::predicted,
                        .scenario = scenario.name,
                        .plan = plan.name,
+                       .layer_split = std::string(plan.layer_split()),
                        .profile = profile.name,
                        .seed = scenario.routing.seed};
     const ComputeSpeeds speeds = compute_speeds(scenario.cluster);

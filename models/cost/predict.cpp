@@ -8,6 +8,7 @@
 
 #include "models/cost/loads.hpp"
 #include "models/cost/memory.hpp"
+#include "models/cost/pipeline_result.hpp"
 #include "models/cost/software.hpp"
 #include "models/cost/step.hpp"
 #include "models/cost/unused_keys.hpp"
@@ -130,6 +131,7 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
                   layer.first_layer, layer.count, block.pass, exchange, clock, spans);
         clock = begin + layer.count * (clock - begin);
     }
+    if (step.pipeline) add_pipeline_spans(*workload.pipeline, *step.pipeline, spans);
     return spans;
 }
 
@@ -208,6 +210,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     const StepTime step = price_with_speeds(scenario, plan, profile, loads, workload, book);
 
     PlanPrediction result{.name = plan.name,
+                          .layer_split = std::string(plan.layer_split()),
                           .num_ranks = workload.num_ranks,
                           .parameters = count_parameters(scenario.model, plan).total(),
                           .active_parameters = active_parameters(scenario.model, plan),
@@ -224,6 +227,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         static_cast<double>(sequences_of(scenario, plan) * scenario.batch.sequence_length) /
         workload.num_ranks / step.total.in(second);
     result.model_flop_rate_per_gpu = 3.0 * micro / stages * workload.model_flops / step.total;
+    if (step.pipeline) result.pipeline = pipeline_of(*workload.pipeline, *step.pipeline);
     result.moe_forward = step.moe_forward;
     result.moe_backward = step.moe_backward;
     result.moe_forward_interval =
@@ -247,6 +251,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         result.timeline = {.source = Source::predicted,
                            .scenario = scenario.name,
                            .plan = plan.name,
+                           .layer_split = std::string(plan.layer_split()),
                            .profile = profile.name,
                            .seed = scenario.routing.seed,
                            .spans = spans_of(workload, step, software.exchange)};

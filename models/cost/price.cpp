@@ -13,7 +13,7 @@
 namespace headway::inline cost {
 namespace {
 
-constexpr std::size_t kNumKernelSources = 2 * kNumKernels;
+constexpr std::size_t kNumKernelSources = 2 * kNumKernels * kNumDtypes;
 
 [[noreturn]] void missing_curve(const Profile& profile, const std::string& what,
                                 const std::string& hint) {
@@ -66,7 +66,9 @@ PriceBook::PriceBook(const Profile& profile, const Cluster& cluster, Dtype dtype
 std::size_t PriceBook::index_of(const Source& source) const {
     const std::size_t num_times = profile_.communication.size();
     if (const auto* kernel = std::get_if<KernelSource>(&source))
-        return 2 * static_cast<std::size_t>(kernel->kernel) + (kernel->pass == Pass::backward);
+        return 2 * (kNumDtypes * static_cast<std::size_t>(kernel->kernel) +
+                    static_cast<std::size_t>(kernel->dtype)) +
+               (kernel->pass == Pass::backward);
     if (const auto* curve = std::get_if<const TimeCurve*>(&source))
         return kNumKernelSources + static_cast<std::size_t>(*curve - profile_.communication.data());
     if (const auto* curve = std::get_if<const PhaseCurve*>(&source))
@@ -77,7 +79,9 @@ std::size_t PriceBook::index_of(const Source& source) const {
 
 PriceBook::Source PriceBook::source_at(std::size_t index) const {
     if (index < kNumKernelSources) {
-        return KernelSource{static_cast<Kernel>(index / 2),
+        const std::size_t curve = index / 2;
+        return KernelSource{static_cast<Kernel>(curve / kNumDtypes),
+                            static_cast<Dtype>(curve % kNumDtypes),
                             index % 2 == 0 ? Pass::forward : Pass::backward};
     }
     index -= kNumKernelSources;
@@ -87,8 +91,8 @@ PriceBook::Source PriceBook::source_at(std::size_t index) const {
     return std::monostate{};
 }
 
-const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
-    const KernelCurves& curves = profile_.kernel(kernel, dtype_);
+const RateCurve& PriceBook::curve_of(Kernel kernel, Dtype dtype, Pass pass) const {
+    const KernelCurves& curves = profile_.kernel(kernel, dtype);
     if (pass == Pass::backward && !curves.backward.empty()) return curves.backward.front();
     if (!curves.forward.empty()) return curves.forward.front();
     std::vector<std::string_view> types;
@@ -101,35 +105,47 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Pass pass) const {
         missing_curve(profile_, fmt::format("kernel {}", name(kernel)),
                       "measure it with `headway calibrate`, or choose a profile that has it");
     }
-    const std::string_view type = kDtypeNames[static_cast<std::size_t>(dtype_)];
-    missing_curve(profile_,
-                  fmt::format("kernel {} in {}, the model's dtype; the profile has {}",
-                              name(kernel), type, fmt::join(types, ", ")),
-                  fmt::format("set model.dtype to one that it has, or add the rates of {0} as "
-                              "kernels.{1}.{0}: `headway calibrate` measures those of a "
-                              "scenario whose dtype is {0} on a CPU",
-                              type, name(kernel)));
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(dtype)];
+    const bool of_model = dtype == dtype_;
+    missing_curve(
+        profile_,
+        fmt::format("kernel {} in {}, {}; the profile has {}", name(kernel), type,
+                    of_model ? "the model's dtype" : "by the plan's precision",
+                    fmt::join(types, ", ")),
+        fmt::format("{2}, or add the rates of {0} as kernels.{1}.{0}{3}", type, name(kernel),
+                    of_model ? "set model.dtype to one that it has"
+                             : "set precision.recipe to one that it has (precision.experts: false "
+                               "leaves the experts out)",
+                    of_model ? fmt::format(": `headway calibrate` measures those of a scenario "
+                                           "whose dtype is {} on a CPU",
+                                           type)
+                             : ""));
 }
 
-FlopRate PriceBook::peak() const {
-    const FlopRate peak = cluster_.device.peak(dtype_);
+FlopRate PriceBook::peak(Dtype dtype) const {
+    const FlopRate peak = cluster_.device.peak(dtype);
     if (peak > FlopRate{}) return peak;
-    const std::string_view type = kDtypeNames[static_cast<std::size_t>(dtype_)];
+    const bool scaled = dtype == Dtype::fp8_block || dtype == Dtype::mxfp8;
+    const std::string_view type =
+        kDtypeNames[static_cast<std::size_t>(scaled ? Dtype::fp8 : dtype)];
     throw InputError({.where = "cluster.device",
-                      .found = fmt::format("no peak for {}, the model's dtype", type),
+                      .found = fmt::format("no peak for {}, {}", type,
+                                           dtype == dtype_ ? "the model's dtype"
+                                                           : "which the plan's precision needs"),
                       .accepted = fmt::format("peaks: {{{}: ...}} from its datasheet", type)});
 }
 
 KernelRate PriceBook::rate_of(const KernelWork& work, Pass pass, double fraction,
                               const RowSpread* spread) const {
-    KernelRate rate{.curve = &curve_of(work.kernel, pass)};
+    const Dtype dtype = dtype_of(work);
+    KernelRate rate{.curve = &curve_of(work.kernel, dtype, pass)};
     rate.own_backward =
-        pass == Pass::backward && !profile_.kernel(work.kernel, dtype_).backward.empty();
+        pass == Pass::backward && !profile_.kernel(work.kernel, dtype).backward.empty();
     const LookUp look_up =
         rate.curve->at(work.kernel, work.size * fraction, work.width, work.inner);
     const bool bytes = is_byte_rate(work.kernel);
     const double limit =
-        bytes ? cluster_.device.memory_bandwidth.in(byte / second) : peak().in(flop / second);
+        bytes ? cluster_.device.memory_bandwidth.in(byte / second) : peak(dtype).in(flop / second);
     rate.scale = bytes ? scale_.memory : scale_.matmul;
     rate.outside = look_up.extrapolated;
     const double value =
@@ -158,7 +174,8 @@ PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass
     const KernelRate rate = rate_of(work, pass, fraction, spread);
     KernelPrice price{.launch = work.launches * profile_.overheads.launch,
                       .rate = rate,
-                      .source = {work.kernel, rate.own_backward ? Pass::backward : Pass::forward}};
+                      .source = {work.kernel, dtype_of(work),
+                                 rate.own_backward ? Pass::backward : Pass::forward}};
     const Seconds memory = fraction * work.bytes / cluster_.device.memory_bandwidth;
     if (is_byte_rate(work.kernel)) {
         price.work = fraction * work.bytes / (rate.value * byte / second);
@@ -217,7 +234,8 @@ std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
         flops += fraction * work.kernels[static_cast<std::size_t>(i)].flops;
         bytes += fraction * work.kernels[static_cast<std::size_t>(i)].bytes;
     }
-    const Seconds arithmetic = flops / peak(), moved = bytes / cluster_.device.memory_bandwidth;
+    const Seconds arithmetic = flops / peak(dtype_),
+                  moved = bytes / cluster_.device.memory_bandwidth;
     const bool fixed = !curve->terms.empty() && curve->terms.front() == Term::fixed &&
                        curve->seconds.front() > 0.5 * seconds;
     const bool memory = moved > arithmetic;
@@ -281,6 +299,9 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
         (collective == Collective::reduce_scatter || collective == Collective::all_gather)) {
         return path_time(Collective::all_reduce, path, busiest, mean, num_ranks, slowest);
     }
+    // A message is an all-to-all of two ranks.
+    if (curve == nullptr && collective == Collective::send_recv)
+        return path_time(Collective::all_to_all, path, busiest, mean, num_ranks, slowest);
     if (curve == nullptr) {
         missing_curve(profile_, fmt::format("{} over {}", name(collective), name(path)),
                       "measure it with `headway calibrate --from-nccl-tests LOG`, or choose a "
@@ -310,7 +331,8 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
 }
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
-                                            const PathBytes& links, int group_size) const {
+                                            const PathBytes& links, int group_size,
+                                            Collective collective) const {
     struct Load {
         double busiest, mean, link;
     };
@@ -321,8 +343,7 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
     std::vector<PathTime> times;
     const auto add = [&](PathClass c, const Load& load, double slowest) {
         if (load.busiest <= 0.0) return;
-        PathTime t =
-            path_time(Collective::all_to_all, c, load.busiest, load.mean, group_size, slowest);
+        PathTime t = path_time(collective, c, load.busiest, load.mean, group_size, slowest);
         const Bandwidth link = link_bandwidth(cluster_, c);
         const double last =
             std::max(load.link / std::max(1.0, slowest), slowest < 1.0 ? load.mean / slowest : 0.0);
@@ -450,6 +471,34 @@ Price PriceBook::reduce(const ReduceWork& work, double weight) {
     return {ring.time, sigma, bottleneck_of(ring.lanes.farthest)};
 }
 
+Price PriceBook::message(PathClass path, Bytes bytes, double weight) {
+    PathBytes sent{};
+    sent[static_cast<std::size_t>(path)] = bytes;
+    PathTime slowest;
+    for (const PathTime& t : path_times(sent, sent, sent, 2, Collective::send_recv)) {
+        note(t.curve, t.bytes, t.extrapolated);
+        if (t.time > slowest.time) slowest = t;
+    }
+    if (slowest.curve == nullptr) return {};
+    const double sigma = slowest.curve->residual * slowest.time.in(second);
+    account(slowest.curve).sigma += weight * sigma;
+    return {slowest.time, sigma, bottleneck_of(slowest.path)};
+}
+
+double PriceBook::weight_gradient_share(const PhaseWork& phase) const {
+    const auto* work = std::get_if<ComputeWork>(&phase.work);
+    if (work == nullptr || phase.pass != Pass::backward || phase.again) return 0.0;
+    Seconds weights, all;
+    for (int i = 0; i < work->num_kernels; ++i) {
+        const KernelWork& kernel = work->kernels[static_cast<std::size_t>(i)];
+        const Seconds least = max(kernel.flops / peak(dtype_of(kernel)),
+                                  kernel.bytes / cluster_.device.memory_bandwidth);
+        all += least;
+        if (!is_byte_rate(kernel.kernel) && kernel.kernel != Kernel::attention) weights += least;
+    }
+    return all > Seconds{} ? 0.5 * (weights / all) : 0.0;
+}
+
 std::vector<double> PriceBook::sigma_by_curve() const {
     std::vector<double> sigmas;
     for (const Account& a : accounts_) sigmas.push_back(a.sigma);
@@ -463,22 +512,26 @@ double PriceBook::total_sigma() const {
 }
 
 std::string PriceBook::warning_of(KernelSource source, const Account& a) const {
-    const RateCurve& curve = curve_of(source.kernel, source.pass);
+    const RateCurve& curve = curve_of(source.kernel, source.dtype, source.pass);
+    const std::string what = source.dtype == dtype_
+                                 ? std::string(name(source.kernel))
+                                 : fmt::format("{} in {}", name(source.kernel),
+                                               kDtypeNames[static_cast<std::size_t>(source.dtype)]);
     std::string text;
     if (a.outside > 0) {
         text = fmt::format(
             "{}: {} look-ups outside the measured range: size {:.4g}..{:.4g} asked, "
             "{:.4g}..{:.4g} measured, "
             "widths {:.4g}..{:.4g} measured; the nearest rate was used",
-            name(source.kernel), a.outside, a.lowest, a.highest, curve.size.front(),
-            curve.size.back(), curve.width.front(), curve.width.back());
+            what, a.outside, a.lowest, a.highest, curve.size.front(), curve.size.back(),
+            curve.width.front(), curve.width.back());
     }
     if (a.capped > 0) {
         text += fmt::format(
             "{}: {} look-ups above what {} can do, which was used instead: is the profile of "
             "another device ({})?",
-            text.empty() ? std::string(name(source.kernel)) : "; and", a.capped,
-            cluster_.device.name, profile_.provenance.device);
+            text.empty() ? what : "; and", a.capped, cluster_.device.name,
+            profile_.provenance.device);
     }
     return text;
 }

@@ -88,15 +88,21 @@ class PriceBook {
     Price exchange(const ExchangeWork& work, double weight, double fraction = 1.0);
     Price count_exchange(const CountExchangeWork& work, double weight);
     Price reduce(const ReduceWork& work, double weight);
+    // To one other rank on this path, while every rank sends one.
+    Price message(PathClass path, Bytes bytes, double weight);
 
     // Time of each path class that an exchange stage uses, from the busiest and the mean rank's
     // bytes and the load of the busiest links: ExchangeWork.
     std::vector<PathTime> path_times(const PathBytes& busiest, const PathBytes& mean,
-                                     const PathBytes& links, int group_size) const;
+                                     const PathBytes& links, int group_size,
+                                     Collective collective = Collective::all_to_all) const;
     RingTime ring_time(const ReduceWork& work) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
+    // Share of a backward phase that is weight gradients: of kernels that multiply by weights, half
+    // of their least time on the device, over the least time of all kernels.
+    double weight_gradient_share(const PhaseWork& phase) const;
     // Time of one kernel on `fraction` of its work, and the rate it runs at; `spread` of its rows
     // over experts, if of any.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0,
@@ -116,6 +122,7 @@ class PriceBook {
     // What a price rests on; monostate: the overheads.
     struct KernelSource {
         Kernel kernel;
+        Dtype dtype;
         Pass pass;
     };
     using Source = std::variant<std::monostate, KernelSource, const TimeCurve*, const PhaseCurve*>;
@@ -141,8 +148,9 @@ class PriceBook {
                              const RowSpread* spread) const;
     static double uneven_rate(const RateCurve& curve, const KernelWork& work, double size,
                               double even, const RowSpread* spread);
-    const RateCurve& curve_of(Kernel kernel, Pass pass) const;
-    FlopRate peak() const;
+    const RateCurve& curve_of(Kernel kernel, Dtype dtype, Pass pass) const;
+    FlopRate peak(Dtype dtype) const;
+    Dtype dtype_of(const KernelWork& work) const { return work.dtype.value_or(dtype_); }
     // `slowest`: the least factor of the links that are passed, as link_overrides has them.
     PathTime path_time(Collective collective, PathClass path, double busiest, double mean,
                        int num_ranks, double slowest) const;

@@ -1,60 +1,210 @@
 #include "models/cost/program.hpp"
 
 #include <algorithm>
+#include <array>
 #include <map>
-#include <span>
-#include <tuple>
 #include <utility>
 #include <variant>
 
+#include "models/cost/priced_layers.hpp"
 #include "models/cost/program_tasks.hpp"
+#include "models/cost/role_writer.hpp"
+#include "models/vocab/error.hpp"
 #include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
 namespace {
 
-// What a layer's draw means: traffic of every group, and the phases of every rank with its own rows
-// (dense layers, and layers whose routing stays on the rank: one entry for all).
-struct LayerDraw {
-    const std::vector<DrawnGroup>* groups = nullptr;
-    std::vector<LayerWork> ranks;
+using Part = PipelinePart;
 
-    const std::vector<PhaseWork>& phases(Pass pass) const {
-        return pass == Pass::forward ? ranks[0].forward : ranks[0].backward;
-    }
-    const std::vector<PhaseRange>& pipelines(Pass pass) const {
-        return pass == Pass::forward ? ranks[0].forward_pipelines : ranks[0].backward_pipelines;
-    }
-    std::vector<const PhaseWork*> by_rank(Pass pass, std::size_t index) const {
-        std::vector<const PhaseWork*> result;
-        for (const LayerWork& rank : ranks)
-            result.push_back(&(pass == Pass::forward ? rank.forward : rank.backward)[index]);
-        return result;
-    }
-};
-
-// The load as one rank sees it: its rows, what it sends and gets.
-GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& layout, int island) {
-    GroupLoad load{.rows_mean = layout.tokens_per_rank * layout.router.top_k,
-                   .rows_max = static_cast<double>(group.rows[static_cast<std::size_t>(rank)]),
-                   .forwarded = group.forwarded};
-    const TrafficMatrix& arriving = group.forwarded ? group.staged.inside : group.copies;
-    load.copies_received = static_cast<double>(arriving.received(rank) + arriving.at(rank, rank));
-    if (!group.forwarded) {
-        load.copies_sent = static_cast<double>(arriving.sent(rank) + arriving.at(rank, rank));
-        return load;
-    }
-    // `inside` holds what the rank forwards for others too; its own share is one island's part.
-    double inside = 0.0;
-    for (int d = 0; d < arriving.num_ranks; ++d)
-        inside += static_cast<double>(arriving.at(rank, d));
-    const double own = inside * island / layout.group_size;
-    load.copies_sent = static_cast<double>(group.staged.over_nic.sent(rank)) + own;
-    load.copies_forwarded = inside - own;
-    return load;
+std::size_t index(int i) {
+    return static_cast<std::size_t>(i);
 }
 
-// Appends tasks in the order of the step; keeps the last task of each stream to depend on.
+// Numbers of messages: each role counts those that come to it, as either end first asks.
+class Messages {
+  public:
+    enum Kind { activations, gradients, copies, end_of_step };
+
+    explicit Messages(int roles) : numbers_(index(roles)) {}
+    int number(int to_role, Kind kind, int direction, int stage, int micro_batch) {
+        auto& of_role = numbers_[index(to_role)];
+        return of_role
+            .emplace(std::array<int, 4>{kind, direction, stage, micro_batch},
+                     static_cast<int>(of_role.size()))
+            .first->second;
+    }
+
+  private:
+    std::vector<std::map<std::array<int, 4>, int>> numbers_;
+};
+
+// The list of one pipeline rank: its steps in order, then its update.
+class RoleBuilder {
+  public:
+    RoleBuilder(const Workload& workload, const PipelineOrder& order, int role, int ranks_of_role,
+                TaskPricer& pricer, PricedLayers& layers, Messages& messages, Program& program)
+        : work_(*workload.pipeline),
+          workload_(workload),
+          order_(order),
+          role_(role),
+          ranks_(ranks_of_role),
+          pricer_(pricer),
+          messages_(messages),
+          writer_(workload, pricer, layers, program) {}
+
+    void build() {
+        const std::vector<PipelineStep>& steps = order_.steps[index(role_)];
+        const std::map<std::pair<int, int>, std::size_t> last = last_gradients(steps);
+        for (std::size_t i = 0; i < steps.size(); ++i) {
+            const PipelineStep& step = steps[i];
+            const auto is_last = [&](const PipelineItem& item) {
+                const auto found = last.find({item.direction, item.stage});
+                return found != last.end() && found->second == i && item.part != Part::forward;
+            };
+            receive(step.item);
+            if (step.beside) {
+                receive(*step.beside);
+                run_pair(step.item, *step.beside);
+            } else {
+                run(step.item, is_last(step.item));
+            }
+            send(step.item);
+            if (!step.beside) continue;
+            send(*step.beside);
+            if (is_last(*step.beside)) writer_.reduce(reductions(*step.beside), -1);
+        }
+        update();
+    }
+
+  private:
+    // The step in which the gradients of a stage become whole, by (direction, stage).
+    static std::map<std::pair<int, int>, std::size_t> last_gradients(
+        const std::vector<PipelineStep>& steps) {
+        std::map<std::pair<int, int>, std::size_t> last;
+        const auto note = [&](const PipelineItem& item, std::size_t i) {
+            if (item.part != Part::forward) last[{item.direction, item.stage}] = i;
+        };
+        for (std::size_t i = 0; i < steps.size(); ++i) {
+            note(steps[i].item, i);
+            if (steps[i].beside) note(*steps[i].beside, i);
+        }
+        return last;
+    }
+
+    const PipelineStage& stage(const PipelineItem& item) const {
+        return work_.stages[index(item.stage)];
+    }
+    const std::vector<PhaseWork>& reductions(const PipelineItem& item) const {
+        return work_.reductions[index(item.stage)];
+    }
+    // Of the step, both directions counted.
+    int micro_batch(const PipelineItem& item) const {
+        return item.direction * order_.micro_batches + item.micro_batch;
+    }
+    // The role of a stage next to the item's; -1: there is none, or it is this one.
+    int other_role(const PipelineItem& item, int stage) const {
+        if (stage < 0 || stage >= order_.stages || item.part == Part::backward_weight) return -1;
+        const int role = order_.rank_of(item.direction, stage);
+        return role == role_ ? -1 : role;
+    }
+
+    void receive(const PipelineItem& item) {
+        const bool forward = item.part == Part::forward;
+        if (other_role(item, item.stage + (forward ? -1 : 1)) < 0) return;
+        writer_.receive(
+            {messages_.number(role_, forward ? Messages::activations : Messages::gradients,
+                              item.direction, item.stage, item.micro_batch)});
+    }
+
+    void send(const PipelineItem& item) {
+        const bool forward = item.part == Part::forward;
+        const int next = item.stage + (forward ? 1 : -1), to = other_role(item, next);
+        if (to < 0) return;
+        auto [found, added] = sends_.try_emplace(to);
+        if (added) found->second = pricer_.send_task(work_.message, role_, to, ranks_);
+        SendTask task = found->second;
+        task.message = messages_.number(to, forward ? Messages::activations : Messages::gradients,
+                                        item.direction, next, item.micro_batch);
+        writer_.send(task, Phase::pipeline_p2p, forward ? Pass::forward : Pass::backward);
+    }
+
+    void run(const PipelineItem& item, bool last) {
+        const bool forward = item.part == Part::forward;
+        const GradientPart part = item.part == Part::backward_input    ? GradientPart::input
+                                  : item.part == Part::backward_weight ? GradientPart::weight
+                                                                       : GradientPart::all;
+        const bool buckets =
+            last && std::ranges::any_of(reductions(item), [](const PhaseWork& phase) {
+                return std::get<ReduceWork>(phase.work).num_buckets > 1;
+            });
+        for (const Block& block :
+             stage_blocks(stage(item), forward ? Pass::forward : Pass::backward, micro_batch(item),
+                          buckets)) {
+            if (block.kind == BlockKind::bucket)
+                writer_.reduce(reductions(item), block.layer);
+            else
+                writer_.block(block, part);
+        }
+        if (last && !buckets) writer_.reduce(reductions(item), -1);
+    }
+
+    void run_pair(const PipelineItem& forward, const PipelineItem& backward) {
+        auto [found, added] = pairs_.try_emplace({forward.stage, backward.stage});
+        if (added) found->second = pair_tasks(workload_, stage(forward), stage(backward));
+        writer_.pair(found->second, micro_batch(forward), micro_batch(backward));
+    }
+
+    // A reduction with one rank of another role: both send what they have, as a ring of two does.
+    void reduce_copies(const PhaseWork& phase, const ReduceWork& reduce) {
+        const int apart = reduce.stride / ranks_,
+                  to = role_ < order_.ranks / 2 ? role_ + apart : role_ - apart;
+        const ReduceTask priced = pricer_.reduce_task(reduce, 1.0);
+        writer_.send({.to_role = to,
+                      .message = messages_.number(to, Messages::copies, 0, 0, 0),
+                      .bytes = priced.bytes,
+                      .latency = priced.latency,
+                      .efficiency = priced.efficiency},
+                     phase.phase, Pass::update);
+        writer_.receive({messages_.number(role_, Messages::copies, 0, 0, 0)});
+    }
+
+    // The optimizer needs the norm of all gradients: it waits for the gradients of all roles.
+    void wait_for_all() {
+        std::vector<int> come;
+        for (int other = 0; other < order_.ranks; ++other) {
+            if (other == role_) continue;
+            writer_.send({.to_role = other,
+                          .message = messages_.number(other, Messages::end_of_step, 0, role_, 0)},
+                         Phase::pipeline_p2p, Pass::update);
+            come.push_back(messages_.number(role_, Messages::end_of_step, 0, other, 0));
+        }
+        writer_.receive(come);
+    }
+
+    void update() {
+        for (const PhaseWork& phase : work_.updates[index(role_)]) {
+            const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+            if (reduce != nullptr && order_.ranks > 1 && reduce->stride >= ranks_) {
+                reduce_copies(phase, *reduce);
+                continue;
+            }
+            if (reduce == nullptr) wait_for_all();
+            writer_.update(phase);
+        }
+    }
+
+    const PipelineWork& work_;
+    const Workload& workload_;
+    const PipelineOrder& order_;
+    const int role_, ranks_;
+    TaskPricer& pricer_;
+    Messages& messages_;
+    RoleWriter writer_;
+    std::map<int, SendTask> sends_;                               // to each role
+    std::map<std::pair<int, int>, std::vector<PairTask>> pairs_;  // by stage
+};
+
 class ProgramBuilder {
   public:
     ProgramBuilder(const Scenario& scenario, const Plan& plan, const Profile& profile,
@@ -69,184 +219,42 @@ class ProgramBuilder {
     }
 
     Program build() {
-        const int layers = scenario_.model.num_layers;
-        std::map<int, std::vector<std::vector<DrawnGroup>>> drawn;  // [draw][layer]
-        for (const Block& block : step_blocks(layers, workload_.num_micro_batches)) {
-            micro_batch_ = block.micro_batch;
-            std::vector<std::vector<DrawnGroup>>& draws = drawn[draw_of(micro_batch_)];
-            switch (block.kind) {
-                case BlockKind::before:
-                    run_outer(workload_.before, block.pass);
-                    if (block.pass == Pass::forward || options_.num_draws > 0) break;
-                    pricer_.forget_draws();
-                    drawn.clear();
-                    break;
-                case BlockKind::layer:
-                    for (int i = static_cast<int>(draws.size()); i < layers; ++i)
-                        draws.push_back(draw(i));
-                    run_layer(draws[static_cast<std::size_t>(block.layer)], block.layer,
-                              block.pass);
-                    break;
-                case BlockKind::after:
-                    run_outer(workload_.after, block.pass);
-                    break;
-                case BlockKind::bucket:
-                    reduce_bucket(block.layer);
-                    break;
-                case BlockKind::update:
-                    run_update();
-                    break;
-            }
-        }
+        if (workload_.pipeline)
+            build_roles();
+        else
+            build_role();
         return std::move(program_);
     }
 
   private:
-    int draw_of(int micro_batch) const {
-        return options_.num_draws > 0 ? micro_batch % options_.num_draws : micro_batch;
+    PricedLayers layers_of(RankBlock ranks) {
+        return {scenario_, plan_, workload_, options_, ranks, pricer_};
     }
 
-    std::vector<DrawnGroup> draw(int layer) const {
-        std::vector<DrawnGroup> groups;
-        const int n = pricer_.layout().group_size;
-        if (n == 1 || !scenario_.model.is_moe_layer(layer)) return groups;
-        const int sample = options_.sample * workload_.num_micro_batches + draw_of(micro_batch_);
-        for (int g = 0; g < program_.num_ranks / n; ++g)
-            groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
-        return groups;
-    }
-
-    LayerDraw layer_draw(int layer, const std::vector<DrawnGroup>& groups) const {
-        LayerDraw result{.groups = &groups, .ranks = {}};
-        if (groups.empty()) {
-            const int entry = workload_.entry_of_layer[static_cast<std::size_t>(layer)];
-            result.ranks.push_back(workload_.layers[static_cast<std::size_t>(entry)]);
-            return result;
-        }
-        const int n = pricer_.layout().group_size,
-                  island = std::min(n, scenario_.cluster.island_size());
-        for (int rank = 0; rank < program_.num_ranks; ++rank) {
-            const GroupLoad load = load_of_rank(groups[static_cast<std::size_t>(rank / n)],
-                                                rank % n, pricer_.layout(), island);
-            result.ranks.push_back(build_moe_layer(scenario_, plan_, load, layer));
-        }
-        return result;
-    }
-
-    int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
-
-    Task& add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after,
-              int chunk = 0) {
-        last_[static_cast<std::size_t>(stream)] = static_cast<int>(program_.tasks.size());
-        std::erase_if(after, [](int i) { return i < 0; });
-        program_.tasks.push_back({.phase = phase,
-                                  .pass = pass,
-                                  .layer = layer,
-                                  .micro_batch = micro_batch_,
-                                  .chunk = chunk,
-                                  .stream = stream,
-                                  .after = std::move(after),
-                                  .work = ComputeTask{}});
-        return program_.tasks.back();
-    }
-
-    void run_outer(const std::vector<PhaseWork>& phases, Pass pass) {
-        LayerDraw all;
-        const std::span<const PhaseWork> own = of_pass(phases, pass);
-        LayerWork& outer = all.ranks.emplace_back();
-        (pass == Pass::forward ? outer.forward : outer.backward).assign(own.begin(), own.end());
-        write_pass(all, -1, pass);
-    }
-
-    void run_slot(const LayerDraw& draw, int layer, Pass pass, const Slot& slot,
-                  std::vector<int> after) {
-        const auto index = static_cast<std::size_t>(slot.phase);
-        const PhaseWork& phase = draw.phases(pass)[index];
-        const double fraction = 1.0 / slot.num_chunks;
-        Task& task = add(phase.phase, pass, layer, slot.stream, std::move(after), slot.chunk);
-        if (std::holds_alternative<ComputeWork>(phase.work)) {
-            task.work = pricer_.compute_task(draw.by_rank(pass, index), fraction);
-        } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
-            task.work = pricer_.count_exchange_task(*counts);
-        } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
-            task.work = pricer_.reduce_task(*reduce, fraction);
-        } else {
-            task.work = pricer_.exchange_task(phase, draw.groups, fraction);
-        }
-    }
-
-    // A micro-batch with the draw of an earlier one does what that did.
-    void run_layer(const std::vector<DrawnGroup>& groups, int layer, Pass pass) {
-        const std::tuple key{draw_of(micro_batch_), layer, pass};
-        const auto written = written_.find(key);
-        if (written != written_.end()) return copy_tasks(written->second);
-        const int begin = static_cast<int>(program_.tasks.size());
-        // Before the first tasks of a stream there is nothing to wait for, later there is.
-        const bool can_be_copied = options_.num_draws > 0 && last_of(Stream::compute) >= 0 &&
-                                   last_of(Stream::communication) >= 0;
-        write_pass(layer_draw(layer, groups), layer, pass);
-        if (can_be_copied) written_[key] = {begin, static_cast<int>(program_.tasks.size())};
-    }
-
-    // What the tasks [begin, end) waited for before them were the last tasks of their streams.
-    void copy_tasks(const std::array<int, 2>& range) {
-        std::vector<int> before = last_;
-        before[static_cast<std::size_t>(Stream::gradient)] = beside_;
-        const int shift = static_cast<int>(program_.tasks.size()) - range[0];
-        for (int t = range[0]; t < range[1]; ++t) {
-            Task task = program_.tasks[static_cast<std::size_t>(t)];
-            task.micro_batch = micro_batch_;
-            for (int& wait : task.after) {
-                const Stream stream = program_.tasks[static_cast<std::size_t>(wait)].stream;
-                wait = wait >= range[0] ? wait + shift : before[static_cast<std::size_t>(stream)];
-            }
-            last_[static_cast<std::size_t>(task.stream)] = t + shift;
-            if (task.stream == Stream::gradient) beside_ = t + shift;
-            program_.tasks.push_back(std::move(task));
-        }
-    }
-
-    // A pass begins when what ran beside the one before it has ended.
-    void write_pass(const LayerDraw& draw, int layer, Pass pass) {
-        const std::vector<int> before = last_;
-        const int first = static_cast<int>(program_.tasks.size()), beside_before = beside_;
-        for (const Slot& slot :
-             pass_slots(draw.phases(pass), draw.pipelines(pass), plan_.overlap_chunks)) {
-            std::vector<int> after = {
-                slot.after >= 0 ? first + slot.after
-                                : before[static_cast<std::size_t>(stream_before(slot.after))]};
-            if (slot.stream == Stream::gradient) {
-                beside_ = static_cast<int>(program_.tasks.size());
-            } else if (slot.after < 0) {
-                after.push_back(beside_before);
-            }
-            run_slot(draw, layer, pass, slot, std::move(after));
-        }
-    }
-
-    // With overlap a layer's gradients leave as soon as its backward is done.
-    void reduce_bucket(int layer) {
-        for (const PhaseWork& phase : workload_.update) {
-            const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-            if (reduce == nullptr || !reduce->overlaps_backward) continue;
-            add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)})
-                .work = pricer_.reduce_task(*reduce, 1.0 / reduce->num_buckets);
-        }
-    }
-
-    void run_update() {
-        for (const PhaseWork& phase : workload_.update) {
-            const std::vector<int> after = {last_of(Stream::compute),
-                                            last_of(Stream::communication),
-                                            last_of(Stream::gradient)};
-            if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
-                if (reduce->overlaps_backward) continue;
-                add(phase.phase, Pass::update, -1, Stream::gradient, after).work =
-                    pricer_.reduce_task(*reduce, 1.0);
+    void build_role() {
+        PricedLayers layers = layers_of({.first = 0, .count = program_.num_ranks});
+        RoleWriter writer(workload_, pricer_, layers, program_);
+        for (const Block& block :
+             step_blocks(scenario_.model.num_layers, workload_.num_micro_batches)) {
+            if (block.kind == BlockKind::bucket) {
+                writer.reduce(workload_.update, block.layer);
+            } else if (block.kind == BlockKind::update) {
+                for (const PhaseWork& phase : workload_.update) writer.update(phase);
             } else {
-                add(phase.phase, Pass::update, -1, Stream::compute, after).work =
-                    pricer_.compute_task({&phase}, 1.0);
+                writer.block(block);
             }
+        }
+    }
+
+    void build_roles() {
+        const PipelineOrder order =
+            pipeline_order(workload_.pipeline->schedule, workload_.pipeline->shape);
+        Messages messages(order.ranks);
+        const int ranks = program_.num_ranks / order.ranks;
+        for (int role = 0; role < order.ranks; ++role) {
+            PricedLayers layers = layers_of({.first = role * ranks, .count = ranks});
+            RoleBuilder(workload_, order, role, ranks, pricer_, layers, messages, program_).build();
+            program_.role_ends.push_back(static_cast<int>(program_.tasks.size()));
         }
     }
 
@@ -256,10 +264,6 @@ class ProgramBuilder {
     const Workload workload_;
     TaskPricer pricer_;
     Program program_;
-    int micro_batch_ = 0;
-    int beside_ = -1;  // the last task that runs beside a pass
-    std::vector<int> last_ = std::vector<int>(kNumStreams, -1);         // last task of each stream
-    std::map<std::tuple<int, int, Pass>, std::array<int, 2>> written_;  // [draw, layer, pass]
 };
 
 }  // namespace
@@ -268,6 +272,12 @@ Program build_program(const Scenario& scenario, const Plan& plan, const Profile&
                       const ProgramOptions& options) {
     if (options.num_layers <= 0 || options.num_layers >= scenario.model.num_layers)
         return ProgramBuilder(scenario, plan, profile, options).build();
+    if (plan.parallel.executes_order())
+        throw InputError({.where = "--layers",
+                          .found = std::to_string(options.num_layers) + " of the layers of plan " +
+                                   plan.name + ", whose stages hold all of them",
+                          .accepted = "plans without a pipeline",
+                          .hint = "shorten model.num_layers, or the step with --micro-batches"});
     // What is left out has no parameters either: neither gradients nor an update.
     Scenario cut = scenario;
     cut.model.num_layers = options.num_layers;

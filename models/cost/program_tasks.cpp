@@ -1,6 +1,7 @@
 #include "models/cost/program_tasks.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 #include <variant>
@@ -9,6 +10,11 @@
 
 namespace headway::inline cost {
 namespace {
+
+PathBytes scaled(PathBytes bytes, double factor) {
+    for (Bytes& b : bytes) b *= factor;
+    return bytes;
+}
 
 Cluster without_overrides(Cluster cluster) {
     cluster.link_overrides.clear();
@@ -62,12 +68,13 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
 
 // Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
 // on every path class.
-void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const {
+void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
+                           Collective collective) const {
     const auto pcie = static_cast<std::size_t>(PathClass::pcie);
     const double squeeze = root_squeeze(scenario_.cluster, group_size);
     PathBytes links = mean;
     links[pcie] *= squeeze;
-    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size);
+    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size, collective);
     if (times.empty()) return;
     Seconds latency = times.front().time;
     // A message at the floor still needs time for its bytes: a tenth of it.
@@ -93,14 +100,14 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
     const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
-    const auto scale = [&](PathBytes bytes) {
-        for (Bytes& b : bytes) b *= fraction;
-        return bytes;
-    };
+    // Of the model's type; drawn bytes and the means of dispatch are in it.
+    const double wire = work.element / bytes_per_element(scenario_.model.dtype);
+    const auto scale = [&](const PathBytes& bytes) { return scaled(bytes, wire * fraction); };
     if (!routed) {
-        ExchangeStage stage = phase.phase == Phase::cp_exchange ? equal_stage(work, fraction)
-                                                                : head_stage(work, fraction);
-        fit_stage(stage, scale(work.mean), work.group_size);
+        const bool of_sequence = phase.phase == Phase::cp_exchange;
+        ExchangeStage stage =
+            of_sequence ? equal_stage(work, fraction) : head_stage(work, wire * fraction);
+        fit_stage(stage, scaled(work.mean, fraction), work.group_size);
         task.stages.push_back(std::move(stage));
         return task;
     }
@@ -110,7 +117,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto add_stage = [&](auto select, const PathBytes& mean) {
         ExchangeStage stage{.transposed = reverse};
         for (const DrawnGroup& group : *groups)
-            stage.matrices.push_back(bytes_of(select(group), fraction));
+            stage.matrices.push_back(bytes_of(select(group), wire * fraction));
         fit_stage(stage, scale(mean), work.group_size);
         task.stages.push_back(std::move(stage));
     };
@@ -135,7 +142,8 @@ PathBytes TaskPricer::mean_bytes(bool second_stage) const {
     for (const PhaseWork& phase : moe_layer_of_workload().forward) {
         const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
         if (exchange == nullptr || phase.phase != Phase::dispatch) continue;
-        return second_stage ? exchange->forward_mean : exchange->mean;
+        return scaled(second_stage ? exchange->forward_mean : exchange->mean,
+                      bytes_per_element(scenario_.model.dtype) / exchange->element);
     }
     return {};
 }
@@ -197,6 +205,26 @@ ExchangeStage TaskPricer::head_stage(const ExchangeWork& work, double fraction) 
     kept = std::make_shared<const TrafficMatrix>(std::move(bytes));
     stage.matrices.push_back(kept);
     return stage;
+}
+
+// As a stage of two ranks on each path class in between.
+SendTask TaskPricer::send_task(Bytes bytes, int from_block, int to_block,
+                               int ranks_of_block) const {
+    SendTask task{.to_role = to_block, .bytes = std::llround(bytes.in(byte))};
+    std::array<bool, static_cast<std::size_t>(kNumPathClasses)> used{};
+    for (int i = 0; i < ranks_of_block; ++i)
+        used[static_cast<std::size_t>(path_class(cluster_, from_block * ranks_of_block + i,
+                                                 to_block * ranks_of_block + i))] = true;
+    for (std::size_t c = 0; c < used.size(); ++c) {
+        if (!used[c]) continue;
+        ExchangeStage stage;
+        PathBytes sent{};
+        sent[c] = bytes;
+        fit_stage(stage, sent, 2, Collective::send_recv);
+        task.latency = max(task.latency, stage.latency);
+        task.efficiency[c] = stage.efficiency[c];
+    }
+    return task;
 }
 
 ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {

@@ -34,10 +34,16 @@ class TaskPricer {
     void forget_draws() { bytes_.clear(); }
     ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
     ReduceTask reduce_task(const ReduceWork& work, double share);
+    // To the rank with the same place in another block of as many ranks.
+    SendTask send_task(Bytes bytes, int from_block, int to_block, int ranks_of_block) const;
+    double weight_gradient_share(const PhaseWork& phase) const {
+        return book_.weight_gradient_share(phase);
+    }
 
   private:
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction) const;
-    void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size) const;
+    void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
+                   Collective collective = Collective::all_to_all) const;
     PathBytes mean_bytes(bool second_stage) const;
     const LayerWork& moe_layer_of_workload() const;
     std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, double fraction);

@@ -6,6 +6,8 @@
 #include <utility>
 #include <variant>
 
+#include "models/cost/pipeline_step.hpp"
+#include "models/cost/reductions.hpp"
 #include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
@@ -64,6 +66,34 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
     return pass;
 }
 
+Seconds moe_part(const std::vector<PhaseTime>& times) {
+    Seconds total;
+    for (const PhaseTime& t : times) total += is_moe_part(t.work->phase) ? t.time : Seconds{};
+    return total;
+}
+
+// Reductions run bucket by bucket beside the last micro-batch's backward: what they add to it is
+// theirs, the rest of them is hidden.
+void overlap_reductions(const Workload& workload, double slowdown, StepTime& step) {
+    std::vector<PhaseTime*> overlapped;
+    std::vector<Seconds> bucket;
+    for (PhaseTime& t : step.update) {
+        if (!leaves_early(*t.work)) continue;
+        overlapped.push_back(&t);
+        bucket.push_back(bucket_time(t));
+    }
+    if (overlapped.empty()) return;
+    StepEnd end;
+    const int layers = static_cast<int>(workload.entry_of_layer.size());
+    end.backward(workload, step,
+                 {.embedding = true, .head_and_loss = true, .first_layer = 0, .num_layers = layers},
+                 bucket, 0);
+    const std::vector<Seconds> exposed = end.exposed(overlapped.size(), slowdown);
+    for (std::size_t i = 0; i < exposed.size(); ++i) show(*overlapped[i], exposed[i]);
+}
+
+}  // namespace
+
 void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) {
     for (const PhaseTime& t : times) {
         PhaseTotal& total = step.phases[static_cast<std::size_t>(t.work->phase)]
@@ -82,114 +112,20 @@ void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) 
     }
 }
 
-Seconds moe_part(const std::vector<PhaseTime>& times) {
-    Seconds total;
-    for (const PhaseTime& t : times) total += is_moe_part(t.work->phase) ? t.time : Seconds{};
-    return total;
-}
-
-// A reduction that overlaps: one bucket a layer.
-bool is_overlapped(const PhaseWork& phase) {
-    const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-    return reduce != nullptr && reduce->overlaps_backward;
-}
-
-// The last micro-batch's backward from its first bucket on, with the reductions beside it.
-// `reductions`: of one bucket, in order.
-struct Backward {
-    std::vector<TimedTask> tasks;
-    std::vector<int> reduction;                     // [task] which of `reductions`, or -1
-    std::array<int, kNumStreams> last{-1, -1, -1};  // of each stream
-    int beside = -1;                                // last task that ran beside a pass
-
-    void add(TimedTask task, int of_reduction = -1) {
-        last[static_cast<std::size_t>(task.stream)] = static_cast<int>(tasks.size());
-        tasks.push_back(task);
-        reduction.push_back(of_reduction);
-    }
-    int last_of(Stream stream) const { return last[static_cast<std::size_t>(stream)]; }
-    // A pass begins when what ran beside the one before it has ended.
-    void add_pass(const PassTime& pass) {
-        const std::array<int, kNumStreams> before = last;
-        const int first = static_cast<int>(tasks.size()), beside_before = beside;
-        for (TimedTask t : pass.tasks) {
-            const bool begins = t.after < 0;
-            t.after =
-                begins ? before[static_cast<std::size_t>(stream_before(t.after))] : first + t.after;
-            if (t.stream == Stream::gradient) {
-                beside = static_cast<int>(tasks.size());
-            } else if (begins) {
-                t.also_after = beside_before;
-            }
-            add(t);
-        }
-    }
-};
-
-Backward backward_with_buckets(const Workload& workload, const StepTime& step,
-                               const std::vector<Seconds>& reductions) {
-    Backward backward;
-    for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
-        if (block.pass == Pass::forward) continue;
-        if (block.kind == BlockKind::layer) {
-            const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
-            backward.add_pass(step.layers[static_cast<std::size_t>(entry)].backward);
-        } else if (block.kind == BlockKind::bucket) {
-            const int ready = backward.last_of(Stream::compute);
-            for (std::size_t i = 0; i < reductions.size(); ++i)
-                backward.add({Stream::gradient, reductions[i], ready}, static_cast<int>(i));
-        } else if (block.kind == BlockKind::before) {
-            backward.add_pass(step.before.backward);
-        }
-    }
-    return backward;
-}
-
-// Reductions run bucket by bucket beside the last micro-batch's backward: what they add to it is
-// theirs, the rest of them is hidden.
-void overlap_reductions(const Workload& workload, double slowdown, StepTime& step) {
-    std::vector<PhaseTime*> overlapped;
-    std::vector<Seconds> bucket;
-    for (PhaseTime& t : step.update) {
-        if (!is_overlapped(*t.work)) continue;
-        overlapped.push_back(&t);
-        bucket.push_back(t.time / std::get<ReduceWork>(t.work->work).num_buckets);
-    }
-    if (overlapped.empty()) return;
-    Backward backward = backward_with_buckets(workload, step, bucket);
-    const StreamsRun with = run_streams(backward.tasks, slowdown);
-    std::vector<Seconds> shown(overlapped.size());
-    for (std::size_t i = 0; i < backward.tasks.size(); ++i) {
-        if (backward.reduction[i] < 0) continue;
-        shown[static_cast<std::size_t>(backward.reduction[i])] += with.exposed[i];
-        backward.tasks[i].time = {};
-    }
-    Seconds all;
-    for (const Seconds s : shown) all += s;
-    const Seconds added = max(Seconds{}, with.end - run_streams(backward.tasks, slowdown).end);
-    for (std::size_t i = 0; i < shown.size(); ++i) {
-        PhaseTime& t = *overlapped[i];
-        const Seconds exposed = all > Seconds{} ? (shown[i] / all) * added : Seconds{};
-        t.hidden = max(Seconds{}, t.time - exposed);
-        t.time = exposed;
-    }
-}
-
-std::vector<PhaseTime> price_update(const RankWork& work, PriceBook& book) {
+std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
+                                    const std::vector<PhaseWork>& mean, const ComputeSpeeds& speeds,
+                                    PriceBook& book) {
     std::vector<PhaseTime> times;
-    for (std::size_t i = 0; i < work.busiest.update.size(); ++i) {
-        const PhaseWork& phase = work.busiest.update[i];
+    for (std::size_t i = 0; i < update.size(); ++i) {
+        const PhaseWork& phase = update[i];
         const double buckets =
-            is_overlapped(phase) ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
-        const Price price =
-            price_phase({phase, work.mean.update[i]}, work.speeds, book, buckets, 1.0 / buckets);
+            leaves_early(phase) ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
+        const Price price = price_phase({phase, mean[i]}, speeds, book, buckets, 1.0 / buckets);
         times.push_back(
             {&phase, buckets * price.time, Seconds{}, buckets * price.sigma, price.bottleneck});
     }
     return times;
 }
-
-}  // namespace
 
 Bytes phase_bytes(const PhaseWork& phase) {
     Bytes total;
@@ -243,22 +179,18 @@ GroupLoad mean_load(GroupLoad load) {
     return load;
 }
 
-StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& book) {
-    StepTime step;
+void price_passes(const RankWork& work, const Profile& profile, const PassWeights& weights,
+                  PriceBook& book, StepTime& step) {
     const Workload &workload = work.busiest, &mean = work.mean;
-    const int micro = workload.num_micro_batches;
-    const double slowdown = profile.overheads.overlap_slowdown;
-    const StepContext context{workload.overlap_chunks, slowdown, work.speeds};
+    const StepContext context{workload.overlap_chunks, profile.overheads.overlap_slowdown,
+                              work.speeds};
     const auto outer = [&](const std::vector<PhaseWork>& phases,
                            const std::vector<PhaseWork>& usual) {
         const auto price = [&](Pass pass) {
-            return price_pass(of_pass(phases, pass), of_pass(usual, pass), {}, context, micro,
-                              book);
+            return price_pass(of_pass(phases, pass), of_pass(usual, pass), {}, context,
+                              weights.outer, book);
         };
-        LayerTime time{.forward = price(Pass::forward), .backward = price(Pass::backward)};
-        accumulate(step, time.forward.phases, micro);
-        accumulate(step, time.backward.phases, micro);
-        return time;
+        return LayerTime{.forward = price(Pass::forward), .backward = price(Pass::backward)};
     };
     step.before = outer(workload.before, mean.before);
     step.after = outer(workload.after, mean.after);
@@ -266,13 +198,11 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
     int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {
         const LayerWork &layer = workload.layers[i], &usual = mean.layers[i];
-        const double weight = static_cast<double>(micro) * layer.count;
+        const double weight = weights.layers[i];
         LayerTime t{.forward = price_pass(layer.forward, usual.forward, layer.forward_pipelines,
                                           context, weight, book),
                     .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
                                            context, weight, book)};
-        accumulate(step, t.forward.phases, micro * layer.count);
-        accumulate(step, t.backward.phases, micro * layer.count);
         if (layer.is_moe) {
             const Seconds forward_moe = moe_part(t.forward.phases),
                           backward_moe = moe_part(t.backward.phases);
@@ -291,8 +221,28 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
         step.moe_forward = step.moe_forward / moe_layers;
         step.moe_backward = step.moe_backward / moe_layers;
     }
-    step.update = price_update(work, book);
-    overlap_reductions(workload, slowdown, step);
+}
+
+StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& book) {
+    const Workload& workload = work.busiest;
+    if (workload.pipeline) return price_pipeline_step(work, profile, book);
+    StepTime step;
+    const int micro = workload.num_micro_batches;
+    PassWeights weights{.outer = static_cast<double>(micro), .layers = {}};
+    for (const LayerWork& layer : workload.layers)
+        weights.layers.push_back(static_cast<double>(micro) * layer.count);
+    price_passes(work, profile, weights, book, step);
+    for (const LayerTime* outer : {&step.before, &step.after}) {
+        accumulate(step, outer->forward.phases, micro);
+        accumulate(step, outer->backward.phases, micro);
+    }
+    for (std::size_t i = 0; i < step.layers.size(); ++i) {
+        const int count = micro * workload.layers[i].count;
+        accumulate(step, step.layers[i].forward.phases, count);
+        accumulate(step, step.layers[i].backward.phases, count);
+    }
+    step.update = price_update(workload.update, work.mean.update, work.speeds, book);
+    overlap_reductions(workload, profile.overheads.overlap_slowdown, step);
     accumulate(step, step.update, 1);
     return step;
 }

@@ -1,13 +1,16 @@
 // StepTime: a priced Workload. Collects time by phase and pass, with what overlaps already taken
-// out. Private to models/cost.
+// out. Without a pipeline every rank runs all layers (step.cpp); with one, the phases are those of
+// its busiest rank (pipeline_step.cpp). Private to models/cost.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "models/cost/price.hpp"
 #include "models/cost/streams.hpp"
+#include "models/schedule/pipeline_times.hpp"
 #include "models/vocab/prediction.hpp"
 #include "models/workload/workload.hpp"
 
@@ -44,6 +47,20 @@ struct LayerTime {
     PassTime forward, backward;
 };
 
+// A stage's part of one micro-batch; `weight` is the part of `backward` that is weight gradients.
+struct ChunkTime {
+    Seconds forward, backward, weight;
+};
+
+// The executed order of a plan that has one.
+struct PipelineTime {
+    PipelineOrder order;
+    PipelineTimes times;
+    std::vector<ChunkTime> chunks;  // [stage]
+    std::vector<Price> hops;        // [pipeline rank] of a message to the next one
+    std::size_t shown = 0;          // the busiest rank
+};
+
 struct StepTime {
     Seconds total;
     Seconds moe_forward,
@@ -52,6 +69,7 @@ struct StepTime {
     LayerTime before, after;
     std::vector<PhaseTime> update;
     std::vector<LayerTime> layers;
+    std::optional<PipelineTime> pipeline;
 };
 
 // Whether a phase is in the MoE part of a layer: neither attention nor norms are, nor what the
@@ -67,6 +85,10 @@ constexpr bool is_moe_part(Phase phase) {
         case Phase::tp_reduce_scatter:
         case Phase::tp_all_reduce:
         case Phase::cp_exchange:
+        case Phase::pipeline_p2p:
+        case Phase::pipeline_bubble:
+        case Phase::pipeline_stage:
+        case Phase::pipeline_weight:
         case Phase::grad_all_reduce:
         case Phase::expert_grad_all_reduce:
         case Phase::param_all_gather:
@@ -92,6 +114,22 @@ struct RankWork {
     ComputeSpeeds speeds;
 };
 StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& book);
+
+// How often a step runs what is around the layers, and each entry of Workload::layers: the weight
+// of its errors.
+struct PassWeights {
+    double outer = 1.0;
+    std::vector<double> layers;
+};
+// Fills `before`, `after`, `layers` and the times of one MoE layer.
+void price_passes(const RankWork& work, const Profile& profile, const PassWeights& weights,
+                  PriceBook& book, StepTime& step);
+// Adds `count` executions to the sums of the step.
+void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count);
+// All buckets of a phase of the update. Its mean rank's work beside the busiest's.
+std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
+                                    const std::vector<PhaseWork>& mean, const ComputeSpeeds& speeds,
+                                    PriceBook& book);
 
 // The phase on the busiest and on the mean rank, and a compute phase's price on the last to end.
 struct RankPhases {

@@ -13,6 +13,7 @@ std::string prediction_to_csv(const Prediction& prediction) {
         t.source = Source::predicted;
         t.scenario = prediction.scenario;
         t.plan = plan.name;
+        t.layer_split = plan.layer_split;
         t.profile = prediction.profile;
         t.version = prediction.version;
         t.seed = prediction.seed;

@@ -59,33 +59,59 @@ Json memory_json(const PlanMemory& memory) {
     return json;
 }
 
+Json pipeline_json(const PlanPipeline& pipeline) {
+    Json ranks = Json::array();
+    for (const PipelineRank& rank : pipeline.ranks)
+        ranks.push_back({{"layers", rank.layers},
+                         {"embedding", rank.embedding},
+                         {"head_and_loss", rank.head_and_loss},
+                         {"forward_s", rank.forward.in(second)},
+                         {"backward_s", rank.backward.in(second)},
+                         {"busy_s", rank.busy.in(second)},
+                         {"message_wait_s", rank.message_wait.in(second)},
+                         {"bubble_s", rank.bubble.in(second)},
+                         {"chunks_in_flight", rank.in_flight}});
+    return {{"schedule", pipeline.schedule},
+            {"chunks_per_rank", pipeline.chunks},
+            {"micro_batches", pipeline.micro_batches},
+            {"makespan_s", pipeline.makespan.in(second)},
+            {"message_bytes", pipeline.message.in(byte)},
+            {"message_s", pipeline.hop.in(second)},
+            {"message_path", pipeline.path},
+            {"busiest_rank", pipeline.shown},
+            {"ranks", ranks}};
+}
+
 Json plan_json(const PlanPrediction& plan) {
     Json phases = Json::array();
     for (const PhaseCost& phase : plan.phases) phases.push_back(phase_json(phase));
-    return {{"name", plan.name},
-            {"feasible", plan.feasible},
-            {"infeasible_because", plan.infeasible_because},
-            {"step_time_s", plan.step.in(second)},
-            {"step_time_interval_s", interval_json(plan.step_interval)},
-            {"tokens_per_s_per_gpu", plan.tokens_per_second_per_gpu},
-            {"model_tflops_per_gpu", plan.model_flop_rate_per_gpu.in(TFLOP / second)},
-            {"tokens_per_s", plan.tokens_per_second()},
-            {"tokens_per_day", plan.tokens_per_day()},
-            {"gpu_hours_per_1e12_tokens", plan.gpu_hours_per_trillion_tokens()},
-            {"mfu", plan.mfu()},
-            {"parameters", plan.parameters},
-            {"active_parameters", plan.active_parameters},
-            {"speedup_vs_baseline", plan.speedup},
-            {"undecided", plan.undecided},
-            {"moe_layer",
-             {{"forward_s", plan.moe_forward.in(second)},
-              {"backward_s", plan.moe_backward.in(second)},
-              {"forward_interval_s", interval_json(plan.moe_forward_interval)},
-              {"backward_interval_s", interval_json(plan.moe_backward_interval)}}},
-            {"phases", phases},
-            {"traffic", traffic_json(plan.traffic)},
-            {"memory", memory_json(plan.memory)},
-            {"warnings", plan.warnings}};
+    Json json = {{"name", plan.name},
+                 {"layer", plan.layer_split},
+                 {"feasible", plan.feasible},
+                 {"infeasible_because", plan.infeasible_because},
+                 {"step_time_s", plan.step.in(second)},
+                 {"step_time_interval_s", interval_json(plan.step_interval)},
+                 {"tokens_per_s_per_gpu", plan.tokens_per_second_per_gpu},
+                 {"model_tflops_per_gpu", plan.model_flop_rate_per_gpu.in(TFLOP / second)},
+                 {"tokens_per_s", plan.tokens_per_second()},
+                 {"tokens_per_day", plan.tokens_per_day()},
+                 {"gpu_hours_per_1e12_tokens", plan.gpu_hours_per_trillion_tokens()},
+                 {"mfu", plan.mfu()},
+                 {"parameters", plan.parameters},
+                 {"active_parameters", plan.active_parameters},
+                 {"speedup_vs_baseline", plan.speedup},
+                 {"undecided", plan.undecided},
+                 {"moe_layer",
+                  {{"forward_s", plan.moe_forward.in(second)},
+                   {"backward_s", plan.moe_backward.in(second)},
+                   {"forward_interval_s", interval_json(plan.moe_forward_interval)},
+                   {"backward_interval_s", interval_json(plan.moe_backward_interval)}}},
+                 {"phases", phases},
+                 {"traffic", traffic_json(plan.traffic)},
+                 {"memory", memory_json(plan.memory)},
+                 {"warnings", plan.warnings}};
+    if (plan.pipeline) json["pipeline"] = pipeline_json(*plan.pipeline);
+    return json;
 }
 
 }  // namespace

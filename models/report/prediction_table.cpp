@@ -201,6 +201,41 @@ std::string moe_layer(Plans plans) {
     return table.to_string();
 }
 
+// How the steps of plans with a pipeline pass over its ranks; nothing without one.
+std::string pipelines(Plans plans) {
+    TextTable table{.head = plan_heads("pipeline", plans), .rows = {}};
+    bool any = false;
+    const auto add = [&](std::string label, auto&& cell) {
+        std::vector<std::string> row = {std::move(label)};
+        for (const PlanPrediction& plan : plans) {
+            any = any || plan.pipeline;
+            row.push_back(plan.pipeline ? cell(*plan.pipeline, plan) : std::string("-"));
+        }
+        table.rows.push_back(std::move(row));
+    };
+    using Plan = PlanPrediction;
+    using Pipeline = PlanPipeline;
+    const auto shown = [](const Pipeline& p) { return p.ranks[p.shown]; };
+    add("  schedule", [](const Pipeline& p, const Plan&) { return p.schedule; });
+    add("  ranks x chunks", [](const Pipeline& p, const Plan&) {
+        return fmt::format("{} x {}", p.ranks.size(), p.chunks);
+    });
+    add("  micro-batches",
+        [](const Pipeline& p, const Plan&) { return std::to_string(p.micro_batches); });
+    add("  a message", [](const Pipeline& p, const Plan&) {
+        return p.path.empty() ? std::string("-") : fmt::format("{} {}", human(p.hop), p.path);
+    });
+    add("  busiest rank",
+        [](const Pipeline& p, const Plan&) { return fmt::format("{}", p.shown); });
+    add("  its bubble", [&](const Pipeline& p, const Plan& plan) {
+        return fmt::format("{} %", significant(100.0 * (shown(p).bubble / plan.step)));
+    });
+    add("  its wait for messages", [&](const Pipeline& p, const Plan& plan) {
+        return fmt::format("{} %", significant(100.0 * (shown(p).message_wait / plan.step)));
+    });
+    return any ? "\n" + table.to_string() : "";
+}
+
 std::string memory_items(Plans plans) {
     TextTable table{.head = plan_heads("memory of the busiest rank", plans), .rows = {}};
     std::vector<std::string> names;
@@ -283,7 +318,8 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
     const std::size_t abreast = detail == Detail::brief ? 5 : 4;  // plans that fit 100 columns
     for (std::size_t i = 0; i < all.size(); i += abreast) {
         const Plans some = all.subspan(i, std::min(abreast, all.size() - i));
-        text += "\n" + totals(some) + "\n" + phases(some, order, detail) + "\n" + moe_layer(some);
+        text += "\n" + totals(some) + "\n" + phases(some, order, detail) + pipelines(some) + "\n" +
+                moe_layer(some);
         if (detail == Detail::brief) continue;
         text += "\n" + memory_items(some);
         for (const PlanPrediction& plan : some) text += stage_memory(plan);

@@ -19,6 +19,7 @@ constexpr std::array kForwardOrder = {Phase::embed,           Phase::norm,
                                       Phase::unpermute,       Phase::latent_up,
                                       Phase::head_gather,     Phase::head_merge,
                                       Phase::lm_head,         Phase::loss,
+                                      Phase::pipeline_stage,  Phase::pipeline_weight,
                                       Phase::pipeline_p2p,    Phase::pipeline_bubble,
                                       Phase::grad_all_reduce, Phase::expert_grad_all_reduce,
                                       Phase::optimizer,       Phase::param_all_gather};

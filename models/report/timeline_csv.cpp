@@ -1,6 +1,7 @@
 #include "models/report/timeline_csv.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <fstream>
@@ -14,6 +15,7 @@
 #include "models/report/csv_text.hpp"
 #include "models/report/input_file.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/plan.hpp"
 
 namespace headway::inline report {
 namespace {
@@ -23,6 +25,7 @@ constexpr std::string_view kColumns =
     "source,plan,rank,layer,micro_batch,pass,phase,count,begin_s,duration_s,low_s,high_s,bytes,"
     "flops,samples,bottleneck";
 constexpr std::size_t kNumColumns = 16;
+constexpr std::string_view kLayer = "# layer: ", kLayerColumns = "plan,layer";
 constexpr std::string_view kRun = "# run: ";
 constexpr std::string_view kSize = "# size: ", kSizeColumns = "plan,ranks,tokens";
 constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph,in_flow";
@@ -42,6 +45,13 @@ void append_head(fmt::memory_buffer& out, std::span<const Timeline> timelines) {
     fmt::format_to(std::back_inserter(out),
                    "{}\n# scenario: {}\n# profile: {}\n# version: {}\n# seed: {}\n", kMagic,
                    one_line(t.scenario), one_line(t.profile), one_line(t.version), t.seed);
+    std::vector<std::string_view> named;
+    for (const Timeline& one : timelines) {
+        if (one.layer_split.empty() || std::ranges::find(named, one.plan) != named.end()) continue;
+        named.push_back(one.plan);
+        fmt::format_to(std::back_inserter(out), "{}{},{}\n", kLayer, csv_field(one.plan),
+                       one.layer_split);
+    }
     for (const Timeline& one : timelines) {
         if (!one.size || one.source != Source::measured || one.spans.empty()) continue;
         fmt::format_to(std::back_inserter(out), "{}{},{},{}\n", kSize, csv_field(one.plan),
@@ -120,13 +130,26 @@ std::pair<std::string, RunSize> read_size(const LineReader& lines) {
             {.num_ranks = row.integer(1, 1), .tokens_per_rank = row.integer(2, 1)}};
 }
 
-// What is said of measured runs beside their spans.
+using LayerSplits = std::vector<std::pair<std::string, std::string>>;  // by plan
+
+std::pair<std::string, std::string> read_layer(const LineReader& lines) {
+    const CsvRow row(std::string_view(lines.line()).substr(kLayer.size()), kLayerColumns,
+                     lines.where());
+    row.expect_size(2);
+    if (std::ranges::find(kLayerSplitNames, row.text(1)) == kLayerSplitNames.end())
+        throw row.error(1, fmt::format("{}", fmt::join(kLayerSplitNames, ", ")));
+    return {std::string(row.text(0)), std::string(row.text(1))};
+}
+
+// What the head says of plans, and of measured runs, beside their spans.
 struct RunLines {
+    LayerSplits layers;
     RunSizes sizes;
     RunStates states;
 };
 
-// The five lines of comments, those of runs, and the column names, in this order and no other.
+// The five lines of comments, those of plans and runs, and the column names, in this order and no
+// other.
 Timeline read_head(LineReader& lines, RunLines& runs) {
     lines.expect(kMagic, "a Timeline CSV of headway");
     Timeline head;
@@ -135,6 +158,8 @@ Timeline read_head(LineReader& lines, RunLines& runs) {
     head.version = lines.value_of("# version: ");
     head.seed = lines.whole_number(lines.value_of("# seed: "));
     bool more = lines.next();
+    for (; more && lines.line().starts_with(kLayer); more = lines.next())
+        runs.layers.push_back(read_layer(lines));
     for (; more && lines.line().starts_with(kSize); more = lines.next())
         runs.sizes.push_back(read_size(lines));
     for (; more && lines.line().starts_with(kRun); more = lines.next())
@@ -152,6 +177,15 @@ Timeline& timeline_of(std::vector<Timeline>& timelines, const Timeline& head, So
     timelines.back().source = source;
     timelines.back().plan = plan;
     return timelines.back();
+}
+
+// A plan's kind is the same in all its timelines; a plan without rows may be named.
+void give_layers(const LayerSplits& layers, std::vector<Timeline>& timelines) {
+    for (const auto& [plan, kind] : layers) {
+        for (Timeline& t : timelines) {
+            if (t.plan == plan) t.layer_split = kind;
+        }
+    }
 }
 
 // Every line of a run belongs to the measured timeline of its plan.
@@ -214,6 +248,7 @@ std::vector<Timeline> read_timelines(std::istream& stream, const std::string& fi
             lines.expect_line(fmt::format("# end: {} rows", num_rows),
                               "the number of rows above; the file was cut or edited");
             lines.expect_end();
+            give_layers(runs.layers, timelines);
             give(runs.sizes, &Timeline::size, kSize, timelines, file_name);
             give(runs.states, &Timeline::run, kRun, timelines, file_name);
             return timelines;

@@ -12,9 +12,11 @@ namespace {
 
 // Ranks of one source are processes first, first + 1, ...; its links are one process more.
 constexpr int kRanksPerSource = 1 << 20;
-constexpr std::string_view kTrackNames[] = {"compute", "communication", "gradient"};
+constexpr std::string_view kTrackNames[] = {"compute", "communication", "gradient", "send forward",
+                                            "send backward"};
 
-int track_of(Phase phase) {
+int track_of(Phase phase, Pass pass) {
+    if (phase == Phase::pipeline_p2p) return pass == Pass::forward ? 3 : 4;
     const bool gradient = phase == Phase::grad_all_reduce || phase == Phase::expert_grad_all_reduce;
     return gradient ? 2 : (is_communication(phase) ? 1 : 0);
 }
@@ -91,7 +93,7 @@ void TraceWriter::name_track(int rank, int track) {
 }
 
 void TraceWriter::write(const Span& s) {
-    const int track = track_of(s.phase);
+    const int track = track_of(s.phase, s.pass);
     name_track(s.rank, track);
     std::int64_t begin = nanoseconds(s.begin);
     std::int64_t& last = ends_[{s.rank, track}];
@@ -111,10 +113,10 @@ void TraceWriter::write(const TraceArrow& a) {
     ++num_arrows_;
     event(fmt::format(
         R"({{"ph":"s","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}}})",
-        num_arrows_, process(a.from), track_of(a.phase), microseconds(a.begin)));
+        num_arrows_, process(a.from), track_of(a.phase, a.pass), microseconds(a.begin)));
     event(fmt::format(
         R"({{"ph":"f","bp":"e","name":"waited for","cat":"flow","id":{},"pid":{},"tid":{},"ts":{}}})",
-        num_arrows_, process(a.to), track_of(a.phase), microseconds(a.end)));
+        num_arrows_, process(a.to), track_of(a.phase, a.pass), microseconds(a.end)));
 }
 
 void TraceWriter::write(const TraceCounter& c) {

@@ -22,6 +22,7 @@ namespace headway::inline report {
 struct TraceArrow {  // from a span of rank `from` to the span of rank `to` that it delayed
     int from = 0, to = 0;
     Phase phase = Phase::dispatch;  // of both spans: chooses the track
+    Pass pass = Pass::forward;
     Seconds begin, end;
 };
 

@@ -64,6 +64,23 @@ std::vector<std::string> coverage(const AnchorStatistics& s) {
             share(s.unseen.inside_other_software, s.unseen.count)};
 }
 
+std::vector<std::string> cells(const AnchorGroup& group) {
+    const AnchorStatistics& s = group.statistics;
+    return {
+        group.name,
+        fmt::format("{}", s.count),
+        signed_percent(s.bias),
+        percent(s.median),
+        percent(s.p90),
+        signed_percent(s.worst),
+        fmt::format("{} of {}", s.seen.inside + s.unseen.inside, s.seen.count + s.unseen.count)};
+}
+
+std::vector<std::string> cells(const RatioResult& r) {
+    return {r.name, fmt::format("{:.3f}", r.predicted), fmt::format("{:.3f}", r.published),
+            fmt::format("{:+.1f}", 100.0 * (r.predicted - r.published))};
+}
+
 bool has_coverage(const AnchorStatistics& s) {
     return s.seen.count + s.unseen.count > 0;
 }
@@ -97,6 +114,10 @@ const std::vector<std::string> kResultHead = {"anchor", "quantity", "predicted",
                                               "error",  "limit",    "verdict",   "inside"};
 const std::vector<std::string> kStatisticsHead = {"category", "held out", "fitted", "out",  "bias",
                                                   "mean",     "median",   "p95",    "worst"};
+const std::vector<std::string> kGroupHead = {
+    "training steps with", "runs", "bias", "median", "p90", "worst", "inside"};
+const std::vector<std::string> kRatioHead = {"one step over another", "predicted", "published",
+                                             "points"};
 const std::vector<std::string> kCoverageHead = {"inside the 90 % interval", "seen", "unseen",
                                                 "seen, other software", "unseen, other software"};
 
@@ -194,7 +215,14 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
         if (has_coverage(s)) inside.rows.push_back(coverage(s));
     TextTable summary{.head = kStatisticsHead, .rows = {}};
     for (const AnchorStatistics& s : validation.statistics) summary.rows.push_back(cells(s));
-    std::string text = table.to_string() + "\n" + summary.to_string() + "\n" + inside.to_string();
+    TextTable groups{.head = kGroupHead, .rows = {}};
+    for (const AnchorGroup& group : validation.groups) groups.rows.push_back(cells(group));
+    std::string text = table.to_string() + "\n" + summary.to_string();
+    if (!groups.rows.empty()) text += "\n" + groups.to_string();
+    TextTable ratios{.head = kRatioHead, .rows = {}};
+    for (const RatioResult& ratio : validation.ratios) ratios.rows.push_back(cells(ratio));
+    if (!ratios.rows.empty()) text += "\n" + ratios.to_string();
+    text += "\n" + inside.to_string();
     text +=
         "\nError: predicted / published - 1. Bias is the mean of signed errors; mean, median and "
         "p95 are of\ntheir size. Fitted: a size that is a point of the profile's curve, kept "
@@ -217,6 +245,10 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
 std::string validation_to_markdown(const Validation& validation) {
     std::string text = kMarkdownIntroduction + markdown_head(kStatisticsHead);
     for (const AnchorStatistics& s : validation.statistics) text += markdown_row(cells(s));
+    if (!validation.groups.empty()) text += "\n" + markdown_head(kGroupHead);
+    for (const AnchorGroup& group : validation.groups) text += markdown_row(cells(group));
+    if (!validation.ratios.empty()) text += "\n" + markdown_head(kRatioHead);
+    for (const RatioResult& ratio : validation.ratios) text += markdown_row(cells(ratio));
     text += "\n" + markdown_head(kCoverageHead);
     for (const AnchorStatistics& s : validation.statistics)
         if (has_coverage(s)) text += markdown_row(coverage(s));

@@ -14,6 +14,8 @@ struct Validation {
     std::vector<AnchorStatistics> statistics;
     std::vector<UnexpressedAnchor> not_expressible;
     std::vector<AnchorSpread> spreads;
+    std::vector<AnchorGroup> groups;
+    std::vector<RatioResult> ratios;
 };
 
 enum class ValidationDetail {

@@ -167,6 +167,25 @@ void check_implementation(const Plan& plan, const std::string& where,
          "fused, or expert_parallel: {}, or a group_size of at most num_heads", ""});
 }
 
+void check_precision(const Plan& plan, const std::string& where,
+                     std::vector<InputProblem>& problems) {
+    const Precision& p = plan.precision;
+    if (p.recipe == Recipe::none) {
+        const char* key = !p.experts           ? "experts: false"
+                          : p.dispatch_forward ? "moe_dispatch_fwd: true"
+                          : p.combine_backward ? "moe_combine_bwd: true"
+                                               : nullptr;
+        if (key == nullptr) return;
+        problems.push_back({where + ".precision", fmt::format("{} without a recipe", key),
+                            "a recipe, or none of these keys", ""});
+    } else if (plan.implementation == Implementation::unfused) {
+        problems.push_back({where + ".precision.recipe",
+                            fmt::format("{} with implementation: unfused, which computes in bf16",
+                                        kRecipeNames[static_cast<std::size_t>(p.recipe)]),
+                            "recipe: none, or implementation: fused", ""});
+    }
+}
+
 void check_optimizer(const Scenario& scenario, const Plan& plan, const std::string& where,
                      std::vector<InputProblem>& problems) {
     if (plan.optimizer == Optimizer::adamw_8bit &&
@@ -219,6 +238,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
                    plan.layer);
         check_implementation(plan, where, problems);
+        check_precision(plan, where, problems);
         check_optimizer(scenario, plan, where, problems);
         check_parallel(scenario, plan, where, problems);
         const std::int64_t own = std::max<std::int64_t>(1, rank_tokens(scenario, plan).own);

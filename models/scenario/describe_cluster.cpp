@@ -20,13 +20,13 @@ void describe_device(Fields& f, Device& device) {
     f.map(
         "peaks", device, "dense matrix peaks of other types",
         [](Fields& g, Device& d) {
-            for (const Dtype type : {Dtype::fp64, Dtype::fp32, Dtype::fp8}) {
+            for (const Dtype type : {Dtype::fp64, Dtype::fp32, Dtype::fp8, Dtype::nvfp4}) {
                 const auto i = static_cast<std::size_t>(type);
                 std::optional<FlopRate> peak;
                 if (d.peaks[i] > FlopRate{}) peak = d.peaks[i];
                 g.quantity(kDtypeNames[i], peak, kPeak,
-                           type == Dtype::fp8 ? "left out: fp8 cannot be priced"
-                                              : "left out: no faster than bf16");
+                           is_narrow(type) ? "left out: this type cannot be priced"
+                                           : "left out: no faster than bf16");
                 if (peak) d.peaks[i] = *peak;
             }
         },

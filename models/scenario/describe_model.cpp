@@ -46,7 +46,7 @@ void describe_moe(Fields& f, Moe& moe) {
               "experts that every token passes", optional);
     f.integer("shared_expert_width", moe.shared_expert_width, kWidthOrNone,
               "hidden width of one shared expert", optional);
-    f.choice("router_dtype", moe.router_dtype, kDtypeNames, "type the logits are computed in",
+    f.choice("router_dtype", moe.router_dtype, kTensorDtypeNames, "type the logits are computed in",
              optional);
     f.number("capacity_factor", moe.capacity_factor, {.low = 0.1, .high = 1024},
              "tokens an expert takes over the mean, the rest is dropped; left out: dropless");
@@ -85,7 +85,7 @@ void describe(Fields& f, ModelSpec& model) {
     f.map("moe", model.moe, "Mixture-of-Experts layer", describe_moe);
     f.flag("tied_embeddings", model.tied_embeddings, "the output head shares the embedding matrix",
            optional);
-    f.choice("dtype", model.dtype, kDtypeNames,
+    f.choice("dtype", model.dtype, kTensorDtypeNames,
              "type of parameters in compute, activations and traffic", optional);
     f.text("source", model.source, "where the numbers come from", optional);
 }

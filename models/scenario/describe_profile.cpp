@@ -100,7 +100,8 @@ bool has_curve(const KernelCurves& curves) {
 void describe_kernel(Fields& f, Profile& profile, Kernel kernel) {
     describe_passes(f, profile.kernel(kernel), kernel);
     if (is_byte_rate(kernel)) return;
-    for (const Dtype type : {Dtype::fp64, Dtype::fp32, Dtype::fp8}) {
+    for (const Dtype type :
+         {Dtype::fp64, Dtype::fp32, Dtype::fp8, Dtype::fp8_block, Dtype::mxfp8, Dtype::nvfp4}) {
         std::optional<KernelCurves> curves;
         if (has_curve(profile.kernel(kernel, type))) curves = profile.kernel(kernel, type);
         f.map(kDtypeNames[static_cast<std::size_t>(type)], curves, "the same in this type",
@@ -164,7 +165,7 @@ void describe_phase_curve(Fields& f, PhaseCurve& curve) {
     f.choice("layer", curve.layer, kLayerKindNames, "ep_rank: EP deduplicated by rank");
     f.choice("phase", curve.phase, kPhaseNames, "as in the tables");
     f.choice("pass", curve.pass, kPassNames, "forward or backward");
-    f.choice("dtype", curve.dtype, kDtypeNames, "type of the model that ran", optional);
+    f.choice("dtype", curve.dtype, kTensorDtypeNames, "type of the model that ran", optional);
     f.integer("width", curve.width, {0, 1 << 20}, "width of a travelling row; 0: any", optional);
     f.integer("min_top_k", curve.min_top_k, {1, 1024}, "smallest k that it holds for", optional);
     f.integer("max_top_k", curve.max_top_k, {1, 1024}, "largest k that it holds for", optional);

@@ -203,6 +203,19 @@ void describe_parallel(Fields& f, Parallel& p, GivenParallel& given) {
               optional);
 }
 
+void describe_precision(Fields& f, Precision& precision) {
+    f.choice("recipe", precision.recipe, kRecipeNames,
+             "what linear layers and experts compute in: tensorwise and delayed FP8, blockwise "
+             "FP8, MXFP8 or NVFP4 (Megatron's fp8_recipe, fp4_recipe). Embedding, head, router, "
+             "norms and attention's core keep the model's type",
+             optional);
+    f.flag("experts", precision.experts, "false: routed experts keep the model's type", optional);
+    f.flag("moe_dispatch_fwd", precision.dispatch_forward,
+           "dispatch sends this type forward, with its scales", optional);
+    f.flag("moe_combine_bwd", precision.combine_backward,
+           "the gradients of combine travel in this type", optional);
+}
+
 void describe_plan(Fields& f, Plan& plan) {
     f.text("name", plan.name, "name in tables; unique");
     ExpertParallel ep;
@@ -242,16 +255,17 @@ void describe_plan(Fields& f, Plan& plan) {
            plan.parallel.data_parallel_sharding_strategy);
     describe_recompute(f, plan.recompute);
     f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
-    f.choice("main_grads_dtype", plan.main_grads_dtype, kDtypeNames,
+    f.choice("main_grads_dtype", plan.main_grads_dtype, kTensorDtypeNames,
              "type that gradients are accumulated and reduced in", optional);
-    f.choice("main_params_dtype", plan.main_params_dtype, kDtypeNames,
+    f.choice("main_params_dtype", plan.main_params_dtype, kTensorDtypeNames,
              "type of the optimizer's master parameters", optional);
-    f.choice("exp_avg_dtype", plan.exp_avg_dtype, kDtypeNames,
+    f.choice("exp_avg_dtype", plan.exp_avg_dtype, kTensorDtypeNames,
              "type of the first moment; adamw_8bit has a byte instead", optional);
-    f.choice("exp_avg_sq_dtype", plan.exp_avg_sq_dtype, kDtypeNames,
+    f.choice("exp_avg_sq_dtype", plan.exp_avg_sq_dtype, kTensorDtypeNames,
              "type of the second moment; adamw_8bit has a byte instead", optional);
     f.flag("store_param_remainders", plan.store_param_remainders,
            "master parameters are the 16 bits that bf16 parameters lack", optional);
+    f.map("precision", plan.precision, "types below the model's", describe_precision, optional);
     f.integer("overlap_chunks", plan.overlap_chunks, {1, 1024},
               "token chunks whose communication overlaps expert compute; 1: no overlap", optional);
     const bool overlap_given = f.flag(

@@ -66,6 +66,12 @@ void describe_run(Fields& f, RunAnchor& anchor) {
     describe_publication(f, anchor.publication);
 }
 
+void describe_ratio(Fields& f, RatioAnchor& anchor) {
+    f.text("name", anchor.name, "what differs between the two");
+    f.text("run", anchor.run, "name of a step");
+    f.text("over", anchor.over, "name of the step that its time is divided by");
+}
+
 void describe_unexpressed(Fields& f, UnexpressedAnchor& anchor) {
     f.text("name", anchor.name, "what ran where");
     f.text("published", anchor.published, "what was measured, in words");
@@ -97,6 +103,8 @@ void describe(Fields& f, AnchorSet& set) {
     f.list("exchanges", set.exchanges, "tables of all-to-all times", describe_exchange,
            Presence::optional);
     f.list("runs", set.runs, "layers, exchanges and steps", describe_run, Presence::optional);
+    f.list("ratios", set.ratios, "pairs of steps whose times are compared", describe_ratio,
+           Presence::optional);
     f.list("not_expressible", set.not_expressible, "published, but beyond what headway expresses",
            describe_unexpressed, Presence::optional);
 }
@@ -128,6 +136,7 @@ AnchorSet read_anchor_folder(const std::filesystem::path& folder, const ReadOpti
         AnchorSet set = read_anchors(file, options);
         append(all.exchanges, set.exchanges);
         append(all.runs, set.runs);
+        append(all.ratios, set.ratios);
         append(all.not_expressible, set.not_expressible);
     }
     return all;

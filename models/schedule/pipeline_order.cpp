@@ -245,20 +245,30 @@ std::string pipeline_rule_broken(PipelineSchedule schedule, const PipelineShape&
     return {};
 }
 
+bool has_pairs(PipelineSchedule schedule) {
+    return schedule == PipelineSchedule::combined_1f1b || schedule == PipelineSchedule::dualpipe ||
+           schedule == PipelineSchedule::dualpipe_v;
+}
+
+PipelineOrder pipeline_places(PipelineSchedule schedule, const PipelineShape& shape) {
+    const bool dual = schedule == PipelineSchedule::dualpipe;
+    return {.ranks = shape.ranks,
+            .stages = shape.ranks * shape.chunks,
+            .directions = dual ? 2 : 1,
+            .micro_batches = dual ? shape.micro_batches / 2 : shape.micro_batches,
+            .v_shaped = is_v(schedule),
+            .steps = {}};
+}
+
 PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& shape) {
     assert(pipeline_rule_broken(schedule, shape).empty());
-    const int p = shape.ranks;
-    const bool dual = schedule == PipelineSchedule::dualpipe;
-    const int m = dual ? shape.micro_batches / 2 : shape.micro_batches;
-    PipelineOrder order{
-        .ranks = p,
-        .stages = p * shape.chunks,
-        .directions = dual ? 2 : 1,
-        .micro_batches = m,
-        .v_shaped = is_v(schedule),
-        .steps = std::vector<std::vector<PipelineStep>>(static_cast<std::size_t>(p))};
+    PipelineOrder order = pipeline_places(schedule, shape);
+    const int p = shape.ranks, m = order.micro_batches;
+    order.steps.resize(static_cast<std::size_t>(p));
     for (int rank = 0; rank < p; ++rank) {
         std::vector<PipelineStep>& out = order.steps[static_cast<std::size_t>(rank)];
+        // At most forward, input gradient and weight gradient of every micro-batch and chunk.
+        out.reserve(static_cast<std::size_t>(3 * m * order.stages / p * order.directions));
         RankWriter writer(out, m);
         switch (schedule) {
             case PipelineSchedule::gpipe:

@@ -58,6 +58,12 @@ struct PipelineOrder {
 // Why this schedule has no order of that shape, and the nearest legal value; empty: it has one.
 std::string pipeline_rule_broken(PipelineSchedule schedule, const PipelineShape& shape);
 
+// Whether some steps of it are a forward beside a backward.
+bool has_pairs(PipelineSchedule schedule);
+
+// Where stages lie: an order without its steps.
+PipelineOrder pipeline_places(PipelineSchedule schedule, const PipelineShape& shape);
+
 // The order; pipeline_rule_broken(schedule, shape) must be empty.
 PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& shape);
 

@@ -16,6 +16,7 @@ namespace headway::inline schedule {
 
 struct PipelineSpan {
     Seconds start, end;
+    Seconds message_wait;  // idle just before `start` while its message was on its way
 };
 
 struct PipelineTimes {
@@ -30,67 +31,134 @@ struct PipelineTimes {
 
 namespace detail {
 
-// End times of items, by part (a full backward counts as input gradient), direction, stage and
-// micro-batch.
-class ItemEnds {
+// The ranks of an order as they run. A rank runs its list until an input is missing; whoever makes
+// that input wakes it, so that no step is looked at more than twice.
+template <class Duration, class Hop>
+class PipelineRun {
   public:
-    explicit ItemEnds(const PipelineOrder& order)
+    PipelineRun(const PipelineOrder& order, const Duration& duration, const Hop& hop)
         : order_(order),
+          duration_(duration),
+          hop_(hop),
           ends_(static_cast<std::size_t>(3 * order.directions * order.stages * order.micro_batches),
-                kNever) {}
-
-    Seconds& of(PipelinePart part, int direction, int stage, int micro_batch) {
-        const int kind = part == PipelinePart::forward           ? 0
-                         : part == PipelinePart::backward_weight ? 2
-                                                                 : 1;
-        return ends_[static_cast<std::size_t>(
-            ((kind * order_.directions + direction) * order_.stages + stage) *
-                order_.micro_batches +
-            micro_batch)];
+                kNever),
+          free_(order.steps.size()),
+          waits_for_(order.steps.size(), kNothing) {
+        const std::size_t p = order.steps.size();
+        times_.spans.resize(p);
+        times_.busy.resize(p);
+        times_.message_wait.resize(p);
+        for (std::size_t r = p; r-- > 0;) {
+            times_.spans[r].reserve(order.steps[r].size());
+            ready_.push_back(static_cast<int>(r));
+        }
     }
-    static bool known(Seconds end) { return end >= Seconds{}; }
+
+    PipelineTimes run() {
+        while (!ready_.empty()) {
+            const int rank = ready_.back();
+            ready_.pop_back();
+            run_rank(rank);
+        }
+        for (std::size_t r = 0; r < order_.steps.size(); ++r)
+            if (times_.spans[r].size() < order_.steps[r].size())
+                throw std::logic_error("a pipeline order waits for itself");
+        return std::move(times_);
+    }
 
   private:
     static constexpr Seconds kNever = -1.0 * second;
+    static constexpr std::size_t kNothing = static_cast<std::size_t>(-1);
+
+    struct Inputs {
+        Seconds made, arrived;  // the last of them: when its maker ended, and with its message
+        std::size_t missing = kNothing;
+    };
+
+    // Of an item, by part; a full backward counts as input gradient.
+    std::size_t index(PipelinePart part, int direction, int stage, int micro_batch) const {
+        const int kind = part == PipelinePart::forward           ? 0
+                         : part == PipelinePart::backward_weight ? 2
+                                                                 : 1;
+        return static_cast<std::size_t>(
+            ((kind * order_.directions + direction) * order_.stages + stage) *
+                order_.micro_batches +
+            micro_batch);
+    }
+
+    void need(PipelinePart part, const PipelineItem& item, int stage, int rank, Inputs& in) const {
+        const std::size_t at = index(part, item.direction, stage, item.micro_batch);
+        const Seconds end = ends_[at];
+        if (end < Seconds{}) {
+            in.missing = at;
+            return;
+        }
+        const int other = stage == item.stage ? rank : order_.rank_of(item.direction, stage);
+        in.made = std::max(in.made, end);
+        in.arrived = std::max(in.arrived, other == rank ? end : end + hop_(other, rank));
+    }
+    void add_inputs(const PipelineItem& item, int rank, Inputs& in) const {
+        switch (item.part) {
+            case PipelinePart::forward:
+                if (item.stage > 0) need(PipelinePart::forward, item, item.stage - 1, rank, in);
+                return;
+            case PipelinePart::backward:
+            case PipelinePart::backward_input:
+                need(PipelinePart::forward, item, item.stage, rank, in);
+                if (item.stage + 1 < order_.stages)
+                    need(PipelinePart::backward_input, item, item.stage + 1, rank, in);
+                return;
+            case PipelinePart::backward_weight:
+                need(PipelinePart::backward_input, item, item.stage, rank, in);
+                return;
+        }
+    }
+
+    void finish(const PipelineItem& item, Seconds end) {
+        const std::size_t at = index(item.part, item.direction, item.stage, item.micro_batch);
+        ends_[at] = end;
+        const int next = item.part == PipelinePart::forward ? item.stage + 1 : item.stage - 1;
+        if (next < 0 || next >= order_.stages) return;
+        const auto other = static_cast<std::size_t>(order_.rank_of(item.direction, next));
+        if (waits_for_[other] != at) return;
+        waits_for_[other] = kNothing;
+        ready_.push_back(static_cast<int>(other));
+    }
+
+    void run_rank(int rank) {
+        const auto r = static_cast<std::size_t>(rank);
+        std::vector<PipelineSpan>& spans = times_.spans[r];
+        while (spans.size() < order_.steps[r].size()) {
+            const PipelineStep& step = order_.steps[r][spans.size()];
+            Inputs in;
+            add_inputs(step.item, rank, in);
+            if (step.beside) add_inputs(*step.beside, rank, in);
+            if (in.missing != kNothing) {
+                waits_for_[r] = in.missing;
+                return;
+            }
+            const Seconds start = std::max(free_[r], in.arrived);
+            const Seconds wait = start - std::max(free_[r], std::min(in.made, start));
+            const Seconds takes = duration_(rank, step), end = start + takes;
+            times_.message_wait[r] += wait;
+            times_.busy[r] += takes;
+            times_.makespan = std::max(times_.makespan, end);
+            spans.push_back({start, end, wait});
+            free_[r] = end;
+            finish(step.item, end);
+            if (step.beside) finish(*step.beside, end);
+        }
+    }
 
     const PipelineOrder& order_;
+    const Duration& duration_;
+    const Hop& hop_;
     std::vector<Seconds> ends_;
+    std::vector<Seconds> free_;           // [rank] end of its last step so far
+    std::vector<std::size_t> waits_for_;  // [rank] the item that it misses
+    std::vector<int> ready_;
+    PipelineTimes times_;
 };
-
-struct Inputs {
-    bool known = true;
-    Seconds made, arrived;  // the last of them: when its maker ended, and with its message
-
-    void need(Seconds end, Seconds hop) {
-        known = known && ItemEnds::known(end);
-        made = max(made, end);
-        arrived = std::max(arrived, end + hop);
-    }
-};
-
-template <class Hop>
-void add_inputs(const PipelineItem& item, int rank, const PipelineOrder& order, ItemEnds& ends,
-                const Hop& hop, Inputs& inputs) {
-    const auto [part, direction, stage, micro_batch] = item;
-    const auto from = [&](PipelinePart made_by, int at) {
-        const int other = order.rank_of(direction, at);
-        inputs.need(ends.of(made_by, direction, at, micro_batch),
-                    other == rank ? Seconds{} : hop(other, rank));
-    };
-    switch (part) {
-        case PipelinePart::forward:
-            if (stage > 0) from(PipelinePart::forward, stage - 1);
-            return;
-        case PipelinePart::backward:
-        case PipelinePart::backward_input:
-            from(PipelinePart::forward, stage);
-            if (stage + 1 < order.stages) from(PipelinePart::backward_input, stage + 1);
-            return;
-        case PipelinePart::backward_weight:
-            from(PipelinePart::backward_input, stage);
-            return;
-    }
-}
 
 }  // namespace detail
 
@@ -98,45 +166,7 @@ void add_inputs(const PipelineItem& item, int rank, const PipelineOrder& order, 
 // Throws std::logic_error when the order cannot end.
 template <class Duration, class Hop>
 PipelineTimes run_pipeline(const PipelineOrder& order, const Duration& duration, const Hop& hop) {
-    const std::size_t p = order.steps.size();
-    PipelineTimes times;
-    times.spans.resize(p);
-    times.busy.resize(p);
-    times.message_wait.resize(p);
-    std::size_t left = 0;
-    for (std::size_t rank = 0; rank < p; ++rank) {
-        times.spans[rank].reserve(order.steps[rank].size());
-        left += order.steps[rank].size();
-    }
-    detail::ItemEnds ends(order);
-    std::vector<Seconds> free(p);
-    while (left > 0) {
-        const std::size_t before = left;
-        for (std::size_t rank = 0; rank < p; ++rank) {
-            while (times.spans[rank].size() < order.steps[rank].size()) {
-                const PipelineStep& step = order.steps[rank][times.spans[rank].size()];
-                const int r = static_cast<int>(rank);
-                detail::Inputs inputs;
-                detail::add_inputs(step.item, r, order, ends, hop, inputs);
-                if (step.beside) detail::add_inputs(*step.beside, r, order, ends, hop, inputs);
-                if (!inputs.known) break;
-                const Seconds start = std::max(free[rank], inputs.arrived);
-                const Seconds takes = duration(r, step), end = start + takes;
-                times.message_wait[rank] +=
-                    start - std::max(free[rank], std::min(inputs.made, start));
-                times.busy[rank] += takes;
-                times.makespan = std::max(times.makespan, end);
-                times.spans[rank].push_back({start, end});
-                free[rank] = end;
-                for (const PipelineItem* item : {&step.item, step.beside ? &*step.beside : nullptr})
-                    if (item != nullptr)
-                        ends.of(item->part, item->direction, item->stage, item->micro_batch) = end;
-                --left;
-            }
-        }
-        if (left == before) throw std::logic_error("a pipeline order waits for itself");
-    }
-    return times;
+    return detail::PipelineRun(order, duration, hop).run();
 }
 
 }  // namespace headway::inline schedule

@@ -136,15 +136,15 @@ std::string PointEvaluator::rows(std::size_t point) {
         const auto& prediction = results[i].prediction;
         const bool infeasible = prediction ? !prediction->feasible : results[i].cannot_run;
         const std::string_view status = infeasible ? "infeasible" : (prediction ? "ok" : "invalid");
-        fmt::format_to(std::back_inserter(out), "{}{},{},{},", prefix, csv_field(plans[i].name),
-                       is_simulated ? "simulated" : "predicted", status);
+        fmt::format_to(std::back_inserter(out), "{}{},{},{},{},", prefix, csv_field(plans[i].name),
+                       plans[i].layer_split(), is_simulated ? "simulated" : "predicted", status);
         if (prediction) {
             std::optional<double> speedup;
             if (baseline) speedup = *baseline / prediction->step;
             append_numbers(*prediction, speedup, is_simulated, out);
         } else {
             // Every number is absent, not zero.
-            constexpr std::size_t kColumnsBefore = 3;
+            constexpr std::size_t kColumnsBefore = 4;
             const auto commas = std::count(kSweepColumns.begin(), kSweepColumns.end(), ',');
             fmt::format_to(std::back_inserter(out), "{}",
                            std::string(static_cast<std::size_t>(commas) - kColumnsBefore, ','));

@@ -1,10 +1,12 @@
 #include "models/validate/validate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <numeric>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "models/cost/predict.hpp"
@@ -155,14 +157,53 @@ std::optional<Interval> predicted_interval(const PlanPrediction& plan, const Run
     return plan.step_interval;
 }
 
+std::string_view precision_group(Recipe recipe) {
+    switch (recipe) {
+        case Recipe::none:
+            return "BF16";
+        case Recipe::tensorwise:
+        case Recipe::delayed:
+        case Recipe::blockwise:
+            return "FP8";
+        case Recipe::mxfp8:
+            return "MXFP8";
+        case Recipe::nvfp4:
+            break;
+    }
+    return "NVFP4";
+}
+
+constexpr std::array<std::string_view, 9> kGroups = {"BF16",
+                                                     "FP8",
+                                                     "MXFP8",
+                                                     "NVFP4",
+                                                     "no cut but experts",
+                                                     "tensor parallel",
+                                                     "context parallel",
+                                                     "pipeline",
+                                                     "sharded parameters"};
+
+std::vector<std::string> groups_of(const Plan& plan) {
+    const Parallel& p = plan.parallel;
+    std::vector<std::string> groups = {std::string(precision_group(plan.precision.recipe))};
+    if (p.tensor_model_parallel_size > 1) groups.emplace_back("tensor parallel");
+    if (p.context_parallel_size > 1) groups.emplace_back("context parallel");
+    if (p.has_pipeline()) groups.emplace_back("pipeline");
+    if (p.data_parallel_sharding_strategy == DataParallelSharding::optim_grads_params)
+        groups.emplace_back("sharded parameters");
+    if (groups.size() == 1) groups.emplace_back("no cut but experts");
+    return groups;
+}
+
 AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
     if (!scenario.profile) {
         throw InputError({.where = anchor.scenario.string(),
                           .found = "no profile",
                           .hint = "a scenario of an anchor names the profile it is judged with"});
     }
-    const PlanPrediction plan = predict_plan(scenario, plan_of(scenario, anchor), *scenario.profile,
-                                             {.timeline = false, .software = false});
+    const Plan& judged = plan_of(scenario, anchor);
+    const PlanPrediction plan =
+        predict_plan(scenario, judged, *scenario.profile, {.timeline = false, .software = false});
     const bool is_memory = anchor.quantity == AnchorQuantity::peak_memory;
     AnchorResult result =
         result_of(category_of(anchor.quantity), anchor.name,
@@ -172,17 +213,27 @@ AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
                                                                : std::string(name(anchor.quantity));
     result.num_warnings = static_cast<int>(plan.warnings.size());
     result.unseen = anchor.unseen;
+    if (result.category == AnchorCategory::step) result.groups = groups_of(judged);
     result.configuration = anchor.scenario.string();
     result.other_software = scenario.profile->provenance.kind == "public";
     if (const auto interval = predicted_interval(plan, anchor)) set_interval(result, *interval);
     return result;
 }
 
-AnchorStatistics statistics_of(AnchorCategory category, const std::vector<AnchorResult>& results) {
+// Nearest rank: the smallest error that at least this share of the errors do not exceed.
+double quantile(const std::vector<double>& sorted, double share) {
+    return sorted[static_cast<std::size_t>(std::ceil(share * static_cast<double>(sorted.size()))) -
+                  1];
+}
+
+AnchorStatistics statistics_of(AnchorCategory category, const std::vector<AnchorResult>& results,
+                               const std::string& group = "") {
     AnchorStatistics s{.category = category};
     std::vector<double> errors;
     for (const AnchorResult& r : results) {
         if (r.category != category) continue;
+        if (!group.empty() && std::find(r.groups.begin(), r.groups.end(), group) == r.groups.end())
+            continue;
         if (r.verdict == Verdict::fitted) {
             ++s.fitted;
             continue;
@@ -206,8 +257,8 @@ AnchorStatistics statistics_of(AnchorCategory category, const std::vector<Anchor
     s.mean = std::accumulate(errors.begin(), errors.end(), 0.0) / s.count;
     const std::size_t middle = errors.size() / 2;
     s.median = errors.size() % 2 == 1 ? errors[middle] : (errors[middle - 1] + errors[middle]) / 2;
-    // Nearest rank: the smallest error that at least 95 % of the errors do not exceed.
-    s.p95 = errors[static_cast<std::size_t>(std::ceil(0.95 * s.count)) - 1];
+    s.p90 = quantile(errors, 0.9);
+    s.p95 = quantile(errors, 0.95);
     return s;
 }
 
@@ -289,6 +340,16 @@ std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& result
     for (int i = 0; i < kNumAnchorCategories; ++i) {
         const AnchorStatistics s = statistics_of(static_cast<AnchorCategory>(i), results);
         if (s.count + s.fitted > 0) all.push_back(s);
+    }
+    return all;
+}
+
+std::vector<AnchorGroup> step_groups(const std::vector<AnchorResult>& results) {
+    std::vector<AnchorGroup> all;
+    for (const std::string_view group : kGroups) {
+        const std::string name(group);
+        const AnchorStatistics s = statistics_of(AnchorCategory::step, results, name);
+        if (s.count > 0) all.push_back({name, s});
     }
     return all;
 }

@@ -31,6 +31,13 @@ Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory 
 // One entry for each category that has results.
 std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results);
 
+// Of the steps: by precision, then by what cuts the model, in a fixed order.
+std::vector<AnchorGroup> step_groups(const std::vector<AnchorResult>& results);
+
+// Throws InputError where a ratio names no step of the results.
+std::vector<RatioResult> ratios(const std::vector<RatioAnchor>& anchors,
+                                const std::vector<AnchorResult>& results);
+
 // Some anchor with a tolerance is beyond it.
 bool any_out(const std::vector<AnchorResult>& results);
 

@@ -58,6 +58,13 @@ struct RunAnchor {
     Publication publication;
 };
 
+// How two published steps compare: software, site and count of FLOPs are the same in both, so that
+// their ratio says more of the model than either.
+struct RatioAnchor {
+    std::string name;
+    std::string run, over;  // names of two steps of the set
+};
+
 struct UnexpressedAnchor {
     std::string name;
     std::string published;
@@ -68,6 +75,7 @@ struct UnexpressedAnchor {
 struct AnchorSet {
     std::vector<ExchangeAnchor> exchanges;
     std::vector<RunAnchor> runs;
+    std::vector<RatioAnchor> ratios;
     std::vector<UnexpressedAnchor> not_expressible;
 };
 
@@ -109,18 +117,32 @@ struct AnchorResult {
     bool inside = false, inside_other_software = false;
     Publication publication;
     int num_warnings = 0;  // of the prediction: look-ups outside measured ranges and the like
+    std::vector<std::string> groups;  // of a step: its precision, and what cuts its model
 };
 
 // Over the held-out results of one category.
 struct AnchorStatistics {
     AnchorCategory category = AnchorCategory::all_to_all;
     int count = 0, fitted = 0, judged = 0, out = 0;
-    double bias = 0.0;                                        // mean of signed errors
-    double mean = 0.0, median = 0.0, p95 = 0.0, worst = 0.0;  // of |error|; worst keeps its sign
+    double bias = 0.0;                         // mean of signed errors
+    double mean = 0.0, median = 0.0;           // of |error|, as the next
+    double p90 = 0.0, p95 = 0.0, worst = 0.0;  // worst keeps its sign
     struct Coverage {
         int count = 0, inside = 0, inside_other_software = 0;
     };
     Coverage seen, unseen;
+};
+
+// Time of one step over that of the other.
+struct RatioResult {
+    std::string name;
+    double published = 0.0, predicted = 0.0;
+};
+
+// Steps that have something in common; a step may be in several groups.
+struct AnchorGroup {
+    std::string name;
+    AnchorStatistics statistics;
 };
 
 // Nine published runs in ten take between `low` and `high` times what is predicted.

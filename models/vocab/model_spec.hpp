@@ -10,10 +10,15 @@
 
 namespace headway {
 
-enum class Dtype { fp64, fp32, bf16, fp16, fp8 };
-inline constexpr std::array kDtypeNames = {std::string_view("fp64"), std::string_view("fp32"),
-                                           std::string_view("bf16"), std::string_view("fp16"),
-                                           std::string_view("fp8")};
+// fp8 has a scale a tensor, fp8_block one for 128 elements, mxfp8 one for 32, nvfp4 one for 16.
+enum class Dtype { fp64, fp32, bf16, fp16, fp8, fp8_block, mxfp8, nvfp4 };
+inline constexpr std::array kDtypeNames = {std::string_view("fp64"),  std::string_view("fp32"),
+                                           std::string_view("bf16"),  std::string_view("fp16"),
+                                           std::string_view("fp8"),   std::string_view("fp8_block"),
+                                           std::string_view("mxfp8"), std::string_view("nvfp4")};
+// Types that a tensor may be kept in whole: the first of them.
+inline constexpr std::array kTensorDtypeNames = {kDtypeNames[0], kDtypeNames[1], kDtypeNames[2],
+                                                 kDtypeNames[3], kDtypeNames[4]};
 
 inline constexpr int kNumDtypes = static_cast<int>(kDtypeNames.size());
 
@@ -22,6 +27,11 @@ constexpr Dtype rate_type(Dtype dtype) {
     return dtype == Dtype::fp16 ? Dtype::bf16 : dtype;
 }
 
+constexpr bool is_narrow(Dtype dtype) {
+    return dtype >= Dtype::fp8;
+}
+
+// With the scales.
 constexpr double bytes_per_element(Dtype dtype) {
     switch (dtype) {
         case Dtype::fp64:
@@ -30,6 +40,12 @@ constexpr double bytes_per_element(Dtype dtype) {
             return 4.0;
         case Dtype::fp8:
             return 1.0;
+        case Dtype::fp8_block:
+            return 1.0 + 4.0 / 128.0;
+        case Dtype::mxfp8:
+            return 1.0 + 1.0 / 32.0;
+        case Dtype::nvfp4:
+            return 0.5 + 1.0 / 16.0;
         default:
             return 2.0;
     }

@@ -56,7 +56,11 @@ struct Parallel {
     std::string pipeline_model_parallel_layout;
     std::optional<PipelineSchedule> pipeline_schedule;  // absent: 1f1b; interleaved where v > 1
     int microbatch_group_size_per_vp_stage = 0;         // 0: p
-    int expert_tensor_parallel_size = 1;                // e
+    // Exchanges of a forward beside the compute of a backward and the other way round: the pairs of
+    // combined_1f1b, which is the schedule then.
+    bool overlap_moe_expert_parallel_comm = false;
+    bool delay_wgrad_compute = false;     // weight gradients of a pair behind its exchanges
+    int expert_tensor_parallel_size = 1;  // e
     DataParallelSharding data_parallel_sharding_strategy = DataParallelSharding::no_shard;
     int num_distributed_optimizer_instances = 1;  // replicas of the shards (HSDP)
 
@@ -64,9 +68,14 @@ struct Parallel {
 
     bool has_pipeline() const { return pipeline_model_parallel_size > 1; }
     PipelineSchedule schedule() const {
-        return pipeline_schedule.value_or(virtual_pipeline_model_parallel_size > 1
-                                              ? PipelineSchedule::interleaved
-                                              : PipelineSchedule::one_f_one_b);
+        if (pipeline_schedule) return *pipeline_schedule;
+        if (overlap_moe_expert_parallel_comm) return PipelineSchedule::combined_1f1b;
+        return virtual_pipeline_model_parallel_size > 1 ? PipelineSchedule::interleaved
+                                                        : PipelineSchedule::one_f_one_b;
+    }
+    // Steps that are executed as an order of chunks: pairs have one without a pipeline too.
+    bool executes_order() const {
+        return has_pipeline() || schedule() == PipelineSchedule::combined_1f1b;
     }
 };
 

@@ -40,13 +40,16 @@ enum class Phase {
     head_scatter,
     head_gather,
     head_merge,
-    // what the parallel axes of a plan exchange around the parts above, and a pipeline's idle time
+    // what the parallel axes of a plan exchange around the parts above, and a pipeline's idle time;
+    // a chunk of a pipeline rank as one span, and its weight gradients where they run apart
     tp_all_gather,
     tp_reduce_scatter,
     tp_all_reduce,
     cp_exchange,
     pipeline_p2p,
     pipeline_bubble,
+    pipeline_stage,
+    pipeline_weight,
     // end of step; with parameters sharded, their gathers and scatters in every pass too
     grad_all_reduce,
     expert_grad_all_reduce,
@@ -72,6 +75,7 @@ inline constexpr std::array kPhaseNames = {
     std::string_view("tp_all_gather"),   std::string_view("tp_reduce_scatter"),
     std::string_view("tp_all_reduce"),   std::string_view("cp_exchange"),
     std::string_view("pipeline_p2p"),    std::string_view("pipeline_bubble"),
+    std::string_view("pipeline_stage"),  std::string_view("pipeline_weight"),
     std::string_view("grad_all_reduce"), std::string_view("expert_grad_all_reduce"),
     std::string_view("optimizer"),       std::string_view("param_all_gather"),
 };
@@ -100,6 +104,11 @@ constexpr std::optional<Pass> pass_from_name(std::string_view text) {
         if (kPassNames[i] == text) return static_cast<Pass>(i);
     }
     return std::nullopt;
+}
+
+// A chunk of a pipeline rank as one span: the sum of other phases.
+constexpr bool is_chunk(Phase phase) {
+    return phase == Phase::pipeline_stage || phase == Phase::pipeline_weight;
 }
 
 // True for the phases that move bytes between ranks.

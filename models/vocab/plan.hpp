@@ -50,11 +50,53 @@ enum class Implementation { fused, unfused };
 inline constexpr std::array kImplementationNames = {std::string_view("fused"),
                                                     std::string_view("unfused")};
 
+// What linear layers and experts compute in; by the names of Megatron's fp8_recipe and fp4_recipe.
+enum class Recipe { none, tensorwise, delayed, blockwise, mxfp8, nvfp4 };
+inline constexpr std::array kRecipeNames = {
+    std::string_view("none"),      std::string_view("tensorwise"), std::string_view("delayed"),
+    std::string_view("blockwise"), std::string_view("mxfp8"),      std::string_view("nvfp4")};
+
+struct Precision {
+    Recipe recipe = Recipe::none;
+    bool experts = true;            // routed experts too
+    bool dispatch_forward = false;  // Megatron's moe_dispatch_fwd_dtype: the recipe's type
+    bool combine_backward = false;
+
+    // The type of a linear layer's operands.
+    Dtype linear(Dtype model) const {
+        switch (recipe) {
+            case Recipe::none:
+                return model;
+            case Recipe::tensorwise:
+            case Recipe::delayed:
+                return Dtype::fp8;
+            case Recipe::blockwise:
+                return Dtype::fp8_block;
+            case Recipe::mxfp8:
+                return Dtype::mxfp8;
+            case Recipe::nvfp4:
+                return Dtype::nvfp4;
+        }
+        return model;
+    }
+    // Rows of an expert are padded to a multiple of this (TransformerEngine).
+    int row_alignment() const {
+        if (recipe == Recipe::none) return 1;
+        return recipe == Recipe::mxfp8 || recipe == Recipe::nvfp4 ? 32 : 16;
+    }
+};
+
+using MoeLayerSplit = std::variant<ExpertParallel, HeadParallel>;
+inline constexpr std::array kLayerSplitNames = {std::string_view("expert_parallel"),
+                                                std::string_view("head_parallel")};
+static_assert(kLayerSplitNames.size() == std::variant_size_v<MoeLayerSplit>);
+
 struct Plan {
     std::string name;
-    std::variant<ExpertParallel, HeadParallel> layer;
+    MoeLayerSplit layer;
     int group_size = 1;  // ranks of one EP or HP group (expert_model_parallel_size)
     Parallel parallel;
+    Precision precision;
     Recompute recompute;
     Optimizer optimizer = Optimizer::adamw_fp32;
     Dtype main_grads_dtype = Dtype::fp32;   // gradients as accumulated, reduced and read
@@ -67,6 +109,8 @@ struct Plan {
     bool overlap_grad_all_reduce = true;
     Implementation implementation = Implementation::fused;
 
+    // How the MoE layer is split: the plan's own key, and the word for it in every result.
+    std::string_view layer_split() const { return kLayerSplitNames[layer.index()]; }
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,8 +65,31 @@ struct PlanMemory {
     Bytes reserve() const { return peak - allocated; }
 };
 
+// One rank of a pipeline in one step: what its chunks take, of one micro-batch, and where its time
+// goes. busy + message_wait + bubble is the makespan.
+struct PipelineRank {
+    int layers = 0;  // of all its chunks
+    bool embedding = false, head_and_loss = false;
+    Seconds forward, backward;  // sums over its chunks
+    Seconds busy, message_wait, bubble;
+    double in_flight = 0.0;  // chunks that it holds for backward, at most
+};
+
+struct PlanPipeline {
+    std::string schedule;
+    int chunks = 1;         // v, of one rank
+    int micro_batches = 1;  // m
+    Seconds makespan;       // without the update
+    Seconds hop;            // a message of one micro-batch to the next stage
+    Bytes message;
+    std::string path;       // of a hop
+    std::size_t shown = 0;  // the busiest rank, whose phases a prediction lists
+    std::vector<PipelineRank> ranks;
+};
+
 struct PlanPrediction {
     std::string name;
+    std::string layer_split;  // of kLayerSplitNames
     int num_ranks = 0;
     double parameters = 0.0, active_parameters = 0.0;  // of the model under this plan
     bool feasible = true;
@@ -85,6 +109,7 @@ struct PlanPrediction {
     std::vector<PhaseCost> phases;  // in order of the step
     PlanTraffic traffic;
     PlanMemory memory;
+    std::optional<PlanPipeline> pipeline;  // of a plan that executes an order of chunks
     std::vector<std::string> warnings;
     Timeline timeline;  // one span per phase of each distinct layer, rank -1
 

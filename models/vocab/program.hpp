@@ -1,7 +1,8 @@
-// Program: a training step ready to be executed by the simulator: every rank runs the same list of
-// tasks, in order of each stream, with its own compute times. It is built from a Workload by
-// pricing the compute tasks with a Profile, so that the engine itself needs to know neither models
-// nor profiles.
+// Program: a training step ready to be executed by the simulator. Every rank of a role runs the
+// same list of tasks, in order of each stream, with its own compute times; a role is a pipeline
+// rank, a block of consecutive ranks, and without a pipeline there is one. It is built from a
+// Workload by pricing the compute tasks with a Profile, so that the engine itself needs to know
+// neither models nor profiles.
 #pragma once
 
 #include <array>
@@ -19,9 +20,11 @@
 
 namespace headway {
 
-// gradient: reductions of gradients, beside the exchanges of the backward pass.
-enum class Stream { compute, communication, gradient };
-inline constexpr int kNumStreams = 3;
+// gradient: reductions of gradients, beside the exchanges of the backward pass. send_*: messages to
+// other pipeline ranks, activations and their gradients, each kind one after the other.
+enum class Stream { compute, communication, gradient, send_forward, send_backward };
+inline constexpr int kNumStreams = 3;           // of the work of one rank
+inline constexpr int kNumStreamsWithSends = 5;  // all
 
 // Achieved fraction of each path class's link bandwidth.
 using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
@@ -32,8 +35,8 @@ constexpr Efficiency full_efficiency() {
 }
 
 struct ComputeTask {
-    // One entry: the same on all ranks; else [world]. Without the cluster's rank overrides, which
-    // the simulator applies.
+    // One entry: the same on all ranks; else [rank of the role]. Without the cluster's rank
+    // overrides, which the simulator applies.
     std::vector<Seconds> per_rank;
     Flops flops;  // of the busiest rank, for the report
     Bytes bytes;
@@ -48,10 +51,10 @@ enum class ExchangeAlgorithm {
 // One all-to-all per group of `group_size` consecutive ranks. `stages` run one after the other on
 // every rank (node-dedup has two: over the NIC to the same-numbered GPU of each destination node,
 // then NVLink forwarding). The matrix is the one of a single group when all groups share it, else
-// one matrix a group.
+// one matrix a group of the role.
 struct ExchangeStage {
     std::vector<std::shared_ptr<const TrafficMatrix>>
-        matrices;                    // one, or [num_groups]; null: uniform
+        matrices;                    // one, or [group of the role]; null: uniform
     bool transposed = false;         // the matrices are read [destination, source]
     std::int64_t uniform_bytes = 0;  // per ordered pair, when there is no matrix
     Seconds latency;                 // before the first byte of this stage arrives
@@ -83,6 +86,19 @@ struct ReduceTask {
     Efficiency efficiency = full_efficiency();
 };
 
+// A message from every rank of the role to the rank with the same place in another role. It starts
+// when what it is `after` has ended, whether its receiver waits for it or not, and neither end
+// computes slower meanwhile.
+struct SendTask {
+    int to_role = 0;
+    int message = 0;  // its number, from 0; no other to that role has the same
+    std::int64_t bytes = 0;
+    Seconds latency;
+    Efficiency efficiency = full_efficiency();
+};
+
+using TaskWork = std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask>;
+
 struct Task {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
@@ -90,14 +106,27 @@ struct Task {
     int micro_batch = 0;
     int chunk = 0;
     Stream stream = Stream::compute;
-    std::vector<int> after;  // tasks of the same rank that must end first, besides stream order
-    std::variant<ComputeTask, ExchangeTask, ReduceTask> work;
+    std::vector<int> after;     // tasks of the same rank that must end first, besides stream order
+    std::vector<int> receives;  // messages that must have come
+    TaskWork work;
 };
 
 struct Program {
     int num_ranks = 0;
     double overlap_slowdown = 1.0;  // compute runs this much slower while the rank communicates
-    std::vector<Task> tasks;        // topologically ordered
+    std::vector<Task> tasks;        // of one role after the other, each topologically ordered
+    std::vector<int> role_ends;     // [role] where its tasks end; empty: one role
+
+    int num_roles() const { return role_ends.empty() ? 1 : static_cast<int>(role_ends.size()); }
+    int ranks_of_role() const { return num_ranks / num_roles(); }
+    int role_of(int rank) const { return rank / ranks_of_role(); }
+    int tasks_begin(int role) const {
+        return role == 0 ? 0 : role_ends[static_cast<std::size_t>(role) - 1];
+    }
+    int tasks_end(int role) const {
+        return role_ends.empty() ? static_cast<int>(tasks.size())
+                                 : role_ends[static_cast<std::size_t>(role)];
+    }
 };
 
 }  // namespace headway

@@ -60,6 +60,7 @@ struct Timeline {
     Source source = Source::predicted;
     std::string scenario;
     std::string plan;
+    std::string layer_split;  // of the plan; older files do not say it
     std::string profile;
     std::string version;
     std::uint64_t seed = 0;

@@ -37,6 +37,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     add_dense_mlp(s, Pass::backward, layer.backward);
     add_attention(s, index, Pass::backward, layer.backward);
     add_recompute(s, nullptr, index, feed_forward, layer);
+    set_linear_types(s, layer);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
     const double mlp =
@@ -66,6 +67,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     add_attention(s, index, Pass::backward, layer.backward);
     if (unfused) widen_residual_stream(s, layer);
     add_recompute(s, &load, index, feed_forward, layer);
+    set_linear_types(s, layer);
     add_shards(s, layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
@@ -171,7 +173,10 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     }
     for (const LayerWork& layer : workload.layers)
         workload.model_flops += layer.count * layer.model_flops;
-    add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
+    if (plan.parallel.executes_order())
+        workload.pipeline = build_pipeline(scenario, plan);
+    else
+        add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
     return workload;
 }
 

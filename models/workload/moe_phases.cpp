@@ -10,9 +10,18 @@
 namespace headway::inline workload {
 namespace {
 
-// Bytes of one copy of a token on the wire and in memory.
+// Bytes of one copy of a token in memory.
 double copy_bytes(const StepShape& s) {
     return s.layout.width * s.element;
+}
+
+// Bytes of an element on the wire: the plan's precision may narrow what experts are given, and the
+// gradients that they are given.
+double wire_element(const StepShape& s, bool to_experts, Pass pass) {
+    const Precision& precision = s.plan.precision;
+    const bool narrow = to_experts && (pass == Pass::forward ? precision.dispatch_forward
+                                                             : precision.combine_backward);
+    return narrow ? bytes_per_element(precision.linear(s.scenario.model.dtype)) : s.element;
 }
 
 KernelWork router(const StepShape& s, Pass pass, double tokens, double width, int routers) {
@@ -62,8 +71,9 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
     return {Phase::expert, pass, compute};
 }
 
-ExchangeWork exchange_of(const GroupLoad& load, int group_size, double bytes_per_copy) {
-    ExchangeWork work{.group_size = group_size, .forwarded = load.forwarded};
+ExchangeWork exchange_of(const GroupLoad& load, int group_size, int width, double element) {
+    const double bytes_per_copy = width * element;
+    ExchangeWork work{.group_size = group_size, .element = element, .forwarded = load.forwarded};
     for (std::size_t c = 0; c < work.mean.size(); ++c) {
         work.mean[c] = load.copies_mean[c] * bytes_per_copy * byte;
         work.busiest[c] = load.copies_max[c] * bytes_per_copy * byte;
@@ -143,11 +153,12 @@ KernelWork forwarder_of(const StepShape& s, bool outward, const GroupLoad& load)
 PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const GroupLoad& load) {
     // Combine sends what dispatch received: the busiest sender takes the place of the busiest
     // receiver.
-    ExchangeWork work = exchange_of(load, s.layout.group_size, copy_bytes(s));
+    const bool outward = (phase == Phase::dispatch) == (pass == Pass::forward);
+    ExchangeWork work =
+        exchange_of(load, s.layout.group_size, s.layout.width, wire_element(s, outward, pass));
     if (load.forwarded) {
         work.own_share =
             static_cast<double>(s.scenario.cluster.island_size()) / s.layout.group_size;
-        const bool outward = (phase == Phase::dispatch) == (pass == Pass::forward);
         work.forwarder = forwarder_of(s, outward, load);
     }
     return {phase, pass, work};
@@ -164,12 +175,16 @@ void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last
 }
 
 // HP's equal all-to-all of sub-tokens.
-ExchangeWork head_exchange(const StepShape& s) {
+PhaseWork head_exchange(const StepShape& s, Phase phase, Pass pass) {
+    const bool to_experts = (phase == Phase::head_scatter) == (pass == Pass::forward);
+    const double element = wire_element(s, to_experts, pass);
     const int n = s.plan.group_size, heads = std::get<HeadParallel>(s.plan.layer).num_heads;
-    const double bytes = s.tokens * s.layout.width * s.element;  // one head of all own tokens
+    const double bytes = s.tokens * s.layout.width * element;  // one head of all own tokens
     // N <= H sends H/N heads to every peer; N > H sends one head to each c-th rank.
-    return equal_exchange(s.scenario.cluster, n, std::max(1, n / heads),
-                          bytes * (n <= heads ? heads / n : 1) * byte);
+    ExchangeWork work = equal_exchange(s.scenario.cluster, n, std::max(1, n / heads),
+                                       bytes * (n <= heads ? heads / n : 1) * byte);
+    work.element = element;
+    return {phase, pass, work};
 }
 
 PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
@@ -286,7 +301,7 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     const MoeRows rows = moe_rows(s, load);
     add_shared_expert(s, pass, p);
     p.push_back(head_gemm(s, Phase::head_project, pass));
-    if (!alone) p.push_back({Phase::head_scatter, pass, head_exchange(s)});
+    if (!alone) p.push_back(head_exchange(s, Phase::head_scatter, pass));
     p.push_back(
         compute_phase(Phase::route, pass,
                       {router(s, pass, sub_tokens(s), s.layout.width, s.layout.routers_per_rank)}));
@@ -306,7 +321,7 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
         p.push_back(exchange_phase(s, Phase::combine, pass, load));
     }
     p.push_back(permute_phase(s, Phase::unpermute, pass, sub_tokens(s), rows.sent));
-    if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
+    if (!alone) p.push_back(head_exchange(s, Phase::head_gather, pass));
     p.push_back(head_gemm(s, Phase::head_merge, pass));
     if (!alone && !split)
         mark_pipeline(p, Phase::head_scatter, Phase::head_gather, layer.forward_pipelines);
@@ -319,7 +334,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     const bool split = s.layout.group_size > 1, alone = s.plan.group_size == 1;
     const MoeRows rows = moe_rows(s, load);
     p.push_back(head_gemm(s, Phase::head_merge, pass));
-    if (!alone) p.push_back({Phase::head_gather, pass, head_exchange(s)});
+    if (!alone) p.push_back(head_exchange(s, Phase::head_gather, pass));
     // The fused backward reads the output's gradient by row itself; only HP x EP lays copies of it
     // out.
     if (split) p.push_back(permute_phase(s, Phase::unpermute, pass, sub_tokens(s), rows.sent));
@@ -336,7 +351,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     p.push_back(
         compute_phase(Phase::route, pass,
                       {router(s, pass, sub_tokens(s), s.layout.width, s.layout.routers_per_rank)}));
-    if (!alone) p.push_back({Phase::head_scatter, pass, head_exchange(s)});
+    if (!alone) p.push_back(head_exchange(s, Phase::head_scatter, pass));
     p.push_back(head_gemm(s, Phase::head_project, pass));
     add_shared_expert(s, pass, p);
     if (!alone && !split)

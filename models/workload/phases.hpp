@@ -93,6 +93,10 @@ double sub_tokens(const StepShape& s);  // HP: tokens x heads
 // Gives the phases of one pass of an MoE layer what they work on (phase_shapes.cpp).
 void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases);
 
+// Gives the GEMMs of linear layers and experts the type that the plan's precision computes in, and
+// pads the experts' rows to its alignment (precision.cpp).
+void set_linear_types(const StepShape& s, LayerWork& layer);
+
 // What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 void add_unfused_hp(const StepShape& s, const GroupLoad& load, LayerWork& layer);

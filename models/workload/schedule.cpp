@@ -68,20 +68,31 @@ class SlotList {
 
 }  // namespace
 
+std::vector<Block> stage_blocks(const PipelineStage& stage, Pass pass, int micro_batch,
+                                bool buckets) {
+    std::vector<Block> blocks;
+    const bool forward = pass == Pass::forward;
+    if (forward ? stage.embedding : stage.head_and_loss)
+        blocks.push_back({forward ? BlockKind::before : BlockKind::after, pass, -1, micro_batch});
+    for (int i = 0; i < stage.num_layers; ++i) {
+        const int layer = stage.first_layer + (forward ? i : stage.num_layers - 1 - i);
+        blocks.push_back({BlockKind::layer, pass, layer, micro_batch});
+        if (buckets) blocks.push_back({BlockKind::bucket, Pass::update, layer, micro_batch});
+    }
+    if (forward ? stage.head_and_loss : stage.embedding)
+        blocks.push_back({forward ? BlockKind::after : BlockKind::before, pass, -1, micro_batch});
+    return blocks;
+}
+
 std::vector<Block> step_blocks(int num_layers, int num_micro_batches) {
+    const PipelineStage all{
+        .embedding = true, .head_and_loss = true, .first_layer = 0, .num_layers = num_layers};
     std::vector<Block> blocks;
     for (int m = 0; m < num_micro_batches; ++m) {
-        const bool last = m + 1 == num_micro_batches;
-        blocks.push_back({BlockKind::before, Pass::forward, -1, m});
-        for (int i = 0; i < num_layers; ++i)
-            blocks.push_back({BlockKind::layer, Pass::forward, i, m});
-        blocks.push_back({BlockKind::after, Pass::forward, -1, m});
-        blocks.push_back({BlockKind::after, Pass::backward, -1, m});
-        for (int i = num_layers; i-- > 0;) {
-            blocks.push_back({BlockKind::layer, Pass::backward, i, m});
-            if (last) blocks.push_back({BlockKind::bucket, Pass::update, i, m});
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            const bool buckets = pass == Pass::backward && m + 1 == num_micro_batches;
+            for (const Block& block : stage_blocks(all, pass, m, buckets)) blocks.push_back(block);
         }
-        blocks.push_back({BlockKind::before, Pass::backward, -1, m});
     }
     blocks.push_back({BlockKind::update, Pass::update, -1, num_micro_batches - 1});
     return blocks;

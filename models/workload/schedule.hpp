@@ -22,6 +22,12 @@ struct Block {
 };
 
 std::vector<Block> step_blocks(int num_layers, int num_micro_batches);
+// One pass of a pipeline stage; `buckets`: the gradients of its layers are whole.
+std::vector<Block> stage_blocks(const PipelineStage& stage, Pass pass, int micro_batch,
+                                bool buckets = false);
+
+// Which gradients of a backward: zero-bubble orders and delayed weight gradients run them apart.
+enum class GradientPart { all, input, weight };
 
 // One execution of a phase, or of one chunk of it. It starts when its stream is free and `after`
 // has ended: a slot of the same list, or what a stream last did before the list.

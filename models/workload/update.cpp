@@ -38,9 +38,13 @@ double gradient_bytes(const StepShape& s) {
 }
 
 // AdamW bytes per parameter: gradient read; master and both moments read and written; bf16
-// parameter written, and read where the master is its remainder.
+// parameter written, and read where the master is its remainder; its narrow copies for both
+// directions of a GEMM, written.
 double optimizer_bytes(const Plan& plan) {
-    return bytes_per_element(plan.main_grads_dtype) +
+    const double copies = plan.precision.recipe == Recipe::none
+                              ? 0.0
+                              : 2.0 * bytes_per_element(plan.precision.linear(Dtype::bf16));
+    return copies + bytes_per_element(plan.main_grads_dtype) +
            2.0 * (master_bytes(plan) + moment_bytes(plan)) +
            2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
 }
@@ -158,9 +162,10 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
     phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, count.experts);
     phases.sum_over_tensor_ranks(count.whole);
-    const bool has_table = std::ranges::any_of(
-        stages, [](const PipelineStage& st) { return st.embedding || st.head_and_loss; });
-    if (has_table) phases.sum_tied_embedding();
+    // With the embedding and the head on one rank (a V) there is one table.
+    const bool embeds = std::ranges::any_of(stages, &PipelineStage::embedding),
+               ends = std::ranges::any_of(stages, &PipelineStage::head_and_loss);
+    if (embeds != ends) phases.sum_tied_embedding();
     const bool sharded = shards_optimizer(s.plan);
     phases.optimize(sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size
                             : count.dense() + count.experts);

@@ -13,12 +13,14 @@
 #include <variant>
 #include <vector>
 
+#include "models/schedule/pipeline_order.hpp"
 #include "models/vocab/cluster.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
 #include "models/vocab/units.hpp"
 #include "models/workload/link_load.hpp"
+#include "models/workload/stages.hpp"
 
 namespace headway::inline workload {
 
@@ -46,6 +48,7 @@ struct KernelWork {
     double width = 1.0;
     double inner = 1.0;
     int launches = 1;
+    std::optional<Dtype> dtype{};  // of its operands; none: the model's
 };
 
 // What a phase of an MoE layer works on, on the busiest rank: the arguments of the terms of a
@@ -86,8 +89,9 @@ struct ComputeWork {
 // class.
 struct ExchangeWork {
     int group_size = 1;
-    PathBytes mean{};     // sent by the mean rank
-    PathBytes busiest{};  // the most that a rank sends or receives
+    double element = 2.0;  // bytes of a travelling element, scales included
+    PathBytes mean{};      // sent by the mean rank
+    PathBytes busiest{};   // the most that a rank sends or receives
     // Of the busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
     // what no exchange can be faster than.
     PathBytes on_curve{}, links{};
@@ -135,6 +139,12 @@ struct PhaseWork {
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
 
+// A reduction that overlaps backward: in buckets, each when its gradients are whole.
+inline bool leaves_early(const PhaseWork& phase) {
+    const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+    return reduce != nullptr && reduce->overlaps_backward;
+}
+
 // Phases [begin, end) of a pass that run chunked when the plan overlaps: the first and the last of
 // them are exchanges, those between are compute.
 struct PhaseRange {
@@ -153,6 +163,21 @@ struct LayerWork {
     Flops model_flops;       // forward, per rank, of the model itself: no recompute, no imbalance
 };
 
+// What a plan that executes an order of chunks has besides: where its layers lie, what one stage
+// sends the next, and each stage's gradients and update.
+struct PipelineWork {
+    PipelineSchedule schedule = PipelineSchedule::one_f_one_b;
+    PipelineShape shape;
+    std::vector<PipelineStage> stages;  // along the forward pass
+    Bytes message;                      // of one micro-batch, to the next stage or back
+    std::vector<PathClass> paths;       // [pipeline rank] to the next one; the last one's to rank 0
+    // [stage] Reductions that leave as soon as the stage's gradients are whole; [pipeline rank]
+    // those that wait for the rank's last step; [pipeline rank] the optimizer, which waits for all
+    // ranks (the norm of all gradients), and the parameters' way back.
+    std::vector<std::vector<PhaseWork>> reductions, late_reductions, updates;
+    bool delay_wgrad = false;  // of a pair: weight gradients behind its exchanges
+};
+
 struct Workload {
     int num_ranks = 0;
     int num_micro_batches = 1;
@@ -161,8 +186,9 @@ struct Workload {
     std::vector<PhaseWork> before, after;
     std::vector<LayerWork> layers;
     std::vector<int> entry_of_layer;  // [layer of the model] index in `layers`
-    std::vector<PhaseWork> update;    // once a step
+    std::vector<PhaseWork> update;    // once a step; of a pipeline: in its work
     Flops model_flops;  // the baseline's: forward, per rank and micro-batch, of all layers
+    std::optional<PipelineWork> pipeline;
 };
 
 // The phases of one pass among those before or after the layers.
@@ -199,6 +225,10 @@ bool layers_differ(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads);
+
+// Of any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
+// shape or the layers do not lie on its stages.
+PipelineWork build_pipeline(const Scenario& scenario, const Plan& plan);
 
 // One MoE layer with the given load: for a rank-by-rank view, with that rank's own rows as the
 // busiest.

@@ -7,8 +7,8 @@ SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae
 
 import sys
 
-from devices import AIC, DEVICES, SIMUMAX
-from gemm import dense_gemm, grouped_gemm
+from devices import AIC, BLACKWELL, DEVICES, SIMUMAX
+from gemm import NARROW, by_analogy, dense_gemm, grouped_gemm, narrow_dense, narrow_grouped
 from network import nccl_curve, nccl_rows, network_curves
 from operators import attention, byte_curves, fused_expert, router
 
@@ -25,6 +25,17 @@ def profile(name, root, simumax, paper=False):
     }
     if name not in ("l40s",):
         kernels["fused_expert"] = fused_expert(dev, name, paper)
+    narrow = {"dense_gemm": {}, "grouped_gemm": {}}
+    if dev["narrow"]:
+        for kind in NARROW:
+            if kind == "nvfp4" and name not in BLACKWELL:
+                continue
+            narrow["dense_gemm"][kind] = (narrow_dense(kind, dev, root, gemm), None)
+            narrow["grouped_gemm"][kind] = narrow_grouped(kind, dev, root, kernels["grouped_gemm"])
+        if name in BLACKWELL:
+            # The tensor cores take both: blocks of 1 x 32 instead of 1 x 128.
+            for kernel in ("dense_gemm", "grouped_gemm"):
+                narrow[kernel]["mxfp8"] = by_analogy(narrow[kernel]["fp8_block"])
     for kind, curve in byte_curves(dev, name).items():
         kernels[kind] = (curve, None)
     experts = (
@@ -48,7 +59,7 @@ def profile(name, root, simumax, paper=False):
         f"  peak_matmul: {dev['peak'] / 1e12:g} TFLOP/s",
         f"  memory_bandwidth: {dev['bw'] / 1e9:g} GB/s",
         "  kind: public",
-        "  date: 2026-11-23",
+        "  date: 2026-11-30",
         f'  nccl: "{dev["nccl"]}"',
         "  command: scripts/public_profiles SYSTEMS_DIR SIMUMAX_DIR OUT_DIR",
         f'  note: "Built from cited public measurements, not measured on your machine.{kernel_note} Calibrate before you rely on it."',
@@ -71,6 +82,12 @@ def profile(name, root, simumax, paper=False):
             if curve is not None:
                 out.append(f"    {direction}:")
                 out += curve.lines(6)
+        for dtype, curves in narrow.get(kind, {}).items():
+            out.append(f"    {dtype}:")
+            for direction, curve in zip(("forward", "backward"), curves):
+                if curve is not None:
+                    out.append(f"      {direction}:")
+                    out += curve.lines(8)
     path = "pcie" if name == "l40s" else "nvlink"
     out.append("communication:")
     for ranks in dev["ranks"]:

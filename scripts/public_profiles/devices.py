@@ -5,6 +5,7 @@ AIC = "aiconfigurator 095f58a (2026-08-21)"  # NVIDIA, Apache-2.0; the folder is
 
 DEVICES = {
     "a100": dict(
+        narrow=False,
         sustained="MAMF, stas00/ml-engineering 2026",
         dir="a100_sxm",
         device="NVIDIA A100-SXM4-80GB",
@@ -21,6 +22,7 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
     "h100": dict(
+        narrow=True,
         sustained="sustained: SemiAnalysis 2024-12",
         dir="h100_sxm",
         device="NVIDIA H100 80GB HBM3",
@@ -37,6 +39,7 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
     "h200": dict(
+        narrow=True,
         sustained="sustained: SemiAnalysis 2024-12",
         dir="h200_sxm",
         device="NVIDIA H200",
@@ -53,6 +56,7 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
     "b200": dict(
+        narrow=True,
         sustained="x",
         dir="b200_sxm",
         device="NVIDIA B200",
@@ -69,7 +73,9 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
     "gb200": dict(
+        narrow=True,
         sustained="x",
+        mamf_source="MAMF",
         dir="gb200",
         device="NVIDIA GB200",
         peak=2500e12,
@@ -84,7 +90,44 @@ DEVICES = {
         fp32=80,
         ranks=(2, 4),
     ),
+    "b300": dict(
+        narrow=True,
+        sustained="x",
+        mamf_source="bf16 GEMMs of 0.27 TFLOP in aiconfigurator's gemm/trtllm/1.3.0rc20, over B200's",
+        dir="b300_sxm",
+        device="NVIDIA B300",
+        peak=2250e12,
+        mamf=1745e12 * 1545 / 1472,
+        bw=8e12,
+        nccl="2.29.2",
+        gemm=("vllm/0.24.0", "torch.nn.functional.linear"),
+        moe=("trtllm/1.3.0rc20", "balanced"),
+        att="trtllm/1.3.0rc20",
+        nic=100e9,
+        sms=148,
+        fp32=75,
+        ranks=(2, 4, 8),
+    ),
+    "gb300": dict(
+        narrow=True,
+        sustained="x",
+        mamf_source="bf16 GEMMs of 0.27 TFLOP in aiconfigurator's gemm/trtllm/1.3.0rc20, over B200's",
+        dir="gb300",
+        device="NVIDIA GB300",
+        peak=2500e12,
+        mamf=1745e12 * 1808 / 1472,
+        bw=8e12,
+        nccl="2.29.2",
+        gemm=("vllm/0.24.0", "torch.nn.functional.linear"),
+        moe=("trtllm/1.3.0rc20", "balanced"),
+        att="trtllm/1.3.0rc20",
+        nic=100e9,
+        sms=152,
+        fp32=80,
+        ranks=(2, 4),
+    ),
     "l40s": dict(
+        narrow=False,
         sustained="datasheet",
         dir="l40s",
         device="NVIDIA L40S",
@@ -101,6 +144,8 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
 }
+
+BLACKWELL = ("b200", "gb200", "b300", "gb300")
 
 # What training software sustains on large GEMMs, where the tables above are bursts at boost clocks.
 #   H100, H200: about 720 TFLOP/s on the GEMM shapes of a Llama 70B layer (SemiAnalysis, MI300X vs H100 vs H200, 2024-12).

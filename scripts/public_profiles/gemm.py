@@ -9,6 +9,7 @@ import pandas as pd
 from curve import Curve, interpolate, num, relative_spread, rising, time_monotone
 from devices import (
     AIC,
+    BLACKWELL,
     DEVICES,
     GROUPED_BACKWARD_RATIO,
     SIMUMAX,
@@ -60,17 +61,25 @@ def flops_text(s):
     return f"{s / 1e9:.4g} GFLOP" if s < 1e12 else f"{s / 1e12:.4g} TFLOP"
 
 
+DENSE_SIZE = [2.0**28, 2.0**30, 2.0**32, 2.0**34, 2.0**36, 2.0**38, 2.0**40, 2.0**42]
+DENSE_WIDTH = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+
+
+def dense_table(dev, root, kind, kernel, version):
+    """Shapes and rates of one type."""
+    d = pd.read_parquet(f"{root}/data/{dev['dir']}/gemm/{version}/gemm_perf.parquet")
+    d = d[(d.gemm_dtype == kind) & ((d.kernel_source == kernel) if kernel else True)]
+    d = d.assign(flops=2.0 * d.m * d.n * d.k, narrow=d[["m", "n", "k"]].min(axis=1))
+    return d.assign(rate=d.flops / (d.latency * 1e-3))
+
+
 def dense_gemm(name, dev, root, simumax):
     version, kernel = dev["gemm"]
-    d = pd.read_parquet(f"{root}/data/{dev['dir']}/gemm/{version}/gemm_perf.parquet")
-    d = d[(d.gemm_dtype == "bfloat16") & ((d.kernel_source == kernel) if kernel else True)]
-    d = d.assign(flops=2.0 * d.m * d.n * d.k, narrow=d[["m", "n", "k"]].min(axis=1))
-    d = d.assign(rate=d.flops / (d.latency * 1e-3))
-    size = [2.0**28, 2.0**30, 2.0**32, 2.0**34, 2.0**36, 2.0**38, 2.0**40, 2.0**42]
-    width = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+    d = dense_table(dev, root, "bfloat16", kernel, version)
+    size, width = DENSE_SIZE, DENSE_WIDTH
     top = SUSTAINED_DENSE.get(name, dev["mamf"] or dev["peak"])
     cap, how = [top] * len(size), f"; capped at {num(top / 1e12)} TFLOP/s ({dev['sustained']})"
-    if name in ("b200", "gb200"):
+    if name in BLACKWELL:
         ops = simumax_dense(f"{simumax}/b200_bf16_ceperm.json")
         scale = dev["mamf"] / DEVICES["b200"]["mamf"]
 
@@ -80,10 +89,10 @@ def dense_gemm(name, dev, root, simumax):
 
         cap = [sustained(s, ["TN", "NN"]) for s in size]
         how = f"; capped by size at the median of {SIMUMAX}, B200, in training software" + (
-            "" if name == "b200" else " times 1822/1745 (MAMF)"
+            "" if scale == 1.0 else f" times {scale:.3g} ({dev['mamf_source']})"
         )
     rows = gemm_grid(d, size, width, cap)
-    if name in ("b200", "gb200"):
+    if name in BLACKWELL:
         # Medians of few operators fall with the size by which operators they are: no larger or wider
         # GEMM is let to run slower.
         rows = np.maximum.accumulate([rising(row) for row in rows], axis=0).tolist()
@@ -104,11 +113,88 @@ def dense_gemm(name, dev, root, simumax):
     return forward
 
 
-def fused_moe_rates(dev, root):
+# Types below bf16, named as the tables name them. The tables time operators with bf16 activations, under CUDA graphs: the cast
+# of the input is inside.
+NARROW = ("fp8", "fp8_block", "nvfp4")
+NARROW_TABLE = "trtllm/1.3.0rc20"
+
+
+def narrow_dense(kind, dev, root, bf16):
+    """Rates of a narrower type: of the table, times what bf16 reaches in training of what it reaches in that table."""
+    open_end = [np.inf] * len(DENSE_SIZE)
+    burst, ours = (
+        dense_table(dev, root, table, None, NARROW_TABLE) for table in ("bfloat16", kind)
+    )
+    grid = [np.array(gemm_grid(d, DENSE_SIZE, DENSE_WIDTH, open_end)) for d in (burst, ours)]
+    rows = grid[1] * np.minimum(1.0, np.array(bf16.rows) / grid[0])
+    rows = np.maximum.accumulate([rising(row) for row in rows], axis=0).tolist()
+    inside = ours[
+        (ours.flops >= DENSE_SIZE[0]) & (ours.flops <= DENSE_SIZE[-1]) & (ours.narrow >= 32)
+    ]
+    fit = interpolate(
+        DENSE_SIZE,
+        DENSE_WIDTH,
+        rows,
+        inside.flops.to_numpy(),
+        inside.narrow.to_numpy().astype(float),
+        whole=True,
+    )
+    src = (
+        f"{AIC} gemm/{NARROW_TABLE} {kind}, the cast of the input inside, median of {len(inside)} shapes; "
+        "times what bf16 reaches in training software of what it reaches in the same table"
+    )
+    residual = max(0.2, relative_spread(inside.rate.to_numpy() / fit))
+    return Curve(DENSE_SIZE, DENSE_WIDTH, rows, residual, src, size_text=flops_text)
+
+
+def narrow_grouped(kind, dev, root, bf16):
+    """Rates of a narrower type by rows and width: bf16's, times the ratio of the two types in the fused-MoE table."""
+    ours, theirs = fused_moe_rates(dev, root, kind), fused_moe_rates(dev, root, "bfloat16")
+
+    def by_rows(d, size, width):
+        cell = d[(abs(np.log2(d.rows / size)) <= 0.5) & (abs(np.log2(d.f / width)) <= 0.5)]
+        return cell.rate.quantile(0.75) if len(cell) >= 4 else np.nan
+
+    forward, backward = bf16
+    ratio = np.array(
+        [[by_rows(ours, s, w) / by_rows(theirs, s, w) for s in forward.size] for w in forward.width]
+    )
+    middle = float(np.nanmedian(ratio))
+    ratio = np.where(np.isnan(ratio), middle, ratio)
+    src = (
+        f"bf16's times {ratio.min():.2f} to {ratio.max():.2f}: {kind} over bf16 by (rows, width) in {AIC} "
+        f"moe/{dev['moe'][0]}, the cast of the input inside; {middle:.2f} where the table has no such shape"
+    )
+
+    def scaled(curve):
+        rows = [rising(row) for row in np.array(curve.rows) * ratio]
+        return Curve(curve.size, curve.width, rows, max(0.3, curve.residual), src)
+
+    return scaled(forward), scaled(backward) if backward else None
+
+
+def by_analogy(curves):
+    """MXFP8 on Blackwell, whose GEMMs no public table of training shapes has: as blockwise FP8."""
+    return tuple(
+        Curve(
+            c.size,
+            c.width,
+            c.rows,
+            max(0.35, c.residual),
+            f"by analogy with fp8_block: {c.source}",
+            size_text=c.size_text,
+        )
+        if c
+        else None
+        for c in curves
+    )
+
+
+def fused_moe_rates(dev, root, kind="bfloat16"):
     """Grouped-GEMM rates by rows and width, derived from fused-MoE times."""
     version, distribution = dev["moe"]
     d = pd.read_parquet(f"{root}/data/{dev['dir']}/moe/{version}/moe_perf.parquet")
-    d = d[(d.moe_dtype == "bfloat16") & (d.distribution == distribution)].copy()
+    d = d[(d.moe_dtype == kind) & (d.distribution == distribution)].copy()
     if distribution != "balanced":
         d = d[d.moe_ep_size == 1]
     local = d.num_experts / d.moe_ep_size
@@ -186,8 +272,7 @@ def grouped_gemm(name, dev, root, simumax):
     )
     back_rows, back_src = None, ""
     table_file = {
-        "b200": "b200_bf16_ceperm.json",
-        "gb200": "b200_bf16_ceperm.json",
+        **{blackwell: "b200_bf16_ceperm.json" for blackwell in BLACKWELL},
         "a100": "a100_pcie.json",
     }.get(name)
     if table_file:
@@ -195,13 +280,13 @@ def grouped_gemm(name, dev, root, simumax):
             f"{simumax}/{table_file}",
             rows[width.index(1536)] if 1536 in width else rows[0],
         )
-        if name == "gb200":
+        if name in BLACKWELL:
             reference = [r * DEVICES["b200"]["mamf"] / dev["mamf"] for r in reference]
         forward = training_ratio(path, reference, ["fwd"], size)
         backward = training_ratio(path, reference, ["bwd_grad_act", "bwd_grad_w"], size)
         machine = {"a100": "A100 PCIe"}.get(name, "B200")
         limit = max(simumax_grouped(path, 1536, ["fwd"])) * (
-            dev["mamf"] / DEVICES["b200"]["mamf"] if name == "gb200" else 1
+            dev["mamf"] / DEVICES["b200"]["mamf"] if name in BLACKWELL else 1
         )
         back_rows = [rising([min(r * q, limit) for r, q in zip(row, backward)]) for row in rows]
         rows = [rising([min(r * q, limit) for r, q in zip(row, forward)]) for row in rows]

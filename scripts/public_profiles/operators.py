@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from curve import MIB, Curve, byte_rate, interpolate, nbytes, relative_spread
-from devices import AIC, DEVICES, SIMUMAX
+from devices import AIC, BLACKWELL, DEVICES, SIMUMAX
 
 # FlashAttention-3 figures (arXiv 2407.08608, H100, head width 128): forward causal, and backward over forward without mask.
 SEQ = [512, 1024, 2048, 4096, 8192, 16384]
@@ -138,7 +138,7 @@ def router(dev, name, gemm, paper):
 
 
 def byte_curves(dev, name):
-    measured = name in ("b200", "gb200")
+    measured = name in BLACKWELL
     size = [MIB * s for s in (0.25, 1, 4, 16, 64, 256, 65536)]
 
     def curve(fraction, ramp, residual, source):

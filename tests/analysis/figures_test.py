@@ -42,8 +42,21 @@ BOTH = timeline(
 )
 
 
+PIPELINE = timeline(
+    "predicted,ep,-1,0,0,forward,expert,4,0,0.003,0.0027,0.0033,0,1e9,0,flops",
+    "predicted,ep,0,0,0,forward,pipeline_stage,1,0,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_bubble,1,0.002,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_stage,1,0.004,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,0,0,0,backward,pipeline_weight,1,0.006,0.002,0.002,0.002,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_bubble,1,0,0.001,0.001,0.001,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_p2p,1,0.001,0.001,0.001,0.001,0,0,0,",
+    "predicted,ep,1,2,0,forward,pipeline_stage,1,0.002,0.005,0.005,0.005,0,0,0,",
+    "predicted,ep,1,2,0,update,pipeline_bubble,1,0.007,0.001,0.001,0.001,0,0,0,",
+)
+
+
 SWEEP_COLUMNS = (
-    "plan,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
+    "plan,layer,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
     "sent_bytes_max,memory_peak_bytes,memory_capacity_bytes"
 )
 
@@ -54,9 +67,18 @@ def sweep(axes: str, *rows: str) -> str:
     return head + "".join(line + "\n" for line in lines) + f"# end: {len(rows)} rows\n"
 
 
+# Names tell nothing: the one with "hp" in it is expert parallel.
+LAYERS = {
+    "ep": "expert_parallel",
+    "hp": "head_parallel",
+    "not-hp": "expert_parallel",
+    "heads": "head_parallel",
+}
+
+
 def point(axes: str, plan: str, step: float) -> str:
     """The baseline takes 2 s everywhere."""
-    return f"{axes},{plan},predicted,ok,{step},{0.9 * step},{1.1 * step},{2 / step},1e6,1e9,2e9"
+    return f"{axes},{plan},{LAYERS[plan]},predicted,ok,{step},{0.9 * step},{1.1 * step},{2 / step},1e6,1e9,2e9"
 
 
 # HP's step stays 2 s, EP's is k: HP overtakes between k = 1 and 4, whatever the bandwidth.
@@ -176,6 +198,33 @@ class Figures(unittest.TestCase):
         for text in (">0.50<", ">2.00<", "Gbps"):
             self.assertIn(text, drawn)
 
+    def test_a_plan_is_of_the_kind_that_its_row_says(self):
+        """Best EP over best HP: k over 2, whatever the plans are called."""
+        renamed = MAP.replace(",ep,", ",not-hp,").replace(",hp,", ",heads,")
+        drawn = self.drawn(renamed, "--figure", "break-even")
+        for text in (">0.50<", ">2.00<"):
+            self.assertIn(text, drawn)
+
+    def test_a_kind_that_is_not_said_is_not_guessed(self):
+        old = OVER_K.replace(",layer,", ",").replace(",expert_parallel,", ",")
+        self.expect_refused(
+            self.plot(old.replace(",head_parallel,", ",")), "the column 'layer' is missing"
+        )
+        self.expect_refused(
+            self.plot(OVER_K.replace("head_parallel", "hp")), "layer: 'hp'; accepted: expert_"
+        )
+        rows = [row.replace("measured,ep", "measured,hp") for row in BOTH.splitlines()[8:-1]]
+        self.expect_refused(
+            self.plot(timeline(*rows), "--figure", "rank-load"), "'# layer: hp,...' is missing"
+        )
+        said = timeline(*rows).replace("# seed: 0\n", "# seed: 0\n# layer: hp,expert_parallel\n")
+        wrong = said.replace("expert_parallel", "tensor")
+        self.expect_refused(
+            self.plot(wrong, "--figure", "rank-load"), ":6: layer: 'tensor'; accepted"
+        )
+        drawn = self.drawn(said, "--figure", "rank-load")
+        self.assertIn("#0072b2", drawn.lower())
+
     def test_two_sweeps_give_a_line_each(self):
         result = self.plot(OVER_K, "--figure", "hp-gain", times=2)
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -219,6 +268,15 @@ class Figures(unittest.TestCase):
             self.assertIn(text, drawn)
         chosen = self.drawn(SPANS, "--figure", "gantt", "--ranks", "5")
         self.assertNotIn(">rank 0<", chosen)
+
+    def test_the_order_of_a_pipeline_is_drawn(self):
+        """Two ranks in 8 ms: 2 ms of bubble on the first, 1 + 1 ms on the second."""
+        drawn = self.drawn(PIPELINE)
+        for text in (">pipeline rank 0<", ">pipeline rank 1<", "forward", "weight gradients"):
+            self.assertIn(text, drawn)
+        self.assertIn("25 % of the ranks", drawn)
+        self.assertNotIn("later chunks lighter", drawn)
+        self.assertNotIn("pipeline_stage", self.drawn(PIPELINE, "--figure", "timeline-phases"))
 
     def test_the_cost_of_the_simulator_is_drawn(self):
         script = Path(PLOT).with_name("simulator_cost.py")

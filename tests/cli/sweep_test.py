@@ -91,6 +91,7 @@ class Sweep(unittest.TestCase):
         )
         result = json.loads(self.run_well("predict", SCENARIO, "--format", "json").stdout)
         for row, plan in zip(rows_of(out), result["plans"], strict=True):
+            self.assertEqual(row["layer"], plan["layer"])
             self.assertEqual(float(row["step_time_s"]), plan["step_time_s"])
             self.assertEqual(float(row["speedup_vs_baseline"]), plan["speedup_vs_baseline"])
             self.assertEqual(float(row["memory_peak_bytes"]), plan["memory"]["peak_bytes"])

@@ -29,11 +29,28 @@ TEST(PredictionJson, HasTheDocumentedKeys) {
                        "sequence_length", "global_batch_sequences", "tokens_per_step"});
     ASSERT_EQ(json["plans"].size(), 2u);
     const Json& plan = json["plans"][1];
-    expect_keys(plan,
-                {"name", "feasible", "step_time_s", "step_time_interval_s", "tokens_per_s_per_gpu",
-                 "model_tflops_per_gpu", "speedup_vs_baseline", "tokens_per_s", "tokens_per_day",
-                 "gpu_hours_per_1e12_tokens", "mfu", "parameters", "active_parameters", "undecided",
-                 "moe_layer", "phases", "traffic", "memory", "warnings"});
+    expect_keys(plan, {"name",
+                       "layer",
+                       "feasible",
+                       "step_time_s",
+                       "step_time_interval_s",
+                       "tokens_per_s_per_gpu",
+                       "model_tflops_per_gpu",
+                       "speedup_vs_baseline",
+                       "tokens_per_s",
+                       "tokens_per_day",
+                       "gpu_hours_per_1e12_tokens",
+                       "mfu",
+                       "parameters",
+                       "active_parameters",
+                       "undecided",
+                       "moe_layer",
+                       "phases",
+                       "traffic",
+                       "memory",
+                       "warnings"});
+    EXPECT_EQ(plan["layer"], "head_parallel");
+    EXPECT_EQ(json["plans"][0]["layer"], "expert_parallel");
     expect_keys(plan["moe_layer"], {"forward_s", "backward_s"});
     expect_keys(plan["phases"][0], {"phase", "pass", "time_s", "bytes_per_rank_max",
                                     "flops_per_rank_max", "bottleneck"});

@@ -9,6 +9,7 @@ namespace headway {
 inline PlanPrediction sample_plan(const char* plan_name, double step_ms, Phase exchange) {
     PlanPrediction plan;
     plan.name = plan_name;
+    plan.layer_split = exchange == Phase::head_scatter ? "head_parallel" : "expert_parallel";
     plan.step = step_ms * ms;
     plan.step_interval = {0.9 * plan.step, 1.1 * plan.step};
     plan.tokens_per_second_per_gpu = 4096.0 / plan.step.in(second);

@@ -52,6 +52,21 @@ TEST(TimelineCsv, WritingWhatWasReadGivesTheSameBytes) {
     EXPECT_EQ(timelines_to_csv(read(text)), text);
 }
 
+// How a plan splits its MoE layer is said once a plan; a file that does not say it is read.
+TEST(TimelineCsv, PlansSayHowTheySplitTheirLayer) {
+    auto both = read(prediction_to_csv(sample_prediction()));
+    EXPECT_EQ(both.at(1).layer_split, "head_parallel");
+    both.push_back(both[1]);
+    both[2].source = Source::measured;
+    const std::string text = timelines_to_csv(both), line = "# layer: hp,head_parallel\n";
+    EXPECT_EQ(text.find(line), text.rfind(line));
+    EXPECT_EQ(read(text).at(2).layer_split, "head_parallel");
+    EXPECT_EQ(read(replaced(text, line, "")).at(1).layer_split, "");
+    EXPECT_NE(error_of(replaced(text, line, "# layer: hp,hp\n")).find("accepted"),
+              std::string::npos);
+    EXPECT_NE(error_of(replaced(text, line, "# layer: hp\n")), "");
+}
+
 // How a measured run went is kept with its plan, and with no other.
 TEST(TimelineCsv, KeepsHowARunWent) {
     std::vector<Timeline> both(2);
@@ -120,7 +135,7 @@ TEST(TimelineCsv, ALostRowIsRefused) {
     const auto row = text.find("\npredicted,");
     text.erase(row, text.find('\n', row + 1) - row);
     EXPECT_EQ(error_of(text),
-              "t.csv:8: '# end: 2 rows'; accepted: '# end: 1 rows' (the number of rows above; the "
+              "t.csv:10: '# end: 2 rows'; accepted: '# end: 1 rows' (the number of rows above; the "
               "file was cut or edited)");
 }
 
@@ -128,18 +143,18 @@ TEST(TimelineCsv, ErrorsNameFileLineColumnAndWhatIsAccepted) {
     const std::string text = prediction_to_csv(sample_prediction());
     EXPECT_EQ(
         error_of(replaced(text, ",dispatch,", ",dispach,")),
-        "t.csv:7: 'dispach' in column phase; accepted: a phase name such as dispatch, expert, "
+        "t.csv:9: 'dispach' in column phase; accepted: a phase name such as dispatch, expert, "
         "head_scatter");
     EXPECT_EQ(error_of(replaced(text, "predicted,ep,-1,", "predicted,ep,-2,")),
-              "t.csv:7: '-2' in column rank; accepted: a whole number of at least -1");
+              "t.csv:9: '-2' in column rank; accepted: a whole number of at least -1");
     EXPECT_EQ(error_of(replaced(text, ",67108864,", ",nan,")),
-              "t.csv:7: 'nan' in column bytes; accepted: a number of at least 0");
+              "t.csv:9: 'nan' in column bytes; accepted: a number of at least 0");
     EXPECT_EQ(error_of(replaced(text, "# seed: 7", "# seed: seven")),
               "t.csv:5: 'seven'; accepted: a whole number");
     EXPECT_EQ(error_of("plan,time\n").substr(0, 20), "t.csv:1: 'plan,time'");
     EXPECT_EQ(error_of(replaced(text, "predicted,ep,", "predicted,")).substr(0, 18),
-              "t.csv:7: 15 fields");
-    EXPECT_EQ(error_of(text + "more\n"), "t.csv:10: 'more' after the end mark");
+              "t.csv:9: 15 fields");
+    EXPECT_EQ(error_of(text + "more\n"), "t.csv:12: 'more' after the end mark");
 }
 
 TEST(TimelineCsv, AnEndlessLineIsRefusedWithoutReadingItAll) {

@@ -43,6 +43,14 @@ TEST(ReadAnchors, TakesUnitsAndFindsScenariosBesideTheFile) {
     EXPECT_DOUBLE_EQ(set.runs[1].memory.in(GiB), 2.0);
 }
 
+TEST(ReadAnchors, ARatioNamesTwoSteps) {
+    const AnchorSet set =
+        read_anchors(file_with("ratios:\n  - {name: overlap, run: a with, over: a without}\n"));
+    ASSERT_EQ(set.ratios.size(), 1u);
+    EXPECT_EQ(set.ratios[0].run, "a with");
+    EXPECT_EQ(set.ratios[0].over, "a without");
+}
+
 TEST(ReadAnchors, ATimeForAMemoryAnchorIsAnError) {
     const std::string problems = problems_of(
         "runs:\n"

@@ -78,6 +78,11 @@ TEST_F(ShippedAnchors, TheSoftwareTermIsWhatTheySpread) {
     near(kOtherSoftware.exchange, AnchorCategory::exchange);
 }
 
+TEST_F(ShippedAnchors, RatiosNameTheirSteps) {
+    EXPECT_NO_THROW(ratios(set_.ratios, results_));
+    EXPECT_GE(set_.ratios.size(), 15u);
+}
+
 // Nine in ten, its own configuration left out of what is measured; 85 % of those stated blind.
 TEST_F(ShippedAnchors, IntervalsHoldUnseenAnchors) {
     int count = 0, inside = 0;
@@ -114,7 +119,7 @@ TEST_F(ShippedAnchors, TheDocumentHoldsTheirErrors) {
     document << file.rdbuf();
     const auto written = documented_errors(document.str());
     const auto now = documented_errors(
-        validation_to_markdown({results_, statistics(results_), set_.not_expressible, {}}));
+        validation_to_markdown({results_, statistics(results_), set_.not_expressible, {}, {}, {}}));
     ASSERT_FALSE(now.empty());
     const char* update = "run: headway validate --format markdown --out docs/validation.md";
     EXPECT_EQ(written.size(), now.size()) << update;

@@ -94,6 +94,37 @@ TEST(Statistics, OfAnEvenNumberTakeTheMiddleOfTheMedians) {
     EXPECT_NEAR(all.front().median, 0.2, 1e-12);
 }
 
+// Steps a (BF16, -0.3), b (BF16, pipeline, +0.1) and c (MXFP8, pipeline, +0.5): precisions come
+// first, and b counts twice.
+TEST(Statistics, OfAGroupAreOfItsSteps) {
+    std::vector<AnchorResult> results = {step_error(-0.3), step_error(0.1), step_error(0.5)};
+    results[0].groups = {"BF16"};
+    results[1].groups = {"BF16", "pipeline"};
+    results[2].groups = {"MXFP8", "pipeline"};
+    const auto groups = step_groups(results);
+    ASSERT_EQ(groups.size(), 3u);
+    EXPECT_EQ(groups[0].name, "BF16");
+    EXPECT_NEAR(groups[0].statistics.bias, -0.1, 1e-12);
+    EXPECT_NEAR(groups[0].statistics.p90, 0.3, 1e-12);
+    EXPECT_EQ(groups[1].name, "MXFP8");
+    EXPECT_EQ(groups[1].statistics.count, 1);
+    EXPECT_EQ(groups[2].name, "pipeline");
+    EXPECT_NEAR(groups[2].statistics.median, 0.3, 1e-12);
+}
+
+// Published 3 s over 2 s, predicted 4 s over 2 s: 1.5 and 2.
+TEST(Ratios, AreOfTwoSteps) {
+    const std::vector<AnchorResult> results = {
+        {.category = AnchorCategory::step, .name = "a", .published = 3.0, .predicted = 4.0},
+        {.category = AnchorCategory::memory, .name = "b", .published = 9.0, .predicted = 9.0},
+        {.category = AnchorCategory::step, .name = "b", .published = 2.0, .predicted = 2.0}};
+    const auto all = ratios({{.name = "pair", .run = "a", .over = "b"}}, results);
+    ASSERT_EQ(all.size(), 1u);
+    EXPECT_NEAR(all[0].published, 1.5, 1e-12);
+    EXPECT_NEAR(all[0].predicted, 2.0, 1e-12);
+    EXPECT_THROW(ratios({{.name = "pair", .run = "a", .over = "c"}}, results), InputError);
+}
+
 TEST(Validate, AnUnknownPlanOrAMissingProfileIsBadInput) {
     const AnchorSet set{.runs = {{.name = "a", .scenario = "s.yaml", .plan = "hp"}}};
     EXPECT_THROW(validate(set, loader()), InputError);

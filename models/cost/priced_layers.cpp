@@ -1,0 +1,129 @@
+#include "models/cost/priced_layers.hpp"
+
+#include <algorithm>
+#include <span>
+#include <variant>
+
+namespace headway::inline cost {
+namespace {
+
+// The load as one rank sees it: its rows, what it sends and gets.
+GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& layout, int island) {
+    GroupLoad load{.rows_mean = layout.tokens_per_rank * layout.router.top_k,
+                   .rows_max = static_cast<double>(group.rows[static_cast<std::size_t>(rank)]),
+                   .forwarded = group.forwarded};
+    const TrafficMatrix& arriving = group.forwarded ? group.staged.inside : group.copies;
+    load.copies_received = static_cast<double>(arriving.received(rank) + arriving.at(rank, rank));
+    if (!group.forwarded) {
+        load.copies_sent = static_cast<double>(arriving.sent(rank) + arriving.at(rank, rank));
+        return load;
+    }
+    // `inside` holds what the rank forwards for others too; its own share is one island's part.
+    double inside = 0.0;
+    for (int d = 0; d < arriving.num_ranks; ++d)
+        inside += static_cast<double>(arriving.at(rank, d));
+    const double own = inside * island / layout.group_size;
+    load.copies_sent = static_cast<double>(group.staged.over_nic.sent(rank)) + own;
+    load.copies_forwarded = inside - own;
+    return load;
+}
+
+const std::vector<PhaseWork>& phases_of(const LayerWork& layer, Pass pass) {
+    return pass == Pass::forward ? layer.forward : layer.backward;
+}
+
+}  // namespace
+
+const LayerWork& PricedLayers::entry(int layer) const {
+    const int entry = workload_.entry_of_layer[static_cast<std::size_t>(layer)];
+    return workload_.layers[static_cast<std::size_t>(entry)];
+}
+
+std::vector<DrawnGroup> PricedLayers::draw(int layer, int draw) const {
+    std::vector<DrawnGroup> groups;
+    const int n = pricer_.layout().group_size;
+    if (n == 1 || !scenario_.model.is_moe_layer(layer)) return groups;
+    const int sample = options_.sample * workload_.num_micro_batches + draw;
+    for (int g = ranks_.first / n; g < (ranks_.first + ranks_.count) / n; ++g)
+        groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
+    return groups;
+}
+
+// The phases of every rank with its own rows; one entry for all where the layer is dense or its
+// routing stays on the rank.
+std::vector<LayerWork> PricedLayers::work_of_ranks(int layer,
+                                                   const std::vector<DrawnGroup>& groups) const {
+    if (groups.empty()) return {entry(layer)};
+    const int n = pricer_.layout().group_size,
+              island = std::min(n, scenario_.cluster.island_size());
+    std::vector<LayerWork> ranks;
+    for (int rank = 0; rank < ranks_.count; ++rank) {
+        const GroupLoad load = load_of_rank(groups[static_cast<std::size_t>(rank / n)], rank % n,
+                                            pricer_.layout(), island);
+        ranks.push_back(build_moe_layer(scenario_, plan_, load, layer));
+    }
+    return ranks;
+}
+
+std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
+                                            const LayerWork& mean, Pass pass,
+                                            const std::vector<DrawnGroup>& groups) {
+    const std::vector<PhaseWork>&phases = phases_of(ranks[0], pass),
+          &expected = phases_of(mean, pass);
+    const std::vector<PhaseRange>& pipelines =
+        pass == Pass::forward ? ranks[0].forward_pipelines : ranks[0].backward_pipelines;
+    std::vector<PricedSlot> priced;
+    for (const Slot& slot : pass_slots(phases, pipelines, plan_.overlap_chunks)) {
+        const auto index = static_cast<std::size_t>(slot.phase);
+        const PhaseWork& phase = phases[index];
+        const double fraction = 1.0 / slot.num_chunks;
+        PricedSlot& out = priced.emplace_back(PricedSlot{.phase = phase.phase, .slot = slot});
+        out.weights = pricer_.weight_gradient_share(expected[index]);
+        if (std::holds_alternative<ComputeWork>(phase.work)) {
+            std::vector<const PhaseWork*> by_rank;
+            for (const LayerWork& rank : ranks) by_rank.push_back(&phases_of(rank, pass)[index]);
+            out.work = pricer_.compute_task(by_rank, fraction);
+        } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
+            out.work = pricer_.count_exchange_task(*counts);
+        } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
+            out.work = pricer_.reduce_task(*reduce, fraction);
+        } else {
+            out.work = pricer_.exchange_task(phase, &groups, fraction);
+        }
+    }
+    return priced;
+}
+
+const PricedLayer& PricedLayers::at(int layer, int micro_batch) {
+    const std::pair key{draw_of(micro_batch), layer};
+    const auto found = priced_.find(key);
+    if (found != priced_.end()) return found->second;
+    PricedLayer& priced = priced_[key];
+    const std::vector<DrawnGroup> groups = draw(layer, key.first);
+    const std::vector<LayerWork> ranks = work_of_ranks(layer, groups);
+    priced.forward = price(ranks, entry(layer), Pass::forward, groups);
+    priced.backward = price(ranks, entry(layer), Pass::backward, groups);
+    pricer_.forget_draws();
+    return priced;
+}
+
+const PricedLayer& PricedLayers::outer(BlockKind kind) {
+    std::optional<PricedLayer>& priced = kind == BlockKind::before ? before_ : after_;
+    if (priced) return *priced;
+    const std::vector<PhaseWork>& phases =
+        kind == BlockKind::before ? workload_.before : workload_.after;
+    LayerWork work;
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+        const std::span<const PhaseWork> own = of_pass(phases, pass);
+        (pass == Pass::forward ? work.forward : work.backward).assign(own.begin(), own.end());
+    }
+    priced = PricedLayer{.forward = price({work}, work, Pass::forward, {}),
+                         .backward = price({work}, work, Pass::backward, {})};
+    return *priced;
+}
+
+void PricedLayers::forget(int layer, int micro_batch) {
+    if (options_.num_draws == 0) priced_.erase({draw_of(micro_batch), layer});
+}
+
+}  // namespace headway::inline cost

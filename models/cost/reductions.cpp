@@ -1,0 +1,86 @@
+#include "models/cost/reductions.hpp"
+
+#include <variant>
+
+#include "models/workload/schedule.hpp"
+
+namespace headway::inline cost {
+
+Seconds bucket_time(const PhaseTime& reduction) {
+    return reduction.time / std::get<ReduceWork>(reduction.work->work).num_buckets;
+}
+
+void show(PhaseTime& reduction, Seconds exposed) {
+    reduction.hidden = max(Seconds{}, reduction.time - exposed);
+    reduction.time = exposed;
+}
+
+void StepEnd::add(TimedTask task, int owner) {
+    last_[static_cast<std::size_t>(task.stream)] = static_cast<int>(tasks_.size());
+    tasks_.push_back(task);
+    owners_.push_back(owner);
+}
+
+void StepEnd::compute(Seconds time) {
+    add({Stream::compute, time, last_of(Stream::communication)});
+}
+
+void StepEnd::wait(Seconds time) {
+    add({Stream::communication, time, last_of(Stream::compute)});
+}
+
+void StepEnd::reduce(Seconds time, std::size_t owner) {
+    add({Stream::gradient, time, last_of(Stream::compute)}, static_cast<int>(owner));
+}
+
+// Begins when what ran beside the pass before it has ended.
+void StepEnd::pass(const PassTime& pass) {
+    const std::array<int, kNumStreams> before = last_;
+    const int first = static_cast<int>(tasks_.size()), beside_before = beside_;
+    for (TimedTask t : pass.tasks) {
+        const bool begins = t.after < 0;
+        t.after =
+            begins ? before[static_cast<std::size_t>(stream_before(t.after))] : first + t.after;
+        if (t.stream == Stream::gradient)
+            beside_ = static_cast<int>(tasks_.size());
+        else if (begins)
+            t.also_after = beside_before;
+        add(t);
+    }
+}
+
+void StepEnd::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
+                       const std::vector<Seconds>& buckets, std::size_t first_owner) {
+    for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
+        if (block.pass == Pass::forward) continue;
+        const bool own =
+            block.layer >= stage.first_layer && block.layer < stage.first_layer + stage.num_layers;
+        if (block.kind == BlockKind::layer && own) {
+            const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
+            pass(step.layers[static_cast<std::size_t>(entry)].backward);
+        } else if (block.kind == BlockKind::bucket && own) {
+            const int ready = last_of(Stream::compute);
+            for (std::size_t k = 0; k < buckets.size(); ++k)
+                add({Stream::gradient, buckets[k], ready}, static_cast<int>(first_owner + k));
+        } else if (block.kind == BlockKind::before && stage.embedding) {
+            pass(step.before.backward);
+        }
+    }
+}
+
+std::vector<Seconds> StepEnd::exposed(std::size_t num_owners, double slowdown) {
+    const StreamsRun with = run_streams(tasks_, slowdown);
+    std::vector<Seconds> shown(num_owners);
+    for (std::size_t i = 0; i < tasks_.size(); ++i) {
+        if (owners_[i] < 0) continue;
+        shown[static_cast<std::size_t>(owners_[i])] += with.exposed[i];
+        tasks_[i].time = {};
+    }
+    Seconds all;
+    for (const Seconds s : shown) all += s;
+    const Seconds added = max(Seconds{}, with.end - run_streams(tasks_, slowdown).end);
+    for (Seconds& s : shown) s = all > Seconds{} ? (s / all) * added : Seconds{};
+    return shown;
+}
+
+}  // namespace headway::inline cost

@@ -1,0 +1,423 @@
+// The plan and the batch that Megatron's arguments describe, with the defaults of
+// megatron/training/arguments.py (Megatron-LM d98e8a6, 2026-08).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "models/import/dialects.hpp"
+#include "models/scenario/quantity_text.hpp"
+
+namespace headway::inline importing {
+namespace {
+
+// ---- Stages of the pipeline
+
+// Stages of a layout, by its separators: "Et|(tt|)*30mL" has 32. Nothing when the text is no layout
+// or has more than 100,000.
+std::optional<int> num_stages(std::string_view text) {
+    constexpr long max_stages = 100'000;
+    long total = 0, group = 0;
+    bool is_in_group = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        long bars = 0;
+        if (text[i] == '(') {
+            if (is_in_group) return std::nullopt;
+            is_in_group = true;
+            group = 0;
+            continue;
+        }
+        if (text[i] == ')') {
+            if (!is_in_group) return std::nullopt;
+            is_in_group = false;
+            bars = group;
+        } else if (text[i] == '|') {
+            bars = 1;
+        } else if (std::string_view("EtmL,").find(text[i]) == std::string_view::npos) {
+            return std::nullopt;
+        }
+        if (i + 1 < text.size() && text[i + 1] == '*') {
+            long times = 0;
+            std::size_t digits = i + 2;
+            while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9' &&
+                   times < max_stages)
+                times = times * 10 + (text[digits++] - '0');
+            if (digits == i + 2) return std::nullopt;
+            bars *= times;
+            i = digits - 1;
+        }
+        (is_in_group ? group : total) += bars;
+        if (total > max_stages || group > max_stages) return std::nullopt;
+    }
+    return static_cast<int>(total + 1);
+}
+
+// The layout without its multi-token prediction layers, m or m*n.
+std::string without_prediction(const std::string& text) {
+    std::string kept;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != 'm') {
+            kept += text[i];
+        } else if (i + 1 < text.size() && text[i + 1] == '*') {
+            i = std::min(text.find_first_not_of("0123456789", i + 2), text.size()) - 1;
+        }
+    }
+    return kept;
+}
+
+// Layers of each stage as Megatron's layout string: "Ettt|tttt|tttL".
+std::string layout_of(const std::vector<int>& layers) {
+    std::string text = "E";
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        if (i > 0) text += '|';
+        text.append(static_cast<std::size_t>(std::max(layers[i], 0)), 't');
+    }
+    return text + "L";
+}
+
+// Embedding and loss may count as a layer each of the first and the last stage.
+int counted_layers(const Job& job, int layers) {
+    return layers + (job.flag("account_for_embedding_in_pipeline_split") ? 1 : 0) +
+           (job.flag("account_for_loss_in_pipeline_split") ? 1 : 0);
+}
+
+// Layers of a rank are those of its chunks, stage s being chunk s / p of rank s % p.
+void fill_uneven(const Job& job, int layers, Parallel& parallel) {
+    const int p = parallel.pipeline_model_parallel_size,
+              v = parallel.virtual_pipeline_model_parallel_size;
+    const auto first = job.integer("decoder_first_pipeline_num_layers", 0),
+               last = job.integer("decoder_last_pipeline_num_layers", 0);
+    const bool embedding = job.flag("account_for_embedding_in_pipeline_split"),
+               loss = job.flag("account_for_loss_in_pipeline_split");
+    if (p < 2 || (!first && !last && !embedding && !loss)) return;
+    const std::string_view name = first       ? "decoder_first_pipeline_num_layers"
+                                  : last      ? "decoder_last_pipeline_num_layers"
+                                  : embedding ? "account_for_embedding_in_pipeline_split"
+                                              : "account_for_loss_in_pipeline_split";
+    const int left = counted_layers(job, layers) - first.value_or(0) - last.value_or(0);
+    const int ranks = p - (first ? 1 : 0) - (last ? 1 : 0);
+    const bool fits = left >= 0 && (ranks > 0 ? left % ranks == 0 : left == 0) &&
+                      (ranks <= 0 || left / ranks % v == 0) && first.value_or(0) % v == 0 &&
+                      last.value_or(0) % v == 0;
+    if (!fits) {
+        job.refuse(job.find(name),
+                   fmt::format("{} layers on {} pipeline ranks of {} chunks", left, ranks, v),
+                   "layers that divide");
+        return;
+    }
+    std::vector<int> counts;
+    for (int stage = 0; stage < p * v; ++stage) {
+        const int rank = stage % p;
+        const int of_rank = rank == 0 && first      ? *first
+                            : rank == p - 1 && last ? *last
+                                                    : left / std::max(ranks, 1);
+        counts.push_back(of_rank / v);
+    }
+    if (embedding) --counts.front();
+    if (loss) --counts.back();
+    parallel.pipeline_model_parallel_layout = layout_of(counts);
+}
+
+void fill_virtual(const Job& job, int layers, Parallel& parallel) {
+    const int p = parallel.pipeline_model_parallel_size;
+    for (const char* name :
+         {"virtual_pipeline_model_parallel_size", "num_virtual_stages_per_pipeline_rank",
+          "num_layers_per_virtual_pipeline_stage", "microbatch_group_size_per_vp_stage"})
+        (void)job.has(name);
+    if (p < 2) return;
+    const auto virtual_size = job.integer("virtual_pipeline_model_parallel_size"),
+               per_rank = job.integer("num_virtual_stages_per_pipeline_rank"),
+               per_stage = job.integer("num_layers_per_virtual_pipeline_stage");
+    int v = per_rank.value_or(virtual_size.value_or(1));
+    if (per_stage && !per_rank) {
+        const int counted = counted_layers(job, layers);
+        if (std::int64_t{counted} % (std::int64_t{p} * *per_stage) != 0) {
+            job.refuse(job.find("num_layers_per_virtual_pipeline_stage"),
+                       fmt::format("{} layers do not divide into {} ranks of stages of {}", counted,
+                                   p, *per_stage),
+                       "a number that divides the layers of a rank");
+            return;
+        }
+        v = counted / p / *per_stage;
+    }
+    parallel.virtual_pipeline_model_parallel_size = v;
+    parallel.microbatch_group_size_per_vp_stage =
+        v > 1 ? job.integer_or("microbatch_group_size_per_vp_stage", 0, 0, 1 << 20) : 0;
+}
+
+}  // namespace
+
+void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel) {
+    const Setting* layout = job.find("pipeline_model_parallel_layout");
+    const int p = parallel.pipeline_model_parallel_size;
+    if (layout == nullptr) {
+        fill_virtual(job, model.num_layers, parallel);
+        fill_uneven(job, model.num_layers, parallel);
+        return;
+    }
+    const std::string text = job.text("pipeline_model_parallel_layout");
+    const auto stages = num_stages(text);
+    if (!stages || *stages % p != 0) {
+        job.refuse(layout,
+                   stages ? fmt::format("a layout of {} stages for {} ranks", *stages, p)
+                          : fmt::format("the layout {}", in_quotes(text)),
+                   "Megatron's string, such as Et|(tt|)*30mL, with a multiple of the ranks");
+        return;
+    }
+    for (const char* replaced :
+         {"num_virtual_stages_per_pipeline_rank", "num_layers_per_virtual_pipeline_stage",
+          "virtual_pipeline_model_parallel_size"})
+        (void)job.has(replaced);
+    parallel.virtual_pipeline_model_parallel_size = *stages / p;
+    parallel.pipeline_model_parallel_layout = p > 1 ? without_prediction(text) : "";
+    if (parallel.pipeline_model_parallel_layout != text && p > 1)
+        job.leave(*layout, "without its m: multi-token prediction layers are not modelled");
+    if (*stages > p)
+        parallel.microbatch_group_size_per_vp_stage =
+            job.integer_or("microbatch_group_size_per_vp_stage", 0, 0, 1 << 20);
+}
+
+void fill_recompute(const Job& job, Plan& plan) {
+    const Setting* setting = job.find("recompute_granularity");
+    const bool is_selective = job.flag("recompute_activations");
+    const std::string granularity =
+        job.text("recompute_granularity", is_selective ? "selective" : "");
+    const std::string method = job.text("recompute_method", "uniform");
+    const int layers = job.integer_or("recompute_num_layers", 1, 1, 1 << 20);
+    const Setting* modules = job.find("recompute_modules");
+    Recompute& recompute = plan.recompute;
+    if (job.flag("moe_layer_recompute")) {
+        recompute.granularity = RecomputeGranularity::selective;
+        recompute.modules = headway::modules(RecomputeModule::moe);
+    }
+    if (granularity.empty()) return;
+    if (granularity == "full") {
+        recompute = RecomputeLevel::full;
+        recompute.method = method == "block" ? RecomputeMethod::block : RecomputeMethod::uniform;
+        recompute.num_layers = layers;
+        return;
+    }
+    if (granularity != "selective") {
+        job.refuse(setting, fmt::format("recompute {}", in_quotes(granularity)),
+                   "full or selective");
+        return;
+    }
+    recompute.granularity = RecomputeGranularity::selective;
+    std::string rest;
+    for (const std::string& module :
+         modules ? modules->values : std::vector<std::string>{"core_attn"}) {
+        const auto found = std::find(kRecomputeModuleNames.begin(), kRecomputeModuleNames.end(),
+                                     std::string_view(module));
+        if (found == kRecomputeModuleNames.end())
+            rest += (rest.empty() ? "" : ", ") + module;
+        else
+            recompute.modules |= 1u << (found - kRecomputeModuleNames.begin());
+    }
+    if (!rest.empty())
+        job.leave(*modules, fmt::format("not modelled: nothing of {} is recomputed", rest));
+    if (recompute.modules == 0u) recompute = {};
+}
+
+namespace {
+
+// ---- Optimizer and sharding
+
+Dtype dtype_of(const Job& job, std::string_view name, Dtype otherwise) {
+    const std::string word = job.text(name);
+    if (word.ends_with("bf16") || word.ends_with("bfloat16")) return Dtype::bf16;
+    if (word.ends_with("fp16") || word.ends_with(".float16")) return Dtype::fp16;
+    if (word.ends_with("fp8") || word.ends_with("uint8")) return Dtype::fp8;
+    if (word.ends_with("fp32") || word.ends_with("float32")) return Dtype::fp32;
+    return otherwise;
+}
+
+void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
+    const bool in_16_bits =
+        job.flag("grad_reduce_in_bf16") ||
+        (model.dtype == Dtype::fp16 && !job.flag("accumulate_allreduce_grads_in_fp32")) ||
+        !job.flag("grad_reduce_in_fp32", true);
+    if (in_16_bits && model.dtype != Dtype::fp32) plan.main_grads_dtype = model.dtype;
+    plan.main_grads_dtype = dtype_of(job, "megatron_fsdp_main_grads_dtype", plan.main_grads_dtype);
+    for (const char* known : {"accumulate_allreduce_grads_in_fp32", "grad_reduce_in_fp32"})
+        (void)job.has(known);
+    const bool is_precise = job.flag("use_precision_aware_optimizer");
+    const Dtype grads = dtype_of(job, "main_grads_dtype", plan.main_grads_dtype),
+                params = dtype_of(job, "main_params_dtype", Dtype::fp32),
+                avg = dtype_of(job, "exp_avg_dtype", Dtype::fp32),
+                avg_sq = dtype_of(job, "exp_avg_sq_dtype", Dtype::fp32);
+    const bool keeps_remainders = job.flag("store_param_remainders", true);
+    if (is_precise) {
+        plan.main_grads_dtype = grads;
+        plan.main_params_dtype = params;
+        plan.exp_avg_dtype = avg;
+        plan.exp_avg_sq_dtype = avg_sq;
+        plan.store_param_remainders =
+            keeps_remainders && params == Dtype::fp32 && model.dtype == Dtype::bf16;
+    }
+    const std::string optimizer = job.text("optimizer", "adam");
+    if (optimizer != "adam" && optimizer != "adamw")
+        job.leave(*job.find("optimizer"), "not modelled: the states and the step are AdamW's");
+}
+
+void fill_sharding(const Job& job, Plan& plan) {
+    const bool is_fsdp = job.flag("use_megatron_fsdp");
+    const bool is_torch = job.flag("use_torch_fsdp2");
+    const bool is_distributed = job.flag("use_distributed_optimizer");
+    const std::string strategy = job.text("data_parallel_sharding_strategy", "optim_grads_params");
+    DataParallelSharding sharding = DataParallelSharding::no_shard;
+    if (is_distributed) sharding = DataParallelSharding::optim;
+    if (is_torch) sharding = DataParallelSharding::optim_grads_params;
+    if (is_fsdp) {
+        const auto* const name = std::find(kDataParallelShardingNames.begin(),
+                                           kDataParallelShardingNames.end(), strategy);
+        if (name == kDataParallelShardingNames.end()) {
+            job.refuse(job.find("data_parallel_sharding_strategy"),
+                       fmt::format("the strategy {}", in_quotes(strategy)),
+                       fmt::format("one of: {}", fmt::join(kDataParallelShardingNames, ", ")));
+        } else {
+            sharding = static_cast<DataParallelSharding>(name - kDataParallelShardingNames.begin());
+        }
+    }
+    plan.parallel.data_parallel_sharding_strategy = sharding;
+    plan.parallel.num_distributed_optimizer_instances =
+        job.integer_or("num_distributed_optimizer_instances", 1, 1, 1 << 20);
+    plan.overlap_grad_all_reduce = job.flag("overlap_grad_reduce");
+    if (job.flag("overlap_param_gather") && sharding == DataParallelSharding::optim)
+        job.leave(*job.find("overlap_param_gather"),
+                  "not modelled: parameters are gathered behind the optimizer, before the next "
+                  "forward pass");
+}
+
+// ---- Groups
+
+void fill_parallel(const Job& job, Parallel& parallel) {
+    parallel.tensor_model_parallel_size =
+        job.integer_or("tensor_model_parallel_size",
+                       job.integer_or("model_parallel_size", 1, 1, 1 << 20), 1, 1 << 20);
+    const int t = parallel.tensor_model_parallel_size;
+    parallel.sequence_parallel = job.flag("sequence_parallel") && t > 1;
+    parallel.context_parallel_size = job.integer_or("context_parallel_size", 1, 1, 1 << 20);
+    parallel.pipeline_model_parallel_size =
+        job.integer_or("pipeline_model_parallel_size", 1, 1, 1 << 20);
+    parallel.expert_tensor_parallel_size =
+        job.integer_or("expert_tensor_parallel_size", t, 1, 1 << 20);
+    if (!job.has("expert_tensor_parallel_size") && t > 1)
+        job.assume(fmt::format(
+            "expert_tensor_parallel_size is not given: Megatron's default is that of the dense "
+            "layers, {}",
+            t));
+    const Setting* comm = job.find("cp_comm_type");
+    if (comm == nullptr) return;
+    const std::string type = comm->values.empty() ? "p2p" : comm->values.front();
+    const bool is_uniform = std::all_of(comm->values.begin(), comm->values.end(),
+                                        [&](const std::string& one) { return one == type; });
+    if (type == "all_gather" || type == "allgather")
+        parallel.cp_comm_type = CpCommType::all_gather;
+    else if (type == "a2a")
+        parallel.cp_comm_type = CpCommType::a2a;
+    if ((type == "a2a+p2p" || !is_uniform) && parallel.context_parallel_size > 1)
+        job.leave(*comm,
+                  fmt::format("not modelled: {} on all layers",
+                              kCpCommTypeNames[static_cast<std::size_t>(parallel.cp_comm_type)]));
+}
+
+void fill_experts(const Job& job, Plan& plan) {
+    plan.group_size = job.integer_or("expert_model_parallel_size", 1, 1, 1 << 20);
+    ExpertParallel ep;
+    const std::string type = job.text("moe_token_dispatcher_type", "allgather");
+    const std::string backend = job.text("moe_flex_dispatcher_backend", "deepep");
+    const bool has_deepep = job.flag("moe_enable_deepep");
+    const Setting* setting = job.find("moe_token_dispatcher_type");
+    if (type == "flex" || has_deepep) {
+        ep.dedup = Dedup::node;
+        if (backend != "deepep" && backend != "hybridep" && backend != "ncclep")
+            job.refuse(job.find("moe_flex_dispatcher_backend"),
+                       fmt::format("the dispatcher {}", in_quotes(backend)),
+                       "deepep, hybridep or ncclep");
+    } else if (type == "allgather" && plan.group_size > 1) {
+        const std::string why =
+            "not modelled: tokens go to their experts, a copy each, not to all ranks";
+        if (setting != nullptr)
+            job.leave(*setting, why);
+        else
+            job.leave({kCommandLine, 0},
+                      "moe_token_dispatcher_type allgather, Megatron's default: " + why);
+    } else if (type != "alltoall" && type != "alltoall_seq" && type != "allgather") {
+        job.refuse(setting, fmt::format("the dispatcher {}", in_quotes(type)),
+                   "alltoall, allgather or flex");
+    }
+    if (const auto latent = job.integer("moe_latent_size")) ep.latent_width = *latent;
+    plan.layer = ep;
+}
+
+void fill_batch(const Job& job, const Given& given, const Plan& plan, Batch& batch) {
+    const auto dataset = job.integer("dataset_sequence_length"), length = job.integer("seq_length");
+    batch.sequence_length = dataset.value_or(length.value_or(0));
+    if (!dataset) job.need("seq_length", "a job with seq_length");
+    batch.sequences_per_rank = job.integer_or("micro_batch_size", 1, 1, 1 << 20);
+    if (!job.has("micro_batch_size")) job.assume("micro_batch_size is not given: 1");
+    const Parallel& p = plan.parallel;
+    const std::int64_t model_ranks = std::int64_t{p.tensor_model_parallel_size} *
+                                     p.context_parallel_size * p.pipeline_model_parallel_size;
+    if (given.num_ranks == 0) {
+        (void)job.integer("global_batch_size");
+        return;
+    }
+    if (given.num_ranks % model_ranks != 0) {
+        job.refuse(nullptr,
+                   fmt::format("{} GPUs for tensor, context and pipeline parallelism over {}",
+                               given.num_ranks, model_ranks),
+                   "a multiple of it", "--gpus N says how many there are");
+        return;
+    }
+    const std::int64_t once = given.num_ranks / model_ranks * batch.sequences_per_rank;
+    const int global = job.integer_or("global_batch_size", static_cast<int>(once), 1, 1 << 24);
+    if (global % once != 0) {
+        job.refuse(job.find("global_batch_size"),
+                   fmt::format("a global batch of {} for {} data-parallel ranks with {} sequences",
+                               global, once / batch.sequences_per_rank, batch.sequences_per_rank),
+                   fmt::format("a multiple of {}", once), "--gpus N says how many GPUs there are");
+        return;
+    }
+    batch.global_batch_size = global;
+    if (!job.has("global_batch_size"))
+        job.assume(fmt::format("global_batch_size is not given: {}, one micro-batch", once));
+}
+
+}  // namespace
+
+void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) {
+    Plan plan;
+    plan.name = "ep";
+    fill_parallel(job, plan.parallel);
+    fill_model(job, given, plan.parallel.tensor_model_parallel_size, scenario.model);
+    if (scenario.model.num_layers > 0) fill_layout(job, scenario.model, plan.parallel);
+    fill_experts(job, plan);
+    fill_recompute(job, plan);
+    fill_optimizer(job, scenario.model, plan);
+    fill_sharding(job, plan);
+    if (job.flag("overlap_moe_expert_parallel_comm"))
+        plan.parallel.pipeline_schedule = PipelineSchedule::combined_1f1b;
+    fill_batch(job, given, plan, scenario.batch);
+    if (!job.flag("moe_router_force_load_balancing"))
+        job.assume(
+            "experts are equally popular, as the balancing of the job aims at; recorded counts go "
+            "under routing.skew");
+    for (const auto& [key, name] : std::initializer_list<std::array<std::string_view, 2>>{
+             {"plans[0].group_size", "expert_model_parallel_size"},
+             {"plans[0].parallel.tensor_model_parallel_size", "tensor_model_parallel_size"},
+             {"plans[0].parallel.context_parallel_size", "context_parallel_size"},
+             {"plans[0].parallel.cp_comm_type", "cp_comm_type"},
+             {"plans[0].parallel.pipeline_model_parallel_size", "pipeline_model_parallel_size"},
+             {"plans[0].parallel.pipeline_model_parallel_layout", "pipeline_model_parallel_layout"},
+             {"plans[0].parallel.pipeline_schedule", "overlap_moe_expert_parallel_comm"},
+             {"plans[0].parallel.expert_tensor_parallel_size", "expert_tensor_parallel_size"},
+             {"plans[0].parallel.sequence_parallel", "sequence_parallel"},
+             {"batch.global_batch_size", "global_batch_size"},
+             {"batch.micro_batch_size", "micro_batch_size"},
+             {"batch.sequence_length", "seq_length"}})
+        job.gives(key, name);
+    scenario.plans.push_back(std::move(plan));
+}
+
+}  // namespace headway::inline importing

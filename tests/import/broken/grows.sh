@@ -1,0 +1,8 @@
+A=aaaaaaaaaaaaaaaa
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A
+A=$A$A$A$A$A$A$A$A

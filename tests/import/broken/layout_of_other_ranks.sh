@@ -1,0 +1,1 @@
+python pretrain_gpt.py --num-layers 8 --hidden-size 1024 --num-attention-heads 16 --seq-length 2048 --micro-batch-size 2 --num-experts 16 --swiglu --bf16 --vocab-size 1000 --moe-token-dispatcher-type alltoall --pipeline-model-parallel-size 4 --pipeline-model-parallel-layout "Ett|ttt|tttL" --global-batch-size 64

@@ -1,0 +1,3 @@
+A=(
+  --num-layers 4
+python x.py

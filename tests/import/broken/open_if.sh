@@ -1,0 +1,3 @@
+if [ $A = 1 ]; then
+  B=1
+python x.py

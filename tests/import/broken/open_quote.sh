@@ -1,0 +1,2 @@
+A="--num-layers 4
+python x.py $A
