@@ -281,7 +281,7 @@ Json candidate_json(const Candidate& c) {
                  {"dedup", kDedupNames[static_cast<std::size_t>(dedup)]},
                  {"group_size", c.plan.group_size}};
     if (hp) json["num_heads"] = hp->num_heads;
-    json.update({{"recompute", kRecomputeNames[static_cast<std::size_t>(c.plan.recompute)]},
+    json.update({{"recompute", recompute_text(c.plan.recompute)},
                  {"zero1", shards_optimizer(c.plan)},
                  {"overlap_chunks", c.plan.overlap_chunks},
                  {"sequences_per_rank", c.batch.sequences_per_rank},

@@ -17,7 +17,7 @@ namespace {
 
 using Part = PipelinePart;
 
-std::size_t at(int i) {
+std::size_t index(int i) {
     return static_cast<std::size_t>(i);
 }
 
@@ -26,9 +26,9 @@ class Messages {
   public:
     enum Kind { activations, gradients, copies, end_of_step };
 
-    explicit Messages(int roles) : numbers_(at(roles)) {}
+    explicit Messages(int roles) : numbers_(index(roles)) {}
     int number(int to_role, Kind kind, int direction, int stage, int micro_batch) {
-        auto& of_role = numbers_[at(to_role)];
+        auto& of_role = numbers_[index(to_role)];
         return of_role
             .emplace(std::array<int, 4>{kind, direction, stage, micro_batch},
                      static_cast<int>(of_role.size()))
@@ -54,7 +54,7 @@ class RoleBuilder {
           writer_(workload, pricer, layers, program) {}
 
     void build() {
-        const std::vector<PipelineStep>& steps = order_.steps[at(role_)];
+        const std::vector<PipelineStep>& steps = order_.steps[index(role_)];
         const std::map<std::pair<int, int>, std::size_t> last = last_gradients(steps);
         for (std::size_t i = 0; i < steps.size(); ++i) {
             const PipelineStep& step = steps[i];
@@ -93,10 +93,10 @@ class RoleBuilder {
     }
 
     const PipelineStage& stage(const PipelineItem& item) const {
-        return work_.stages[at(item.stage)];
+        return work_.stages[index(item.stage)];
     }
     const std::vector<PhaseWork>& reductions(const PipelineItem& item) const {
-        return work_.reductions[at(item.stage)];
+        return work_.reductions[index(item.stage)];
     }
     // Of the step, both directions counted.
     int micro_batch(const PipelineItem& item) const {
@@ -184,7 +184,7 @@ class RoleBuilder {
 
     void update() {
         int which = 0;
-        for (const PhaseWork& phase : work_.late_reductions[at(role_)]) {
+        for (const PhaseWork& phase : work_.late_reductions[index(role_)]) {
             const auto& reduce = std::get<ReduceWork>(phase.work);
             if (order_.ranks > 1 && reduce.stride >= ranks_)
                 reduce_with_other_role(phase, reduce, which++);
@@ -192,7 +192,7 @@ class RoleBuilder {
                 writer_.update(phase);
         }
         wait_for_all();
-        for (const PhaseWork& phase : work_.updates[at(role_)]) writer_.update(phase);
+        for (const PhaseWork& phase : work_.updates[index(role_)]) writer_.update(phase);
     }
 
     const PipelineWork& work_;

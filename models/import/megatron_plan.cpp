@@ -16,21 +16,19 @@ void fill_recompute(const Job& job, Plan& plan) {
     const bool is_selective = job.flag("recompute_activations");
     const std::string granularity =
         job.text("recompute_granularity", is_selective ? "selective" : "");
-    (void)job.has("recompute_num_layers");
-    (void)job.has("recompute_method");
+    const std::string method = job.text("recompute_method", "uniform");
+    const int layers = job.integer_or("recompute_num_layers", 1, 1, 1 << 20);
     const Setting* modules = job.find("recompute_modules");
-    if (job.flag("moe_layer_recompute")) plan.recompute = Recompute::moe;
+    Recompute& recompute = plan.recompute;
+    if (job.flag("moe_layer_recompute")) {
+        recompute.granularity = RecomputeGranularity::selective;
+        recompute.modules = headway::modules(RecomputeModule::moe);
+    }
     if (granularity.empty()) return;
     if (granularity == "full") {
-        plan.recompute = Recompute::full;
-        const int layers = job.integer_or("recompute_num_layers", 1, 1, 10000);
-        const std::string method = job.text("recompute_method", "uniform");
-        if (method == "block")
-            job.leave(*job.find("recompute_method"),
-                      fmt::format("all layers of a stage are recomputed, not {}", layers));
-        else if (layers > 1)
-            job.leave(*job.find("recompute_num_layers"),
-                      "the input of every layer is kept, not of every n-th");
+        recompute = RecomputeLevel::full;
+        recompute.method = method == "block" ? RecomputeMethod::block : RecomputeMethod::uniform;
+        recompute.num_layers = layers;
         return;
     }
     if (granularity != "selective") {
@@ -38,18 +36,20 @@ void fill_recompute(const Job& job, Plan& plan) {
                    "full or selective");
         return;
     }
-    // core_attn, the default, is what a fused attention kernel does anyway.
+    recompute.granularity = RecomputeGranularity::selective;
     std::string rest;
-    for (const std::string& module : modules ? modules->values : std::vector<std::string>{}) {
-        if (module == "moe")
-            plan.recompute = Recompute::moe;
-        else if (module == "moe_act" && plan.recompute == Recompute::none)
-            plan.recompute = Recompute::activation;
-        else if (module != "core_attn" && module != "moe_act")
+    for (const std::string& module :
+         modules ? modules->values : std::vector<std::string>{"core_attn"}) {
+        const auto found = std::find(kRecomputeModuleNames.begin(), kRecomputeModuleNames.end(),
+                                     std::string_view(module));
+        if (found == kRecomputeModuleNames.end())
             rest += (rest.empty() ? "" : ", ") + module;
+        else
+            recompute.modules |= 1u << (found - kRecomputeModuleNames.begin());
     }
     if (!rest.empty())
         job.leave(*modules, fmt::format("not modelled: nothing of {} is recomputed", rest));
+    if (recompute.modules == 0u) recompute = {};
 }
 
 namespace {

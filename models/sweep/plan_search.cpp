@@ -164,10 +164,22 @@ std::vector<DataParallelSharding> shardings_of(const Plan& plan, bool layouts) {
     return {optim, optim_grads_params};
 }
 
+// With layouts, the modules that published recipes recompute; else the levels.
+std::vector<Recompute> recomputes_of(const ModelSpec& model, bool layouts) {
+    if (!layouts) return {kRecomputeLevels.begin(), kRecomputeLevels.end()};
+    using enum RecomputeModule;
+    Recompute cheap, more;
+    cheap.granularity = more.granularity = RecomputeGranularity::selective;
+    cheap.modules = modules(moe_act, layernorm);
+    more.modules = modules(moe_act, layernorm, mlp, shared_experts);
+    if (model.attention.latent) more.modules |= modules(mla_up_proj);
+    return {RecomputeLevel::none, cheap, more, RecomputeLevel::full};
+}
+
 template <class Visit>
-void for_each_knob(Plan plan, std::int64_t tokens, bool layouts, Visit visit) {
-    for (const Recompute recompute :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+void for_each_knob(Plan plan, const ModelSpec& model, std::int64_t tokens, bool layouts,
+                   Visit visit) {
+    for (const Recompute& recompute : recomputes_of(model, layouts)) {
         for (const DataParallelSharding sharding : shardings_of(plan, layouts)) {
             for (const int chunks : kChunks) {
                 // A group of one rank communicates nothing that could be overlapped, and an order
@@ -190,7 +202,7 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit, bool layouts)
     try {
         const std::vector<GroupLoad> loads = plan_loads(scenario, unit.plan, options);
         const std::int64_t tokens = rank_tokens(scenario, unit.plan).own;
-        for_each_knob(unit.plan, tokens, layouts, [&](const Plan& plan) {
+        for_each_knob(unit.plan, scenario.model, tokens, layouts, [&](const Plan& plan) {
             scenario.plans = {plan};
             if (!check_plans(scenario).empty()) return;
             ++result.num_legal;
@@ -275,9 +287,9 @@ std::string knobs_text(const Plan& plan, const Batch& batch) {
     const std::string layout = layout_text(plan.parallel);
     return (layout.empty() ? "" : layout + ", ") +
            fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
-                       kRecomputeNames[static_cast<std::size_t>(plan.recompute)],
-                       plan.overlap_chunks, plan.overlap_chunks == 1 ? "" : "s",
-                       sharding_text(plan), batch.num_micro_batches, batch.sequences_per_rank);
+                       recompute_text(plan.recompute), plan.overlap_chunks,
+                       plan.overlap_chunks == 1 ? "" : "s", sharding_text(plan),
+                       batch.num_micro_batches, batch.sequences_per_rank);
 }
 
 SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
@@ -320,11 +332,10 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
              {plan, batch, predict_plan(own, plan, *own.profile, {.timeline = false})}});
     };
     Plan plan = chosen.plan;
-    for (const Recompute r :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+    for (const RecomputeLevel r : kRecomputeLevels) {
         plan.recompute = r;
-        const auto name = kRecomputeNames[static_cast<std::size_t>(r)];
-        if (r != chosen.plan.recompute) add(fmt::format("recompute {}", name), plan, chosen.batch);
+        if (plan.recompute == chosen.plan.recompute) continue;
+        add("recompute " + recompute_text(plan.recompute), plan, chosen.batch);
     }
     plan = chosen.plan;
     for (const int chunks : kChunks) {

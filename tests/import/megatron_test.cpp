@@ -129,19 +129,23 @@ TEST(Megatron, RecomputesWhatIsModelled) {
     const auto recompute = [](const std::string& more) {
         return imported(more).scenario.plans[0].recompute;
     };
-    EXPECT_EQ(recompute(""), Recompute::none);
-    EXPECT_EQ(recompute("--recompute-activations"), Recompute::none);  // core_attn: fused anyway
-    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act layernorm"),
-              Recompute::activation);
-    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act moe"),
-              Recompute::moe);
+    using enum RecomputeModule;
+    EXPECT_EQ(recompute(""), Recompute{});
+    EXPECT_EQ(recompute("--recompute-activations").selected(), modules(core_attn));
+    EXPECT_EQ(recompute("--recompute-granularity selective").selected(), modules(core_attn));
+    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act layernorm")
+                  .selected(),
+              modules(moe_act, layernorm));
+    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules mlp moe").selected(),
+              modules(mlp, moe));
+    EXPECT_EQ(recompute("--moe-layer-recompute").selected(), modules(moe));
     EXPECT_EQ(recompute("--recompute-granularity full --recompute-method uniform "
                         "--recompute-num-layers 1"),
-              Recompute::full);
-    EXPECT_NE(imported("--recompute-granularity full --recompute-method block "
-                       "--recompute-num-layers 4")
-                  .leftovers.size(),
-              0u);
+              Recompute(RecomputeLevel::full));
+    const Recompute block =
+        recompute("--recompute-granularity full --recompute-method block --recompute-num-layers 4");
+    EXPECT_EQ(block.method, RecomputeMethod::block);
+    EXPECT_EQ(block.num_layers, 4);
 }
 
 // DeepSeek-V3: k 8 of 4 groups: a group is as good as its best two. k = groups: its best one.
