@@ -18,11 +18,13 @@ namespace {
 
 CommandHelp explain_help() {
     return {
-        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE | --memory | --simulate [options]",
+        .usage =
+            "explain SCENARIO.yaml --plan NAME --phase PHASE | --memory | --simulate [options]",
         .about =
             "Shows how the time of one phase came about: bytes, messages and FLOPs, the link or\n"
             "curve that decides, the point on it, the lower bound and the fraction achieved.\n"
-            "With --memory: what a layer keeps for backward, tensor by tensor, and what each stage\n"
+            "With --memory: what a layer keeps for backward, tensor by tensor, and what each "
+            "stage\n"
             "of a pipeline needs.\n"
             "With --simulate: why the simulated step differs from the predicted one.",
         .examples =

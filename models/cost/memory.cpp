@@ -102,6 +102,19 @@ struct RankChunk {
     int in_flight = 1;
 };
 
+// The pairs of combined 1F1B run layer by layer: what a layer of the backward frees serves one of
+// the forward, so that a pair holds what first the backward and then the forward would.
+std::vector<PipelineStep> without_pairs(const std::vector<PipelineStep>& steps) {
+    std::vector<PipelineStep> apart;
+    for (const PipelineStep& step : steps) {
+        const bool forward_first = step.beside && step.item.part == PipelinePart::forward;
+        if (forward_first) apart.push_back({*step.beside, {}});
+        apart.push_back({step.item, {}});
+        if (step.beside && !forward_first) apart.push_back({*step.beside, {}});
+    }
+    return apart;
+}
+
 std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
     const ModelSpec& model = counts.scenario.model;
     const Parallel& parallel = counts.plan.parallel;
@@ -128,10 +141,13 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
                 {stages[i], direction, activations[i], 0});
         }
     }
+    const bool by_layer = parallel.schedule() == PipelineSchedule::combined_1f1b;
+    const auto weight = [&](int, int stage) {
+        return activations[static_cast<std::size_t>(stage)].sum();
+    };
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-        const InFlight most = most_in_flight(order.steps[rank], true, [&](int, int stage) {
-            return activations[static_cast<std::size_t>(stage)].sum();
-        });
+        const std::vector<PipelineStep>& steps = order.steps[rank];
+        const InFlight most = most_in_flight(by_layer ? without_pairs(steps) : steps, true, weight);
         for (RankChunk& chunk : ranks[rank]) {
             for (const InFlight::Chunk& held : most.chunks) {
                 const PipelineStage& stage = stages[static_cast<std::size_t>(held.stage)];

@@ -123,6 +123,23 @@ TEST(StageMemory, ZeroBubbleAndDualPipeHoldWhatTheirOrdersSay) {
         1.0);
 }
 
+// Combined 1F1B: a forward one layer ahead of the backward beside it takes the place of what that
+// frees, so that a rank holds what its longer warm-up does, one chunk less than both ends of a pair
+// would be: 2 (p - r - 1) + (v - 1) p + 1. Alone, one micro-batch.
+TEST(StageMemory, PairsHoldNoSecondMicroBatch) {
+    const double one = of_a_layer();
+    const int p = 4, v = 2, layers = 16;
+    auto [s, plan] = pipelined(layers, p, v, 8);
+    plan.parallel.pipeline_schedule = PipelineSchedule::combined_1f1b;
+    const PlanMemory memory = stage_memory_of(s, plan);
+    for (int r = 0; r < p; ++r)
+        EXPECT_NEAR(activations(memory, r),
+                    one * layers / (p * v) * (2 * (p - r - 1) + (v - 1) * p + 1), 16.0);
+    auto [t, alone] = pipelined(2, 1, 1, 8);
+    alone.parallel.pipeline_schedule = PipelineSchedule::combined_1f1b;
+    EXPECT_NEAR(activations(stage_memory_of(t, alone), 0), 2 * one, 16.0);
+}
+
 // Every parameter of the model lies on one stage, in g equal shares of the experts.
 TEST(StageMemory, StagesShareTheParametersOut) {
     auto [s, plan] = pipelined(8, 4, 1, 8);

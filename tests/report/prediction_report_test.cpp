@@ -59,6 +59,34 @@ TEST(PredictionJson, HasTheDocumentedKeys) {
     expect_keys(plan["memory"], {"peak_bytes", "items", "allocated_bytes", "reserve_bytes"});
 }
 
+// Stages of a pipeline, of which the second needs more: in JSON all of them, in the table states,
+// activations and the rest.
+TEST(PredictionJson, StagesOfAPipelineAreThere) {
+    Prediction prediction = sample_prediction();
+    PlanMemory& memory = prediction.plans[1].memory;
+    EXPECT_FALSE(
+        Json::parse(prediction_to_json(prediction))["plans"][1]["memory"].contains("stage"));
+    memory.stage = 1;
+    memory.stages = {{.peak = 30.0 * GiB, .allocated = 28.0 * GiB, .items = {}},
+                     {.peak = 40.0 * GiB,
+                      .allocated = 38.0 * GiB,
+                      .items = {{"parameters", 10.0 * GiB},
+                                {"optimizer states", 5.0 * GiB},
+                                {"activations: MoE", 20.0 * GiB},
+                                {"logits", 3.0 * GiB},
+                                {"reserve: context", 2.0 * GiB}}}};
+    const Json json = Json::parse(prediction_to_json(prediction))["plans"][1]["memory"];
+    EXPECT_EQ(json["stage"], 1);
+    ASSERT_EQ(json["stages"].size(), 2u);
+    EXPECT_DOUBLE_EQ(json["stages"][1]["items"]["logits"].get<double>(), 3.0 * 1073741824.0);
+    const std::string table = prediction_to_table(prediction, Detail::verbose);
+    const std::size_t row = table.find("  1 worst");
+    ASSERT_NE(row, std::string::npos);
+    const std::string line = table.substr(row, table.find('\n', row) - row);
+    for (const std::string cell : {"15.0 GiB", "20.0 GiB", "3.00 GiB", "2.00 GiB", "40.0 GiB"})
+        EXPECT_NE(line.find(cell), std::string::npos) << line;
+}
+
 TEST(PredictionJson, NumbersAreInTheUnitsOfTheirKeys) {
     const Json plan = Json::parse(prediction_to_json(sample_prediction()))["plans"][1];
     EXPECT_DOUBLE_EQ(plan["step_time_s"].get<double>(), 0.050);
