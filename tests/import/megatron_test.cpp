@@ -44,7 +44,8 @@ TEST(LayerPattern, IsAPythonExpression) {
 // The vocabulary is padded to a multiple of make_vocab_size_divisible_by * t: 1000 -> 1024, 1152.
 TEST(Megatron, PadsTheVocabulary) {
     EXPECT_EQ(imported("").scenario.model.vocab_size, 1024);
-    EXPECT_EQ(imported("--tensor-model-parallel-size 2 --make-vocab-size-divisible-by 192 "
+    EXPECT_EQ(imported("--tensor-model-parallel-size 2 --expert-tensor-parallel-size 1 "
+                       "--make-vocab-size-divisible-by 192 "
                        "--sequence-parallel")
                   .scenario.model.vocab_size,
               1152);
@@ -53,9 +54,11 @@ TEST(Megatron, PadsTheVocabulary) {
 
 // f = 8/3 d rounded down to 64 with SwiGLU; etp = tp; one group of query heads.
 TEST(Megatron, HasTheDefaultsOfItsArguments) {
-    const Scenario s = imported("--tensor-model-parallel-size 2 --group-query-attention").scenario;
+    const Scenario s = imported("--group-query-attention").scenario;
     EXPECT_EQ(s.model.moe.expert_width, 1024 * 8 / 3 / 64 * 64);
-    EXPECT_EQ(s.plans[0].parallel.expert_tensor_parallel_size, 2);
+    EXPECT_NE(refusal("--tensor-model-parallel-size 2 --sequence-parallel")
+                  .find("experts split over 2 ranks"),
+              std::string::npos);
     EXPECT_EQ(s.model.attention.num_kv_heads, 1);
     EXPECT_EQ(s.model.attention.head_width, 64);
     EXPECT_EQ(s.model.moe.top_k, 2);
@@ -64,8 +67,8 @@ TEST(Megatron, HasTheDefaultsOfItsArguments) {
     EXPECT_FALSE(s.plans[0].parallel.sequence_parallel);
     EXPECT_FALSE(s.plans[0].overlap_grad_all_reduce);
     EXPECT_EQ(s.plans[0].parallel.data_parallel_sharding_strategy, DataParallelSharding::no_shard);
-    // dp = 16 / 2, one micro-batch of 2 sequences
-    EXPECT_EQ(s.batch.global_batch_size, 16);
+    // dp = 16, one micro-batch of 2 sequences
+    EXPECT_EQ(s.batch.global_batch_size, 32);
 }
 
 TEST(Megatron, DeduplicatesAsItsDispatcherDoes) {
