@@ -19,6 +19,7 @@
 #include "models/scenario/quantity_text.hpp"
 #include "models/scenario/resolve.hpp"
 #include "models/sweep/break_even.hpp"
+#include "models/sweep/layouts.hpp"
 #include "models/sweep/plan_search.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/host.hpp"
@@ -52,6 +53,9 @@ po::options_description best_options() {
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
     add("heads", text("H,H,..."),
         "numbers of heads to try (twins of the model) instead of those of the scenario's plans");
+    add("layouts", po::bool_switch(),
+        "vary tensor, context and pipeline parallelism, chunks of layers, their overlap and FSDP "
+        "too");
     add("top", po::value<int>()->default_value(10)->value_name("N"),
         "rows of the table of variants");
     add("no-break-even", po::bool_switch(), "leave the search for break-even points out");
@@ -222,6 +226,16 @@ bool undecided(const Report& r) {
                                        *r.scenario.profile);
 }
 
+// The winner as others would start it. Head Parallel is headway's own: its flags have EP's place.
+std::string flags_text(const Scenario& scenario, const Candidate& c) {
+    if (c.plan.parallel == Parallel{}) return "";
+    Scenario own = scenario;
+    own.batch = c.batch;
+    return fmt::format("\nas Megatron flags: {}\nas torchtitan flags: {}\n",
+                       megatron_flags(c.plan, c.batch, sequences_of(own, c.plan)),
+                       torchtitan_flags(c.plan, c.batch, mesh_of(own, c.plan)));
+}
+
 std::string to_table(const Report& r, std::size_t most) {
     const SearchResult& s = r.search;
     std::string text = fmt::format(
@@ -244,6 +258,7 @@ std::string to_table(const Report& r, std::size_t most) {
         if (undecided(r)) text += "  undecided: the difference is within the noise\n";
         text += why_text(s.best.front(), *r.runner_up);
     }
+    text += flags_text(r.scenario, s.best.front());
     text += variants_text(s, most) + others_text(r);
     if (r.break_evens.empty()) return text;
     text += "\nbreak-even of HP with the best EP, both searched anew at every value\n";
@@ -266,7 +281,7 @@ Json candidate_json(const Candidate& c) {
                  {"dedup", kDedupNames[static_cast<std::size_t>(dedup)]},
                  {"group_size", c.plan.group_size}};
     if (hp) json["num_heads"] = hp->num_heads;
-    json.update({{"recompute", kRecomputeNames[static_cast<std::size_t>(c.plan.recompute)]},
+    json.update({{"recompute", recompute_text(c.plan.recompute)},
                  {"zero1", shards_optimizer(c.plan)},
                  {"overlap_chunks", c.plan.overlap_chunks},
                  {"sequences_per_rank", c.batch.sequences_per_rank},
@@ -336,6 +351,7 @@ int run_best(Args args) {
     Report report{.scenario = open};
     resolve(report.scenario);
     SearchOptions search{.heads = heads_of(*values),
+                         .layouts = (*values)["layouts"].as<bool>(),
                          .threads = threads > 0 ? threads : runtime::num_cores()};
     {
         Progress progress("search");

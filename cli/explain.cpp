@@ -1,5 +1,5 @@
 // headway explain: where the time of one phase comes from.
-#include "models/cost/explain.hpp"
+#include "models/cost/explain_memory.hpp"
 
 #include <fmt/format.h>
 
@@ -18,14 +18,17 @@ namespace {
 
 CommandHelp explain_help() {
     return {
-        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE | --simulate [options]",
+        .usage = "explain SCENARIO.yaml --plan NAME --phase PHASE | --memory | --simulate [options]",
         .about =
             "Shows how the time of one phase came about: bytes, messages and FLOPs, the link or\n"
             "curve that decides, the point on it, the lower bound and the fraction achieved.\n"
+            "With --memory: what a layer keeps for backward, tensor by tensor, and what each stage\n"
+            "of a pipeline needs.\n"
             "With --simulate: why the simulated step differs from the predicted one.",
         .examples =
             "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --phase dispatch\n"
             "  headway explain scenarios/paper_4gpu.yaml --plan hp --phase expert --pass backward\n"
+            "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --memory\n"
             "  headway explain scenarios/paper_4gpu.yaml --plan ep_naive --simulate",
         .positional = {"scenario"}};
 }
@@ -39,6 +42,7 @@ po::options_description explain_options() {
         "phase as `headway predict --verbose` names it")(
         "pass", po::value<std::string>()->value_name("PASS"),
         "forward, backward or update (default: forward, or update for a phase of the step's end)")(
+        "memory", po::bool_switch(), "instead of a phase: memory by tensor, item and stage")(
         "simulate", po::bool_switch(),
         "instead of a phase: what makes the simulated step differ from the predicted one")(
         "out,o", po::value<std::string>()->value_name("FILE"),
@@ -88,6 +92,12 @@ int run_explain(Args args) {
     if (!values) return kDone;
     const Scenario scenario = load_scenario(*values, "explain");
     const Plan& plan = plan_named(scenario, *values);
+    if ((*values)["memory"].as<bool>()) {
+        write_result(fmt::format("{}, plan {}: memory\n{}", scenario.name, plan.name,
+                                 text_of(explain_memory(scenario, plan))),
+                     optional_text(*values, "out"));
+        return kDone;
+    }
     if ((*values)["simulate"].as<bool>()) {
         write_result(fmt::format("{}, plan {}\n{}", scenario.name, plan.name,
                                  explain_difference(scenario, plan)),

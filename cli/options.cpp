@@ -81,7 +81,8 @@ void keep_inputs(const po::variables_map& values) {
                 for (const std::string& file : files_of(value)) {
                     if (!fs::is_regular_file(file, ignored) || !fs::equivalent(out, file, ignored))
                         continue;
-                    const bool plain = name == "scenario" || name == "shard" || name == "result" || name == "job";
+                    const bool plain =
+                        name == "scenario" || name == "shard" || name == "result" || name == "job";
                     throw InputError(
                         {.where = "--" + option,
                          .found = fmt::format("'{}', which is also {}", out,

@@ -98,7 +98,7 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         for (Plan& plan : result.plans) plan.group_size = num_ranks;
     }
     for (Plan& plan : result.plans) {
-        plan.recompute = Recompute::none;
+        plan.recompute = {};
         plan.overlap_chunks = 1;
         plan.parallel = {};
         plan.implementation = Implementation::fused;
@@ -115,9 +115,7 @@ std::vector<std::string> not_executed(const Scenario& scenario) {
             if (differs) settings.push_back(std::move(text));
         };
         const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-        const auto recompute = static_cast<std::size_t>(plan.recompute);
-        set(plan.recompute != Recompute::none,
-            fmt::format("recompute: {}", kRecomputeNames[recompute]));
+        set(plan.recompute != Recompute{}, "recompute: " + recompute_text(plan.recompute));
         set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
         set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
         set(plan.implementation == Implementation::unfused, "implementation: unfused");

@@ -23,6 +23,14 @@ class FigureKind:
 FIGURES = (
     FigureKind("phases", "stacked phases of the step, a bar a plan (predict JSON)", plans.phases),
     FigureKind("memory", "memory of the busiest rank by item (predict JSON)", plans.memory),
+    FigureKind(
+        "memory-waterfall",
+        "memory of the worst stage, item upon item (predict JSON)",
+        plans.memory_waterfall,
+    ),
+    FigureKind(
+        "memory-stages", "memory of each stage of a pipeline (predict JSON)", plans.memory_stages
+    ),
     FigureKind("traffic", "bytes a rank sends by link class (predict JSON)", plans.traffic),
     FigureKind(
         "compare",

@@ -139,6 +139,9 @@ def _memory_looks(names: list[str]) -> dict:
         "activations": "#E69F00",
         "communication": "#D55E00",
         "workspace": "#CC79A7",
+        "recomputed": "#F0E442",
+        "logits": "#8C510A",
+        "pipeline": "#B2182B",
     }
     hatches = ["", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++"]
     looks, seen = {}, {}
@@ -192,6 +195,132 @@ def memory(results, title: str | None):
     axes.set_xlabel(f"peak memory of the busiest rank [{unit}]")
     axes.set_title(title or f"{prediction.scenario}: memory")
     legend_below(figure, _handles(names, looks) + line, columns=4)
+    return figure
+
+
+def _stages(plan: dict) -> list[dict]:
+    """What each stage of a pipeline needs; one entry for a plan without one."""
+    return plan["memory"].get("stages") or [plan["memory"]]
+
+
+def memory_waterfall(results, title: str | None):
+    """Memory of the plan's worst stage, item upon item, up to what the GPU has."""
+    prediction = _single(results)
+    if prediction is None:
+        return None
+    plans = prediction.plans
+    largest = max(plan["memory"]["peak_bytes"] for plan in plans)
+    factor, unit = byte_unit(largest)
+    names = list(dict.fromkeys(name for plan in plans for name in plan["memory"]["items"]))
+    looks = _memory_looks(names)
+    rows = sum(len(plan["memory"]["items"]) + 1 for plan in plans)
+    figure, panels = plt.subplots(
+        len(plans),
+        1,
+        squeeze=False,
+        sharex=True,
+        figsize=(7.0, 0.9 + 0.24 * rows + 0.35 * len(plans)),
+        height_ratios=[len(plan["memory"]["items"]) + 1 for plan in plans],
+        layout="constrained",
+    )
+    capacity = factor * max(plan["memory"].get("capacity_bytes", 0) for plan in plans)
+    right = 1.14 * factor * largest
+    for axes, plan in zip(panels[:, 0], plans, strict=True):
+        items = plan["memory"]["items"]
+        left = 0.0
+        for row, (name, size) in enumerate(items.items()):
+            colour, hatch = looks[name]
+            axes.barh(
+                row,
+                factor * size,
+                left=left,
+                height=0.7,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0.5,
+            )
+            left += factor * size
+            axes.annotate(
+                significant(factor * size),
+                (left, row),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
+        axes.barh(len(items), left, height=0.7, color="#555555")
+        axes.annotate(
+            significant(left),
+            (left, len(items)),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+        axes.set_yticks(range(len(items) + 1), [*items, "peak"], fontsize=7)
+        axes.set_ylim(len(items) + 0.6, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        stages = len(_stages(plan))
+        where = f", stage {plan['memory']['stage']} of {stages}" if stages > 1 else ""
+        axes.set_title(plan["name"] + where, loc="left", fontsize=8)
+        if 0 < capacity < 4 * right:
+            axes.axvline(capacity, color="black", linestyle="--", linewidth=1)
+    if 0 < capacity < 4 * right:
+        right = max(right, 1.03 * capacity)
+    panels[0, 0].set_xlim(0, right)
+    dashed = f"; dashed: GPU, {significant(capacity)} {unit}" if 0 < capacity <= right else ""
+    panels[-1, 0].set_xlabel(f"memory of the busiest rank [{unit}]{dashed}")
+    figure.suptitle(title or f"{prediction.scenario}: memory by item")
+    return figure
+
+
+def memory_stages(results, title: str | None):
+    """Memory of every stage of a pipeline by item, a panel a plan."""
+    prediction = _single(results)
+    if prediction is None:
+        return None
+    plans = [plan for plan in prediction.plans if len(_stages(plan)) > 1]
+    if not plans:
+        return None
+    largest = max(plan["memory"]["peak_bytes"] for plan in plans)
+    factor, unit = byte_unit(largest)
+    bars = [(plan, row, stage) for plan in plans for row, stage in enumerate(_stages(plan))]
+    figure, axes = _axes(len(bars))
+    names: list[str] = []
+    for _, _, stage in bars:
+        names += [
+            name
+            for name, size in stage["items"].items()
+            if size >= SMALL * largest and name not in names
+        ]
+    looks = _memory_looks(names)
+    rest = False
+    for row, (_, _, stage) in enumerate(bars):
+        shown = {name: factor * stage["items"].get(name, 0.0) for name in names}
+        others = factor * stage["peak_bytes"] - sum(shown.values())
+        rest = rest or others > 0
+        _stack(axes, row, {**shown, "others": others}, looks)
+    axes.set_yticks(
+        range(len(bars)),
+        [
+            f"{plan['name']}, stage {row}{' (worst)' if row == plan['memory']['stage'] else ''}"
+            for plan, row, _ in bars
+        ],
+    )
+    axes.set_ylim(len(bars) - 0.5, -0.5)
+    capacity = factor * max(plan["memory"].get("capacity_bytes", 0) for plan in plans)
+    right, line = 1.05 * factor * largest, []
+    if 0 < capacity < 4 * right:
+        axes.axvline(capacity, color="black", linestyle="--", linewidth=1)
+        label = f"GPU memory: {significant(capacity)} {unit}"
+        line = [Line2D([], [], color="black", linestyle="--", linewidth=1, label=label)]
+        right = max(right, 1.03 * capacity)
+    axes.set_xlim(0, right)
+    axes.set_xlabel(f"peak memory of a stage's busiest rank [{unit}]")
+    axes.set_title(title or f"{prediction.scenario}: memory of each stage")
+    legend_below(figure, _handles(names + ["others"] * rest, looks) + line, columns=3)
     return figure
 
 

@@ -3,190 +3,317 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <string>
 #include <utility>
 #include <variant>
 
+#include "models/cost/saved_tensors.hpp"
+#include "models/schedule/pipeline_order.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
+#include "models/workload/recompute.hpp"
+#include "models/workload/stages.hpp"
 
 namespace headway::inline cost {
 namespace {
 
-// One MoE layer's feed-forward part: what is saved for backward, and the rows that backward
-// computes again, which are there while the layer is in work.
-struct MoeActivations {
-    double kept = 0.0, recomputed = 0.0;
+constexpr std::size_t kNumParts = 3;
+
+// What is counted once per plan and read for every stage.
+struct PlanCounts {
+    const Scenario& scenario;
+    const Plan& plan;
+    Mesh mesh;
+    ExpertLayout layout;
+    RankTokens tokens;
+    double b = 2.0;                       // bytes of an element
+    std::vector<LayerMemory> layers;      // of every layer of the model
+    std::vector<const GroupLoad*> loads;  // the same; null: dense
 };
 
-MoeActivations moe_activations(const Scenario& scenario, const Plan& plan,
-                               const ExpertLayout& layout, const GroupLoad& load) {
+PlanCounts plan_counts(const Scenario& scenario, const Plan& plan,
+                       const std::vector<GroupLoad>& loads) {
     const ModelSpec& model = scenario.model;
-    const double b = bytes_per_element(model.dtype),
-                 tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-    const double copy = layout.width * b, pre = is_gated(model.moe.activation) ? 2.0 : 1.0;
-    const double choices =
-        8.0 * layout.tokens_per_rank * layout.router.top_k;  // int32 id and fp32 gate
-    // Pre-activations and the hidden row behind them; a full recompute has all of one layer at
-    // once.
-    const bool partly = plan.recompute == Recompute::activation || plan.recompute == Recompute::moe;
-    const double shared = tokens * model.moe.num_shared_experts * model.moe.shared_expert_width * b;
-    MoeActivations result{.kept = choices + shared * (partly ? pre : pre + 1.0),
-                          .recomputed = partly ? shared : 0.0};
-    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
-        // The fused experts keep no hidden rows: the scattered sub-tokens in, the merged rows
-        // before the last projection.
-        result.kept += 2.0 * tokens * hp->num_heads * copy;
-        if (layout.group_size > 1) result.kept += load.copies_received * copy;
-        return result;
+    PlanCounts counts{.scenario = scenario,
+                      .plan = plan,
+                      .mesh = mesh_of(scenario, plan),
+                      .layout = expert_layout(scenario, plan),
+                      .tokens = rank_tokens(scenario, plan),
+                      .b = bytes_per_element(model.dtype),
+                      .layers = {},
+                      .loads = {}};
+    const auto of = [&](const GroupLoad* load) {
+        return layer_memory(saved_tensors(scenario, plan, load), plan.recompute.selected());
+    };
+    const LayerMemory dense =
+        model.num_moe_layers() < model.num_layers ? of(nullptr) : LayerMemory{};
+    std::vector<LayerMemory> sparse;
+    if (model.num_moe_layers() > 0)
+        for (const GroupLoad& load : loads) sparse.push_back(of(&load));
+    std::size_t next = 0;
+    for (int layer = 0; layer < model.num_layers; ++layer) {
+        const bool moe = model.is_moe_layer(layer);
+        const std::size_t i = moe ? next++ % loads.size() : 0;
+        counts.layers.push_back(moe ? sparse[i] : dense);
+        counts.loads.push_back(moe ? &loads[i] : nullptr);
     }
-    // Experts' inputs; the copies that came back, for the gates' gradient; hidden rows.
-    result.kept += load.rows_max * copy + load.copies_sent * copy;
-    const double hidden = load.rows_max * layout.expert_width * b;
-    double kept_of_hidden = pre + 1.0;
-    if (plan.recompute == Recompute::activation) kept_of_hidden = pre;
-    if (plan.recompute == Recompute::moe) kept_of_hidden = 0.0;
-    result.kept += kept_of_hidden * hidden;
-    result.recomputed += (pre + 1.0 - kept_of_hidden) * hidden;
-    return result;
+    return counts;
 }
 
-double attention_activations(const Scenario& scenario) {
-    const ModelSpec& model = scenario.model;
-    const Attention& a = model.attention;
-    const double b = bytes_per_element(model.dtype),
-                 tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-    const double qk = a.latent ? a.latent->nope_width + a.latent->rope_width : a.head_width;
-    const double v = a.latent ? a.latent->value_width : a.head_width;
-    const double kv_heads = a.latent ? a.num_heads : a.num_kv_heads;
-    const double latent =
-        a.latent ? a.latent->query_rank + a.latent->kv_rank + a.latent->rope_width : 0;
-    // Residual and normed row before each half, q, k, v, the core's output, log-sum-exp in fp32.
-    const double widths =
-        4.0 * model.hidden + a.num_heads * qk + kv_heads * (qk + v) + a.num_heads * v + latent;
-    return tokens * (widths * b + 4.0 * a.num_heads);
-}
+// Activations of one micro-batch in one chunk of layers.
+struct ChunkActivations {
+    std::array<double, kNumParts> kept{};
+    double inputs = 0.0;  // of layers that are recomputed in full
+    double again = 0.0;   // what is there again while the layer in work is recomputed
 
-struct Activations {
-    double attention = 0.0, moe = 0.0, dense = 0.0, layer_inputs = 0.0, recomputed = 0.0;
+    double sum() const { return kept[0] + kept[1] + kept[2] + inputs; }
 };
 
-Activations activations(const Scenario& scenario, const Plan& plan, const ExpertLayout& layout,
-                        const std::vector<GroupLoad>& loads) {
-    const ModelSpec& model = scenario.model;
-    const double b = bytes_per_element(model.dtype),
-                 tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-    const int sparse = model.num_moe_layers(), num_dense = model.num_layers - sparse;
-    double sum = 0.0, largest = 0.0, recomputed = 0.0;
-    for (const GroupLoad& load : loads) {
-        const MoeActivations moe = moe_activations(scenario, plan, layout, load);
-        sum += moe.kept / static_cast<double>(loads.size());
-        largest = std::max(largest, moe.kept);
-        recomputed = std::max(recomputed, moe.recomputed);
+ChunkActivations chunk_activations(const PlanCounts& counts, const PipelineStage& chunk) {
+    const Recompute& recompute = counts.plan.recompute;
+    const bool uniform = recompute.method == RecomputeMethod::uniform;
+    const int group = uniform ? recompute.num_layers : 1;  // layers behind one kept input
+    ChunkActivations sum;
+    double of_group = 0.0;
+    for (int i = 0; i < chunk.num_layers; ++i) {
+        const int layer = chunk.first_layer + i;
+        const LayerMemory& memory = counts.layers[static_cast<std::size_t>(layer)];
+        if (recomputes_layer(counts.scenario.model, counts.plan, layer)) {
+            const bool begins = i % group == 0;
+            if (begins) sum.inputs += memory.input;
+            of_group = (begins ? -memory.input : of_group) + memory.all;
+            sum.again = std::max(sum.again, of_group);
+            continue;
+        }
+        for (std::size_t part = 0; part < kNumParts; ++part) sum.kept[part] += memory.kept[part];
+        sum.again = std::max(sum.again, memory.again);
     }
-    const double dense = num_dense > 0 ? tokens * model.dense_width * b *
-                                             (is_gated(model.dense_activation) ? 3.0 : 2.0)
-                                       : 0.0;
-    const double attention = attention_activations(scenario);
-    if (plan.recompute != Recompute::full) {
-        return {.attention = model.num_layers * attention,
-                .moe = sparse * sum,
-                .dense = num_dense * dense,
-                .recomputed = sparse > 0 ? recomputed : 0.0};
-    }
-    // A full recompute keeps the input of every layer and all of the one in work.
-    const bool moe_is_larger = sparse > 0 && largest >= dense;
-    return {.attention = attention,
-            .moe = moe_is_larger ? largest : 0.0,
-            .dense = moe_is_larger ? 0.0 : dense,
-            .layer_inputs = (model.num_layers - 1.0) * tokens * model.hidden * b};
+    return sum;
 }
 
-// NCCL communicators of a rank: all ranks, the plan's group, its replicas, and the sharers of a
-// head.
-int num_communicators(const Scenario& scenario, const Plan& plan, const ExpertLayout& layout) {
-    const int world = scenario.cluster.num_ranks(), group = plan.group_size;
-    const bool replicas = group > 1 && world > group;
-    const bool sharers = layout.group_size > 1 && layout.group_size < group;
-    return (world > 1 ? 1 : 0) + (group > 1 ? 1 : 0) + (replicas ? 1 : 0) + (sharers ? 1 : 0);
+// A stage as its ranks see it: its chunks, and how many micro-batches of each are in flight when
+// they weigh the most.
+struct RankChunk {
+    PipelineStage stage;
+    int direction = 0;
+    ChunkActivations activations;
+    int in_flight = 1;
+};
+
+std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
+    const ModelSpec& model = counts.scenario.model;
+    const Parallel& parallel = counts.plan.parallel;
+    const std::vector<PipelineStage> stages = pipeline_stages(model, parallel);
+    if (!parallel.has_pipeline() && !parallel.pipeline_schedule) {
+        std::vector<RankChunk> chunks;
+        for (const PipelineStage& stage : stages)
+            chunks.push_back({stage, 0, chunk_activations(counts, stage), 1});
+        return {chunks};
+    }
+    const PipelineOrder order = pipeline_order(
+        parallel.schedule(), {.ranks = parallel.pipeline_model_parallel_size,
+                              .chunks = parallel.virtual_pipeline_model_parallel_size,
+                              .micro_batches = num_micro_batches(counts.scenario, counts.plan),
+                              .group = parallel.microbatch_group_size_per_vp_stage});
+    std::vector<ChunkActivations> activations;
+    for (const PipelineStage& stage : stages)
+        activations.push_back(chunk_activations(counts, stage));
+    std::vector<std::vector<RankChunk>> ranks(order.steps.size());
+    for (int direction = 0; direction < order.directions; ++direction) {
+        for (int s = 0; s < order.stages; ++s) {
+            const auto i = static_cast<std::size_t>(s);
+            ranks[static_cast<std::size_t>(order.rank_of(direction, s))].push_back(
+                {stages[i], direction, activations[i], 0});
+        }
+    }
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+        const InFlight most = most_in_flight(order.steps[rank], true, [&](int, int stage) {
+            return activations[static_cast<std::size_t>(stage)].sum();
+        });
+        for (RankChunk& chunk : ranks[rank]) {
+            for (const InFlight::Chunk& held : most.chunks) {
+                const PipelineStage& stage = stages[static_cast<std::size_t>(held.stage)];
+                if (held.direction == chunk.direction &&
+                    stage.first_layer == chunk.stage.first_layer &&
+                    stage.num_layers == chunk.stage.num_layers)
+                    chunk.in_flight = held.micro_batches;
+            }
+        }
+    }
+    return ranks;
 }
 
-// Buffers of one exchange at the busiest rank, and gradients of hidden rows while one layer's
-// backward runs.
-double buffer_bytes(const Scenario& scenario, const Plan& plan, const ExpertLayout& layout,
-                    double largest_arrival) {
-    if (plan.group_size == 1) return 0.0;
+class Items {
+  public:
+    void add(std::string name, double bytes) {
+        if (!(bytes > 0.0)) return;
+        stage_.items.push_back({std::move(name), bytes * byte});
+        stage_.peak += bytes * byte;
+    }
+    void add(std::string name, Bytes bytes) { add(std::move(name), bytes.in(byte)); }
+    void end_of_tensors() { stage_.allocated = stage_.peak; }
+    Bytes allocated() const { return stage_.allocated; }
+    StageMemory take() { return std::move(stage_); }
+
+  private:
+    StageMemory stage_;
+};
+
+// Parameters, gradients and optimizer states in what data-parallel ranks share out of them: the
+// dense part over DP x CP, the experts over EDP. What is sharded and in work is there as two units
+// of a layer, the one computed with and the one on its way.
+void add_states(const PlanCounts& counts, const std::vector<RankChunk>& chunks, Items& items) {
+    const ModelSpec& model = counts.scenario.model;
+    const Plan& plan = counts.plan;
+    const Mesh& mesh = counts.mesh;
+    const DataParallelSharding sharding = plan.parallel.data_parallel_sharding_strategy;
+    const double instances = plan.parallel.num_distributed_optimizer_instances;
+    const double n_dense = std::max(1.0, mesh.dp * mesh.cp / instances),
+                 n_experts = std::max(1.0, mesh.edp / instances);
+    RankParameters unit;  // the largest of each part in a layer
+    std::vector<PipelineStage> stages;
+    for (const RankChunk& chunk : chunks) {
+        stages.push_back(chunk.stage);
+        for (int i = 0; i < chunk.stage.num_layers; ++i) {
+            const RankParameters layer = layer_parameters(model, plan, chunk.stage.first_layer + i);
+            if (layer.dense() > unit.dense()) unit.cut = layer.dense();
+            unit.experts = std::max(unit.experts, layer.experts);
+        }
+    }
+    const RankParameters whole = rank_parameters(model, plan, stages);
+    const auto held = [&](DataParallelSharding since) {
+        if (sharding < since) return whole.dense() + whole.experts;
+        const double share = whole.dense() / n_dense + whole.experts / n_experts;
+        if (since == DataParallelSharding::optim) return share;
+        const double units =
+            2.0 * ((n_dense > 1.0 ? unit.dense() : 0.0) + (n_experts > 1.0 ? unit.experts : 0.0));
+        return std::min(whole.dense() + whole.experts, share + units);
+    };
+    items.add("parameters", counts.b * held(DataParallelSharding::optim_grads_params));
+    const std::size_t type = static_cast<std::size_t>(plan.main_grads_dtype);
+    items.add(fmt::format("gradients ({})", kDtypeNames[type]),
+              bytes_per_element(plan.main_grads_dtype) * held(DataParallelSharding::optim_grads));
+    items.add("optimizer states",
+              (master_bytes(plan) + moment_bytes(plan)) * held(DataParallelSharding::optim));
+}
+
+void add_activations(const std::vector<RankChunk>& chunks, Items& items) {
+    std::array<double, kNumParts> kept{};
+    double inputs = 0.0, again = 0.0;
+    for (const RankChunk& chunk : chunks) {
+        const ChunkActivations& a = chunk.activations;
+        for (std::size_t part = 0; part < kNumParts; ++part)
+            kept[part] += chunk.in_flight * a.kept[part];
+        inputs += chunk.in_flight * a.inputs;
+        again = std::max(again, a.again);
+    }
+    items.add("activations: attention and norms", kept[0]);
+    items.add("activations: MoE", kept[1]);
+    items.add("activations: dense feed-forward", kept[2]);
+    items.add("activations: layer inputs", inputs);
+    items.add("recomputed: the layer in work", again);
+}
+
+// Of one exchange at the busiest rank, and of the messages to the stages before and after: each way
+// one that comes and one that goes.
+void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks, Items& items) {
+    const Plan& plan = counts.plan;
+    const ExpertLayout& layout = counts.layout;
+    double arrival = 0.0, rows = 0.0;
+    bool moe = false;
+    int neighbours = 0;
+    for (const RankChunk& chunk : chunks) {
+        neighbours += (chunk.stage.embedding ? 0 : 1) + (chunk.stage.head_and_loss ? 0 : 1);
+        for (int i = 0; i < chunk.stage.num_layers; ++i) {
+            const GroupLoad* load =
+                counts.loads[static_cast<std::size_t>(chunk.stage.first_layer + i)];
+            if (load == nullptr) continue;
+            moe = true;
+            arrival = std::max(arrival, load->copies_received + load->copies_sent);
+            rows = std::max(rows, load->rows_max);
+        }
+    }
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
-    const double tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-    const double exchanged = hp != nullptr ? 2.0 * tokens * hp->num_heads : 0.0;
-    return (exchanged + (layout.group_size > 1 ? largest_arrival : 0.0)) * layout.width *
-           bytes_per_element(scenario.model.dtype);
+    const double width = layout.width * counts.b;
+    if (moe && plan.group_size > 1) {
+        const double heads =
+            hp != nullptr ? 2.0 * static_cast<double>(counts.tokens.own) * hp->num_heads : 0.0;
+        items.add("communication buffers",
+                  (heads + (layout.group_size > 1 ? arrival : 0.0)) * width);
+    }
+    if (plan.parallel.has_pipeline())
+        items.add("pipeline messages", 2.0 * std::min(neighbours, 2) *
+                                           static_cast<double>(counts.tokens.own) *
+                                           counts.scenario.model.hidden * counts.b);
+    // Gradients of the hidden rows of one layer.
+    const double pre = is_gated(counts.scenario.model.moe.activation) ? 2.0 : 1.0;
+    items.add("workspace", hp != nullptr
+                               ? rows * width * 2.0
+                               : rows * (layout.expert_width * (pre + 1.0) * counts.b + width));
 }
 
-double workspace_bytes(const Scenario& scenario, const Plan& plan, const ExpertLayout& layout,
-                       double largest_rows) {
-    const double b = bytes_per_element(scenario.model.dtype);
-    const double pre = is_gated(scenario.model.moe.activation) ? 2.0 : 1.0;
-    if (plan.is_head_parallel()) return largest_rows * layout.width * b * 2.0;
-    return largest_rows * (layout.expert_width * (pre + 1.0) + layout.width) * b;
+// NCCL communicators of a rank. Those of the same ranks are one.
+int num_communicators(const PlanCounts& counts) {
+    const Mesh& m = counts.mesh;
+    const bool tied = m.pp > 1 && counts.scenario.model.tied_embeddings;
+    const bool same_replicas = m.ep * m.etp == 1 && m.tp == 1;  // EDP is DP x CP
+    const bool sharers =
+        counts.layout.group_size > 1 && counts.layout.group_size < counts.plan.group_size;
+    const std::array exists = {m.tp > 1,
+                               m.cp > 1 && m.dp > 1,
+                               m.dp * m.cp > 1,
+                               m.pp > 1,
+                               tied,
+                               m.tp > 1 && m.pp > 1,  // norm of the gradients
+                               m.etp > 1 && (m.etp != m.tp || m.tp == 1),
+                               m.ep > 1,
+                               m.edp > 1 && !same_replicas,
+                               sharers};
+    return static_cast<int>(std::count(exists.begin(), exists.end(), true));
 }
 
-void add_item(PlanMemory& memory, std::string name, Bytes bytes) {
-    if (!(bytes > Bytes{})) return;
-    memory.items.push_back({std::move(name), bytes});
-    memory.peak += bytes;
-}
-
-void add_reserve(const Scenario& scenario, int communicators, PlanMemory& memory) {
-    const Reserve& reserve = scenario.cluster.reserve;
-    memory.allocated = memory.peak;
+void add_reserve(const PlanCounts& counts, Items& items) {
+    const Reserve& reserve = counts.scenario.cluster.reserve;
+    items.end_of_tensors();
+    items.add("reserve: context", reserve.context);
+    items.add("reserve: communicators", num_communicators(counts) * reserve.communicator);
     const double gaps = reserve.fragmentation / (1.0 - reserve.fragmentation);
-    add_item(memory, "reserve: context", reserve.context);
-    add_item(memory, "reserve: communicators", communicators * reserve.communicator);
-    add_item(memory, "reserve: fragmentation", gaps * memory.allocated);
+    items.add("reserve: fragmentation", gaps * items.allocated());
+}
+
+StageMemory stage_memory(const PlanCounts& counts, const std::vector<RankChunk>& chunks) {
+    const ModelSpec& model = counts.scenario.model;
+    Items items;
+    add_states(counts, chunks, items);
+    add_activations(chunks, items);
+    // Logits and their gradient share a buffer; the loss works in fp32 on slices of it.
+    const bool has_head = std::any_of(chunks.begin(), chunks.end(),
+                                      [](const RankChunk& c) { return c.stage.head_and_loss; });
+    if (has_head)
+        items.add("logits", static_cast<double>(counts.tokens.group) * model.vocab_size /
+                                counts.mesh.tp * counts.b * 2.0);
+    add_buffers(counts, chunks, items);
+    add_reserve(counts, items);
+    return items.take();
 }
 
 }  // namespace
 
 PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
                           const std::vector<GroupLoad>& loads) {
-    const ModelSpec& model = scenario.model;
-    const ExpertLayout layout = expert_layout(scenario, plan);
-    const ParameterCount count = count_parameters(model, plan);
-    const int world = scenario.cluster.num_ranks(), replicas = world / plan.group_size;
-    const double experts = count.experts / plan.group_size, dense = count.replicated();
-    const double owned =
-        shards_optimizer(plan) ? dense / world + experts / replicas : dense + experts;
-    const Activations kept = activations(scenario, plan, layout, loads);
-    double largest_arrival = 0.0, largest_rows = 0.0;
-    const bool is_dense = model.num_dense_layers == model.num_layers;
-    for (const GroupLoad& load : loads) {
-        if (is_dense) break;  // nothing is exchanged
-        largest_arrival = std::max(largest_arrival, load.copies_received + load.copies_sent);
-        largest_rows = std::max(largest_rows, load.rows_max);
-    }
-    const double b = bytes_per_element(model.dtype),
-                 tokens = static_cast<double>(scenario.batch.tokens_per_rank());
-
+    const PlanCounts counts = plan_counts(scenario, plan, loads);
     PlanMemory memory{.capacity = scenario.cluster.device.memory};
-    const auto add = [&](std::string item, double bytes) {
-        add_item(memory, std::move(item), bytes * byte);
-    };
-    add("parameters", b * (dense + experts));
-    add(fmt::format("gradients ({})", kDtypeNames[static_cast<std::size_t>(plan.main_grads_dtype)]),
-        bytes_per_element(plan.main_grads_dtype) * (dense + experts));
-    add("optimizer states", (master_bytes(plan) + moment_bytes(plan)) * owned);
-    add("activations: attention and norms", kept.attention);
-    add("activations: MoE", kept.moe);
-    add("activations: dense feed-forward", kept.dense);
-    add("activations: layer inputs", kept.layer_inputs);
-    add("recomputed rows of one layer", kept.recomputed);
-    // Logits and their gradient share a buffer; the loss works in fp32 on slices of it.
-    add("logits", tokens * model.vocab_size * b * 2.0);
-    add("communication buffers",
-        is_dense ? 0.0 : buffer_bytes(scenario, plan, layout, largest_arrival));
-    add("workspace", workspace_bytes(scenario, plan, layout, largest_rows));
-    add_reserve(scenario, num_communicators(scenario, plan, layout), memory);
+    for (const std::vector<RankChunk>& chunks : chunks_of_ranks(counts))
+        memory.stages.push_back(stage_memory(counts, chunks));
+    const auto worst = std::max_element(
+        memory.stages.begin(), memory.stages.end(),
+        [](const StageMemory& a, const StageMemory& b) { return a.peak < b.peak; });
+    memory.stage = static_cast<int>(worst - memory.stages.begin());
+    memory.peak = worst->peak;
+    memory.allocated = worst->allocated;
+    memory.items = worst->items;
     return memory;
 }
 

@@ -130,12 +130,13 @@ std::vector<Price> price_hops(const PipelineWork& work, PriceBook& book, double 
 PassWeights weights_of(const Workload& workload, const PipelineTime& pipeline) {
     const double micro = pipeline.order.micro_batches,
                  stretch = pipeline.times.makespan / pipeline.times.busy[pipeline.shown];
-    PassWeights weights{.outer = 0.0, .layers = std::vector<double>(workload.layers.size())};
+    PassWeights weights{.layers = std::vector<double>(workload.layers.size())};
     for (int direction = 0; direction < pipeline.order.directions; ++direction) {
         for (int i = 0; i < pipeline.order.stages; ++i) {
             if (at(pipeline.order.rank_of(direction, i)) != pipeline.shown) continue;
             const PipelineStage& stage = workload.pipeline->stages[at(i)];
-            if (stage.embedding || stage.head_and_loss) weights.outer = micro * stretch;
+            weights.before += stage.embedding ? micro * stretch : 0.0;
+            weights.after += stage.head_and_loss ? micro * stretch : 0.0;
             for (int k = 0; k < stage.num_layers; ++k)
                 weights.layers[at(workload.entry_of_layer[at(stage.first_layer + k)])] +=
                     micro * stretch;
@@ -330,8 +331,8 @@ StepTime price_pipeline_step(const RankWork& work, const Profile& profile, Price
     // What an error weighs follows from the times: they are found first, in a book of their own.
     PriceBook scratch = book;
     StepTime step;
-    const std::vector<double> nothing(workload.layers.size());
-    price_passes(work, profile, {.outer = 0.0, .layers = nothing}, scratch, step);
+    const PassWeights nothing{.layers = std::vector<double>(workload.layers.size())};
+    price_passes(work, profile, nothing, scratch, step);
     Chunks chunks(workload, step, slowdown, scratch);
     step.pipeline = run_order(pipeline, chunks, price_hops(pipeline, scratch, 0.0));
     StepTime again;

@@ -135,12 +135,6 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
     return spans;
 }
 
-// Sequences of a step, on all ranks.
-std::int64_t sequences_of(const Scenario& scenario, const Plan& plan) {
-    return std::int64_t{mesh_of(scenario, plan).dp} * scenario.batch.sequences_per_rank *
-           num_micro_batches(scenario, plan);
-}
-
 // Of the baseline.
 StepSize step_size(const Scenario& scenario, const std::vector<Plan>& plans) {
     const auto baseline = std::ranges::find(plans, scenario.baseline, &Plan::name);
@@ -188,10 +182,12 @@ void check_memory(PlanPrediction& plan) {
     const auto largest = std::max_element(
         plan.memory.items.begin(), plan.memory.items.end(),
         [](const MemoryItem& a, const MemoryItem& b) { return a.bytes < b.bytes; });
+    const std::string stage =
+        plan.memory.stages.size() > 1 ? fmt::format(" on stage {}", plan.memory.stage) : "";
     plan.infeasible_because = fmt::format(
-        "needs {:.1f} GiB of {:.1f} GiB, {:.1f} GiB of them reserve; largest item: {} {:.1f} GiB",
-        plan.memory.peak.in(GiB), plan.memory.capacity.in(GiB), plan.memory.reserve().in(GiB),
-        largest->name, largest->bytes.in(GiB));
+        "needs {:.1f} GiB of {:.1f} GiB{}, {:.1f} GiB of them reserve; largest item: {} {:.1f} GiB",
+        plan.memory.peak.in(GiB), plan.memory.capacity.in(GiB), stage,
+        plan.memory.reserve().in(GiB), largest->name, largest->bytes.in(GiB));
 }
 
 }  // namespace

@@ -491,8 +491,8 @@ double PriceBook::weight_gradient_share(const PhaseWork& phase) const {
     Seconds weights, all;
     for (int i = 0; i < work->num_kernels; ++i) {
         const KernelWork& kernel = work->kernels[static_cast<std::size_t>(i)];
-        const Seconds least =
-            max(kernel.flops / peak(dtype_of(kernel)), kernel.bytes / cluster_.device.memory_bandwidth);
+        const Seconds least = max(kernel.flops / peak(dtype_of(kernel)),
+                                  kernel.bytes / cluster_.device.memory_bandwidth);
         all += least;
         if (!is_byte_rate(kernel.kernel) && kernel.kernel != Kernel::attention) weights += least;
     }

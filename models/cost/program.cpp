@@ -17,7 +17,7 @@ namespace {
 
 using Part = PipelinePart;
 
-std::size_t at(int i) {
+std::size_t index(int i) {
     return static_cast<std::size_t>(i);
 }
 
@@ -26,9 +26,9 @@ class Messages {
   public:
     enum Kind { activations, gradients, copies, end_of_step };
 
-    explicit Messages(int roles) : numbers_(at(roles)) {}
+    explicit Messages(int roles) : numbers_(index(roles)) {}
     int number(int to_role, Kind kind, int direction, int stage, int micro_batch) {
-        auto& of_role = numbers_[at(to_role)];
+        auto& of_role = numbers_[index(to_role)];
         return of_role
             .emplace(std::array<int, 4>{kind, direction, stage, micro_batch},
                      static_cast<int>(of_role.size()))
@@ -54,7 +54,7 @@ class RoleBuilder {
           writer_(workload, pricer, layers, program) {}
 
     void build() {
-        const std::vector<PipelineStep>& steps = order_.steps[at(role_)];
+        const std::vector<PipelineStep>& steps = order_.steps[index(role_)];
         const std::map<std::pair<int, int>, std::size_t> last = last_gradients(steps);
         for (std::size_t i = 0; i < steps.size(); ++i) {
             const PipelineStep& step = steps[i];
@@ -93,10 +93,10 @@ class RoleBuilder {
     }
 
     const PipelineStage& stage(const PipelineItem& item) const {
-        return work_.stages[at(item.stage)];
+        return work_.stages[index(item.stage)];
     }
     const std::vector<PhaseWork>& reductions(const PipelineItem& item) const {
-        return work_.reductions[at(item.stage)];
+        return work_.reductions[index(item.stage)];
     }
     // Of the step, both directions counted.
     int micro_batch(const PipelineItem& item) const {
@@ -155,18 +155,18 @@ class RoleBuilder {
         writer_.pair(found->second, micro_batch(forward), micro_batch(backward));
     }
 
-    // A reduction with one rank of another role: both send what they have, as a ring of two does.
-    void reduce_copies(const PhaseWork& phase, const ReduceWork& reduce) {
+    // With one rank of another role: both send what they have, as a ring of two does.
+    void reduce_with_other_role(const PhaseWork& phase, const ReduceWork& reduce, int which) {
         const int apart = reduce.stride / ranks_,
                   to = role_ < order_.ranks / 2 ? role_ + apart : role_ - apart;
         const ReduceTask priced = pricer_.reduce_task(reduce, 1.0);
         writer_.send({.to_role = to,
-                      .message = messages_.number(to, Messages::copies, 0, 0, 0),
+                      .message = messages_.number(to, Messages::copies, 0, which, 0),
                       .bytes = priced.bytes,
                       .latency = priced.latency,
                       .efficiency = priced.efficiency},
                      phase.phase, Pass::update);
-        writer_.receive({messages_.number(role_, Messages::copies, 0, 0, 0)});
+        writer_.receive({messages_.number(role_, Messages::copies, 0, which, 0)});
     }
 
     // The optimizer needs the norm of all gradients: it waits for the gradients of all roles.
@@ -183,15 +183,16 @@ class RoleBuilder {
     }
 
     void update() {
-        for (const PhaseWork& phase : work_.updates[at(role_)]) {
-            const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-            if (reduce != nullptr && order_.ranks > 1 && reduce->stride >= ranks_) {
-                reduce_copies(phase, *reduce);
-                continue;
-            }
-            if (reduce == nullptr) wait_for_all();
-            writer_.update(phase);
+        int which = 0;
+        for (const PhaseWork& phase : work_.late_reductions[index(role_)]) {
+            const auto& reduce = std::get<ReduceWork>(phase.work);
+            if (order_.ranks > 1 && reduce.stride >= ranks_)
+                reduce_with_other_role(phase, reduce, which++);
+            else
+                writer_.update(phase);
         }
+        wait_for_all();
+        for (const PhaseWork& phase : work_.updates[index(role_)]) writer_.update(phase);
     }
 
     const PipelineWork& work_;

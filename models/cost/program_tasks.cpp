@@ -105,8 +105,8 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto scale = [&](const PathBytes& bytes) { return scaled(bytes, wire * fraction); };
     if (!routed) {
         const bool of_sequence = phase.phase == Phase::cp_exchange;
-        ExchangeStage stage = of_sequence ? equal_stage(work, fraction)
-                                          : head_stage(work, wire * fraction);
+        ExchangeStage stage =
+            of_sequence ? equal_stage(work, fraction) : head_stage(work, wire * fraction);
         fit_stage(stage, scaled(work.mean, fraction), work.group_size);
         task.stages.push_back(std::move(stage));
         return task;

@@ -185,15 +185,15 @@ void price_passes(const RankWork& work, const Profile& profile, const PassWeight
     const StepContext context{workload.overlap_chunks, profile.overheads.overlap_slowdown,
                               work.speeds};
     const auto outer = [&](const std::vector<PhaseWork>& phases,
-                           const std::vector<PhaseWork>& usual) {
+                           const std::vector<PhaseWork>& usual, double weight) {
         const auto price = [&](Pass pass) {
-            return price_pass(of_pass(phases, pass), of_pass(usual, pass), {}, context,
-                              weights.outer, book);
+            return price_pass(of_pass(phases, pass), of_pass(usual, pass), {}, context, weight,
+                              book);
         };
         return LayerTime{.forward = price(Pass::forward), .backward = price(Pass::backward)};
     };
-    step.before = outer(workload.before, mean.before);
-    step.after = outer(workload.after, mean.after);
+    step.before = outer(workload.before, mean.before, weights.before);
+    step.after = outer(workload.after, mean.after, weights.after);
     double noise_variance = 0.0;
     int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {
@@ -228,7 +228,7 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
     if (workload.pipeline) return price_pipeline_step(work, profile, book);
     StepTime step;
     const int micro = workload.num_micro_batches;
-    PassWeights weights{.outer = static_cast<double>(micro), .layers = {}};
+    PassWeights weights{.before = double(micro), .after = double(micro), .layers = {}};
     for (const LayerWork& layer : workload.layers)
         weights.layers.push_back(static_cast<double>(micro) * layer.count);
     price_passes(work, profile, weights, book, step);

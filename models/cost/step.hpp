@@ -118,7 +118,7 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
 // How often a step runs what is around the layers, and each entry of Workload::layers: the weight
 // of its errors.
 struct PassWeights {
-    double outer = 1.0;
+    double before = 0.0, after = 0.0;
     std::vector<double> layers;
 };
 // Fills `before`, `after`, `layers` and the times of one MoE layer.

@@ -165,12 +165,25 @@ void note_head_parallel(const Scenario& s, const Plan& plan, const HeadParallel&
     notes.add_if(split && plan.overlap_chunks > 1,
                  "plan {}: overlap_chunks has no effect: where heads span ranks nothing is chunked",
                  plan.name);
-    const bool partial =
-        plan.recompute == Recompute::moe || plan.recompute == Recompute::activation;
-    notes.add_if(partial && moe.num_shared_experts == 0,
-                 "plan {}: recompute has no effect but full: the fused experts of heads keep no "
-                 "hidden rows anyway",
-                 plan.name);
+}
+
+void note_recompute(const ModelSpec& model, const Plan& plan, Notes& notes) {
+    const Recompute& r = plan.recompute;
+    const bool shared = model.moe.num_shared_experts > 0, heads = plan.is_head_parallel();
+    const auto add_if = [&](bool unused, RecomputeModule m, std::string_view because) {
+        notes.add_if(unused && r.has(m),
+                     "plan {}: recompute_modules {} (recompute) has no effect: {}", plan.name,
+                     kRecomputeModuleNames[static_cast<std::size_t>(m)], because);
+    };
+    constexpr std::string_view no_hidden = "the fused experts of heads keep no hidden rows anyway";
+    add_if(!model.attention.latent, RecomputeModule::mla_up_proj, "no latent attention");
+    add_if(model.num_moe_layers() == model.num_layers, RecomputeModule::mlp, "no dense layers");
+    add_if(!shared, RecomputeModule::shared_experts, "no shared experts");
+    add_if(heads && !shared, RecomputeModule::moe_act, no_hidden);
+    add_if(heads, RecomputeModule::experts, no_hidden);
+    for (const RecomputeModule m :
+         {RecomputeModule::moe_act, RecomputeModule::experts, RecomputeModule::shared_experts})
+        add_if(r.has(RecomputeModule::moe), m, "moe computes it again");
 }
 
 void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
@@ -212,6 +225,7 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
     } else {
         note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
     }
+    note_recompute(s.model, plan, notes);
     note_parallel(s, plan, notes);
     notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
                  "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);

@@ -43,7 +43,9 @@ constexpr std::string_view kRead =
     "hybrid_layer_pattern hybrid_override_pattern is_hybrid_model linear_attention_freq "
     "experimental_attention_variant heterogeneous_layers_config_path "
     "heterogeneous_layers_config_encoded_json heterogeneous_block_specs dataset_sequence_length "
-    "params_dtype ";
+    "params_dtype fp8 fp8_format fp8_recipe fp4 fp4_format "
+    "fp4_recipe moe_dispatch_fwd_dtype moe_combine_bwd_dtype moe_router_padding_for_fp8 "
+    "moe_router_padding_for_quantization delay_wgrad_compute ";
 
 struct Named {
     std::string_view names;
@@ -52,21 +54,17 @@ struct Named {
 };
 
 constexpr std::array kNamed = std::to_array<Named>({
-    {"fp8 fp8_format fp8_param fp8_param_gather fp8_dot_product_attention fp8_multi_head_attention "
-     "fp8_output_proj keep_fp8_transpose_cache",
-     "", "FP8 is computed, kept and sent as the model's dtype"},
-    {"fp4 fp4_format fp4_param fp4_param_gather", "",
-     "FP4 is computed, kept and sent as the model's dtype"},
-    {"moe_dispatch_fwd_dtype moe_combine_bwd_dtype", "bf16", "rows travel in the model's dtype"},
-    {"first_last_layers_bf16 reuse_grad_buf_for_mxfp8_param_ag", "", "FP8 is not modelled"},
-    {"moe_router_padding_for_fp8 moe_router_padding_for_quantization "
-     "moe_pad_expert_input_to_capacity",
-     "", "rows that padding adds are not counted"},
+    {"fp8_param fp8_param_gather fp8_dot_product_attention fp8_multi_head_attention "
+     "fp8_output_proj keep_fp8_transpose_cache fp4_param fp4_param_gather",
+     "", "parameters and attention stay in the model's dtype"},
+    {"first_last_layers_bf16 reuse_grad_buf_for_mxfp8_param_ag", "",
+     "every layer has the recipe, and every buffer is its own"},
+    {"moe_pad_expert_input_to_capacity", "", "rows that padding adds are not counted"},
     {"mtp_num_layers", "0", "multi-token prediction layers are neither counted nor priced"},
     {"tp_comm_overlap", "", "exchanges of tensor parallelism hide behind nothing"},
     {"overlap_param_gather_with_optimizer_step", "",
      "parameters are gathered behind the optimizer, before the next forward pass"},
-    {"delay_wgrad_compute overlap_dispatch_backward_with_experts_wgrad "
+    {"overlap_dispatch_backward_with_experts_wgrad "
      "ep_overlap_early_attn_memory_release defer_embedding_wgrad_compute",
      "", "weight gradients are computed with those of their input"},
     {"moe_shared_expert_overlap", "", "shared experts run before or after the exchanges"},
@@ -161,8 +159,8 @@ constexpr std::string_view kNone =
     "eod_mask_loss "
     "exit_duration_in_mins exit_interval exit_signal_handler external_gpu_device_mapping "
     "export_force_local_attention finalize_model_grads_func finetune flash_attention_version "
-    "flash_decode fp16_lm_cross_entropy fp32 fp4_recipe fp8_amax_compute_algo fp8_amax_history_len "
-    "fp8_interval fp8_margin fp8_recipe fp8_wgrad fused_residual_rmsnorm fused_single_qkv_rope "
+    "flash_decode fp16_lm_cross_entropy fp32 fp8_amax_compute_algo fp8_amax_history_len "
+    "fp8_interval fp8_margin fp8_wgrad fused_residual_rmsnorm fused_single_qkv_rope "
     "glu_linear_offset grad_scale_func grad_sync_func gradient_accumulation_fusion "
     "gradient_reduce_div_fusion head_lr_mult hidden_dropout high_freq_factor "
     "high_priority_stream_groups hysteresis init_method init_model_with_meta_device "

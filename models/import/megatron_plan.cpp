@@ -1,6 +1,7 @@
 // The plan and the batch that Megatron's arguments describe, with the defaults of
 // megatron/training/arguments.py (Megatron-LM d98e8a6, 2026-08).
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -9,194 +10,25 @@
 #include "models/scenario/quantity_text.hpp"
 
 namespace headway::inline importing {
-namespace {
-
-// ---- Stages of the pipeline
-
-// Stages of a layout, by its separators: "Et|(tt|)*30mL" has 32. Nothing when the text is no layout
-// or has more than 100,000.
-std::optional<int> num_stages(std::string_view text) {
-    constexpr long max_stages = 100'000;
-    long total = 0, group = 0;
-    bool is_in_group = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        long bars = 0;
-        if (text[i] == '(') {
-            if (is_in_group) return std::nullopt;
-            is_in_group = true;
-            group = 0;
-            continue;
-        }
-        if (text[i] == ')') {
-            if (!is_in_group) return std::nullopt;
-            is_in_group = false;
-            bars = group;
-        } else if (text[i] == '|') {
-            bars = 1;
-        } else if (std::string_view("EtmL,").find(text[i]) == std::string_view::npos) {
-            return std::nullopt;
-        }
-        if (i + 1 < text.size() && text[i + 1] == '*') {
-            long times = 0;
-            std::size_t digits = i + 2;
-            while (digits < text.size() && text[digits] >= '0' && text[digits] <= '9' &&
-                   times < max_stages)
-                times = times * 10 + (text[digits++] - '0');
-            if (digits == i + 2) return std::nullopt;
-            bars *= times;
-            i = digits - 1;
-        }
-        (is_in_group ? group : total) += bars;
-        if (total > max_stages || group > max_stages) return std::nullopt;
-    }
-    return static_cast<int>(total + 1);
-}
-
-// The layout without its multi-token prediction layers, m or m*n.
-std::string without_prediction(const std::string& text) {
-    std::string kept;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != 'm') {
-            kept += text[i];
-        } else if (i + 1 < text.size() && text[i + 1] == '*') {
-            i = std::min(text.find_first_not_of("0123456789", i + 2), text.size()) - 1;
-        }
-    }
-    return kept;
-}
-
-// Layers of each stage as Megatron's layout string: "Ettt|tttt|tttL".
-std::string layout_of(const std::vector<int>& layers) {
-    std::string text = "E";
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-        if (i > 0) text += '|';
-        text.append(static_cast<std::size_t>(std::max(layers[i], 0)), 't');
-    }
-    return text + "L";
-}
-
-// Embedding and loss may count as a layer each of the first and the last stage.
-int counted_layers(const Job& job, int layers) {
-    return layers + (job.flag("account_for_embedding_in_pipeline_split") ? 1 : 0) +
-           (job.flag("account_for_loss_in_pipeline_split") ? 1 : 0);
-}
-
-// Layers of a rank are those of its chunks, stage s being chunk s / p of rank s % p.
-void fill_uneven(const Job& job, int layers, Parallel& parallel) {
-    const int p = parallel.pipeline_model_parallel_size,
-              v = parallel.virtual_pipeline_model_parallel_size;
-    const auto first = job.integer("decoder_first_pipeline_num_layers", 0),
-               last = job.integer("decoder_last_pipeline_num_layers", 0);
-    const bool embedding = job.flag("account_for_embedding_in_pipeline_split"),
-               loss = job.flag("account_for_loss_in_pipeline_split");
-    if (p < 2 || (!first && !last && !embedding && !loss)) return;
-    const std::string_view name = first       ? "decoder_first_pipeline_num_layers"
-                                  : last      ? "decoder_last_pipeline_num_layers"
-                                  : embedding ? "account_for_embedding_in_pipeline_split"
-                                              : "account_for_loss_in_pipeline_split";
-    const int left = counted_layers(job, layers) - first.value_or(0) - last.value_or(0);
-    const int ranks = p - (first ? 1 : 0) - (last ? 1 : 0);
-    const bool fits = left >= 0 && (ranks > 0 ? left % ranks == 0 : left == 0) &&
-                      (ranks <= 0 || left / ranks % v == 0) && first.value_or(0) % v == 0 &&
-                      last.value_or(0) % v == 0;
-    if (!fits) {
-        job.refuse(job.find(name),
-                   fmt::format("{} layers on {} pipeline ranks of {} chunks", left, ranks, v),
-                   "layers that divide");
-        return;
-    }
-    std::vector<int> counts;
-    for (int stage = 0; stage < p * v; ++stage) {
-        const int rank = stage % p;
-        const int of_rank = rank == 0 && first      ? *first
-                            : rank == p - 1 && last ? *last
-                                                    : left / std::max(ranks, 1);
-        counts.push_back(of_rank / v);
-    }
-    if (embedding) --counts.front();
-    if (loss) --counts.back();
-    parallel.pipeline_model_parallel_layout = layout_of(counts);
-}
-
-void fill_virtual(const Job& job, int layers, Parallel& parallel) {
-    const int p = parallel.pipeline_model_parallel_size;
-    for (const char* name :
-         {"virtual_pipeline_model_parallel_size", "num_virtual_stages_per_pipeline_rank",
-          "num_layers_per_virtual_pipeline_stage", "microbatch_group_size_per_vp_stage"})
-        (void)job.has(name);
-    if (p < 2) return;
-    const auto virtual_size = job.integer("virtual_pipeline_model_parallel_size"),
-               per_rank = job.integer("num_virtual_stages_per_pipeline_rank"),
-               per_stage = job.integer("num_layers_per_virtual_pipeline_stage");
-    int v = per_rank.value_or(virtual_size.value_or(1));
-    if (per_stage && !per_rank) {
-        const int counted = counted_layers(job, layers);
-        if (std::int64_t{counted} % (std::int64_t{p} * *per_stage) != 0) {
-            job.refuse(job.find("num_layers_per_virtual_pipeline_stage"),
-                       fmt::format("{} layers do not divide into {} ranks of stages of {}", counted,
-                                   p, *per_stage),
-                       "a number that divides the layers of a rank");
-            return;
-        }
-        v = counted / p / *per_stage;
-    }
-    parallel.virtual_pipeline_model_parallel_size = v;
-    parallel.microbatch_group_size_per_vp_stage =
-        v > 1 ? job.integer_or("microbatch_group_size_per_vp_stage", 0, 0, 1 << 20) : 0;
-}
-
-}  // namespace
-
-void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel) {
-    const Setting* layout = job.find("pipeline_model_parallel_layout");
-    const int p = parallel.pipeline_model_parallel_size;
-    if (layout == nullptr) {
-        fill_virtual(job, model.num_layers, parallel);
-        fill_uneven(job, model.num_layers, parallel);
-        return;
-    }
-    const std::string text = job.text("pipeline_model_parallel_layout");
-    const auto stages = num_stages(text);
-    if (!stages || *stages % p != 0) {
-        job.refuse(layout,
-                   stages ? fmt::format("a layout of {} stages for {} ranks", *stages, p)
-                          : fmt::format("the layout {}", in_quotes(text)),
-                   "Megatron's string, such as Et|(tt|)*30mL, with a multiple of the ranks");
-        return;
-    }
-    for (const char* replaced :
-         {"num_virtual_stages_per_pipeline_rank", "num_layers_per_virtual_pipeline_stage",
-          "virtual_pipeline_model_parallel_size"})
-        (void)job.has(replaced);
-    parallel.virtual_pipeline_model_parallel_size = *stages / p;
-    parallel.pipeline_model_parallel_layout = p > 1 ? without_prediction(text) : "";
-    if (parallel.pipeline_model_parallel_layout != text && p > 1)
-        job.leave(*layout, "without its m: multi-token prediction layers are not modelled");
-    if (*stages > p)
-        parallel.microbatch_group_size_per_vp_stage =
-            job.integer_or("microbatch_group_size_per_vp_stage", 0, 0, 1 << 20);
-}
 
 void fill_recompute(const Job& job, Plan& plan) {
     const Setting* setting = job.find("recompute_granularity");
     const bool is_selective = job.flag("recompute_activations");
     const std::string granularity =
         job.text("recompute_granularity", is_selective ? "selective" : "");
-    (void)job.has("recompute_num_layers");
-    (void)job.has("recompute_method");
+    const std::string method = job.text("recompute_method", "uniform");
+    const int layers = job.integer_or("recompute_num_layers", 1, 1, 1 << 20);
     const Setting* modules = job.find("recompute_modules");
-    if (job.flag("moe_layer_recompute")) plan.recompute = Recompute::moe;
+    Recompute& recompute = plan.recompute;
+    if (job.flag("moe_layer_recompute")) {
+        recompute.granularity = RecomputeGranularity::selective;
+        recompute.modules = headway::modules(RecomputeModule::moe);
+    }
     if (granularity.empty()) return;
     if (granularity == "full") {
-        plan.recompute = Recompute::full;
-        const int layers = job.integer_or("recompute_num_layers", 1, 1, 10000);
-        const std::string method = job.text("recompute_method", "uniform");
-        if (method == "block")
-            job.leave(*job.find("recompute_method"),
-                      fmt::format("all layers of a stage are recomputed, not {}", layers));
-        else if (layers > 1)
-            job.leave(*job.find("recompute_num_layers"),
-                      "the input of every layer is kept, not of every n-th");
+        recompute = RecomputeLevel::full;
+        recompute.method = method == "block" ? RecomputeMethod::block : RecomputeMethod::uniform;
+        recompute.num_layers = layers;
         return;
     }
     if (granularity != "selective") {
@@ -204,18 +36,20 @@ void fill_recompute(const Job& job, Plan& plan) {
                    "full or selective");
         return;
     }
-    // core_attn, the default, is what a fused attention kernel does anyway.
+    recompute.granularity = RecomputeGranularity::selective;
     std::string rest;
-    for (const std::string& module : modules ? modules->values : std::vector<std::string>{}) {
-        if (module == "moe")
-            plan.recompute = Recompute::moe;
-        else if (module == "moe_act" && plan.recompute == Recompute::none)
-            plan.recompute = Recompute::activation;
-        else if (module != "core_attn" && module != "moe_act")
+    for (const std::string& module :
+         modules ? modules->values : std::vector<std::string>{"core_attn"}) {
+        const auto found = std::find(kRecomputeModuleNames.begin(), kRecomputeModuleNames.end(),
+                                     std::string_view(module));
+        if (found == kRecomputeModuleNames.end())
             rest += (rest.empty() ? "" : ", ") + module;
+        else
+            recompute.modules |= 1u << (found - kRecomputeModuleNames.begin());
     }
     if (!rest.empty())
         job.leave(*modules, fmt::format("not modelled: nothing of {} is recomputed", rest));
+    if (recompute.modules == 0u) recompute = {};
 }
 
 namespace {
@@ -257,6 +91,38 @@ void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
     const std::string optimizer = job.text("optimizer", "adam");
     if (optimizer != "adam" && optimizer != "adamw")
         job.leave(*job.find("optimizer"), "not modelled: the states and the step are AdamW's");
+}
+
+// The recipe counts where a format turns it on; Megatron's is "delayed".
+void fill_precision(const Job& job, Precision& precision) {
+    std::string_view format = "fp8_format", recipe = "fp8_recipe";
+    if (!job.has(format)) format = "fp8";
+    const bool is_fp4 = job.has("fp4_format") || job.has("fp4");
+    if (is_fp4) {
+        format = job.has("fp4_format") ? "fp4_format" : "fp4";
+        recipe = "fp4_recipe";
+    }
+    const std::string mixed = job.text("mixed_precision");
+    const bool by_name = mixed.find("fp8") != std::string::npos;
+    for (const char* name :
+         {"fp8_recipe", "fp4_recipe", "moe_router_padding_for_fp8",
+          "moe_router_padding_for_quantization", "moe_dispatch_fwd_dtype", "moe_combine_bwd_dtype"})
+        (void)job.has(name);
+    if (!job.has(format)) {
+        if (by_name)
+            job.leave(*job.find("mixed_precision"), "not modelled by its name: computed in bf16");
+        return;
+    }
+    job.gives("plans[0].precision", format);
+    const std::string name = job.text(recipe, is_fp4 ? "nvfp4" : "delayed");
+    const auto* const found = std::find(kRecipeNames.begin(), kRecipeNames.end(), name);
+    if (found == kRecipeNames.end())
+        job.refuse(job.find(recipe), fmt::format("the recipe {}", in_quotes(name)),
+                   fmt::format("one of: {}", fmt::join(kRecipeNames, ", ")));
+    else
+        precision.recipe = static_cast<Recipe>(found - kRecipeNames.begin());
+    precision.dispatch_forward = job.text("moe_dispatch_fwd_dtype", "bf16") != "bf16";
+    precision.combine_backward = job.text("moe_combine_bwd_dtype", "bf16") != "bf16";
 }
 
 void fill_sharding(const Job& job, Plan& plan) {
@@ -396,8 +262,9 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);
     fill_sharding(job, plan);
-    if (job.flag("overlap_moe_expert_parallel_comm"))
-        plan.parallel.pipeline_schedule = PipelineSchedule::combined_1f1b;
+    fill_precision(job, plan.precision);
+    plan.parallel.overlap_moe_expert_parallel_comm = job.flag("overlap_moe_expert_parallel_comm");
+    plan.parallel.delay_wgrad_compute = job.flag("delay_wgrad_compute");
     fill_batch(job, given, plan, scenario.batch);
     if (!job.flag("moe_router_force_load_balancing"))
         job.assume(
@@ -410,7 +277,8 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
              {"plans[0].parallel.cp_comm_type", "cp_comm_type"},
              {"plans[0].parallel.pipeline_model_parallel_size", "pipeline_model_parallel_size"},
              {"plans[0].parallel.pipeline_model_parallel_layout", "pipeline_model_parallel_layout"},
-             {"plans[0].parallel.pipeline_schedule", "overlap_moe_expert_parallel_comm"},
+             {"plans[0].parallel.overlap_moe_expert_parallel_comm",
+              "overlap_moe_expert_parallel_comm"},
              {"plans[0].parallel.expert_tensor_parallel_size", "expert_tensor_parallel_size"},
              {"plans[0].parallel.sequence_parallel", "sequence_parallel"},
              {"batch.global_batch_size", "global_batch_size"},

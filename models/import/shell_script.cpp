@@ -7,6 +7,8 @@
 #include <cctype>
 #include <utility>
 
+#include "models/import/shell_cursor.hpp"
+
 namespace headway::inline importing {
 namespace {
 
@@ -33,88 +35,29 @@ std::optional<Assignment> assignment(std::string_view text, ShellSpan word) {
     return found;
 }
 
-struct HereDocument {
-    std::string delimiter;
-    bool is_quoted = false;
-    bool is_live = false;
-};
-
-class Follower {
+class Follower : private ShellCursor {
   public:
     Follower(std::string_view text, const std::string& file, const ShellSurroundings& surroundings)
-        : source_(text, file), text_(text), variables_(surroundings) {}
+        : ShellCursor(text, file,
+                      [this](const HereDocument& document, ShellSpan body) {
+                          add_document(document, body);
+                      }),
+          variables_(surroundings) {}
 
     ShellRun run() {
         list({}, true, 0);
         result_.variables = variables_.all();
         result_.read = variables_.read();
+        result_.directives = directives();
         return std::move(result_);
     }
 
   private:
-    // ---- Characters and words
-
-    bool at_end() const { return pos_ >= text_.size(); }
-    char peek(std::size_t ahead = 0) const {
-        return pos_ + ahead < text_.size() ? text_[pos_ + ahead] : '\0';
-    }
-    bool looking_at(std::string_view word) const { return text_.substr(pos_).starts_with(word); }
-
-    void skip_blanks() {
-        while (!at_end()) {
-            if (is_blank(peek())) {
-                ++pos_;
-            } else if (peek() == '\\' &&
-                       (peek(1) == '\n' || (peek(1) == '\r' && peek(2) == '\n'))) {
-                pos_ += peek(1) == '\n' ? 2 : 3;
-            } else if (peek() == '#') {
-                comment();
-            } else {
-                return;
-            }
-        }
-    }
-
-    void comment() {
-        const std::size_t end = std::min(text_.find('\n', pos_), text_.size());
-        const std::string_view line = text_.substr(pos_, end - pos_);
-        const std::size_t option = line.find("--");
-        if (line.starts_with("#SBATCH") && option != std::string_view::npos) {
-            const std::string_view words = line.substr(option + 2);
-            const std::size_t equals = words.find_first_of("= \t");
-            if (equals != std::string_view::npos) {
-                const std::string_view value = words.substr(equals + 1);
-                const std::size_t first = std::min(value.find_first_not_of(" \t"), value.size());
-                const std::size_t last = value.find_first_of(" \t#\r", first);
-                result_.directives.emplace(words.substr(0, equals),
-                                           value.substr(first, last - first));
-            }
-        }
-        pos_ = end;
-    }
-
-    void newline() {
-        ++pos_;
-        for (const HereDocument& document : std::exchange(documents_, {})) read_document(document);
-    }
-
-    void read_document(const HereDocument& document) {
-        const std::size_t begin = pos_;
-        std::size_t end = begin;
-        while (!at_end()) {
-            end = pos_;
-            const std::size_t stop = std::min(text_.find('\n', pos_), text_.size());
-            std::string_view line = text_.substr(pos_, stop - pos_);
-            pos_ = std::min(stop + 1, text_.size());
-            while (!line.empty() && (line.front() == '\t' || line.back() == '\r'))
-                line.front() == '\t' ? line.remove_prefix(1) : line.remove_suffix(1);
-            if (line == document.delimiter) break;
-            end = pos_;
-        }
+    // A here-document that would be fed to a command.
+    void add_document(const HereDocument& document, ShellSpan body) {
         if (!document.is_live || stopped_) return;
-        const Text body = document.is_quoted ? text_of({begin, end})
-                                             : expand_text(source_, {begin, end}, variables_, true);
-        add_lines(body);
+        add_lines(document.is_quoted ? text_of(body)
+                                     : expand_text(source_, body, variables_, true));
     }
 
     Text text_of(ShellSpan span) const {
@@ -133,41 +76,6 @@ class Follower {
             std::vector<Text> words = split_command(body.part(begin, i));
             if (!words.empty()) result_.commands.push_back({std::move(words), {}});
             begin = i + 1;
-        }
-    }
-
-    ShellSpan raw_word() {
-        skip_blanks();
-        const ShellSpan word{pos_, source_.end_of_word(pos_)};
-        pos_ = word.end;
-        return word;
-    }
-    std::string_view raw(ShellSpan span) const {
-        return text_.substr(span.begin, span.end - span.begin);
-    }
-    std::string_view peek_word() {
-        skip_blanks();
-        return raw({pos_, source_.end_of_word(pos_)});
-    }
-    bool take_word(std::string_view word) {
-        if (peek_word() != word) return false;
-        pos_ += word.size();
-        return true;
-    }
-    void expect_word(std::string_view word, std::size_t begun) {
-        skip_separators();
-        if (!take_word(word))
-            source_.fail(begun, fmt::format("a command that '{}' does not end", word));
-    }
-    void skip_separators() {
-        while (true) {
-            skip_blanks();
-            if (peek() == '\n')
-                newline();
-            else if (peek() == ';' && peek(1) != ';')
-                ++pos_;
-            else
-                return;
         }
     }
 
@@ -435,7 +343,7 @@ class Follower {
             std::string word(raw(raw_word()));
             const bool is_quoted = word.find_first_of("'\"\\") != std::string::npos;
             std::erase_if(word, [](char c) { return c == '\'' || c == '"' || c == '\\'; });
-            documents_.push_back({word, is_quoted, live});
+            expect_document({word, is_quoted, live});
         } else {
             pos_ = i + 1;
             while (peek() == '>' || peek() == '&' || peek() == '|') ++pos_;
@@ -609,13 +517,9 @@ class Follower {
         if (result_.notes.size() < max_notes) result_.notes.push_back({at, std::move(text)});
     }
 
-    ShellSource source_;
-    std::string_view text_;
     ShellVariables variables_;
-    std::size_t pos_ = 0;
     int steps_ = 0;
     bool stopped_ = false;  // by exit
-    std::vector<HereDocument> documents_;
     std::map<std::string, std::size_t, std::less<>> functions_;
     ShellRun result_;
 };

@@ -85,7 +85,7 @@ void fill_recompute_mode(const Job& job, Plan& plan) {
     const Setting* mode = job.find("activation_checkpoint.mode");
     const std::string text = job.text("activation_checkpoint.mode", "none");
     if (text == "full")
-        plan.recompute = Recompute::full;
+        plan.recompute = RecomputeLevel::full;
     else if (text != "none")
         job.leave(*mode, "not modelled: all activations are kept");
 }

@@ -38,14 +38,25 @@ Json traffic_json(const PlanTraffic& traffic) {
             {"imbalance", traffic.imbalance}};
 }
 
+Json items_json(const std::vector<MemoryItem>& items) {
+    Json json = Json::object();
+    for (const MemoryItem& item : items) json[item.name] = item.bytes.in(byte);
+    return json;
+}
+
 Json memory_json(const PlanMemory& memory) {
-    Json items = Json::object();
-    for (const MemoryItem& item : memory.items) items[item.name] = item.bytes.in(byte);
-    return {{"peak_bytes", memory.peak.in(byte)},
-            {"allocated_bytes", memory.allocated.in(byte)},
-            {"reserve_bytes", memory.reserve().in(byte)},
-            {"items", items},
-            {"capacity_bytes", memory.capacity.in(byte)}};
+    Json json = {{"peak_bytes", memory.peak.in(byte)},
+                 {"allocated_bytes", memory.allocated.in(byte)},
+                 {"reserve_bytes", memory.reserve().in(byte)},
+                 {"items", items_json(memory.items)},
+                 {"capacity_bytes", memory.capacity.in(byte)}};
+    if (memory.stages.size() < 2) return json;
+    json["stage"] = memory.stage;
+    for (const StageMemory& stage : memory.stages)
+        json["stages"].push_back({{"peak_bytes", stage.peak.in(byte)},
+                                  {"allocated_bytes", stage.allocated.in(byte)},
+                                  {"items", items_json(stage.items)}});
+    return json;
 }
 
 Json pipeline_json(const PlanPipeline& pipeline) {

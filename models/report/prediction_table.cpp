@@ -259,6 +259,32 @@ std::string memory_items(Plans plans) {
     return table.to_string();
 }
 
+// Of a pipeline: what its stages need, by kind of item.
+std::string stage_memory(const PlanPrediction& plan) {
+    const PlanMemory& memory = plan.memory;
+    if (memory.stages.size() < 2) return "";
+    TextTable table{.head = {fmt::format("stage of {}", clipped(plan.name, kRowNameWidth)),
+                             "states", "activations", "other", "reserve", "peak"},
+                    .rows = {}};
+    for (std::size_t i = 0; i < memory.stages.size(); ++i) {
+        const StageMemory& stage = memory.stages[i];
+        Bytes states, activations;
+        for (const MemoryItem& item : stage.items) {
+            const bool kept = item.name.starts_with("activations");
+            const bool state = item.name.starts_with("parameters") ||
+                               item.name.starts_with("gradients") ||
+                               item.name.starts_with("optimizer");
+            if (kept) activations += item.bytes;
+            if (state) states += item.bytes;
+        }
+        const bool worst = static_cast<int>(i) == memory.stage;
+        table.rows.push_back({fmt::format("  {}{}", i, worst ? " worst" : ""), human(states),
+                              human(activations), human(stage.allocated - states - activations),
+                              human(stage.peak - stage.allocated), human(stage.peak)});
+    }
+    return "\n" + table.to_string();
+}
+
 std::string remarks(const Prediction& prediction, Detail detail) {
     std::string text;
     std::set<std::string> warnings;
@@ -294,7 +320,9 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
         const Plans some = all.subspan(i, std::min(abreast, all.size() - i));
         text += "\n" + totals(some) + "\n" + phases(some, order, detail) + pipelines(some) + "\n" +
                 moe_layer(some);
-        if (detail == Detail::verbose) text += "\n" + memory_items(some);
+        if (detail == Detail::brief) continue;
+        text += "\n" + memory_items(some);
+        for (const PlanPrediction& plan : some) text += stage_memory(plan);
     }
     const std::string more = remarks(prediction, detail);
     return more.empty() ? text : text + "\n" + more;

@@ -190,12 +190,20 @@ class Checks {
             schedule == PipelineSchedule::zb_h1 || schedule == PipelineSchedule::zb_h2 ||
             schedule == PipelineSchedule::zb_v || schedule == PipelineSchedule::dualpipe ||
             schedule == PipelineSchedule::dualpipe_v;
-        if (split && plan_.recompute != Recompute::none)
+        if (split && plan_.recompute != Recompute{})
             problem("pipeline_schedule",
                     fmt::format("{} runs weight gradients apart, which headway prices without "
                                 "recompute only",
                                 name(schedule)),
                     "recompute none, or 1f1b, interleaved or combined_1f1b");
+        // Megatron-LM d98e8a6, core/transformer/transformer_config.py.
+        if (schedule == PipelineSchedule::combined_1f1b &&
+            (plan_.recompute.is_full() || plan_.recompute.has(RecomputeModule::moe)))
+            problem("pipeline_schedule",
+                    fmt::format("combined_1f1b with recompute {}, whose exchanges no pair has a "
+                                "place for",
+                                recompute_text(plan_.recompute)),
+                    "other recompute_modules than moe, or 1f1b or interleaved");
     }
 
     void context() {

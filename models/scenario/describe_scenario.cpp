@@ -115,6 +115,37 @@ void describe_head_parallel(Fields& f, HeadParallel& hp) {
              optional);
 }
 
+void describe_recompute(Fields& f, Recompute& recompute) {
+    const auto level = f.older_choice<RecomputeLevel>(
+        "recompute", kRecomputeNames,
+        "older key: activation stands for selective with moe_act, moe for selective with moe_act "
+        "and experts (no exchange is repeated), full for full");
+    if (level) recompute = *level;
+    f.choice("recompute_granularity", recompute.granularity, kRecomputeGranularityNames,
+             "what backward computes again instead of keeping: nothing, the inside of "
+             "recompute_modules, or whole layers",
+             optional);
+    f.at_most_one_of("recompute", "recompute_granularity");
+    f.at_most_one_of("recompute", "recompute_modules");
+    const RecomputeGranularity granularity = recompute.granularity;
+    f.only_when(
+        "recompute_granularity: selective", granularity == RecomputeGranularity::selective, [&] {
+            f.choices("recompute_modules", recompute.modules, kRecomputeModuleNames,
+                      "attention core; q, k, v of latent attention; norms; activation of experts; "
+                      "dense feed-forward; shared experts; MoE layer with its exchanges; experts "
+                      "without an exchange (headway's own). Left out: core_attn");
+            if (recompute.modules == 0u) recompute.modules = modules(RecomputeModule::core_attn);
+        });
+    f.only_when("recompute_granularity: full", granularity == RecomputeGranularity::full, [&] {
+        f.choice("recompute_method", recompute.method, kRecomputeMethodNames,
+                 "uniform: every layer, recompute_num_layers of them from one kept input; block: "
+                 "the first recompute_num_layers layers of each chunk of a pipeline, one by one",
+                 optional);
+        f.integer("recompute_num_layers", recompute.num_layers, {1, 1 << 20},
+                  "see recompute_method", optional);
+    });
+}
+
 void describe_pipeline(Fields& f, Parallel& p) {
     f.integer("pipeline_model_parallel_size", p.pipeline_model_parallel_size, {1, 1 << 16},
               "p, pipeline stages on blocks of consecutive ranks", optional);
@@ -229,10 +260,7 @@ void describe_plan(Fields& f, Plan& plan) {
     if (zero1) sharding = *zero1 ? DataParallelSharding::optim : DataParallelSharding::no_shard;
     f.take("zero1", sharding, "parallel.data_parallel_sharding_strategy", given.sharding,
            plan.parallel.data_parallel_sharding_strategy);
-    f.choice("recompute", plan.recompute, kRecomputeNames,
-             "what backward computes again: the activation function, the MoE layer without its "
-             "communication, or the whole layer",
-             optional);
+    describe_recompute(f, plan.recompute);
     f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
     f.choice("main_grads_dtype", plan.main_grads_dtype, kTensorDtypeNames,
              "type that gradients are accumulated and reduced in", optional);

@@ -165,7 +165,39 @@ class Fields {
 
     // A list of texts; a single one may stand without brackets. An empty list is not written.
     void texts(std::string_view name, std::vector<std::string>& values, std::string_view meaning) {
-        text_list({.name = name, .meaning = meaning, .is_set = !values.empty()}, values);
+        text_list({.name = name, .meaning = meaning, .is_set = !values.empty()},
+                  {.kind = Rule::Kind::text}, values);
+    }
+
+    // A set of choices, bit i for names[i]; a single one may stand without brackets. An empty set
+    // is not written.
+    template <std::size_t n>
+    bool choices(std::string_view name, unsigned& set, const std::array<std::string_view, n>& names,
+                 std::string_view meaning) {
+        std::vector<std::string> chosen;
+        for (std::size_t i = 0; i < n; ++i) {
+            if ((set >> i & 1u) != 0u) chosen.emplace_back(names[i]);
+        }
+        if (!text_list(absent_unless(set != 0u, name, meaning),
+                       {.kind = Rule::Kind::choice, .names = names}, chosen))
+            return false;
+        set = 0u;
+        for (std::size_t i = 0; i < n; ++i) {
+            for (const std::string& text : chosen) set |= text == names[i] ? 1u << i : 0u;
+        }
+        return true;
+    }
+
+    // An older key that stands for others: read, never written.
+    template <class Enum, std::size_t n>
+    std::optional<Enum> older_choice(std::string_view name,
+                                     const std::array<std::string_view, n>& names,
+                                     std::string_view meaning) {
+        ScalarValue v = std::int64_t{0};
+        if (!scalar(absent_unless(false, name, meaning),
+                    {.kind = Rule::Kind::choice, .names = names}, v))
+            return std::nullopt;
+        return static_cast<Enum>(std::get<std::int64_t>(v));
     }
 
     // A list of numbers; an empty one is not written.
@@ -266,11 +298,12 @@ class Fields {
 
     // Exactly one of two keys, both declared optional, must be there.
     virtual void exactly_one_of(std::string_view, std::string_view) {}
+    virtual void at_most_one_of(std::string_view, std::string_view) {}
 
   protected:
     // Each returns whether the value was there (reader), is written, or is recorded.
     virtual bool scalar(const Key& key, const Rule& rule, ScalarValue& value) = 0;
-    virtual bool text_list(const Key& key, std::vector<std::string>& values) = 0;
+    virtual bool text_list(const Key& key, const Rule& rule, std::vector<std::string>& values) = 0;
     virtual bool number_list(const Key& key, const Rule& rule, std::vector<double>& values) = 0;
     virtual bool number_rows(const Key& key, const Rule& rule,
                              std::vector<std::vector<double>>& rows) = 0;

@@ -25,7 +25,8 @@ void add_flag(const Config& config, YamlNode& map, std::string key, bool value) 
     add(map, std::move(key), scalar_node(value ? "true" : "false", config.at()));
 }
 
-// ---- Which layers have a window, and which are MoE: a flag a layer, then the rule that gives them.
+// ---- Which layers have a window, and which are MoE: a flag a layer, then the rule that gives
+// them.
 
 // The window of each layer by the config's lists and periods; empty: no layer has one.
 std::vector<bool> windowed_layers(const Config& config, int layers) {

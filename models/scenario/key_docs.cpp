@@ -15,6 +15,9 @@ class KeyRecorder : public Fields {
     void exactly_one_of(std::string_view a, std::string_view b) override {
         open_.back()->exactly_one_of.push_back({std::string(a), std::string(b), when_});
     }
+    void at_most_one_of(std::string_view a, std::string_view b) override {
+        open_.back()->at_most_one_of.push_back({std::string(a), std::string(b), when_});
+    }
 
   protected:
     bool scalar(const Key& key, const Rule& rule, ScalarValue& value) override {
@@ -23,8 +26,8 @@ class KeyRecorder : public Fields {
         if (!doc.is_required && !key.has_no_default) doc.default_text = default_text(rule, value);
         return false;
     }
-    bool text_list(const Key& key, std::vector<std::string>&) override {
-        add(key, KeyDoc::Kind::texts);
+    bool text_list(const Key& key, const Rule& rule, std::vector<std::string>&) override {
+        add(key, KeyDoc::Kind::texts).rule = rule;
         return false;
     }
     bool number_list(const Key& key, const Rule& rule, std::vector<double>&) override {

@@ -28,7 +28,7 @@ struct KeyDoc {
         std::string a, b;
         std::string when;
     };
-    std::vector<Pair> exactly_one_of;
+    std::vector<Pair> exactly_one_of, at_most_one_of;
 
     bool has_required_key() const;
 };

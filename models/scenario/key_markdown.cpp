@@ -62,7 +62,8 @@ constexpr std::string_view kReferences =
 std::string type_text(const KeyDoc& key) {
     switch (key.kind) {
         case KeyDoc::Kind::texts:
-            return "a value, or a list of values";
+            return "a value, or a list of values" +
+                   (key.rule.kind == Rule::Kind::text ? "" : ", each " + accepted_text(key.rule));
         case KeyDoc::Kind::numbers:
             return "list, each " + accepted_text(key.rule);
         case KeyDoc::Kind::rows:
@@ -105,6 +106,8 @@ void add_section(const KeyDoc& doc, const std::string& path, std::string& text) 
         text += fmt::format("\nExactly one of `{}` and `{}`{}.\n", pair.a, pair.b,
                             pair.when.empty() ? "" : " with `" + pair.when + '`');
     }
+    for (const KeyDoc::Pair& pair : doc.at_most_one_of)
+        text += fmt::format("\nAt most one of `{}` and `{}`.\n", pair.a, pair.b);
     const KeyDoc* previous = nullptr;
     for (const KeyDoc& key : doc.children) {
         if (key.children.empty()) continue;

@@ -119,7 +119,7 @@ class KeySetter : public Fields {
         is_done_ = true;
         return true;
     }
-    bool text_list(const Key&, std::vector<std::string>&) override { return false; }
+    bool text_list(const Key&, const Rule&, std::vector<std::string>&) override { return false; }
     bool number_list(const Key&, const Rule&, std::vector<double>&) override { return false; }
     bool number_rows(const Key&, const Rule&, std::vector<std::vector<double>>&) override {
         return false;

@@ -69,7 +69,7 @@ Json map_schema(const KeyDoc& doc, bool is_override);
 Json key_schema(const KeyDoc& key, bool is_override) {
     switch (key.kind) {
         case KeyDoc::Kind::texts: {
-            const Json value = scalar_schema({.kind = Rule::Kind::text});
+            const Json value = scalar_schema(key.rule);
             return {{"anyOf", {value, {{"type", "array"}, {"items", value}, {"minItems", 1}}}}};
         }
         case KeyDoc::Kind::numbers:
@@ -136,6 +136,8 @@ Json demands(const KeyDoc& doc) {
             all.push_back({{"if", condition_schema(pair.when)}, {"then", one_of(pair)}});
         }
     }
+    for (const KeyDoc::Pair& pair : doc.at_most_one_of)
+        all.push_back({{"not", {{"required", {pair.a, pair.b}}}}});
     return all;
 }
 

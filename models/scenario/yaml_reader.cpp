@@ -137,8 +137,10 @@ bool YamlReader::scalar(const Key& key, const Rule& rule, ScalarValue& value) {
     return true;
 }
 
-bool YamlReader::text_list(const Key& key, std::vector<std::string>& values) {
-    constexpr std::string_view accepted = "a value, or a list of values";
+bool YamlReader::text_list(const Key& key, const Rule& rule, std::vector<std::string>& values) {
+    const bool any = rule.kind == Rule::Kind::text;
+    const std::string accepted = any ? "a value, or a list of values"
+                                     : "a value, or a list of values, each " + accepted_text(rule);
     const YamlNode* node = find(key, nullptr, accepted);
     if (!node) return false;
     const bool is_single = node->kind == YamlNode::Kind::scalar;
@@ -152,12 +154,13 @@ bool YamlReader::text_list(const Key& key, std::vector<std::string>& values) {
             wrong_kind(item, "a value", key.name);
             return false;
         }
-        ParsedScalar scalar = parse_scalar(item, {.kind = Rule::Kind::text});
+        ParsedScalar scalar = parse_scalar(item, rule);
         if (!scalar.value) {
-            problem(key.name, item.at, fmt::format("{} in '{}'", scalar.found, key.name), "text");
+            problem(key.name, item.at, fmt::format("{} in '{}'", scalar.found, key.name),
+                    accepted_text(rule), std::move(scalar.hint));
             return false;
         }
-        parsed.push_back(std::move(std::get<std::string>(*scalar.value)));
+        parsed.push_back(default_text(rule, *scalar.value));
     }
     values = std::move(parsed);
     return true;
@@ -306,6 +309,15 @@ void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
             fmt::format("{} '{}' {} '{}' in '{}'", num_present == 2 ? "both" : "neither", a,
                         num_present == 2 ? "and" : "nor", b, path_),
             fmt::format("exactly one of: {}, {}", a, b));
+}
+
+void YamlReader::at_most_one_of(std::string_view a, std::string_view b) {
+    const Frame& f = frame();
+    const int of_b = f.node->index_of(b);
+    if (f.node->index_of(a) < 0 || of_b < 0) return;
+    problem(b, f.node->key_at[static_cast<std::size_t>(of_b)],
+            fmt::format("both '{}' and '{}' in '{}'", a, b, path_),
+            fmt::format("at most one of: {}, {}", a, b));
 }
 
 }  // namespace headway::inline scenario

@@ -54,12 +54,13 @@ class YamlReader : public Fields {
     const std::vector<std::string>& notes() const { return notes_; }
 
     void exactly_one_of(std::string_view a, std::string_view b) override;
+    void at_most_one_of(std::string_view a, std::string_view b) override;
     void contradiction(std::string_view name, std::string_view found,
                        std::string_view accepted) override;
 
   protected:
     bool scalar(const Key& key, const Rule& rule, ScalarValue& value) override;
-    bool text_list(const Key& key, std::vector<std::string>& values) override;
+    bool text_list(const Key& key, const Rule& rule, std::vector<std::string>& values) override;
     bool number_list(const Key& key, const Rule& rule, std::vector<double>& values) override;
     bool number_rows(const Key& key, const Rule& rule,
                      std::vector<std::vector<double>>& rows) override;

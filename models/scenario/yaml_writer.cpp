@@ -78,7 +78,7 @@ void YamlWriter::flow_list(const std::vector<double>& values, UnitClass unit, st
     text_ += "]\n";
 }
 
-bool YamlWriter::text_list(const Key& key, std::vector<std::string>& values) {
+bool YamlWriter::text_list(const Key& key, const Rule&, std::vector<std::string>& values) {
     if (!key.is_set) return false;
     begin_line(key.name);
     text_ += " [";

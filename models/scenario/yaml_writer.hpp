@@ -15,7 +15,7 @@ class YamlWriter : public Fields {
 
   protected:
     bool scalar(const Key& key, const Rule& rule, ScalarValue& value) override;
-    bool text_list(const Key& key, std::vector<std::string>& values) override;
+    bool text_list(const Key& key, const Rule& rule, std::vector<std::string>& values) override;
     bool number_list(const Key& key, const Rule& rule, std::vector<double>& values) override;
     bool number_rows(const Key& key, const Rule& rule,
                      std::vector<std::vector<double>>& rows) override;

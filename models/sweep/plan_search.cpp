@@ -7,10 +7,12 @@
 #include <map>
 #include <set>
 
+#include "models/cost/memory.hpp"
 #include "models/cost/predict.hpp"
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
 #include "models/scenario/head_parallel_twin.hpp"
+#include "models/sweep/layouts.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/jobs.hpp"
 
@@ -62,10 +64,13 @@ std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& he
     return plans;
 }
 
-// Micro-batches of every size that divides the sequences of a data-parallel rank and step.
-std::vector<Batch> batches_of(const Scenario& scenario, const Plan& plan) {
+// Micro-batches of every size that divides the sequences of a data-parallel rank and step;
+// `sequences_of_step` in all.
+std::vector<Batch> batches_of(const Scenario& scenario, const Plan& plan,
+                              std::int64_t sequences_of_step) {
     Batch batch = scenario.batch;
-    batch.num_micro_batches = num_micro_batches(scenario, plan);
+    batch.sequences_per_rank = 1;
+    batch.num_micro_batches = static_cast<int>(sequences_of_step / mesh_of(scenario, plan).dp);
     batch.global_batch_size.reset();
     const std::int64_t sequences = std::int64_t{batch.sequences_per_rank} * batch.num_micro_batches;
     constexpr std::int64_t kMost = 1 << 20;
@@ -80,17 +85,39 @@ std::vector<Batch> batches_of(const Scenario& scenario, const Plan& plan) {
     return batches;
 }
 
+// Of the baseline, which sets what the others must do too.
+std::int64_t sequences_of_step(const Scenario& scenario) {
+    const auto baseline = std::ranges::find(scenario.plans, scenario.baseline, &Plan::name);
+    return sequences_of(scenario,
+                        baseline != scenario.plans.end() ? *baseline : scenario.plans.front());
+}
+
+// 0: the axes do not divide the ranks.
+int data_parallel_size(const Scenario& scenario, const Parallel& p) {
+    const int others =
+        p.tensor_model_parallel_size * p.context_parallel_size * p.pipeline_model_parallel_size;
+    const int world = scenario.cluster.num_ranks();
+    return world % others == 0 ? world / others : 0;
+}
+
 // One layer, group and batch: its loads serve all that is varied besides.
 struct SearchUnit {
     Plan plan;
     Batch batch;
 };
 
-std::vector<SearchUnit> legal_units(const Scenario& scenario, const std::vector<int>& heads) {
+// At most so many sequences in one micro-batch where layouts are tried: more need more memory
+// than any layout has.
+constexpr int kMostAtOnce = 8;
+
+std::vector<SearchUnit> legal_units(const Scenario& scenario, const SearchOptions& options) {
     std::vector<SearchUnit> units;
     Scenario probe = scenario;
     probe.profile.reset();
-    for (const Plan& layer : layers_of(scenario, heads)) {
+    const std::int64_t sequences = sequences_of_step(scenario);
+    for (const Plan& layer : layers_of(scenario, options.heads)) {
+        const std::vector<Parallel> layouts =
+            options.layouts ? layouts_of(scenario, layer) : std::vector<Parallel>{layer.parallel};
         for (const int size : divisors(scenario.cluster.num_ranks())) {
             Plan plan = layer;
             plan.group_size = size;
@@ -102,12 +129,17 @@ std::vector<SearchUnit> legal_units(const Scenario& scenario, const std::vector<
             if (is_inside && ep && ep->dedup == Dedup::node) continue;
             plan.name = variant_name(plan);
             plan.overlap_chunks = 1;
-            probe.plans = {plan};
             probe.baseline = plan.name;
-            for (const Batch& batch : batches_of(scenario, plan)) {
-                probe.batch = batch;
-                if (!check_plans(probe).empty()) continue;
-                units.push_back({plan, batch});
+            for (const Parallel& layout : layouts) {
+                plan.parallel = layout;
+                const int dp = data_parallel_size(scenario, layout);
+                if (dp == 0 || sequences % dp != 0) continue;
+                probe.plans = {plan};
+                for (const Batch& batch : batches_of(scenario, plan, sequences)) {
+                    if (options.layouts && batch.sequences_per_rank > kMostAtOnce) break;
+                    probe.batch = batch;
+                    if (check_plans(probe).empty()) units.push_back({plan, batch});
+                }
             }
         }
     }
@@ -119,20 +151,41 @@ bool is_better(const Candidate& a, const std::optional<Candidate>& b) {
 }
 
 struct UnitResult {
-    std::size_t num_legal = 0, num_fitting = 0;
+    std::size_t num_legal = 0, num_fitting = 0, num_priced = 0;
     std::optional<Candidate> fastest, smallest;
     std::string unpriced;
 };
 
+// FSDP beside a pipeline gathers all of a stage's parameters for every micro-batch: not tried.
+std::vector<DataParallelSharding> shardings_of(const Plan& plan, bool layouts) {
+    using enum DataParallelSharding;
+    if (!layouts) return {no_shard, optim};
+    if (plan.parallel.has_pipeline()) return {optim};
+    return {optim, optim_grads_params};
+}
+
+// With layouts, the modules that published recipes recompute; else the levels.
+std::vector<Recompute> recomputes_of(const ModelSpec& model, bool layouts) {
+    if (!layouts) return {kRecomputeLevels.begin(), kRecomputeLevels.end()};
+    using enum RecomputeModule;
+    Recompute cheap, more;
+    cheap.granularity = more.granularity = RecomputeGranularity::selective;
+    cheap.modules = modules(moe_act, layernorm);
+    more.modules = modules(moe_act, layernorm, mlp, shared_experts);
+    if (model.attention.latent) more.modules |= modules(mla_up_proj);
+    return {RecomputeLevel::none, cheap, more, RecomputeLevel::full};
+}
+
 template <class Visit>
-void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
-    for (const Recompute recompute :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
-        for (const DataParallelSharding sharding :
-             {DataParallelSharding::no_shard, DataParallelSharding::optim}) {
+void for_each_knob(Plan plan, const ModelSpec& model, std::int64_t tokens, bool layouts,
+                   Visit visit) {
+    for (const Recompute& recompute : recomputes_of(model, layouts)) {
+        for (const DataParallelSharding sharding : shardings_of(plan, layouts)) {
             for (const int chunks : kChunks) {
-                // A group of one rank communicates nothing that could be overlapped.
+                // A group of one rank communicates nothing that could be overlapped, and an order
+                // of pairs overlaps already.
                 if (chunks > tokens || (chunks > 1 && plan.group_size == 1)) continue;
+                if (chunks > 1 && plan.parallel.executes_order()) continue;
                 plan.recompute = recompute;
                 plan.parallel.data_parallel_sharding_strategy = sharding;
                 plan.overlap_chunks = chunks;
@@ -142,17 +195,28 @@ void for_each_knob(Plan plan, std::int64_t tokens, Visit visit) {
     }
 }
 
-UnitResult search_unit(Scenario& scenario, const SearchUnit& unit) {
+UnitResult search_unit(Scenario& scenario, const SearchUnit& unit, bool layouts) {
     UnitResult result;
     scenario.batch = unit.batch;
     const PredictOptions options{.timeline = false};
     try {
         const std::vector<GroupLoad> loads = plan_loads(scenario, unit.plan, options);
-        for_each_knob(unit.plan, rank_tokens(scenario, unit.plan).own, [&](const Plan& plan) {
+        const std::int64_t tokens = rank_tokens(scenario, unit.plan).own;
+        for_each_knob(unit.plan, scenario.model, tokens, layouts, [&](const Plan& plan) {
+            scenario.plans = {plan};
+            if (!check_plans(scenario).empty()) return;
+            ++result.num_legal;
+            // What does not fit needs no price, unless it is the smallest that there is.
+            if (result.smallest && layouts) {
+                const PlanMemory memory = predict_memory(scenario, plan, loads);
+                if (memory.peak > memory.capacity &&
+                    memory.peak >= result.smallest->prediction.memory.peak)
+                    return;
+            }
             Candidate candidate{plan, unit.batch,
                                 predict_plan(scenario, plan, *scenario.profile, options, loads)};
             const PlanPrediction& p = candidate.prediction;
-            ++result.num_legal;
+            ++result.num_priced;
             const auto& least = result.smallest;
             if (!least || p.memory.peak < least->prediction.memory.peak) {
                 result.smallest = candidate;
@@ -173,7 +237,7 @@ std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector
     std::vector<Scenario> own(num_workers(units.size(), options.threads), scenario);
     std::atomic<std::size_t> done{0};
     for_each_job_of_worker(units.size(), options.threads, [&](std::size_t i, std::size_t worker) {
-        results[i] = search_unit(own[worker], units[i]);
+        results[i] = search_unit(own[worker], units[i], options.layouts);
         ++done;
         if (worker == 0 && options.progress) options.progress(done, units.size());
     });
@@ -210,22 +274,33 @@ std::string variant_name(const Plan& plan) {
     return text;
 }
 
+namespace {
+
+const char* sharding_text(const Plan& plan) {
+    constexpr std::array kTexts = {"no ZeRO", "ZeRO-1", "ZeRO-2", "FSDP"};
+    return kTexts[static_cast<std::size_t>(plan.parallel.data_parallel_sharding_strategy)];
+}
+
+}  // namespace
+
 std::string knobs_text(const Plan& plan, const Batch& batch) {
-    return fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
-                       kRecomputeNames[static_cast<std::size_t>(plan.recompute)],
-                       plan.overlap_chunks, plan.overlap_chunks == 1 ? "" : "s",
-                       shards_optimizer(plan) ? "ZeRO-1" : "no ZeRO", batch.num_micro_batches,
-                       batch.sequences_per_rank);
+    const std::string layout = layout_text(plan.parallel);
+    return (layout.empty() ? "" : layout + ", ") +
+           fmt::format("recompute {}, {} chunk{}, {}, {} x {} sequences",
+                       recompute_text(plan.recompute), plan.overlap_chunks,
+                       plan.overlap_chunks == 1 ? "" : "s", sharding_text(plan),
+                       batch.num_micro_batches, batch.sequences_per_rank);
 }
 
 SearchResult search_plans(const Scenario& scenario, const SearchOptions& options) {
-    const std::vector<SearchUnit> units = legal_units(scenario, options.heads);
+    const std::vector<SearchUnit> units = legal_units(scenario, options);
     SearchResult result;
     std::map<std::string, std::optional<Candidate>> fastest;
     std::set<std::string> unpriced;
     for (UnitResult& unit : search_units(scenario, units, options)) {
         result.num_legal += unit.num_legal;
         result.num_fitting += unit.num_fitting;
+        result.num_priced += unit.num_priced;
         if (!unit.unpriced.empty()) unpriced.insert(unit.unpriced);
         if (unit.smallest && (!result.smallest || unit.smallest->prediction.memory.peak <
                                                       result.smallest->prediction.memory.peak)) {
@@ -257,11 +332,10 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
              {plan, batch, predict_plan(own, plan, *own.profile, {.timeline = false})}});
     };
     Plan plan = chosen.plan;
-    for (const Recompute r :
-         {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+    for (const RecomputeLevel r : kRecomputeLevels) {
         plan.recompute = r;
-        const auto name = kRecomputeNames[static_cast<std::size_t>(r)];
-        if (r != chosen.plan.recompute) add(fmt::format("recompute {}", name), plan, chosen.batch);
+        if (plan.recompute == chosen.plan.recompute) continue;
+        add("recompute " + recompute_text(plan.recompute), plan, chosen.batch);
     }
     plan = chosen.plan;
     for (const int chunks : kChunks) {
@@ -273,7 +347,7 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     plan.parallel.data_parallel_sharding_strategy =
         shards_optimizer(plan) ? DataParallelSharding::no_shard : DataParallelSharding::optim;
     add(shards_optimizer(plan) ? "ZeRO-1" : "no ZeRO", plan, chosen.batch);
-    for (const Batch& batch : batches_of(scenario, chosen.plan)) {
+    for (const Batch& batch : batches_of(scenario, chosen.plan, sequences_of_step(scenario))) {
         if (batch.sequences_per_rank == chosen.batch.sequences_per_rank) continue;
         add(fmt::format("{} x {} sequences", batch.num_micro_batches, batch.sequences_per_rank),
             chosen.plan, batch);

@@ -1,8 +1,9 @@
 // All legal plans of a scenario, and the fastest that fits into memory. Varied: the MoE layer (EP
 // with each deduplication, HP with each number of heads), the group it is spread over (HP beyond H
 // ranks is HP x EP), recomputation, ZeRO-1, overlap chunks, and how many sequences a micro-batch
-// holds at the same global batch. Not varied is what changes the model or its numerics: the
-// optimizer, LatentMoE, node limits; those are taken from the scenario's own plans.
+// holds at the same global batch; with `layouts` the cuts of layouts.hpp too. Not varied is what
+// changes the model or its numerics: the optimizer, LatentMoE, node limits; those are taken from
+// the scenario's own plans.
 #pragma once
 
 #include <cstddef>
@@ -31,12 +32,13 @@ struct Candidate {
 
 struct SearchOptions {
     std::vector<int> heads;  // H to try; empty: those of the scenario's HP plans
+    bool layouts = false;    // vary tensor, context and pipeline parallelism and sharding too
     int threads = 1;
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
 
 struct SearchResult {
-    std::size_t num_legal = 0, num_fitting = 0;
+    std::size_t num_legal = 0, num_fitting = 0, num_priced = 0;
     std::vector<Candidate> best;        // one a variant, fastest first; all fit
     std::optional<Candidate> smallest;  // the one with the least memory, when none fits
     std::vector<std::string> unpriced;  // why plans could not be priced (a curve is missing)

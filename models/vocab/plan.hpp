@@ -11,6 +11,7 @@
 
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/parallel.hpp"
+#include "models/vocab/recompute.hpp"
 
 namespace headway {
 
@@ -38,13 +39,6 @@ struct HeadParallel {
     int expert_width = 0;       // f
     Dedup dedup = Dedup::rank;  // of the dispatch inside a head under HP x EP: none or rank
 };
-
-// What backward computes again instead of keeping: the activation function, the whole MoE layer
-// without its communication, or the whole transformer layer with it.
-enum class Recompute { none, activation, moe, full };
-inline constexpr std::array kRecomputeNames = {std::string_view("none"),
-                                               std::string_view("activation"),
-                                               std::string_view("moe"), std::string_view("full")};
 
 enum class Optimizer { adamw_fp32, adamw_8bit };
 inline constexpr std::array kOptimizerNames = {std::string_view("adamw_fp32"),
@@ -103,7 +97,7 @@ struct Plan {
     int group_size = 1;  // ranks of one EP or HP group (expert_model_parallel_size)
     Parallel parallel;
     Precision precision;
-    Recompute recompute = Recompute::none;
+    Recompute recompute;
     Optimizer optimizer = Optimizer::adamw_fp32;
     Dtype main_grads_dtype = Dtype::fp32;   // gradients as accumulated, reduced and read
     Dtype main_params_dtype = Dtype::fp32;  // master parameters

@@ -47,11 +47,20 @@ struct PlanTraffic {
     double imbalance = 1.0;  // busiest rank's received rows over the mean
 };
 
+// What the ranks of one pipeline stage need.
+struct StageMemory {
+    Bytes peak, allocated;
+    std::vector<MemoryItem> items;
+};
+
 struct PlanMemory {
     Bytes peak;       // of tensors and reserve
     Bytes allocated;  // of tensors alone, as an allocator's "max allocated" counts
     Bytes capacity;
     std::vector<MemoryItem> items;
+    // Of a pipeline: the stage that needs the most, which is what stands above, and all stages.
+    int stage = 0;
+    std::vector<StageMemory> stages;
 
     Bytes reserve() const { return peak - allocated; }
 };

@@ -77,9 +77,7 @@ struct Recompute {
     constexpr RecomputeModules selected() const {
         return granularity == RecomputeGranularity::selective ? modules : 0u;
     }
-    constexpr bool has(RecomputeModule m) const {
-        return (selected() & headway::modules(m)) != 0u;
-    }
+    constexpr bool has(RecomputeModule m) const { return (selected() & headway::modules(m)) != 0u; }
     friend constexpr bool operator==(const Recompute&, const Recompute&) = default;
 };
 

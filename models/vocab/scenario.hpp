@@ -104,4 +104,10 @@ inline int num_micro_batches(const Scenario& scenario, const Plan& plan) {
     return *batch.global_batch_size / (batch.sequences_per_rank * mesh_of(scenario, plan).dp);
 }
 
+// Sequences of a step on all ranks together: MBS m DP.
+inline std::int64_t sequences_of(const Scenario& scenario, const Plan& plan) {
+    return std::int64_t{mesh_of(scenario, plan).dp} * scenario.batch.sequences_per_rank *
+           num_micro_batches(scenario, plan);
+}
+
 }  // namespace headway

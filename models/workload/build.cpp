@@ -7,37 +7,13 @@
 
 #include "models/workload/parameters.hpp"
 #include "models/workload/phases.hpp"
+#include "models/workload/recompute.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline workload {
 namespace {
 
 constexpr std::size_t kPhasesOfALayer = 24;  // enough for most layers
-
-// A full recompute runs the layer's forward again, communication and chunks included; the counts
-// are still known.
-void repeat_forward(LayerWork& layer) {
-    std::vector<PhaseWork> both;
-    both.reserve(layer.forward.size() + layer.backward.size());
-    std::vector<int> place;  // [forward phase, or their end] in `both`
-    for (const PhaseWork& phase : layer.forward) {
-        place.push_back(static_cast<int>(both.size()));
-        if (phase.phase == Phase::count_exchange || phase.beside == Beside::pass) continue;
-        both.push_back(phase);
-        both.back().pass = Pass::backward;
-        both.back().again = true;
-    }
-    place.push_back(static_cast<int>(both.size()));
-    std::vector<PhaseRange> pipelines;
-    for (const PhaseRange& range : layer.forward_pipelines)
-        pipelines.push_back({place[static_cast<std::size_t>(range.begin)],
-                             place[static_cast<std::size_t>(range.end)]});
-    for (const PhaseRange& range : layer.backward_pipelines)
-        pipelines.push_back({range.begin + place.back(), range.end + place.back()});
-    both.insert(both.end(), layer.backward.begin(), layer.backward.end());
-    layer.backward = std::move(both);
-    layer.backward_pipelines = std::move(pipelines);
-}
 
 // Parameters of a layer are gathered beside the pass of the layer before, gradients scattered
 // beside that of the layer after: beside its own here, which is as long.
@@ -56,11 +32,12 @@ double own_tokens(const StepShape& s) {
 LayerWork dense_layer(const StepShape& s, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count};
     add_attention(s, index, Pass::forward, layer.forward);
+    const std::size_t feed_forward = layer.forward.size();
     add_dense_mlp(s, Pass::forward, layer.forward);
     add_dense_mlp(s, Pass::backward, layer.backward);
     add_attention(s, index, Pass::backward, layer.backward);
+    add_recompute(s, nullptr, index, feed_forward, layer);
     set_linear_types(s, layer);
-    if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
     const double mlp =
@@ -82,14 +59,15 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     const bool heads = s.plan.is_head_parallel();
     for (auto* phases : {&layer.forward, &layer.backward}) phases->reserve(kPhasesOfALayer);
     add_attention(s, index, Pass::forward, layer.forward);
+    const std::size_t feed_forward = layer.forward.size();
     (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
     (heads ? add_hp_backward : add_ep_backward)(s, load, layer);
     const bool unfused = s.plan.implementation == Implementation::unfused;
     if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
     add_attention(s, index, Pass::backward, layer.backward);
     if (unfused) widen_residual_stream(s, layer);
+    add_recompute(s, &load, index, feed_forward, layer);
     set_linear_types(s, layer);
-    if (s.plan.recompute == Recompute::full) repeat_forward(layer);
     add_shards(s, layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
@@ -174,11 +152,13 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     workload.model_flops = own_tokens(s) * 2.0 * model.hidden * model.vocab_size * flop;
     // Equal layers are one entry with a count, where the first of them is; MoE layers with loads of
     // their own are an entry each.
-    std::array<int, 4> entry_of_kind{-1, -1, -1, -1};
+    std::array<int, 8> entry_of_kind;
+    entry_of_kind.fill(-1);
     int moe_index = 0;
     for (int layer = 0; layer < model.num_layers; ++layer) {
         const bool moe = model.is_moe_layer(layer);
-        int& entry = entry_of_kind[layer_kind(model, layer)];
+        int& entry = entry_of_kind[layer_kind(model, layer) +
+                                   (recomputes_layer(model, plan, layer) ? 4u : 0u)];
         if (entry >= 0 && (!moe || loads.size() == 1)) {
             ++workload.layers[static_cast<std::size_t>(entry)].count;
             workload.entry_of_layer.push_back(entry);

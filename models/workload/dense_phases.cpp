@@ -52,6 +52,8 @@ double projection_parameters_out(const ModelSpec& model) {
     return model.attention.num_heads * widths(model.attention).value * model.hidden;
 }
 
+}  // namespace
+
 // What tensor-parallel ranks gather before their heads: the layer's input, or, where latent
 // attention projects down on every rank's own tokens, the latents and the shared rotary key
 // (Megatron-LM, core/transformer/multi_latent_attention.py).
@@ -61,8 +63,6 @@ double gathered_width(const ModelSpec& model) {
     const double query = latent->query_rank > 0 ? latent->query_rank : model.hidden;
     return query + latent->kv_rank + latent->rope_width;
 }
-
-}  // namespace
 
 PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels) {
     ComputeWork work;

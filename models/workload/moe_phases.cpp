@@ -283,20 +283,6 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
     add_regroup(s, Phase::ungroup, pass, rows, p);
-    if (s.plan.recompute == Recompute::moe) {
-        const std::size_t first = p.size();
-        add_regroup(s, Phase::regroup, Pass::forward, rows, p);
-        p.push_back(experts(s, Pass::forward, rows.expert, Kernel::grouped_gemm));
-        for (std::size_t i = first; i < p.size(); ++i) {
-            p[i].pass = pass;
-            p[i].again = true;
-        }
-    } else if (s.plan.recompute == Recompute::activation) {
-        const double pre = is_gated(s.scenario.model.moe.activation) ? 3.0 : 2.0;
-        p.push_back(compute_phase(
-            Phase::expert, pass,
-            {move(Kernel::streaming, pre * rows.expert * s.layout.expert_width * s.element)}));
-    }
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::regroup, pass, rows, p);
     if (!alone) p.push_back(exchange_phase(s, Phase::dispatch, pass, load));

@@ -61,24 +61,15 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
     }
     const PhaseShape of_layer = shape;
     const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
-    // The activation computed again for backward is a part of a phase: no curve is of it.
-    const auto last_expert = std::find_if(phases.rbegin(), phases.rend(), [](const PhaseWork& p) {
-                                 return p.phase == Phase::expert;
-                             }).base();
-    for (auto phase = phases.begin(); phase != phases.end(); ++phase) {
-        auto* compute = std::get_if<ComputeWork>(&phase->work);
-        const bool head = phase->phase == Phase::head_project || phase->phase == Phase::head_merge;
+    for (PhaseWork& phase : phases) {
+        const bool head = phase.phase == Phase::head_project || phase.phase == Phase::head_merge;
         shape = shares_heads && !head ? inside_a_head(of_layer, s.layout.dedup) : of_layer;
-        shape.phase = phase->phase;
-        if (auto* counts = std::get_if<CountExchangeWork>(&phase->work);
-            counts && !counts->hidden) {
+        shape.phase = phase.phase;
+        if (auto* counts = std::get_if<CountExchangeWork>(&phase.work); counts && !counts->hidden) {
             counts->shape = shape;
             set_record_shape(s, load, *counts->shape);
         }
-        const bool activation = phase->pass == Pass::backward && phase + 1 < last_expert &&
-                                phase->phase == Phase::expert && !phase->again;
-        if (compute == nullptr || activation) continue;
-        compute->shape = shape;
+        if (auto* compute = std::get_if<ComputeWork>(&phase.work)) compute->shape = shape;
     }
 }
 

@@ -37,6 +37,7 @@ KernelWork move(Kernel kernel, double bytes, int launches = 1);
 // Tensor parallelism (mesh_phases.cpp): rows of `width` of the group's tokens on every rank of the
 // group, from those of each rank; and the sum over the group, of which each rank keeps its tokens.
 // Without sequence parallelism all ranks have all rows, and the sum stays with all.
+double gathered_width(const ModelSpec& model);  // of the rows that enter attention
 void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
 void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
 // Both around a phase whose weights the group cuts by columns, then by rows.

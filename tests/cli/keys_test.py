@@ -116,6 +116,12 @@ def scenarios():
             [{"name": "hp", "head_parallel": {"num_heads": 4}, "group_size": 8}],
             routing={"skew": {"kind": "zipf", "exponent": 0.7}},
         ),
+        "modules computed again": scenario(
+            [{**ep, "recompute_granularity": "selective", "recompute_modules": ["moe_act"]}]
+        ),
+        "layers computed again": scenario(
+            [{**ep, "recompute_granularity": "full", "recompute_num_layers": 2}]
+        ),
         "expectation": scenario(
             [{**ep, "expert_parallel": {"dedup": "rank"}}], routing={"noise": False}
         ),

@@ -328,7 +328,7 @@ TEST(PipelineStep, RefusesWhatHasNoOrder) {
     pairs.plans[0].overlap_chunks = 2;
     EXPECT_NE(message(pairs).find("overlap_chunks"), std::string::npos);
     pairs.plans[0].overlap_chunks = 1;
-    pairs.plans[0].recompute = Recompute::full;
+    pairs.plans[0].recompute = RecomputeLevel::full;
     EXPECT_THROW(execute(pairs, toy::profile()), InputError);
 }
 

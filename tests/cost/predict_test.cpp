@@ -324,12 +324,12 @@ TEST(Predict, MoreRecomputeIsNeverFaster) {
             Plan plan = toy::ep(Dedup::none, 8);
             plan.overlap_chunks = chunks;
             Seconds last;
-            for (const Recompute r :
-                 {Recompute::none, Recompute::activation, Recompute::moe, Recompute::full}) {
+            for (const RecomputeLevel r : {RecomputeLevel::none, RecomputeLevel::activation,
+                                           RecomputeLevel::moe, RecomputeLevel::full}) {
                 plan.recompute = r;
                 const Seconds step = predict_plan(s, plan, profile).step;
-                EXPECT_GE(step, last) << width << " wide, " << chunks << " chunks, recompute "
-                                      << kRecomputeNames[static_cast<std::size_t>(r)];
+                EXPECT_GE(step, last)
+                    << width << " wide, " << chunks << " chunks, recompute " << recompute_text(r);
                 last = step;
             }
         }
@@ -346,7 +346,7 @@ TEST(Predict, WhatIsComputedAgainIsPricedAsForward) {
     profile.kernel(Kernel::grouped_gemm).backward = {slow};
     Plan plan = toy::ep(Dedup::none, 8);
     const PlanPrediction none = predict_plan(s, plan, profile);
-    plan.recompute = Recompute::moe;
+    plan.recompute = RecomputeLevel::moe;
     const PlanPrediction moe = predict_plan(s, plan, profile);
     const auto expert = [](const PlanPrediction& p, Pass pass) {
         return phase(p, Phase::expert, pass).time;
@@ -448,17 +448,17 @@ TEST(Predict, AnExchangeTakesAtLeastTheLinksLatency) {
 // h bytes of hidden rows a layer: of L layers, all but the one in work go without them.
 TEST(Predict, RecomputeSavesAllLayersButTheOneInWork) {
     Scenario s = toy::scenario();
-    const auto allocated = [&](int layers, Recompute recompute) {
+    const auto allocated = [&](int layers, RecomputeLevel recompute) {
         s.model.num_layers = layers;
         Plan plan = toy::ep(Dedup::none, 8);
         plan.recompute = recompute;
         return run(s, plan).memory.allocated.in(byte);
     };
     const double rows = 4096.0 * 4, f = 512, b = 2;
-    for (const auto& [recompute, h] : {std::pair{Recompute::activation, rows * f * b},
-                                       std::pair{Recompute::moe, 2 * rows * f * b}}) {
-        EXPECT_DOUBLE_EQ(allocated(1, recompute), allocated(1, Recompute::none));
-        EXPECT_NEAR(allocated(5, Recompute::none) - allocated(5, recompute), 4 * h, 1.0);
+    for (const auto& [recompute, h] : {std::pair{RecomputeLevel::activation, rows * f * b},
+                                       std::pair{RecomputeLevel::moe, 2 * rows * f * b}}) {
+        EXPECT_DOUBLE_EQ(allocated(1, recompute), allocated(1, RecomputeLevel::none));
+        EXPECT_NEAR(allocated(5, RecomputeLevel::none) - allocated(5, recompute), 4 * h, 1.0);
     }
 }
 

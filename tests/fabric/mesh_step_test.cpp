@@ -16,7 +16,7 @@ struct Case {
     std::string name;
     Parallel parallel;
     int group = 1;
-    Recompute recompute = Recompute::none;
+    Recompute recompute;
     bool heads = false;
 };
 
@@ -34,16 +34,16 @@ std::vector<Case> cases() {
     Parallel both = tensor(2, 2);
     both.data_parallel_sharding_strategy = DataParallelSharding::optim_grads_params;
     return {{"tp", tensor(2, 1), 8},
-            {"tp and recompute", tensor(4, 1), 8, Recompute::full},
-            {"tp of heads", tensor(2, 1), 8, Recompute::none, true},
+            {"tp and recompute", tensor(4, 1), 8, RecomputeLevel::full},
+            {"tp of heads", tensor(2, 1), 8, RecomputeLevel::none, true},
             {"ring", tensor(1, 4), 8},
-            {"tp and ring", tensor(2, 2), 4, Recompute::full},
+            {"tp and ring", tensor(2, 2), 4, RecomputeLevel::full},
             {"gathered keys", tensor(1, 2, CpCommType::all_gather), 8},
             {"heads for tokens", tensor(2, 4, CpCommType::a2a), 8},
             {"zero-2", sharded(DataParallelSharding::optim_grads)},
             {"fsdp", sharded(DataParallelSharding::optim_grads_params)},
             {"fsdp and recompute", sharded(DataParallelSharding::optim_grads_params), 1,
-             Recompute::full},
+             RecomputeLevel::full},
             {"hsdp", sharded(DataParallelSharding::optim_grads_params, 2)},
             {"tp, ring, fsdp one after the other", both, 4}};
 }

@@ -129,19 +129,23 @@ TEST(Megatron, RecomputesWhatIsModelled) {
     const auto recompute = [](const std::string& more) {
         return imported(more).scenario.plans[0].recompute;
     };
-    EXPECT_EQ(recompute(""), Recompute::none);
-    EXPECT_EQ(recompute("--recompute-activations"), Recompute::none);  // core_attn: fused anyway
-    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act layernorm"),
-              Recompute::activation);
-    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act moe"),
-              Recompute::moe);
+    using enum RecomputeModule;
+    EXPECT_EQ(recompute(""), Recompute{});
+    EXPECT_EQ(recompute("--recompute-activations").selected(), modules(core_attn));
+    EXPECT_EQ(recompute("--recompute-granularity selective").selected(), modules(core_attn));
+    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules moe_act layernorm")
+                  .selected(),
+              modules(moe_act, layernorm));
+    EXPECT_EQ(recompute("--recompute-granularity selective --recompute-modules mlp moe").selected(),
+              modules(mlp, moe));
+    EXPECT_EQ(recompute("--moe-layer-recompute").selected(), modules(moe));
     EXPECT_EQ(recompute("--recompute-granularity full --recompute-method uniform "
                         "--recompute-num-layers 1"),
-              Recompute::full);
-    EXPECT_NE(imported("--recompute-granularity full --recompute-method block "
-                       "--recompute-num-layers 4")
-                  .leftovers.size(),
-              0u);
+              Recompute(RecomputeLevel::full));
+    const Recompute block =
+        recompute("--recompute-granularity full --recompute-method block --recompute-num-layers 4");
+    EXPECT_EQ(block.method, RecomputeMethod::block);
+    EXPECT_EQ(block.num_layers, 4);
 }
 
 // DeepSeek-V3: k 8 of 4 groups: a group is as good as its best two. k = groups: its best one.
@@ -167,12 +171,23 @@ TEST(Megatron, ShardsAsAsked) {
               DataParallelSharding::optim);
 }
 
+TEST(Megatron, ComputesInTheRecipeThatAFormatTurnsOn) {
+    const auto recipe = [](const std::string& more) {
+        return imported(more).scenario.plans[0].precision.recipe;
+    };
+    EXPECT_EQ(recipe("--fp8-recipe blockwise"), Recipe::none);
+    EXPECT_EQ(recipe("--fp8-format hybrid"), Recipe::delayed);
+    EXPECT_EQ(recipe("--fp8-format e4m3 --fp8-recipe blockwise"), Recipe::blockwise);
+    EXPECT_NE(refusal("--fp8-format e4m3 --fp8-recipe custom").find("the recipe 'custom'"),
+              std::string::npos);
+}
+
 TEST(Megatron, NamesWhatItLeavesOut) {
     const ImportedJob job =
-        imported("--fp8-format e4m3 --lr 1e-4 --moe-router-tokp 4 --mtp-num-layers 1");
+        imported("--fp8-param-gather --lr 1e-4 --moe-router-tokp 4 --mtp-num-layers 1");
     ASSERT_EQ(job.leftovers.size(), 3u);
     EXPECT_EQ(job.leftovers[0],
-              "run.sh:1: --fp8-format e4m3: not modelled: FP8 is computed, kept and sent as the "
+              "run.sh:1: --fp8-param-gather: not modelled: parameters and attention stay in the "
               "model's dtype");
     EXPECT_EQ(job.leftovers[1],
               "run.sh:1: --moe-router-tokp 4: unknown to headway, left out; did you mean "

@@ -149,7 +149,7 @@ TEST(Measure, NamesTheSettingsThatAreNotExecuted) {
     s.batch.num_micro_batches = 4;
     Plan& plan = s.plans[0];
     plan.layer = ExpertParallel{.hide_count_exchange = true};
-    plan.recompute = Recompute::full;
+    plan.recompute = RecomputeLevel::full;
     plan.overlap_chunks = 2;
     plan.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
     plan.optimizer = Optimizer::adamw_8bit;

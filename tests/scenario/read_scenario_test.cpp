@@ -83,6 +83,34 @@ TEST(ReadScenario, TheNvlinkDomainFollowsTheNode) {
     EXPECT_EQ(s.cluster.nvlink->domain, 4);
 }
 
+// The older key and Megatron's keys are one value, which is written in the latter.
+TEST(ReadScenario, RecomputeByModuleAndByItsOlderKey) {
+    const auto plan = [](const std::string& keys) {
+        return read({.plans = "[{name: ep, expert_parallel: {}, group_size: 8" + keys + "}]"});
+    };
+    const auto of = [&](const std::string& keys) { return plan(keys).plans[0].recompute; };
+    using enum RecomputeModule;
+    EXPECT_EQ(of(""), Recompute{});
+    for (const RecomputeLevel level : kRecomputeLevels)
+        EXPECT_EQ(of(", recompute: " +
+                     std::string(kRecomputeNames[static_cast<std::size_t>(level)])),
+                  Recompute(level));
+    EXPECT_EQ(of(", recompute_granularity: selective").selected(), modules(core_attn))
+        << "Megatron's default";
+    EXPECT_EQ(of(", recompute_granularity: selective, recompute_modules: moe").selected(),
+              modules(moe));
+    EXPECT_EQ(of(", recompute_granularity: selective, recompute_modules: [layernorm, moe_act]"),
+              of(", recompute_granularity: selective, recompute_modules: [moe_act, layernorm]"));
+    EXPECT_EQ(of(", recompute_granularity: full"), Recompute(RecomputeLevel::full));
+    for (const std::string keys : {", recompute: moe", ", recompute: full",
+                                   ", recompute_granularity: selective, recompute_modules: [mlp]"}) {
+        const Scenario s = plan(keys);
+        EXPECT_EQ(read_scenario_text(to_yaml(s), "s.yaml", "", ReadOptions{}).plans[0].recompute,
+                  s.plans[0].recompute)
+            << keys;
+    }
+}
+
 TEST(ReadScenario, SkewsOfEveryKind) {
     EXPECT_EQ(read({}).routing.skew, Skew::none);
     EXPECT_EQ(read({.routing = "{skew: {kind: dirichlet, concentration: 0.5}}"}).routing.parameter,

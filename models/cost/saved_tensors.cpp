@@ -1,0 +1,150 @@
+#include "models/cost/saved_tensors.hpp"
+
+#include <algorithm>
+#include <variant>
+
+#include "models/workload/layout.hpp"
+
+namespace headway::inline cost {
+namespace {
+
+using Module = RecomputeModule;
+
+struct Writer {
+    const ModelSpec& model;
+    const Plan& plan;
+    double b;           // bytes of an element
+    double own, group;  // tokens outside of attention and feed-forward, and in them
+    double t;           // tensor-parallel ranks, which share heads and widths out
+    std::vector<SavedTensor> out{};
+
+    void add(std::string_view name, LayerPart part, double bytes, RecomputeModules unless = 0u) {
+        if (bytes > 0.0) out.push_back({name, part, bytes, unless});
+    }
+};
+
+constexpr LayerPart kAttention = LayerPart::attention, kMoe = LayerPart::moe;
+
+void add_latent_attention(const LatentAttention& l, double heads, Writer& w) {
+    constexpr RecomputeModules up = modules(Module::mla_up_proj);
+    const double rows = w.own * w.b, head_rows = w.group * w.b * heads;
+    w.add("query latent", kAttention, l.query_rank * rows);
+    w.add("query latent, normed", kAttention, l.query_rank * rows);
+    w.add("key/value latent", kAttention, l.kv_rank * rows);
+    w.add("key/value latent, normed", kAttention, l.kv_rank * rows);
+    w.add("queries", kAttention, head_rows * (l.nope_width + l.rope_width), up);
+    w.add("keys", kAttention, head_rows * (l.nope_width + l.rope_width), up);
+    w.add("values", kAttention, head_rows * l.value_width, up);
+}
+
+void add_attention(Writer& w) {
+    const Attention& a = w.model.attention;
+    constexpr RecomputeModules norm = modules(Module::layernorm);
+    const double row = w.own * w.model.hidden * w.b;
+    const double heads = a.num_heads / w.t, kv_heads = std::max(1.0, a.num_kv_heads / w.t);
+    const double value = a.latent ? a.latent->value_width : a.head_width;
+    w.add("layer input", kAttention, row);
+    w.add("attention norm", kAttention, row, norm);
+    if (a.latent) {
+        add_latent_attention(*a.latent, heads, w);
+    } else {
+        w.add("queries", kAttention, w.group * heads * a.head_width * w.b);
+        w.add("keys", kAttention, w.group * kv_heads * a.head_width * w.b);
+        w.add("values", kAttention, w.group * kv_heads * a.head_width * w.b);
+    }
+    w.add("attention output", kAttention, w.group * heads * value * w.b);
+    w.add("log-sum-exp, fp32", kAttention, w.group * heads * 4.0, modules(Module::core_attn));
+    w.add("residual", kAttention, row);
+    w.add("feed-forward norm", kAttention, row, norm);
+}
+
+void add_dense(Writer& w) {
+    constexpr RecomputeModules mlp = modules(Module::mlp);
+    const double row = w.group * w.model.dense_width / w.t * w.b;
+    w.add("pre-activations", LayerPart::dense, row * (is_gated(w.model.dense_activation) ? 2 : 1),
+          mlp);
+    w.add("hidden rows", LayerPart::dense, row, mlp);
+}
+
+void add_shared_experts(Writer& w) {
+    const Moe& moe = w.model.moe;
+    const double row = w.group * moe.num_shared_experts * moe.shared_expert_width / w.t * w.b;
+    w.add("shared experts, pre-activations", kMoe, row * (is_gated(moe.activation) ? 2 : 1),
+          modules(Module::shared_experts, Module::moe));
+    w.add("shared experts, hidden rows", kMoe, row,
+          modules(Module::moe_act, Module::shared_experts, Module::moe));
+}
+
+void add_expert_parallel(const ExpertLayout& layout, const GroupLoad& load, Writer& w) {
+    constexpr RecomputeModules moe = modules(Module::moe);
+    const double e = w.plan.parallel.expert_tensor_parallel_size;
+    const double rows = load.rows_max * e, f = layout.expert_width / e, width = layout.width * w.b;
+    // Of Transformer Engine's fused permutation: probabilities in bf16, two int32 an expert.
+    w.add("router probabilities", kMoe, w.own * layout.router.num_experts * 2.0, moe);
+    w.add("map of rows", kMoe, w.own * layout.router.num_experts * 8.0, moe);
+    w.add("expert inputs", kMoe, rows * width, moe);
+    w.add("pre-activations", kMoe, rows * f * w.b * (is_gated(w.model.moe.activation) ? 2 : 1),
+          modules(Module::experts, Module::moe));
+    w.add("hidden rows", kMoe, rows * f * w.b,
+          modules(Module::moe_act, Module::experts, Module::moe));
+    // Gates applied inside the activation need no copy that came back; applied to the copies
+    // themselves, they do.
+    if (w.plan.implementation == Implementation::unfused)
+        w.add("returned copies", kMoe, load.copies_sent * width, moe);
+    if (layout.width != w.model.hidden)
+        w.add("latent output", kMoe, w.own * layout.width * w.b, moe);
+}
+
+// The fused experts compute their hidden rows again.
+void add_head_parallel(const HeadParallel& hp, const ExpertLayout& layout, const GroupLoad& load,
+                       Writer& w) {
+    constexpr RecomputeModules moe = modules(Module::moe);
+    const double sub_tokens = w.own * hp.num_heads * layout.width * w.b;
+    w.add("scattered sub-tokens", kMoe, sub_tokens, moe);
+    w.add("choices", kMoe, 8.0 * w.own * hp.num_heads * hp.top_k, moe);  // int32 id and fp32 gate
+    if (layout.group_size > 1)
+        w.add("copies inside heads", kMoe, load.copies_received * layout.width * w.b, moe);
+    w.add("gathered heads", kMoe, sub_tokens, moe);
+}
+
+}  // namespace
+
+std::vector<SavedTensor> saved_tensors(const Scenario& scenario, const Plan& plan,
+                                       const GroupLoad* load) {
+    const RankTokens tokens = rank_tokens(scenario, plan);
+    Writer w{.model = scenario.model,
+             .plan = plan,
+             .b = bytes_per_element(scenario.model.dtype),
+             .own = static_cast<double>(tokens.own),
+             .group = static_cast<double>(tokens.group),
+             .t = static_cast<double>(plan.parallel.tensor_model_parallel_size)};
+    add_attention(w);
+    if (load == nullptr) {
+        add_dense(w);
+        return std::move(w.out);
+    }
+    add_shared_experts(w);
+    const ExpertLayout layout = expert_layout(scenario, plan);
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer))
+        add_head_parallel(*hp, layout, *load, w);
+    else
+        add_expert_parallel(layout, *load, w);
+    return std::move(w.out);
+}
+
+LayerMemory layer_memory(const std::vector<SavedTensor>& tensors, RecomputeModules selected) {
+    LayerMemory sum;
+    std::array<double, kRecomputeModuleNames.size()> dropped{};
+    for (const SavedTensor& tensor : tensors) {
+        sum.all += tensor.bytes;
+        if (&tensor == &tensors.front()) sum.input = tensor.bytes;
+        const RecomputeModules by = tensor.unless & selected;
+        if (by == 0u) sum.kept[static_cast<std::size_t>(tensor.part)] += tensor.bytes;
+        for (std::size_t m = 0; m < dropped.size(); ++m)
+            dropped[m] += (by >> m & 1u) != 0u ? tensor.bytes : 0.0;
+    }
+    sum.again = *std::max_element(dropped.begin(), dropped.end());
+    return sum;
+}
+
+}  // namespace headway::inline cost

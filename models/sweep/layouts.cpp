@@ -1,0 +1,184 @@
+#include "models/sweep/layouts.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "models/scenario/divisors.hpp"
+#include "models/workload/stages.hpp"
+
+namespace headway::inline sweep {
+namespace {
+
+constexpr int kLongSequence = 16384;
+constexpr std::array kContexts = {1, 2, 4, 8, 16};
+constexpr std::array kVirtual = {1, 2, 3, 4, 6, 8};
+
+// Stages hold at least a layer each, but for the two at the ends.
+bool has_layers_for(const ModelSpec& model, int stages) {
+    return stages <= model.num_layers + 2;
+}
+
+void add_schedules(Parallel layout, std::vector<Parallel>& layouts) {
+    const bool pipelined = layout.pipeline_model_parallel_size > 1;
+    layouts.push_back(layout);
+    // Megatron overlaps exchanges with another micro-batch without a pipeline or between chunks.
+    if (pipelined && layout.virtual_pipeline_model_parallel_size == 1) return;
+    layout.overlap_moe_expert_parallel_comm = true;
+    layouts.push_back(layout);
+}
+
+std::string repeated(const std::string& letter, int count) {
+    if (count <= 2) {
+        std::string text;
+        for (int i = 0; i < count; ++i) text += letter;
+        return text;
+    }
+    return fmt::format("{}*{}", letter, count);
+}
+
+}  // namespace
+
+std::string even_layout(const ModelSpec& model, int stages) {
+    if (stages <= 1 || model.num_layers % stages == 0) return "";
+    // Units: embedding, layers, head; earlier stages take what is over.
+    const int units = model.num_layers + 2, least = units / stages, over = units % stages;
+    std::vector<std::string> parts;
+    int left = model.num_layers;
+    for (int i = 0; i < stages; ++i) {
+        int layers = least + (i < over ? 1 : 0);
+        std::string part;
+        if (i == 0) {
+            part = "E";
+            --layers;
+        }
+        if (i + 1 == stages) layers = left;  // with the head's unit
+        left -= layers;
+        part += repeated("t", layers);
+        if (i + 1 == stages) part += "L";
+        parts.push_back(part);
+    }
+    return fmt::format("{}", fmt::join(parts, "|"));
+}
+
+std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
+    const ModelSpec& model = scenario.model;
+    const int world = scenario.cluster.num_ranks();
+    std::vector<Parallel> layouts;
+    for (const int t : divisors(scenario.cluster.gpus_per_node)) {
+        if (model.attention.num_heads % t != 0 || t > 8) continue;
+        for (const int c : kContexts) {
+            if (c > 1 && scenario.batch.sequence_length < kLongSequence) break;
+            for (const int p : divisors(world / t)) {
+                if (p > 1 && !has_layers_for(model, p)) break;
+                for (const int v : kVirtual) {
+                    if (v > 1 && (p == 1 || !has_layers_for(model, p * v))) break;
+                    Parallel layout = like.parallel;
+                    layout.tensor_model_parallel_size = t;
+                    layout.sequence_parallel = t > 1;
+                    layout.context_parallel_size = c;
+                    layout.pipeline_model_parallel_size = p;
+                    layout.virtual_pipeline_model_parallel_size = v;
+                    layout.pipeline_model_parallel_layout = even_layout(model, p * v);
+                    layout.pipeline_schedule.reset();
+                    layout.microbatch_group_size_per_vp_stage = 0;
+                    layout.overlap_moe_expert_parallel_comm = false;
+                    if (!pipeline_layout_broken(model, layout).empty()) continue;
+                    add_schedules(std::move(layout), layouts);
+                }
+            }
+        }
+    }
+    return layouts;
+}
+
+std::string layout_text(const Parallel& p) {
+    std::vector<std::string> parts;
+    if (p.tensor_model_parallel_size > 1)
+        parts.push_back(fmt::format("TP {}", p.tensor_model_parallel_size));
+    if (p.context_parallel_size > 1) parts.push_back(fmt::format("CP {}", p.context_parallel_size));
+    if (p.pipeline_model_parallel_size > 1) {
+        parts.push_back(fmt::format("PP {}", p.pipeline_model_parallel_size));
+        if (p.virtual_pipeline_model_parallel_size > 1)
+            parts.back() += fmt::format(" x {} chunks", p.virtual_pipeline_model_parallel_size);
+    }
+    if (p.overlap_moe_expert_parallel_comm) parts.push_back("exchange overlap");
+    return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t global_batch_size) {
+    const Parallel& p = plan.parallel;
+    std::vector<std::string> flags;
+    const auto add = [&](const char* flag, auto value) {
+        flags.push_back(fmt::format("--{} {}", flag, value));
+    };
+    add("tensor-model-parallel-size", p.tensor_model_parallel_size);
+    if (p.sequence_parallel) flags.emplace_back("--sequence-parallel");
+    if (p.context_parallel_size > 1) add("context-parallel-size", p.context_parallel_size);
+    add("pipeline-model-parallel-size", p.pipeline_model_parallel_size);
+    if (!p.pipeline_model_parallel_layout.empty())
+        flags.push_back(
+            fmt::format("--pipeline-model-parallel-layout '{}'", p.pipeline_model_parallel_layout));
+    else if (p.virtual_pipeline_model_parallel_size > 1)
+        add("num-virtual-stages-per-pipeline-rank", p.virtual_pipeline_model_parallel_size);
+    add("expert-model-parallel-size", plan.group_size);
+    add("expert-tensor-parallel-size", p.expert_tensor_parallel_size);
+    if (p.overlap_moe_expert_parallel_comm)
+        flags.emplace_back("--overlap-moe-expert-parallel-comm");
+    switch (p.data_parallel_sharding_strategy) {
+        case DataParallelSharding::no_shard:
+            break;
+        case DataParallelSharding::optim:
+            flags.emplace_back("--use-distributed-optimizer");
+            break;
+        default:
+            flags.emplace_back("--use-megatron-fsdp");
+            add("data-parallel-sharding-strategy",
+                kDataParallelShardingNames[static_cast<std::size_t>(
+                    p.data_parallel_sharding_strategy)]);
+    }
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    if (ep != nullptr && plan.group_size > 1) {
+        if (ep->dedup == Dedup::none)
+            add("moe-token-dispatcher-type", "alltoall");
+        else
+            flags.emplace_back(
+                "--moe-token-dispatcher-type flex --moe-flex-dispatcher-backend deepep");
+    }
+    add("micro-batch-size", batch.sequences_per_rank);
+    add("global-batch-size", global_batch_size);
+    return fmt::format("{}", fmt::join(flags, " "));
+}
+
+std::string torchtitan_flags(const Plan& plan, const Batch& batch, const Mesh& mesh) {
+    const Parallel& p = plan.parallel;
+    std::vector<std::string> flags;
+    const auto add = [&](const char* flag, auto value) {
+        flags.push_back(fmt::format("--{} {}", flag, value));
+    };
+    const bool shards =
+        p.data_parallel_sharding_strategy == DataParallelSharding::optim_grads_params;
+    add("parallelism.data_parallel_replicate_degree", shards ? 1 : mesh.dp);
+    add("parallelism.data_parallel_shard_degree", shards ? mesh.dp : 1);
+    add("parallelism.tensor_parallel_degree", mesh.tp);
+    if (mesh.cp > 1) add("parallelism.context_parallel_degree", mesh.cp);
+    if (mesh.pp > 1) {
+        add("parallelism.pipeline_parallel_degree", mesh.pp);
+        add("parallelism.pipeline_parallel_schedule",
+            p.virtual_pipeline_model_parallel_size > 1 ? "Interleaved1F1B" : "1F1B");
+        add("parallelism.pipeline_parallel_microbatch_size", batch.sequences_per_rank);
+    }
+    add("parallelism.expert_parallel_degree", mesh.ep);
+    add("training.local_batch_size",
+        batch.sequences_per_rank * (mesh.pp > 1 ? batch.num_micro_batches : 1));
+    std::string text = fmt::format("{}", fmt::join(flags, " "));
+    if (p.overlap_moe_expert_parallel_comm) text += "  (it does not overlap exchanges so)";
+    if (p.data_parallel_sharding_strategy == DataParallelSharding::optim)
+        text += "  (it has no ZeRO-1 beside FSDP: memory differs)";
+    return text;
+}
+
+}  // namespace headway::inline sweep

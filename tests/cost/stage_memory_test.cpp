@@ -1,0 +1,256 @@
+// Memory of the stages of a pipeline: what is in flight follows from the order, states from the
+// mesh, and the stage that needs the most is the plan's.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "models/cost/memory.hpp"
+#include "models/cost/predict.hpp"
+#include "models/workload/parameters.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+constexpr double kGiB = 1073741824.0;
+
+PlanMemory stage_memory_of(const Scenario& s, const Plan& plan) {
+    return predict_memory(s, plan, plan_loads(s, plan, {}));
+}
+
+double item(const std::vector<MemoryItem>& items, const std::string& begins) {
+    double sum = 0.0;
+    for (const MemoryItem& i : items) sum += i.name.starts_with(begins) ? i.bytes.in(byte) : 0.0;
+    return sum;
+}
+
+double activations(const PlanMemory& memory, int stage) {
+    return item(memory.stages[static_cast<std::size_t>(stage)].items, "activations");
+}
+
+// L layers on p ranks of the pipeline with v chunks each, m micro-batches, 8 ranks a stage.
+struct Pipelined {
+    Scenario scenario;
+    Plan plan;
+};
+Pipelined pipelined(int layers, int p, int v, int m) {
+    Scenario s = toy::scenario(p, 8);
+    s.model.num_layers = layers;
+    s.batch.num_micro_batches = m;
+    Plan plan = toy::ep(Dedup::none, 8);
+    plan.parallel.pipeline_model_parallel_size = p;
+    plan.parallel.virtual_pipeline_model_parallel_size = v;
+    return {s, plan};
+}
+
+// One micro-batch through one layer.
+double of_a_layer() {
+    Scenario s = toy::scenario();
+    s.model.num_layers = 1;
+    return activations(stage_memory_of(s, s.plans[0]), 0);
+}
+
+// Table 3 of arXiv 2603.07685, DeepSeek-V3 on 256 GPUs, PP4 VPP4 EP64, BF16, 16 MoE layers a stage:
+// parameters and gradients 36.4 GiB, optimizer 32.1 GiB, activations 131.0 GiB of 60 layers, which
+// 1F1B keeps in flight on rank 2 (15 chunks of 4 layers); its rank 0 keeps 19 chunks. The router
+// (1.8 M of a layer) is not in the report's count.
+TEST(StageMemory, DeepSeekV3IsTable3) {
+    Scenario s = toy::scenario(32, 8);
+    s.model.hidden = 7168;
+    s.model.num_layers = 64;
+    s.model.attention = {.num_heads = 128, .num_kv_heads = 128, .head_width = 192};
+    s.model.attention.latent = LatentAttention{1536, 512, 128, 64, 128};
+    s.model.moe = {.num_experts = 256,
+                   .top_k = 8,
+                   .expert_width = 2048,
+                   .activation = Activation::swiglu,
+                   .num_shared_experts = 1,
+                   .shared_expert_width = 2048};
+    s.batch.num_micro_batches = 32;
+    Plan plan = toy::ep(Dedup::none, 64);
+    plan.implementation = Implementation::unfused;
+    plan.parallel.pipeline_model_parallel_size = 4;
+    plan.parallel.virtual_pipeline_model_parallel_size = 4;
+    plan.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
+    const PlanMemory memory = stage_memory_of(s, plan);
+    ASSERT_EQ(memory.stages.size(), 4u);
+    const auto& items = memory.stages[2].items;
+    const double router = 16 * 256.0 * 7168;
+    EXPECT_NEAR((item(items, "parameters") + item(items, "gradients") - 6 * router) / kGiB, 36.4,
+                0.05);
+    EXPECT_NEAR((item(items, "optimizer states") - 12 * router / 64) / kGiB, 32.1, 0.05);
+    EXPECT_NEAR(activations(memory, 2) / kGiB, 131.0, 0.05);
+    EXPECT_NEAR(activations(memory, 0) / kGiB, 131.0 * 76 / 60, 0.05);
+    EXPECT_EQ(memory.stage, 0);
+}
+
+// 1F1B: rank r holds min(m, p - r) micro-batches of its stage; GPipe all m; interleaved rank 0
+// (v p + p - 1) / v of its stage, in chunks 2 (p - r - 1) + (v - 1) p + 1.
+TEST(StageMemory, InFlightFollowsFromTheOrder) {
+    const double one = of_a_layer();
+    const int p = 4, layers = 16;
+    auto [s, plan] = pipelined(layers, p, 1, 8);
+    const PlanMemory one_f_one_b = stage_memory_of(s, plan);
+    plan.parallel.pipeline_schedule = PipelineSchedule::gpipe;
+    const PlanMemory gpipe = stage_memory_of(s, plan);
+    for (int r = 0; r < p; ++r) {
+        EXPECT_NEAR(activations(one_f_one_b, r), one * layers / p * (p - r), 16.0);
+        EXPECT_NEAR(activations(gpipe, r), one * layers / p * 8, 16.0);
+    }
+    const int v = 2;
+    const auto [t, interleaved] = pipelined(layers, p, v, 8);
+    const PlanMemory memory = stage_memory_of(t, interleaved);
+    EXPECT_NEAR(activations(memory, 0), one * layers / p * (v * p + p - 1) / v, 16.0);
+    for (int r = 0; r < p; ++r)
+        EXPECT_NEAR(activations(memory, r),
+                    one * layers / (p * v) * (2 * (p - r - 1) + (v - 1) * p + 1), 16.0);
+}
+
+TEST(StageMemory, ZeroBubbleAndDualPipeHoldWhatTheirOrdersSay) {
+    const double one = of_a_layer();
+    auto [s, plan] = pipelined(16, 4, 1, 8);
+    plan.parallel.pipeline_schedule = PipelineSchedule::dualpipe;
+    const PlanMemory dual = stage_memory_of(s, plan);
+    for (int r = 0; r < 4; ++r)
+        EXPECT_NEAR(activations(dual, r), one * 4 * (4 + 1), 16.0) << "p + 1 on every rank";
+    // Two copies of the parameters: stages r and p-1-r.
+    plan.parallel.pipeline_schedule.reset();
+    const PlanMemory single = stage_memory_of(s, plan);
+    EXPECT_NEAR(
+        item(dual.stages[1].items, "parameters"),
+        item(single.stages[1].items, "parameters") + item(single.stages[2].items, "parameters"),
+        1.0);
+}
+
+// Every parameter of the model lies on one stage, in g equal shares of the experts.
+TEST(StageMemory, StagesShareTheParametersOut) {
+    auto [s, plan] = pipelined(8, 4, 1, 8);
+    s.model.num_dense_layers = 3;
+    s.model.dense_width = 4096;
+    s.model.moe.num_shared_experts = 1;
+    s.model.moe.shared_expert_width = 512;
+    const PlanMemory memory = stage_memory_of(s, plan);
+    double sum = 0.0;
+    for (const StageMemory& stage : memory.stages) sum += item(stage.items, "parameters");
+    const ParameterCount count = count_parameters(s.model, plan);
+    EXPECT_NEAR(sum, 2.0 * (count.replicated() + count.experts / 8), 16.0);
+    // A tied head needs the table a second time, on the last stage.
+    s.model.tied_embeddings = true;
+    double tied = 0.0;
+    for (const StageMemory& stage : stage_memory_of(s, plan).stages)
+        tied += item(stage.items, "parameters");
+    EXPECT_NEAR(tied, sum, 16.0);
+    EXPECT_GT(item(memory.stages.back().items, "logits"), 0.0);
+    EXPECT_EQ(item(memory.stages.front().items, "logits"), 0.0);
+    EXPECT_GT(item(memory.stages.front().items, "pipeline messages"), 0.0);
+}
+
+// The plan's memory is that of its worst stage.
+TEST(StageMemory, TheWorstStageIsThePlans) {
+    const auto [s, plan] = pipelined(16, 4, 1, 8);
+    const PlanMemory memory = stage_memory_of(s, plan);
+    Bytes most;
+    for (const StageMemory& stage : memory.stages) {
+        most = std::max(most, stage.peak);
+        Bytes sum;
+        for (const MemoryItem& i : stage.items) sum += i.bytes;
+        EXPECT_NEAR(sum.in(byte), stage.peak.in(byte), 16.0);
+    }
+    EXPECT_EQ(memory.peak, most);
+    EXPECT_EQ(memory.stages[static_cast<std::size_t>(memory.stage)].peak, most);
+}
+
+TEST(StageMemory, MoreInFlightNeverNeedsLessAndRecomputeNeverMore) {
+    for (const int v : {1, 2}) {
+        Bytes before;
+        for (const int m : {4, 8, 16, 64}) {
+            const auto [s, plan] = pipelined(16, 4, v, m);
+            const Bytes now = stage_memory_of(s, plan).allocated;
+            EXPECT_GE(now, before);
+            before = now;
+        }
+        auto [s, plan] = pipelined(16, 4, v, 8);
+        s.model.moe.num_shared_experts = 1;
+        s.model.moe.shared_expert_width = 256;
+        const Bytes none = stage_memory_of(s, plan).allocated;
+        plan.recompute.granularity = RecomputeGranularity::selective;
+        for (RecomputeModules set = 1; set < 256; ++set) {
+            plan.recompute.modules = set;
+            EXPECT_LE(stage_memory_of(s, plan).allocated, none + 1.0 * byte) << set;
+        }
+    }
+}
+
+// Full, uniform of n: an input for every n layers, and the n layers in work, of which one input is
+// counted already. Block of n: n layers with their inputs alone.
+TEST(StageMemory, FullRecomputeKeepsInputs) {
+    const double one = of_a_layer(), input = 4096.0 * 1024 * 2;
+    auto [s, plan] = pipelined(16, 4, 1, 8);
+    plan.recompute = RecomputeLevel::full;
+    const auto again = [](const PlanMemory& m, std::size_t r) {
+        return item(m.stages[r].items, "recomputed");
+    };
+    PlanMemory memory = stage_memory_of(s, plan);
+    EXPECT_NEAR(activations(memory, 1), 3 * 4 * input, 16.0);
+    EXPECT_NEAR(again(memory, 1), one - input, 16.0);
+    plan.recompute.num_layers = 2;
+    memory = stage_memory_of(s, plan);
+    EXPECT_NEAR(activations(memory, 1), 3 * 2 * input, 16.0);
+    EXPECT_NEAR(again(memory, 1), 2 * one - input, 16.0);
+    plan.recompute.method = RecomputeMethod::block;
+    memory = stage_memory_of(s, plan);
+    EXPECT_NEAR(activations(memory, 1), 3 * (2 * input + 2 * one), 16.0);
+    EXPECT_NEAR(again(memory, 1), one - input, 16.0);
+}
+
+// ZeRO-1 divides the optimizer by the data-parallel ranks (64 of the dense part, 8 of the experts),
+// ZeRO-2 the gradients, ZeRO-3 the parameters, but for two layers in work. I instances: a rank
+// keeps I shares.
+TEST(StageMemory, ShardingDividesByTheMesh) {
+    Scenario s = toy::scenario(8, 8);
+    s.model.num_layers = 8;
+    Plan plan = toy::ep(Dedup::none, 8);
+    const ParameterCount count = count_parameters(s.model, plan);
+    const double dense = count.replicated(), experts = count.experts / 8;
+    const double unit = (dense - 2 * 32000.0 * 1024) / 8 + experts / 8;  // a layer
+    using enum DataParallelSharding;
+    const auto states = [&](DataParallelSharding sharding, int instances = 1) {
+        plan.parallel.data_parallel_sharding_strategy = sharding;
+        plan.parallel.num_distributed_optimizer_instances = instances;
+        const auto items = stage_memory_of(s, plan).items;
+        return std::array{item(items, "parameters") / 2, item(items, "gradients") / 4,
+                          item(items, "optimizer states") / 12};
+    };
+    const double all = dense + experts, share = dense / 64 + experts / 8;
+    const auto expect = [&](std::array<double, 3> got, double p, double g, double o) {
+        EXPECT_NEAR(got[0], p, 16.0);
+        EXPECT_NEAR(got[1], g, 16.0);
+        EXPECT_NEAR(got[2], o, 16.0);
+    };
+    expect(states(no_shard), all, all, all);
+    expect(states(optim), all, all, share);
+    expect(states(optim_grads), all, share + 2 * unit, share);
+    expect(states(optim_grads_params), share + 2 * unit, share + 2 * unit, share);
+    expect(states(optim, 4), all, all, 4 * share);
+}
+
+// HP's rows are certain; EP's busiest rank holds more than the mean.
+TEST(StageMemory, HeadParallelHasNoBusiestRank) {
+    auto [s, plan] = pipelined(8, 4, 1, 8);
+    const auto grows = [&](const Plan& of) {
+        s.routing = {};
+        s.routing.noise = false;
+        const Bytes even = stage_memory_of(s, of).allocated;
+        s.routing.skew = Skew::zipf;
+        s.routing.parameter = 1.0;
+        return stage_memory_of(s, of).allocated / even;
+    };
+    Plan hp = toy::hp(8, s.model, 8);
+    hp.parallel = plan.parallel;
+    EXPECT_DOUBLE_EQ(grows(hp), 1.0);
+    EXPECT_GT(grows(plan), 1.1);
+}
+
+}  // namespace
+}  // namespace headway
