@@ -22,6 +22,17 @@ LABELS = {"name", "source", "preset"}  # told, not counted with
 BOUNDS = {"peak_matmul"}  # of `explain`: a lower bound
 SYNONYMS = {"fp16": "bf16"}  # of the same bytes and, by definition, the same rates
 DEFAULTS = {("routing", "skew", "kind"): "none"}  # of keys whose map may be left out
+# The first names of keys with a second one, and what they are by default: both may stand only with one value.
+FIRST_NAMES = {
+    ("batch", "micro_batch_size"): (("batch", "sequences_per_rank"), 1),
+    ("batch", "global_batch_size"): (("batch", "num_micro_batches"), 1),
+    ("plans", 0, "zero1"): (
+        ("plans", 0, "parallel", "data_parallel_sharding_strategy"),
+        "no_shard",
+    ),
+    ("plans", 0, "overlap_grad_reduce"): (("plans", 0, "overlap_grad_all_reduce"), True),
+    ("plans", 0, "parallel", "expert_model_parallel_size"): (("plans", 0, "group_size"), 1),
+}
 MODEL = {
     "name": "m",
     "vocab_size": 1024,
@@ -52,6 +63,12 @@ CLUSTER = {
     },
     "link_overrides": [{"link": "nic:1", "bandwidth_factor": 0.9}],
     "rank_overrides": [{"rank": 1, "compute_factor": 0.9}],
+}
+MESH = {
+    "tensor_model_parallel_size": 2,
+    "sequence_parallel": True,
+    "context_parallel_size": 2,
+    "data_parallel_sharding_strategy": "optim",
 }
 PCIE = {
     "bandwidth": "25 GB/s",
@@ -94,6 +111,7 @@ def scenarios():
         ),
         "ep on each rank": scenario([{"name": "ep", "expert_parallel": {}, "group_size": 1}]),
         "hp": scenario([{"name": "hp", "head_parallel": {"num_heads": 8}, "group_size": 8}], dense),
+        "mesh": scenario([{**ep, "group_size": 4, "parallel": MESH}], dense),
         "hp x ep": scenario(
             [{"name": "hp", "head_parallel": {"num_heads": 4}, "group_size": 8}],
             routing={"skew": {"kind": "zipf", "exponent": 0.7}},
@@ -147,6 +165,12 @@ def with_value(tree, path, value):
             at[key] = [] if below == 0 else {}
         at = at[key]
     at[path[-1]] = value
+    return tree
+
+
+def without(tree, path):
+    tree = copy.deepcopy(tree)
+    get(tree, path[:-1] if get(tree, path[:-1]) is not None else ()).pop(path[-1], None)
     return tree
 
 
@@ -207,13 +231,21 @@ class Keys(unittest.TestCase):
         return file
 
     def now(self, tree, path):
+        if path in FIRST_NAMES:
+            first, usual = FIRST_NAMES[path]
+            value = get(tree, first)
+            value = usual if value is None else value
+            return value != "no_shard" if path[-1] == "zero1" else value
         value = get(tree, path)
         return DEFAULTS.get(path) if value is None else value
 
     def silent(self, base, tree, path, schema, tag):
         """Why the key is ignored in silence, or nothing."""
         tried = []
-        for i, value in enumerate(values(self.now(tree, path), schema)):
+        now = self.now(tree, path)
+        if path in FIRST_NAMES:
+            tree = without(tree, FIRST_NAMES[path][0])
+        for i, value in enumerate(values(now, schema)):
             file = self.both(with_value(tree, path, value), f"{tag}_{i}")
             plans, said = run("predict", file)
             if plans is None:
