@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <tuple>
 #include <utility>
 
 #include "models/cost/pipeline_pairs.hpp"
@@ -162,19 +161,25 @@ void accumulate_stage(const Workload& workload, const PipelineStage& stage, Pass
 // backward.
 void accumulate_rank(const Workload& workload, Chunks& chunks, StepTime& step) {
     const PipelineTime& pipeline = *step.pipeline;
-    std::map<std::pair<int, Pass>, int> alone;  // (stage, pass)
-    std::map<std::pair<int, int>, int> pairs;   // (stage of the forward, of the backward)
+    const std::vector<PipelineStage>& stages = workload.pipeline->stages;
+    const std::size_t n = stages.size();
+    std::vector<int> forward(n), backward(n), pairs(n * n);  // [stage], [of forward, of backward]
     for (const PipelineStep& s : pipeline.order.steps[pipeline.shown]) {
+        const std::size_t stage = at(s.item.stage);
         if (s.beside)
-            ++pairs[{s.item.stage, s.beside->stage}];
+            ++pairs[stage * n + at(s.beside->stage)];
         else if (s.item.part != Part::backward_weight)
-            ++alone[{s.item.stage, s.item.part == Part::forward ? Pass::forward : Pass::backward}];
+            ++(s.item.part == Part::forward ? forward : backward)[stage];
     }
-    for (const auto& [key, count] : alone)
-        accumulate_stage(workload, workload.pipeline->stages[at(key.first)], key.second, count,
-                         step);
-    for (const auto& [key, count] : pairs)
-        accumulate(step, chunks.pair(key.first, key.second).phases, count);
+    for (std::size_t i = 0; i < n; ++i) {
+        accumulate_stage(workload, stages[i], Pass::forward, forward[i], step);
+        accumulate_stage(workload, stages[i], Pass::backward, backward[i], step);
+    }
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+        if (pairs[i] == 0) continue;
+        const PairTime& pair = chunks.pair(static_cast<int>(i / n), static_cast<int>(i % n));
+        accumulate(step, pair.phases, pairs[i]);
+    }
 }
 
 void add_idle(StepTime& step, Phase phase, Pass pass, Seconds time) {
@@ -236,23 +241,33 @@ void accumulate_waits(const Workload& workload, StepTime& step) {
     }
 }
 
-// Stages whose gradients are whole once step `i` of a rank has ended.
-std::vector<std::vector<int>> whole_after(const std::vector<PipelineStep>& steps) {
-    std::vector<std::vector<int>> result(steps.size());
+// The end of a rank's list, from the first step on that makes the gradients of a stage whole.
+struct EndOfRank {
+    std::size_t first = 0;
+    std::vector<std::vector<int>> whole;  // [step - first] those stages
+};
+
+EndOfRank end_of_rank(const PipelineOrder& order, std::size_t rank) {
+    const std::vector<PipelineStep>& steps = order.steps[rank];
+    const std::size_t held = at(order.stages * order.directions / order.ranks);
     std::vector<std::pair<int, int>> seen;  // (direction, stage)
-    for (std::size_t i = steps.size(); i-- > 0;) {
-        const auto end_of = [&](const PipelineItem& item) {
+    EndOfRank end{.first = steps.size(), .whole = {}};
+    while (end.first > 0 && seen.size() < held) {
+        const PipelineStep& step = steps[--end.first];
+        std::vector<int>& whole = end.whole.emplace_back();
+        const auto look = [&](const PipelineItem& item) {
             const std::pair key{item.direction, item.stage};
             if (item.part == Part::forward ||
                 std::find(seen.begin(), seen.end(), key) != seen.end())
                 return;
             seen.push_back(key);
-            result[i].push_back(item.stage);
+            whole.push_back(item.stage);
         };
-        end_of(steps[i].item);
-        if (steps[i].beside) end_of(*steps[i].beside);
+        look(step.item);
+        if (step.beside) look(*step.beside);
     }
-    return result;
+    std::reverse(end.whole.begin(), end.whole.end());
+    return end;
 }
 
 // A rank's reductions with what of them shows: how much they add to the end of its step, beside
@@ -271,15 +286,16 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
         return first;
     };
     StepEnd end;
-    bool begun = false;
-    const std::vector<std::vector<int>> whole = whole_after(steps);
-    for (std::size_t i = 0; i < steps.size(); ++i) {
+    const EndOfRank last = end_of_rank(step.pipeline->order, rank);
+    for (std::size_t i = last.first; i < steps.size(); ++i) {
+        const std::vector<int>& whole = last.whole[i - last.first];
+        const bool begun = i > last.first;
         if (begun) end.wait(max(Seconds{}, spans[i].start - spans[i - 1].end));
         // The backward that ends the step of the first rank hides its own buckets.
-        const bool in_buckets = i + 1 == steps.size() && whole[i] == std::vector{0} &&
+        const bool in_buckets = i + 1 == steps.size() && whole == std::vector{0} &&
                                 steps[i].item.part == Part::backward && !steps[i].beside;
         if (begun && !in_buckets) end.compute(chunks.of(steps[i]));
-        for (const int stage : whole[i]) {
+        for (const int stage : whole) {
             const std::size_t first =
                 price(pipeline.reductions[at(stage)], mean.reductions[at(stage)]);
             std::vector<Seconds> buckets;
@@ -289,7 +305,6 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
             }
             if (in_buckets)
                 end.backward(work.busiest, step, pipeline.stages[at(stage)], buckets, first);
-            begun = true;
         }
     }
     for (std::size_t k = price(pipeline.late_reductions[rank], mean.late_reductions[rank]);
