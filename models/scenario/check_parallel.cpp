@@ -181,11 +181,6 @@ class Checks {
                     fmt::format("exchanges that overlap in pairs beside pipeline_schedule {}",
                                 name(schedule)),
                     "combined_1f1b, or no pipeline_schedule");
-        if (schedule == PipelineSchedule::combined_1f1b && plan_.recompute == Recompute::full)
-            problem("pipeline_schedule",
-                    fmt::format("{} pairs a forward with a backward that repeats its exchanges",
-                                name(schedule)),
-                    "a recompute other than full, or another schedule");
         const bool split =
             schedule == PipelineSchedule::zb_h1 || schedule == PipelineSchedule::zb_h2 ||
             schedule == PipelineSchedule::zb_v || schedule == PipelineSchedule::dualpipe ||
