@@ -1,7 +1,7 @@
 #include "models/cost/priced_layers.hpp"
 
 #include <algorithm>
-#include <span>
+#include <utility>
 #include <variant>
 
 namespace headway::inline cost {
@@ -66,10 +66,10 @@ std::vector<LayerWork> PricedLayers::work_of_ranks(int layer,
 }
 
 std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
-                                            const LayerWork& mean, Pass pass,
+                                            const LayerWork& expected_layer, Pass pass,
                                             const std::vector<DrawnGroup>& groups) {
     const std::vector<PhaseWork>&phases = phases_of(ranks[0], pass),
-          &expected = phases_of(mean, pass);
+          &expected = phases_of(expected_layer, pass);
     const std::vector<PhaseRange>& pipelines =
         pass == Pass::forward ? ranks[0].forward_pipelines : ranks[0].backward_pipelines;
     std::vector<PricedSlot> priced;
@@ -94,32 +94,32 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
     return priced;
 }
 
+PricedLayer PricedLayers::price(const std::vector<LayerWork>& ranks, const LayerWork& expected,
+                                const std::vector<DrawnGroup>& groups) {
+    return {.forward = price(ranks, expected, Pass::forward, groups),
+            .backward = price(ranks, expected, Pass::backward, groups)};
+}
+
 const PricedLayer& PricedLayers::at(int layer, int micro_batch) {
     const std::pair key{draw_of(micro_batch), layer};
     const auto found = priced_.find(key);
     if (found != priced_.end()) return found->second;
-    PricedLayer& priced = priced_[key];
     const std::vector<DrawnGroup> groups = draw(layer, key.first);
-    const std::vector<LayerWork> ranks = work_of_ranks(layer, groups);
-    priced.forward = price(ranks, entry(layer), Pass::forward, groups);
-    priced.backward = price(ranks, entry(layer), Pass::backward, groups);
+    PricedLayer priced = price(work_of_ranks(layer, groups), entry(layer), groups);
     pricer_.forget_draws();
-    return priced;
+    return priced_[key] = std::move(priced);
 }
 
 const PricedLayer& PricedLayers::outer(BlockKind kind) {
-    std::optional<PricedLayer>& priced = kind == BlockKind::before ? before_ : after_;
-    if (priced) return *priced;
+    const auto found = outer_.find(kind);
+    if (found != outer_.end()) return found->second;
     const std::vector<PhaseWork>& phases =
         kind == BlockKind::before ? workload_.before : workload_.after;
+    const auto forward = of_pass(phases, Pass::forward), backward = of_pass(phases, Pass::backward);
     LayerWork work;
-    for (const Pass pass : {Pass::forward, Pass::backward}) {
-        const std::span<const PhaseWork> own = of_pass(phases, pass);
-        (pass == Pass::forward ? work.forward : work.backward).assign(own.begin(), own.end());
-    }
-    priced = PricedLayer{.forward = price({work}, work, Pass::forward, {}),
-                         .backward = price({work}, work, Pass::backward, {})};
-    return *priced;
+    work.forward.assign(forward.begin(), forward.end());
+    work.backward.assign(backward.begin(), backward.end());
+    return outer_[kind] = price({work}, work, {});
 }
 
 void PricedLayers::forget(int layer, int micro_batch) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <map>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -45,7 +44,7 @@ class PricedLayers {
           pricer_(pricer) {}
 
     const PricedLayer& at(int layer, int micro_batch);
-    // What comes before or after the layers, the same in every micro-batch.
+    // The embedding, or the head and the loss.
     const PricedLayer& outer(BlockKind kind);
     // The micro-batch does not come to the layer again.
     void forget(int layer, int micro_batch);
@@ -57,8 +56,10 @@ class PricedLayers {
     const LayerWork& entry(int layer) const;
     std::vector<DrawnGroup> draw(int layer, int draw) const;
     std::vector<LayerWork> work_of_ranks(int layer, const std::vector<DrawnGroup>& groups) const;
-    // `ranks`: the work of each, or of all; `mean`: as expected.
-    std::vector<PricedSlot> price(const std::vector<LayerWork>& ranks, const LayerWork& mean,
+    // expected: the layer without a draw.
+    PricedLayer price(const std::vector<LayerWork>& ranks, const LayerWork& expected,
+                      const std::vector<DrawnGroup>& groups);
+    std::vector<PricedSlot> price(const std::vector<LayerWork>& ranks, const LayerWork& expected,
                                   Pass pass, const std::vector<DrawnGroup>& groups);
 
     const Scenario& scenario_;
@@ -68,7 +69,7 @@ class PricedLayers {
     RankBlock ranks_;
     TaskPricer& pricer_;
     std::map<std::pair<int, int>, PricedLayer> priced_;  // [draw, layer]
-    std::optional<PricedLayer> before_, after_;
+    std::map<BlockKind, PricedLayer> outer_;
 };
 
 }  // namespace headway::inline cost

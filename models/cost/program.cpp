@@ -155,18 +155,18 @@ class RoleBuilder {
         writer_.pair(found->second, micro_batch(forward), micro_batch(backward));
     }
 
-    // A reduction with one rank of another role: both send what they have, as a ring of two does.
-    void reduce_copies(const PhaseWork& phase, const ReduceWork& reduce) {
+    // With one rank of another role: both send what they have, as a ring of two does.
+    void reduce_with_other_role(const PhaseWork& phase, const ReduceWork& reduce, int which) {
         const int apart = reduce.stride / ranks_,
                   to = role_ < order_.ranks / 2 ? role_ + apart : role_ - apart;
         const ReduceTask priced = pricer_.reduce_task(reduce, 1.0);
         writer_.send({.to_role = to,
-                      .message = messages_.number(to, Messages::copies, 0, 0, 0),
+                      .message = messages_.number(to, Messages::copies, 0, which, 0),
                       .bytes = priced.bytes,
                       .latency = priced.latency,
                       .efficiency = priced.efficiency},
                      phase.phase, Pass::update);
-        writer_.receive({messages_.number(role_, Messages::copies, 0, 0, 0)});
+        writer_.receive({messages_.number(role_, Messages::copies, 0, which, 0)});
     }
 
     // The optimizer needs the norm of all gradients: it waits for the gradients of all roles.
@@ -183,15 +183,16 @@ class RoleBuilder {
     }
 
     void update() {
-        for (const PhaseWork& phase : work_.updates[at(role_)]) {
-            const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-            if (reduce != nullptr && order_.ranks > 1 && reduce->stride >= ranks_) {
-                reduce_copies(phase, *reduce);
-                continue;
-            }
-            if (reduce == nullptr) wait_for_all();
-            writer_.update(phase);
+        int which = 0;
+        for (const PhaseWork& phase : work_.late_reductions[at(role_)]) {
+            const auto& reduce = std::get<ReduceWork>(phase.work);
+            if (order_.ranks > 1 && reduce.stride >= ranks_)
+                reduce_with_other_role(phase, reduce, which++);
+            else
+                writer_.update(phase);
         }
+        wait_for_all();
+        for (const PhaseWork& phase : work_.updates[at(role_)]) writer_.update(phase);
     }
 
     const PipelineWork& work_;

@@ -1,6 +1,7 @@
 #include "models/cost/role_writer.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -56,16 +57,15 @@ int RoleWriter::add(Phase phase, Pass pass, int layer, Stream stream, std::vecto
 void RoleWriter::block(const Block& block, GradientPart part) {
     micro_batch_ = block.micro_batch;
     if (block.kind != BlockKind::layer)
-        return write(layers_.outer(block.kind).of(block.pass), block.pass, -1, part, last_);
-    write(layers_.at(block.layer, micro_batch_).of(block.pass), block.pass, block.layer, part,
-          last_);
+        return write_pass(layers_.outer(block.kind).of(block.pass), -1, block.pass, part);
+    write_pass(layers_.at(block.layer, micro_batch_).of(block.pass), block.layer, block.pass, part);
     if (block.pass == Pass::backward && part != GradientPart::input)
         layers_.forget(block.layer, micro_batch_);
 }
 
-// A pass begins when what ran beside the one before it has ended.
-void RoleWriter::write(const std::vector<PricedSlot>& slots, Pass pass, int layer,
-                       GradientPart part, const LastTasks before) {
+void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass,
+                            GradientPart part) {
+    const std::array before = last_;
     const int beside_before = beside_;
     std::vector<int> task_of_slot;  // or of the one before it that has a task
     int previous = -1;
@@ -74,15 +74,37 @@ void RoleWriter::write(const std::vector<PricedSlot>& slots, Pass pass, int laye
         std::vector<int> after = {
             slot.after >= 0 ? task_of_slot[static_cast<std::size_t>(slot.after)]
                             : before[static_cast<std::size_t>(stream_before(slot.after))]};
-        const bool beside = slot.stream == Stream::gradient;
-        if (slot.after < 0 && !beside) after.push_back(beside_before);
+        if (slot.stream != Stream::gradient && slot.after < 0) after.push_back(beside_before);
         if (auto work = part_of(priced.work, priced.weights, part)) {
             previous = add(priced.phase, pass, layer, slot.stream, std::move(after),
                            std::move(*work), slot.chunk);
-            if (beside) beside_ = previous;
+            if (slot.stream == Stream::gradient) beside_ = previous;
         }
         task_of_slot.push_back(previous);
     }
+}
+
+int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece,
+                            int previous) {
+    const int start = previous;
+    std::map<int, int> task_of_slot;
+    for (int i = 0; i < static_cast<int>(slots.size()); ++i) {
+        const PricedSlot& priced = slots[static_cast<std::size_t>(i)];
+        const bool all = piece.kind != BlockKind::layer;
+        if (!all && (priced.slot.phase < piece.begin || priced.slot.phase >= piece.end)) continue;
+        auto work = part_of(priced.work, priced.weights, piece.part);
+        if (!work) continue;
+        const auto after = task_of_slot.find(priced.slot.after);
+        const int task = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
+                             {after == task_of_slot.end() ? start : after->second},
+                             std::move(*work), priced.slot.chunk);
+        task_of_slot[i] = task;
+        if (priced.slot.stream == Stream::gradient)
+            beside_ = task;
+        else
+            previous = task;
+    }
+    return previous;
 }
 
 void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backward) {
@@ -92,21 +114,10 @@ void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backw
         int previous = task.after >= 0 ? ends[static_cast<std::size_t>(task.after)] : before;
         for (const PairPiece& piece : task.pieces) {
             micro_batch_ = piece.pass == Pass::forward ? forward : backward;
-            if (piece.kind != BlockKind::layer) {
-                LastTasks first;
-                first.fill(previous);
-                write(layers_.outer(piece.kind).of(piece.pass), piece.pass, -1, piece.part, first);
-                previous = last_of(Stream::compute);
-                continue;
-            }
-            const std::vector<PricedSlot>& slots =
-                layers_.at(piece.layer, micro_batch_).of(piece.pass);
-            for (int i = piece.begin; i < piece.end; ++i) {
-                const PricedSlot& priced = slots[static_cast<std::size_t>(i)];
-                if (auto work = part_of(priced.work, priced.weights, piece.part))
-                    previous = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
-                                   {previous}, std::move(*work));
-            }
+            const PricedLayer& layer = piece.kind == BlockKind::layer
+                                           ? layers_.at(piece.layer, micro_batch_)
+                                           : layers_.outer(piece.kind);
+            previous = write_piece(layer.of(piece.pass), piece, previous);
         }
         ends.push_back(previous);
     }

@@ -33,18 +33,19 @@ class RoleWriter {
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
     int add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after, TaskWork work,
             int chunk = 0);
-    using LastTasks = std::array<int, kNumStreamsWithSends>;
-    // `before`: what each stream did last before the pass.
-    void write(const std::vector<PricedSlot>& slots, Pass pass, int layer, GradientPart part,
-               LastTasks before);
+    // A pass begins when what ran beside the one before it has ended.
+    void write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass, GradientPart part);
+    // Slots of phases [begin, end), one after the other from task `previous` on; the last one's
+    // task.
+    int write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece, int previous);
 
     const Workload& workload_;
     TaskPricer& pricer_;
     PricedLayers& layers_;
     Program& program_;
     int micro_batch_ = 0;
-    LastTasks last_;   // last task of each stream; -1: none
-    int beside_ = -1;  // the last task that runs beside a pass
+    int beside_ = -1;                             // the last task that runs beside a pass
+    std::array<int, kNumStreamsWithSends> last_;  // last task of each stream; -1: none
     std::array<std::vector<int>, kNumStreamsWithSends> receives_;  // by the next task of a stream
 };
 
