@@ -17,6 +17,7 @@ from pathlib import Path
 
 HEADWAY = ""
 SCENARIO = ""
+PIPELINE = Path(__file__).with_name("pipeline.yaml")
 
 
 def headway(*words):
@@ -49,6 +50,37 @@ class Simulate(unittest.TestCase):
         self.assertIn("dispatch", [p["phase"] for p in plan["phases"]])
         for link in plan["links"]:
             self.assertLessEqual(link["bytes"] / link["bytes_per_s"], link["busy_s"] * 1.001)
+
+    def pipelined(self) -> dict:
+        """A step of four pipeline ranks of two GPUs, simulated."""
+        trace = self.folder / "trace.json"
+        words = ("simulate", PIPELINE, "--format", "json", "--trace", trace)
+        plan = json.loads(self.run_well(*words))["plans"][0]
+        plan["tracks"] = {
+            event["args"]["name"]
+            for event in json.loads(trace.read_text())["traceEvents"]
+            if event["name"] == "thread_name"
+        }
+        return plan
+
+    # A stage is idle for (p - 1)(F + B) of (m + p - 1)(F + B), and waits for messages.
+    def test_a_pipeline_says_how_long_its_ranks_are_idle(self):
+        plan = self.pipelined()
+        stages = plan["pipeline"]["ranks"]
+        self.assertEqual(len(stages), 4)
+        for stage in stages:
+            self.assertAlmostEqual(
+                stage["busy_s"] + stage["idle_s"], plan["pipeline"]["passes_s"], delta=1e-9
+            )
+            self.assertGreater(stage["idle_s"] / plan["pipeline"]["passes_s"], 3 / 11 - 0.1)
+        self.assertAlmostEqual(plan["step_time_s"] / plan["predicted_step_time_s"], 1, delta=0.05)
+        self.assertLessEqual({"send forward", "send backward", "compute"}, plan["tracks"])
+        table = self.run_well("simulate", PIPELINE)
+        self.assertIn("pipeline rank", table)
+        self.assertIn("pipeline_p2p", table)
+
+    def test_a_pipeline_has_all_its_layers(self):
+        self.expect_bad_input("simulate", PIPELINE, "--layers", "2", fragment="--layers")
 
     def test_exact_and_batched_agree_within_the_bound(self):
         def step(epsilon):

@@ -26,8 +26,8 @@ struct Layout {
     double nic = 1.0;  // times its bandwidth
 
     std::string text() const {
-        return std::string(name(schedule)) + " p " + std::to_string(p) + " v " +
-               std::to_string(v) + " m " + std::to_string(m) + " " + stages;
+        return std::string(name(schedule)) + " p " + std::to_string(p) + " v " + std::to_string(v) +
+               " m " + std::to_string(m) + " " + stages;
     }
 };
 
@@ -85,6 +85,111 @@ const std::vector<Layout>& layouts() {
 TEST(PipelineSimulation, TakesThePredictedTimeWhereNothingContends) {
     for (const Layout& layout : layouts())
         EXPECT_LT(std::abs(difference(scenario_of(layout))), 0.01) << layout.text();
+}
+
+// DualPipe's two messages of a pair go to the same rank at once: over one NIC each has half of it.
+TEST(PipelineSimulation, MessagesOfAPairShareTheNic) {
+    const Layout layout{.schedule = dualpipe, .p = 4, .m = 8};
+    const Scenario s = scenario_of(layout);
+    EXPECT_GT(difference(s), 0.02);
+    Seconds message, longest;
+    for (const Task& task : build_program(s, s.plans[0], toy::profile()).tasks) {
+        const auto* send = std::get_if<SendTask>(&task.work);
+        if (send != nullptr && task.pass != Pass::update)
+            message = send->latency +
+                      static_cast<double>(send->bytes) * byte / (toy::kLink * byte / second);
+    }
+    for (const Span& span : simulated(s).timeline.spans)
+        if (span.phase == Phase::pipeline_p2p) longest = max(longest, span.duration);
+    EXPECT_NEAR(longest / message, 2.0, 0.1);
+}
+
+// All orders of one model compute the same, whatever they split: the sum over tasks of a stage rank
+// is that of a plan without a pipeline.
+TEST(PipelineProgram, ComputesWhatAStepWithoutAPipelineDoes) {
+    const auto computed = [](const Scenario& s) {
+        std::map<Pass, double> sums;  // of rank 0 of every role
+        for (const Task& task : build_program(s, s.plans[0], toy::profile()).tasks)
+            if (const auto* work = std::get_if<ComputeTask>(&task.work))
+                sums[task.pass] += work->per_rank[0].in(second);
+        return sums;
+    };
+    Scenario plain = scenario_of({});
+    plain.plans[0].parallel = {};
+    const std::map<Pass, double> expected = computed(plain);
+    for (const Layout& layout : layouts()) {
+        if (layout.m != 8 || layout.schedule == dualpipe) continue;
+        const std::map<Pass, double> sums = computed(scenario_of(layout));
+        for (const Pass pass : {Pass::forward, Pass::backward})
+            EXPECT_NEAR(sums.at(pass) / expected.at(pass), 1.0, 1e-9) << layout.text();
+    }
+}
+
+// Messages of a micro-batch: to every stage but the first, and back; bytes T d b.
+TEST(PipelineProgram, SendsOneMessageABoundaryMicroBatchAndDirection) {
+    for (const Layout& layout : {Layout{.p = 4, .m = 8}, Layout{interleaved, 4, 2, 8}}) {
+        const Scenario s = scenario_of(layout);
+        std::map<Pass, int> sent;
+        for (const Task& task : build_program(s, s.plans[0], toy::profile()).tasks) {
+            const auto* send = std::get_if<SendTask>(&task.work);
+            if (send == nullptr || task.pass == Pass::update) continue;
+            ++sent[task.pass];
+            EXPECT_EQ(send->bytes, 4096 * 1024 * 2);
+            EXPECT_EQ(task.phase, Phase::pipeline_p2p);
+        }
+        const int boundaries = layout.p * layout.v - 1;
+        EXPECT_EQ(sent[Pass::forward], boundaries * layout.m) << layout.text();
+        EXPECT_EQ(sent[Pass::backward], boundaries * layout.m) << layout.text();
+    }
+}
+
+// Skewed routing is drawn for each layer and group: stages compute for different times, and the
+// micro-batches of one draw the same.
+TEST(PipelineProgram, DrawsRoutingForEachStage) {
+    Scenario s = scenario_of({});
+    s.routing = {.noise = true, .skew = Skew::zipf, .parameter = 1.0, .seed = 3};
+    const Program program = build_program(s, s.plans[0], toy::profile(), {.num_draws = 1});
+    std::map<int, std::map<int, Seconds>> experts;  // [layer][micro-batch] of rank 0 of the role
+    for (const Task& task : program.tasks)
+        if (task.phase == Phase::expert && task.pass == Pass::forward)
+            experts[task.layer][task.micro_batch] = std::get<ComputeTask>(task.work).per_rank[0];
+    ASSERT_EQ(experts.size(), 16U);
+    for (const auto& [layer, by_batch] : experts) {
+        EXPECT_EQ(by_batch.size(), 8U);
+        EXPECT_EQ(by_batch.at(0), by_batch.at(7));
+    }
+    EXPECT_NE(experts.at(0).at(0), experts.at(15).at(0));
+    const Program drawn = build_program(s, s.plans[0], toy::profile(), {.num_draws = 0});
+    ASSERT_EQ(drawn.tasks.size(), program.tasks.size());
+    const auto step = [&](const Program& p) {
+        return sim::simulate(p, sim::Topology(s.cluster)).step;
+    };
+    EXPECT_NEAR(step(drawn) / step(program), 1.0, 0.05);
+}
+
+// Tied embeddings: the first and the last stage exchange the table's gradients before the update.
+TEST(PipelineProgram, SharesTiedGradientsBetweenTheEnds) {
+    Scenario s = scenario_of({});
+    s.model.tied_embeddings = true;
+    const Program program = build_program(s, s.plans[0], toy::profile());
+    std::vector<int> roles;
+    for (int role = 0; role < program.num_roles(); ++role) {
+        for (int t = program.tasks_begin(role); t < program.tasks_end(role); ++t) {
+            const Task& task = program.tasks[static_cast<std::size_t>(t)];
+            const auto* send = std::get_if<SendTask>(&task.work);
+            if (send == nullptr || task.phase != Phase::grad_all_reduce) continue;
+            roles.push_back(role);
+            EXPECT_EQ(send->to_role, 3 - role);
+            EXPECT_EQ(send->bytes, 4LL * 4000 * 1024);  // fp32
+        }
+    }
+    EXPECT_EQ(roles, (std::vector{0, 3}));
+    EXPECT_LT(std::abs(difference(s)), 0.01);
+}
+
+TEST(PipelineProgram, CannotLeaveLayersOut) {
+    const Scenario s = scenario_of({});
+    EXPECT_THROW((void)build_program(s, s.plans[0], toy::profile(), {.num_layers = 4}), InputError);
 }
 
 }  // namespace
