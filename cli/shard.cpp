@@ -78,11 +78,19 @@ std::optional<LaunchedShard> launched_shard(const Lookup& variable) {
     LaunchedShard result;
     const auto array = array_shard(variable);
     auto ranks = pair_of(variable, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE");
-    const bool is_mpirun = ranks.has_value();
-    if (!ranks) ranks = pair_of(variable, "SLURM_PROCID", "SLURM_NTASKS");
+    const char* launcher = "mpirun";
+    // A batch script, outside srun, has the numbers of the job but no step: it is one process.
+    if (!ranks && variable("SLURM_STEP_ID")) {
+        ranks = pair_of(variable, "SLURM_PROCID", "SLURM_NTASKS");
+        launcher = "srun";
+    }
+    if (!ranks) {  // MPICH, Intel MPI
+        ranks = pair_of(variable, "PMI_RANK", "PMI_SIZE");
+        launcher = "mpiexec";
+    }
     if (ranks && ranks->count > 1) {
         result.shard = *ranks;
-        result.launcher = is_mpirun ? "mpirun" : "srun";
+        result.launcher = launcher;
     }
     if (array && array->count > 1) {
         result.shard.index += array->index * result.shard.count;

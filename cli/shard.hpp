@@ -17,7 +17,7 @@ using Lookup = std::function<std::optional<std::string>(const std::string& varia
 
 struct LaunchedShard {
     Shard shard;
-    std::string launcher;  // "srun", "Slurm job array", "mpirun"; joined by " in "
+    std::string launcher;  // "srun", "Slurm job array", "mpirun", "mpiexec"; joined by " in "
 };
 // Nothing when this is one process alone.
 std::optional<LaunchedShard> launched_shard(const Lookup& variable);

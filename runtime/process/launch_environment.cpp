@@ -84,6 +84,16 @@ RankIdentity from_open_mpi(const Variables& v) {
     return id;
 }
 
+// MPICH, Intel MPI and their relatives, as their Hydra starts ranks. It names neither the job nor
+// where rank 0 is, so --rendezvous must.
+RankIdentity from_hydra(const Variables& v) {
+    return {.launcher = "MPICH's mpiexec",
+            .rank = v.number("PMI_RANK"),
+            .size = v.number("PMI_SIZE"),
+            .local_rank = v.number_or("MPI_LOCALRANKID", 0),
+            .local_size = v.number_or("MPI_LOCALNRANKS", 1)};
+}
+
 // Tasks of the step on this node. SLURM_NTASKS_PER_NODE is there only where srun was told so.
 int slurm_local_size(const Variables& v, int local_rank) {
     const std::string tasks = v.text("SLURM_STEP_TASKS_PER_NODE");
@@ -135,6 +145,8 @@ std::optional<RankIdentity> rank_identity(const Environment& environment,
         id = from_open_mpi(v);
     } else if (v.has("SLURM_PROCID") && v.has("SLURM_STEP_ID")) {
         id = from_slurm(v);  // in a batch script, outside srun, there is no step
+    } else if (v.has("PMI_RANK") && v.has("PMI_SIZE")) {
+        id = from_hydra(v);
     } else {
         return std::nullopt;
     }

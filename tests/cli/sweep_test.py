@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ SCENARIO = ""
 CLEAN = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith(("SLURM_", "OMPI_", "PMIX_"))
+    if not name.startswith(("SLURM_", "OMPI_", "PMIX_", "PMI_"))
 }
 
 
@@ -72,6 +73,17 @@ class Sweep(unittest.TestCase):
         words = ("sweep", SCENARIO, "--axis", axis, "-o", out)
         self.expect_bad_input(*words, fragment="a key that this plan has no place for")
         self.assertFalse(out.exists())
+
+    def test_a_key_without_effect_is_named(self):
+        """No place in the result for it: on standard error."""
+        plan = self.folder / "one.yaml"
+        shown = self.run_well("show", SCENARIO).stdout
+        plan.write_text(shown.replace("overlap_chunks: 1", "overlap_chunks: 2"))
+        text = plan.read_text()
+        plan.write_text(re.sub(r"group_size: \d+", "group_size: 1", text))
+        for words in (["sweep", "--axis", "model.moe.top_k=1,2"], ["simulate"]):
+            done = self.run_well(words[0], plan, *words[1:])
+            self.assertIn("note: plan ep_naive: overlap_chunks has no effect", done.stderr)
 
     def test_rows_are_the_product_in_order_and_equal_predict(self):
         out = self.sweep(
@@ -225,7 +237,11 @@ class Sweep(unittest.TestCase):
         axes = ("--axis", "model.moe.top_k=1..7")
         whole = self.sweep("whole.csv", *axes).read_bytes()
         launches = {
-            "srun": [{"SLURM_PROCID": str(i), "SLURM_NTASKS": "2"} for i in range(2)],
+            "srun": [
+                {"SLURM_PROCID": str(i), "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}
+                for i in range(2)
+            ],
+            "mpiexec": [{"PMI_RANK": str(i), "PMI_SIZE": "2"} for i in range(2)],
             "array": [
                 {
                     "SLURM_ARRAY_TASK_ID": str(id),
@@ -243,8 +259,16 @@ class Sweep(unittest.TestCase):
             self.assertEqual(len(shards), len(variables))
             self.assertEqual(self.run_well("merge", *shards).stdout.encode(), whole)
         self.expect_bad_input(
-            "sweep", SCENARIO, *axes, SLURM_PROCID="2", SLURM_NTASKS="2", fragment="share 2 of 2"
+            "sweep",
+            SCENARIO,
+            *axes,
+            SLURM_PROCID="2",
+            SLURM_NTASKS="2",
+            SLURM_STEP_ID="0",
+            fragment="share 2 of 2",
         )
+        batch = self.sweep("batch.csv", *axes, SLURM_PROCID="0", SLURM_NTASKS="8")
+        self.assertEqual(batch.read_bytes(), whole)  # a batch script is no task of a step
 
     @unittest.skipUnless(shutil.which("mpirun"), "mpirun is not here: four processes not tested")
     def test_four_processes_under_mpirun(self):

@@ -64,6 +64,13 @@ TEST(RankIdentity, IsReadFromEveryLauncher) {
     EXPECT_THROW(rank_identity(mpi, ""), InputError);
     EXPECT_EQ(rank_identity(mpi, "node1:4000")->host, "node1");
 
+    const Environment hydra{
+        {"PMI_RANK", "3"}, {"PMI_SIZE", "4"}, {"MPI_LOCALRANKID", "1"}, {"MPI_LOCALNRANKS", "2"}};
+    EXPECT_THROW(rank_identity(hydra, ""), InputError);  // not four runs of one rank
+    EXPECT_EQ(rank_identity(hydra, "node1:4000")->rank, 3);
+    EXPECT_EQ(rank_identity(hydra, "node1:4000")->local_rank, 1);
+    EXPECT_EQ(rank_identity(hydra, "node1:4000")->local_size, 2);
+
     const auto own = rank_identity(own_launch_environment(0, 4, 5000, 7), "");
     EXPECT_EQ(own->listen_fd, 7);
     EXPECT_EQ(own->port, 5000);
