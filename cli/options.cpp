@@ -69,28 +69,11 @@ std::vector<std::string> files_of(const po::variable_value& value) {
 
 // What a verb writes must be none of what the command line has it read: it would be lost.
 void keep_inputs(const po::variables_map& values) {
-    namespace fs = std::filesystem;
-    const std::set<std::string> outputs = {"out", "csv", "trace", "cluster-out"};
-    std::error_code ignored;
-    for (const std::string& option : outputs) {
-        if (values.count(option) == 0) continue;
-        for (const std::string& out : files_of(values[option])) {
-            if (!fs::is_regular_file(out, ignored)) continue;
-            for (const auto& [name, value] : values) {
-                if (name == option) continue;
-                for (const std::string& file : files_of(value)) {
-                    if (!fs::is_regular_file(file, ignored) || !fs::equivalent(out, file, ignored))
-                        continue;
-                    const bool plain =
-                        name == "scenario" || name == "shard" || name == "result" || name == "job";
-                    throw InputError(
-                        {.where = "--" + option,
-                         .found = fmt::format("'{}', which is also {}", out,
-                                              plain ? "what is read" : "the file of --" + name),
-                         .accepted = "another file"});
-                }
-            }
-        }
+    for (const auto& [name, value] : values) {
+        const bool plain =
+            name == "scenario" || name == "shard" || name == "result" || name == "job";
+        for (const std::string& file : files_of(value))
+            keep_file(values, file, plain ? "what is read" : "the file of --" + name, name);
     }
 }
 
@@ -138,6 +121,23 @@ std::optional<po::variables_map> parse_options(Args args, const CommandHelp& hel
     }
     keep_inputs(values);
     return values;
+}
+
+void keep_file(const po::variables_map& values, const std::filesystem::path& file,
+               const std::string& what, const std::string& own_option) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    for (const char* option : {"out", "csv", "trace", "cluster-out"}) {
+        if (option == own_option || values.count(option) == 0) continue;
+        for (const std::string& out : files_of(values[option])) {
+            if (!fs::is_regular_file(out, ignored) || !fs::is_regular_file(file, ignored) ||
+                !fs::equivalent(out, file, ignored))
+                continue;
+            throw InputError({.where = std::string("--") + option,
+                              .found = fmt::format("'{}', which is also {}", out, what),
+                              .accepted = "another file"});
+        }
+    }
 }
 
 std::string required(const po::variables_map& values, const std::string& name,

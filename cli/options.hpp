@@ -5,6 +5,7 @@
 #include <boost/program_options/options_description.hpp>
 #include <boost/program_options/value_semantic.hpp>
 #include <boost/program_options/variables_map.hpp>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,6 +30,10 @@ struct CommandHelp {
 // `positional` must be in `options` too; those a verb cannot do without are checked by `required`.
 std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
                                                const po::options_description& options);
+
+// InputError if an option has `file` written, which is read as `what`; `own_option` names it.
+void keep_file(const po::variables_map& values, const std::filesystem::path& file,
+               const std::string& what, const std::string& own_option = "");
 
 // The value of an option; InputError naming it, and how to get help, when it is absent.
 std::string required(const po::variables_map& values, const std::string& name,

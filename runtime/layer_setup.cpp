@@ -131,6 +131,18 @@ std::vector<std::string> not_executed(const Scenario& scenario) {
         axis("pipeline_model_parallel_size", p.pipeline_model_parallel_size);
         axis("expert_tensor_parallel_size", p.expert_tensor_parallel_size);
         set(plan.optimizer == Optimizer::adamw_8bit, "optimizer: adamw_8bit");
+        const auto set_dtype = [&](const char* key, Dtype value) {
+            set(value != Dtype::fp32,
+                fmt::format("{}: {}", key, kDtypeNames[static_cast<std::size_t>(value)]));
+        };
+        set_dtype("main_grads_dtype", plan.main_grads_dtype);
+        set_dtype("main_params_dtype", plan.main_params_dtype);
+        set_dtype("exp_avg_dtype", plan.exp_avg_dtype);
+        set_dtype("exp_avg_sq_dtype", plan.exp_avg_sq_dtype);
+        set(plan.store_param_remainders, "store_param_remainders: true");
+        set(plan.precision.recipe != Recipe::none,
+            fmt::format("precision.recipe: {}",
+                        kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));
         const int micro_batches = num_micro_batches(scenario, plan);
         set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
         if (settings.empty()) continue;

@@ -17,6 +17,7 @@ namespace headway::inline scenario {
 // DIR/profiles/name.yaml. The folder of the scenario and its parent are searched first.
 struct ReadOptions {
     std::vector<std::filesystem::path> preset_dirs;
+    std::vector<std::filesystem::path>* read = nullptr;  // gets the files that were read
 };
 
 // The scenarios/ folder beside the running program (installation.hpp).

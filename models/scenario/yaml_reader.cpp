@@ -227,6 +227,7 @@ bool YamlReader::table(const Key& key, const Rule& rule, std::vector<std::vector
         const std::string name = path.lexically_normal().string();
         std::vector<InputProblem> problems;
         const std::string text = read_text_file(path, to_string(frame().file->name, node->at));
+        if (options_.read != nullptr) options_.read->push_back(path);
         std::vector<std::vector<double>> parsed = parse_csv(text, name, rule.range, problems);
         if (!problems.empty()) throw InputError(std::move(problems));
         rows = std::move(parsed);

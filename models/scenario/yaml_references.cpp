@@ -48,6 +48,7 @@ const SourceFile& YamlReader::load(const std::filesystem::path& given, const std
     const std::filesystem::path path = std::filesystem::exists(inside, error) ? inside : given;
     const std::string name = path.lexically_normal().string();
     const std::string text = read_text_file(path, where);
+    if (options_.read != nullptr) options_.read->push_back(path);
     const bool is_config = path.extension() == ".json";
     if (is_config) expect_json_text(text, name);
     const SourceFile& file = load_text(text, name, path.parent_path());

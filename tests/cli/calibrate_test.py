@@ -372,6 +372,35 @@ class ImportLogs(InAFolder):
             with open(scenario) as file:
                 self.assertEqual(file.read(), TWO_NODES)
 
+    def test_no_file_of_a_scenario_is_written_over(self):
+        cluster, weights, scenario = (
+            os.path.join(self.folder.name, name) for name in ("c.yaml", "w.csv", "s.yaml")
+        )
+        self.assertEqual(self.headway("show", "clusters/dgx_h100", "-o", cluster).returncode, 0)
+        with open(weights, "w") as file:
+            file.write(",".join(["1"] * 64) + "\n")
+        with open(scenario, "w") as file:
+            file.write(
+                "model: {preset: olmoe_1b_7b}\ncluster: c.yaml\nbatch: {sequence_length: 1024}\n"
+                "routing: {skew: {kind: histogram, file: w.csv}}\n"
+                "plans: [{name: ep, expert_parallel: {}, group_size: 8}]\n"
+                "profile: {preset: h100_public}\n"
+            )
+        self.assertEqual(self.headway("predict", scenario).returncode, 0)
+        for part in (cluster, weights):
+            with open(part) as file:
+                before = file.read()
+            for words in (
+                ["predict", scenario, "-o", part],
+                ["simulate", scenario, "--trace", part],
+                ["sweep", scenario, "--axis", "model.moe.top_k=1,2", "-o", part],
+            ):
+                done = self.headway(*words)
+                self.assertEqual(done.returncode, 2, words)
+                self.assertIn("what the scenario is made of", done.stderr, words)
+                with open(part) as file:
+                    self.assertEqual(file.read(), before)
+
 
 class Verify(unittest.TestCase):
     """Measured timelines that are none, or of something else."""

@@ -154,12 +154,15 @@ TEST(Measure, NamesTheSettingsThatAreNotExecuted) {
     plan.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
     plan.optimizer = Optimizer::adamw_8bit;
     plan.implementation = Implementation::unfused;
+    plan.main_grads_dtype = Dtype::bf16;
+    plan.exp_avg_sq_dtype = Dtype::fp16;
     ASSERT_EQ(not_executed(s).size(), 1U);
     EXPECT_EQ(
         not_executed(s)[0],
         "plan p: recompute: full, overlap_chunks: 2, hide_count_exchange: true, "
         "implementation: unfused, "
-        "data_parallel_sharding_strategy: optim, optimizer: adamw_8bit, num_micro_batches: 4 is "
+        "data_parallel_sharding_strategy: optim, optimizer: adamw_8bit, main_grads_dtype: bf16, "
+        "exp_avg_sq_dtype: fp16, num_micro_batches: 4 is "
         "not executed: the MoE layers run alone, one micro-batch, phase after phase");
     const Scenario run = scenario_to_run(s, 2, 12);
     EXPECT_EQ(run.batch.num_micro_batches, 1);
