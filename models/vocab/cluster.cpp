@@ -123,6 +123,13 @@ RingLanes ring_lanes(const Cluster& cluster, int group_size, int stride) {
         nics = double{1} * cluster.fabric->nics_per_node * island / cluster.gpus_per_node;
     ring.of_lane = max(link_bandwidth(cluster, ring.farthest), cluster.fabric->nic) /
                    std::max(1.0, std::ceil(lanes / nics));
+    if (ring.farthest != PathClass::spine) return ring;
+    // The lanes of those islands of a leaf whose neighbour lies under another share its uplinks.
+    const int islands =
+                  std::max(1, cluster.fabric->nodes_per_leaf * cluster.gpus_per_node / island),
+              leaving = std::min(islands, std::max(1, stride / island));
+    ring.of_lane = min(ring.of_lane, islands * nics / cluster.fabric->oversubscription /
+                                         (leaving * lanes) * cluster.fabric->nic);
     return ring;
 }
 

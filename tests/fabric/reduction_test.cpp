@@ -1,6 +1,7 @@
 // Reductions over a fabric: price and simulation are of the same rings.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -79,6 +80,32 @@ TEST(Reduction, SimulatedAsPriced) {
             priced.time / PriceBook(profile, flat.cluster, Dtype::bf16).ring_time(work).time, 1.0,
             1e-9)
             << shape.text();
+    }
+}
+
+// m nodes of G NICs share a leaf's uplinks, m G C / o; of each leaf min(m, h) nodes have a
+// neighbour h nodes on under another: a lane gets C min(1, m / (o min(m, h))). Priced and simulated
+// alike.
+TEST(Reduction, AnOversubscribedSpineIsPricedAsSimulated) {
+    constexpr std::array shapes = {
+        Shape{4, 4, 4, 1, 16, 1, false}, Shape{4, 4, 4, 2, 16, 1, false},
+        Shape{4, 4, 4, 1, 4, 4, false},  Shape{8, 4, 4, 2, 4, 8, false},
+        Shape{4, 4, 4, 1, 16, 1, true},
+    };
+    const Profile profile = toy::profile();
+    for (const Shape& shape : shapes) {
+        const ReduceWork work = reduction(shape);
+        Scenario s = scenario_of(shape);
+        const double m = shape.nodes_per_leaf, h = std::max(1, shape.stride / shape.gpus);
+        const Seconds even = PriceBook(profile, s.cluster, Dtype::bf16).ring_time(work).time;
+        for (const double o : {2.0, 4.0}) {
+            s.cluster.fabric->oversubscription = o;
+            const RingTime priced = PriceBook(profile, s.cluster, Dtype::bf16).ring_time(work);
+            const double slower = std::max(1.0, o * std::min(m, h) / m);
+            EXPECT_NEAR(priced.time / even, slower, 1e-3 * slower) << shape.text();
+            EXPECT_NEAR(simulated(s, task_of(s, profile, work)) / priced.time, 1.0, 1e-6)
+                << shape.text() << ", " << o << ":1";
+        }
     }
 }
 
