@@ -347,6 +347,7 @@ int run_best(Args args) {
     const int threads = whole_number(*values, "threads", 0, 1024);
     const int most = whole_number(*values, "top", 1, 10'000);
     const Scenario open = load_open_scenario(*values, "best");
+    print_unused_keys(open);
     profile_of(open);
     Report report{.scenario = open};
     resolve(report.scenario);

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include "models/cost/unused_keys.hpp"
+#include "models/scenario/resolve.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
@@ -61,22 +63,43 @@ Profile load_profile(const std::string& file_or_preset, const ReadOptions& optio
     return read_profile(path, options);
 }
 
-Scenario load_open_scenario(const po::variables_map& values, std::string_view verb) {
-    const ReadOptions options = read_options(values);
-    Scenario scenario = read_open_scenario(required(values, "scenario", verb), options);
+namespace {
+
+template <class Read>
+Scenario load(const po::variables_map& values, std::string_view verb, Read read) {
+    std::vector<fs::path> files;
+    ReadOptions options = read_options(values);
+    options.read = &files;
+    Scenario scenario = read(required(values, "scenario", verb), options);
     const auto profile = optional_text(values, "profile");
     if (profile) scenario.profile = load_profile(*profile, options);
+    for (const fs::path& file : files) keep_file(values, file, "what the scenario is made of");
     warn_of_other_device(scenario);
     return scenario;
 }
 
+}  // namespace
+
+Scenario load_open_scenario(const po::variables_map& values, std::string_view verb) {
+    return load(values, verb, [](const fs::path& path, const ReadOptions& options) {
+        return read_open_scenario(path, options);
+    });
+}
+
 Scenario load_scenario(const po::variables_map& values, std::string_view verb) {
-    const ReadOptions options = read_options(values);
-    Scenario scenario = read_scenario(required(values, "scenario", verb), options);
-    const auto profile = optional_text(values, "profile");
-    if (profile) scenario.profile = load_profile(*profile, options);
-    warn_of_other_device(scenario);
-    return scenario;
+    return load(values, verb, [](const fs::path& path, const ReadOptions& options) {
+        return read_scenario(path, options);
+    });
+}
+
+void print_unused_keys(Scenario scenario) {
+    resolve(scenario.cluster);
+    resolve(scenario);
+    for (const std::string& text : unused_keys(scenario, scenario.plans)) {
+        // Presets describe a machine whole, the links that a scenario does not use included.
+        const bool machine = text.starts_with("cluster.") && text.find("_overrides") == text.npos;
+        if (!machine) note("note: " + text);
+    }
 }
 
 const Profile& profile_of(const Scenario& scenario) {

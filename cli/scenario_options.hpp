@@ -22,6 +22,10 @@ Scenario load_scenario(const po::variables_map& values, std::string_view verb);
 // The same with what is derived left open, for verbs that change keys; the profile may be absent.
 Scenario load_open_scenario(const po::variables_map& values, std::string_view verb);
 
+// One line on standard error for each key that no number depends on, for verbs whose result has no
+// place for notes.
+void print_unused_keys(Scenario scenario);
+
 // A profile file, or the name of a preset.
 Profile load_profile(const std::string& file_or_preset, const ReadOptions& options);
 

@@ -226,6 +226,7 @@ int run_simulate(Args args) {
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");
     Scenario scenario = load_scenario(*values, "simulate");
+    print_unused_keys(scenario);
     const ProgramOptions program_options{.sample = whole_number(*values, "sample", 0, 1'000'000),
                                          .num_layers = whole_number(*values, "layers", 0, 100'000),
                                          .num_draws = whole_number(*values, "draws", 0, 1'000'000)};

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/resources.hpp"
+#include "models/cost/predict.hpp"
 #include "models/report/human.hpp"
 #include "models/report/text_table.hpp"
 #include "models/report/timeline_csv.hpp"
@@ -249,6 +250,7 @@ std::string simulation_report(const Scenario& scenario, const std::vector<PlanRu
                     {"version", version()},
                     {"seed", scenario.routing.seed},
                     {"source", "simulated"},
+                    {"notes", notes_of(scenario, scenario.plans, *scenario.profile)},
                     {"plans", plans},
                     {"peak_rss_bytes", peak_rss_bytes()}}
                    .dump(2) +

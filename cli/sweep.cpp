@@ -106,6 +106,7 @@ std::vector<SweepAxis> all_axes(const po::variables_map& values, const Scenario&
 
 Sweep make_sweep(const po::variables_map& values) {
     Sweep sweep{.base = load_open_scenario(values, "sweep"), .axes = {}};
+    print_unused_keys(sweep.base);
     const ReadOptions options = read_options(values);
     bool has_profile = sweep.base.profile.has_value();
     for (const SweepAxis& axis : all_axes(values, sweep.base)) {

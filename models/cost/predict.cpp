@@ -253,14 +253,30 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     return result;
 }
 
+std::vector<std::string> notes_of(const Scenario& scenario, const std::vector<Plan>& plans,
+                                  const Profile& profile) {
+    std::vector<std::string> all = scenario.notes, once;
+    for (std::string& note : unused_keys(scenario, plans)) all.push_back(std::move(note));
+    if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
+        all.push_back(fmt::format(
+            "profile {} was measured on {}, the cluster has {}: times are not of this machine{}",
+            profile.name, profile.provenance.device, scenario.cluster.device.name,
+            scale_text(device_scale(profile, scenario.cluster.device))));
+    }
+    for (std::string& note : all) {
+        if (std::find(once.begin(), once.end(), note) == once.end())
+            once.push_back(std::move(note));
+    }
+    return once;
+}
+
 Prediction predict(const Scenario& scenario, const Profile& profile,
                    const PredictOptions& options) {
     Prediction prediction{.scenario = scenario.name,
                           .profile = profile.name,
                           .seed = scenario.routing.seed,
                           .baseline = scenario.baseline,
-                          .size = {},
-                          .notes = scenario.notes};
+                          .size = {}};
     const auto wanted = [&](const std::string& plan) {
         const auto& only = options.only_plans;
         return only.empty() || std::find(only.begin(), only.end(), plan) != only.end();
@@ -271,15 +287,8 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     }
     if (plans.empty()) return prediction;
     prediction.size = step_size(scenario, plans);
+    prediction.notes = notes_of(scenario, plans, profile);
     note_sizes(scenario, plans, prediction);
-    for (std::string& note : unused_keys(scenario, plans))
-        prediction.notes.push_back(std::move(note));
-    if (contradicts(profile.provenance.device, scenario.cluster.device.name)) {
-        prediction.notes.push_back(fmt::format(
-            "profile {} was measured on {}, the cluster has {}: times are not of this machine{}",
-            profile.name, profile.provenance.device, scenario.cluster.device.name,
-            scale_text(device_scale(profile, scenario.cluster.device))));
-    }
     const std::vector<std::vector<GroupLoad>> loads = loads_of_plans(scenario, plans, options);
     std::vector<PlanPrediction> predicted(plans.size());
     for_each_job(plans.size(), options.threads, [&](std::size_t i) {

@@ -29,6 +29,10 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
 PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Profile& profile,
                             const PredictOptions& options = {});
 
+// What was assumed, and what of the scenario no number depends on; each once. Of `plans`.
+std::vector<std::string> notes_of(const Scenario& scenario, const std::vector<Plan>& plans,
+                                  const Profile& profile);
+
 // The two halves of it. Loads are a function of the layer, its group and the tokens of a
 // micro-batch: plans that differ in recomputation, overlap or sharding alone share them.
 std::vector<GroupLoad> plan_loads(const Scenario& scenario, const Plan& plan,

@@ -511,20 +511,37 @@ double PriceBook::total_sigma() const {
     return std::sqrt(variance);
 }
 
+// What the size of a kernel counts (vocab/profile.hpp).
+static std::string_view size_unit(Kernel kernel) {
+    switch (kernel) {
+        case Kernel::dense_gemm:
+            return "FLOPs";
+        case Kernel::grouped_gemm:
+        case Kernel::fused_expert:
+            return "rows an expert";
+        case Kernel::attention:
+            return "tokens of a sequence";
+        case Kernel::router:
+            return "tokens";
+        default:
+            return "bytes";
+    }
+}
+
 std::string PriceBook::warning_of(KernelSource source, const Account& a) const {
     const RateCurve& curve = curve_of(source.kernel, source.dtype, source.pass);
-    const std::string what = source.dtype == dtype_
-                                 ? std::string(name(source.kernel))
-                                 : fmt::format("{} in {}", name(source.kernel),
-                                               kDtypeNames[static_cast<std::size_t>(source.dtype)]);
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(source.dtype)];
+    const std::string what =
+        fmt::format("{} ({}{})", name(source.kernel),
+                    source.dtype == dtype_ ? "" : fmt::format("{}, ", type), name(source.pass));
     std::string text;
     if (a.outside > 0) {
         text = fmt::format(
-            "{}: {} look-ups outside the measured range: size {:.4g}..{:.4g} asked, "
+            "{}: {} look-ups outside the measured range: {:.4g}..{:.4g} {} asked, "
             "{:.4g}..{:.4g} measured, "
             "widths {:.4g}..{:.4g} measured; the nearest rate was used",
-            what, a.outside, a.lowest, a.highest, curve.size.front(), curve.size.back(),
-            curve.width.front(), curve.width.back());
+            what, a.outside, a.lowest, a.highest, size_unit(source.kernel), curve.size.front(),
+            curve.size.back(), curve.width.front(), curve.width.back());
     }
     if (a.capped > 0) {
         text += fmt::format(

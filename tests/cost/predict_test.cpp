@@ -391,6 +391,31 @@ TEST(Predict, GradientBucketsShowWhatTheBackwardDoesNotHide) {
     }
 }
 
+// A curve that does not say on which link it was measured is taken for this cluster's, and that is
+// said; one that says it is not mentioned.
+TEST(Predict, ACurveOfAnUnknownLinkIsWarnedAbout) {
+    const Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    const auto warned = [&](Bandwidth link) {
+        for (TimeCurve& curve : profile.communication) curve.link = link;
+        int count = 0;
+        for (const std::string& w : predict_plan(s, s.plans[0], profile).warnings)
+            count += w.find("does not say which link") != std::string::npos ? 1 : 0;
+        return count;
+    };
+    EXPECT_GT(warned({}), 0);
+    EXPECT_EQ(warned(toy::kLink * (byte / second)), 0);
+}
+
+// A note that two places would say is said once.
+TEST(Predict, ANoteIsSaidOnce) {
+    Scenario s = toy::scenario();
+    s.notes = {"assumed: a", "assumed: b", "assumed: a"};
+    const std::vector<std::string> notes = notes_of(s, s.plans, toy::profile());
+    EXPECT_EQ(std::count(notes.begin(), notes.end(), "assumed: a"), 1);
+    EXPECT_EQ(predict(s, toy::profile()).notes, notes);
+}
+
 // A rank at speed v: every phase of equal work takes 1/v, on all ranks, as they wait for it.
 TEST(Predict, TheSlowestRankIsWaitedFor) {
     Scenario s = toy::scenario();

@@ -69,6 +69,23 @@ TEST(Program, CombineReturnsWhatDispatchBrought) {
     EXPECT_EQ(total, 8LL * 4096 * 4 * 1024 * 2);  // N T k d b
 }
 
+// recompute: full runs the layer's forward again in backward: what it dispatches goes the way of
+// forward, and only what backward itself sends goes the other way round.
+TEST(Program, ARecomputedDispatchGoesTheWayOfForward) {
+    Scenario s = toy::scenario();
+    s.routing = {.skew = Skew::zipf, .parameter = 1.0};
+    s.plans[0].recompute = Recompute::full;
+    std::vector<bool> dispatch, combine;
+    for (const Task& task : build_program(s, s.plans[0], toy::profile()).tasks) {
+        if (task.layer != 0 || task.pass != Pass::backward) continue;
+        if (task.phase != Phase::dispatch && task.phase != Phase::combine) continue;
+        const bool transposed = std::get<ExchangeTask>(task.work).stages.at(0).transposed;
+        (task.phase == Phase::dispatch ? dispatch : combine).push_back(transposed);
+    }
+    EXPECT_EQ(dispatch, (std::vector<bool>{false, true}));  // again, then of gradients
+    EXPECT_EQ(combine, (std::vector<bool>{true, false}));
+}
+
 // What a plan's exchanges and reductions run as: all pairs at once, node-dedup in two stages that
 // forward chunk by chunk, rings.
 TEST(Program, PlansChooseTheirAlgorithms) {

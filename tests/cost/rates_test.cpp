@@ -2,7 +2,9 @@
 // known to be outside what was measured.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "models/cost/predict.hpp"
 #include "models/cost/price.hpp"
@@ -44,6 +46,24 @@ TEST(Rates, NeverExceedTheDevicesPeak) {
     const std::string warning = predict(s, profile).plans[0].warnings.at(0);
     EXPECT_NE(warning.find("above what toy can do"), std::string::npos) << warning;
     EXPECT_THROW(predict(s, profile, {.strict = true}), InputError);
+}
+
+// Which direction was asked for, and of what: a number without them says nothing.
+TEST(Rates, AWarningNamesPassAndUnit) {
+    const Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    for (int k = 0; k < kNumKernels; ++k) {
+        for (RateCurve& curve : profile.kernel(static_cast<Kernel>(k)).forward)
+            curve.size = {1e17, 1e18};
+    }
+    const std::vector<std::string> warnings = predict(s, profile).plans[0].warnings;
+    const auto said = [&](const std::string& text) {
+        return std::any_of(warnings.begin(), warnings.end(),
+                           [&](const std::string& w) { return w.find(text) != std::string::npos; });
+    };
+    EXPECT_TRUE(said("dense_gemm (forward)") && said("FLOPs asked"));
+    EXPECT_TRUE(said("grouped_gemm (forward)") && said("rows an expert asked"));
+    EXPECT_TRUE(said("gather (forward)") && said("bytes asked"));
 }
 
 // Measured on a device of peaks P and B: a slower device achieves the same share of its own peaks,
