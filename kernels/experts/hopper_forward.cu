@@ -100,9 +100,9 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
 struct Place {
     int tile = 0;
     int chunk = 0;
-    uint32_t load = 0;   // of the step's first weight slice
-    bool last = false;   // no tile after this one has these weights in the ring
-    int row_begin = 0;   // of the tile
+    uint32_t load = 0;  // of the step's first weight slice
+    bool last = false;  // no tile after this one has these weights in the ring
+    int row_begin = 0;  // of the tile
     int num_rows = 0;
 };
 
@@ -121,7 +121,7 @@ struct Consumer {
     bool resident;
     bool elected;
     TileDescriptor ahead{}, second_ahead{};  // of the tiles after s.tile
-    Place s, o;              // the step whose S is issued next, the step activated next
+    Place s, o;  // the step whose S is issued next, the step activated next
 
     __device__ __forceinline__ void arrive(uint64_t* bar, bool when = true) const {
         if (when && elected) ptx::mbarrier_arrive(bar);
@@ -171,8 +171,8 @@ struct Consumer {
 #pragma unroll
         for (int i = 0; i < products1; ++i) {
             const uint32_t slot = ring_position<Layout::num_weight_slots>(s.load + i).slot;
-            multiply_rows<D, Units>(
-                pre[i], rows, stages + Layout::rows_bytes + slot * Layout::weight_slot_bytes);
+            multiply_rows<D, Units>(pre[i], rows,
+                                    stages + Layout::rows_bytes + slot * Layout::weight_slot_bytes);
         }
     }
     __device__ __forceinline__ void step_hidden() {
@@ -316,8 +316,7 @@ template <int D, Activation Act>
 void launch_slices(const ExpertShape& shape, const ExpertWeights& weights,
                    const ForwardParams& params, cudaStream_t stream) {
     if constexpr (D <= 128 && Act != Activation::swiglu) {
-        if (shape.hidden % 128 == 0)
-            return launch<D, 128, Act>(shape, weights, params, stream);
+        if (shape.hidden % 128 == 0) return launch<D, 128, Act>(shape, weights, params, stream);
     }
     launch<D, 64, Act>(shape, weights, params, stream);
 }

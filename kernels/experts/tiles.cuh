@@ -150,8 +150,8 @@ __device__ __forceinline__ float quad_sum(float v) {
     return v + __shfl_xor_sync(0xffffffff, v, 2);
 }
 
-// Writes this warp's 16 rows of a [64, D] accumulator as bf16, each pair of values through `finish`;
-// neighbouring lanes swap halves so that a quad writes whole 32-byte sectors.
+// Writes this warp's 16 rows of a [64, D] accumulator as bf16, each pair of values through
+// `finish`; neighbouring lanes swap halves so that a quad writes whole 32-byte sectors.
 template <int D, typename Finish>
 __device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloat16* dst,
                                            int first_row, int num_rows, Finish finish) {
