@@ -114,26 +114,27 @@ __device__ __forceinline__ void keep_in_loop(uint32_t& smem_address) {
     asm volatile("" : "+r"(smem_address));
 }
 
-// acc[64 rows, 64] = rows[64, D] * weights[64, D]^T, both K-major.
-template <int D>
-__device__ __forceinline__ void multiply_rows(float (&acc)[32], uint32_t rows, uint32_t weights) {
+// acc[64, N] = a[64, D] * b[N, D]^T, both K-major: blocks of [64 or N rows][64 elements].
+template <int D, int N = 64>
+__device__ __forceinline__ void multiply_rows(float (&acc)[N / 2], uint32_t a, uint32_t b) {
+    const uint32_t left = ptx::wgmma_operand(a), right = ptx::wgmma_operand(b);
 #pragma unroll
-    for (int k = 0; k < D / 16; ++k) {
-        const uint32_t offset = (k / 4) * block_bytes + (k % 4) * 32;
-        ptx::WgmmaSs<64, false, false>::mma(acc, ptx::wgmma_descriptor(rows + offset, 0, 1024),
-                                            ptx::wgmma_descriptor(weights + offset, 0, 1024),
-                                            k > 0);
-    }
+    for (int k = 0; k < D / 16; ++k)
+        ptx::WgmmaSs<N, false, false>::mma(
+            acc, ptx::wgmma_at(left, (k / 4) * block_bytes + (k % 4) * 32),
+            ptx::wgmma_at(right, (k / 4) * (N * 128) + (k % 4) * 32), k > 0);
 }
 
-// acc[64 rows, D] (+)= hidden[64 rows, 64] * weights[64, D]; hidden in registers, weights MN-major.
-template <int D>
-__device__ __forceinline__ void multiply_hidden(float (&acc)[D / 2], const uint32_t (&hidden)[4][4],
-                                                uint32_t weights, bool accumulate) {
+// acc[64, D] (+)= hidden[64, Units] * b[Units, D]; hidden in registers, b MN-major: blocks of
+// [Units rows][64 elements].
+template <int D, int Units = 64>
+__device__ __forceinline__ void multiply_hidden(float (&acc)[D / 2],
+                                                const uint32_t (&hidden)[Units / 16][4], uint32_t b,
+                                                bool accumulate) {
+    const uint32_t right = ptx::wgmma_operand(b, Units * 128);
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-        ptx::WgmmaRs<D, true>::mma(acc, hidden[k],
-                                   ptx::wgmma_descriptor(weights + k * 2048, block_bytes, 1024),
+    for (int k = 0; k < Units / 16; ++k)
+        ptx::WgmmaRs<D, true>::mma(acc, hidden[k], ptx::wgmma_at(right, k * 2048),
                                    accumulate || k > 0);
 }
 
@@ -148,21 +149,22 @@ __device__ __forceinline__ void pass_turn(int warpgroup) {
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-// Map of weights seen as [rows, D], loaded 64 rows by 64 columns at a time.
-inline CUtensorMap weight_map(const __nv_bfloat16* weights, int64_t rows, int width) {
+// Map of weights seen as [rows, D], loaded `box_rows` rows by 64 columns at a time.
+inline CUtensorMap weight_map(const __nv_bfloat16* weights, int64_t rows, int width,
+                              uint32_t box_rows = 64) {
     return make_tensor_map(weights,
                            {.rank = 2,
                             .extent = {static_cast<uint64_t>(width), static_cast<uint64_t>(rows)},
-                            .box = {64, 64}});
+                            .box = {64, box_rows}});
 }
 
-template <int D>
+template <int D, int Units = 64>
 __device__ __forceinline__ void load_weight_slot(unsigned char* slot, const CUtensorMap* map,
                                                  uint64_t* bar, int row) {
-    ptx::mbarrier_arrive_expect_tx(bar, 128 * D);
+    ptx::mbarrier_arrive_expect_tx(bar, 2 * Units * D);
 #pragma unroll
     for (int block = 0; block < D / 64; ++block)
-        ptx::tma_load_2d(slot + block * block_bytes, map, bar, block * 64, row);
+        ptx::tma_load_2d(slot + block * (128 * Units), map, bar, block * 64, row);
 }
 
 inline int num_multiprocessors() {

@@ -41,12 +41,12 @@ __global__ void __launch_bounds__(num_threads)
 #pragma unroll
         for (int s = 0; s < slices1; ++s) multiply_rows<D>(pre[s], rows, w1 + s * tile_bytes);
         uint32_t fragments[4][4];
-        activate_slice<Act, gated>(pre, fragments);
+        activate_slice<Act, gated, 64>(pre, fragments);
         ptx::cp_async_wait<0>();
         __syncthreads();
         multiply_hidden<D>(out, fragments, w2);
     }
-    store_rows<D>(out, y + tile.row_begin * D, warp * 16, tile.num_rows);
+    store_output<D, Act>(out, y + tile.row_begin * D, warp * 16, tile.num_rows);
 }
 
 template <int D, Activation Act>

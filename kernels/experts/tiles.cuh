@@ -72,19 +72,20 @@ __device__ __forceinline__ void gather_rows(uint32_t dst, const __nv_bfloat16* s
     }
 }
 
-// act(S) of one 64 x 64 slice as the A fragments of the second product.
-template <Activation Act, bool Gated>
-__device__ __forceinline__ void activate_slice(const float (&pre)[Gated ? 2 : 1][32],
-                                               uint32_t (&hidden)[4][4]) {
+// act(S) / activation_scale of values 4 First to 4 Last of a 64 x N slice (gate and up when gated),
+// as A fragments of the second product.
+template <Activation Act, bool Gated, int N, int First = 0, int Last = N / 8>
+__device__ __forceinline__ void activate_slice(const float (&pre)[Gated ? 2 : 1][N / 2],
+                                               uint32_t (&hidden)[(Last - First) / 2][4]) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        float low = activate<Act>(pre[0][2 * i]);
-        float high = activate<Act>(pre[0][2 * i + 1]);
+    for (int i = 2 * First; i < 2 * Last; ++i) {
+        float low = activate_scaled<Act>(pre[0][2 * i]);
+        float high = activate_scaled<Act>(pre[0][2 * i + 1]);
         if constexpr (Gated) {
             low *= pre[1][2 * i];
             high *= pre[1][2 * i + 1];
         }
-        hidden[i / 4][i % 4] = pack_bf16(low, high);
+        hidden[i / 4 - First / 2][i % 4] = pack_bf16(low, high);
     }
 }
 
@@ -149,11 +150,11 @@ __device__ __forceinline__ float quad_sum(float v) {
     return v + __shfl_xor_sync(0xffffffff, v, 2);
 }
 
-// Writes this warp's 16 rows of a [64, D] accumulator as bf16; neighbouring lanes swap halves so
-// that a quad writes whole 32-byte sectors.
-template <int D>
+// Writes this warp's 16 rows of a [64, D] accumulator as bf16, each pair of values through
+// `finish`; neighbouring lanes swap halves so that a quad writes whole 32-byte sectors.
+template <int D, typename Finish>
 __device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloat16* dst,
-                                           int first_row, int num_rows) {
+                                           int first_row, int num_rows, Finish finish) {
     const int lane = threadIdx.x % 32;
     const bool odd = lane % 2 == 1;
     const int column = odd ? 8 + 2 * (lane % 4 - 1) : 2 * (lane % 4);
@@ -163,14 +164,33 @@ __device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloa
         __nv_bfloat16* out = dst + static_cast<int64_t>(row) * D + column;
 #pragma unroll
         for (int i = 0; i < D / 16; ++i) {
-            const uint32_t even_block = pack_bf16(acc[8 * i + 2 * half], acc[8 * i + 2 * half + 1]);
+            const uint32_t even_block =
+                finish(pack_bf16(acc[8 * i + 2 * half], acc[8 * i + 2 * half + 1]));
             const uint32_t odd_block =
-                pack_bf16(acc[8 * i + 4 + 2 * half], acc[8 * i + 5 + 2 * half]);
+                finish(pack_bf16(acc[8 * i + 4 + 2 * half], acc[8 * i + 5 + 2 * half]));
             const uint32_t got = __shfl_xor_sync(0xffffffff, odd ? even_block : odd_block, 1);
             const uint2 pair = odd ? make_uint2(got, odd_block) : make_uint2(even_block, got);
             if (row < num_rows) *reinterpret_cast<uint2*>(out + 16 * i) = pair;
         }
     }
+}
+template <int D>
+__device__ __forceinline__ void store_rows(const float (&acc)[D / 2], __nv_bfloat16* dst,
+                                           int first_row, int num_rows) {
+    store_rows<D>(acc, dst, first_row, num_rows, [](uint32_t pair) { return pair; });
+}
+
+// Writes this warp's 16 rows of a [64, D] accumulator, divided by what the activation's result was
+// multiplied by (a power of two), as bf16.
+template <int D, Activation Act>
+__device__ __forceinline__ void store_output(const float (&acc)[D / 2], __nv_bfloat16* dst,
+                                             int first_row, int num_rows) {
+    store_rows<D>(acc, dst, first_row, num_rows, [](uint32_t pair) {
+        if constexpr (activation_scale<Act> == 1.0f) return pair;
+        const __nv_bfloat162 scaled = __hmul2(reinterpret_cast<const __nv_bfloat162&>(pair),
+                                              __float2bfloat162_rn(1.0f / activation_scale<Act>));
+        return reinterpret_cast<const uint32_t&>(scaled);
+    });
 }
 
 // Image position -> hidden unit, the inverse of the rows kernel's store.

@@ -26,6 +26,19 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(uint32_t smem_address, uint
            (uint64_t{leading_bytes >> 4} << 16) | uint64_t{(smem_address & 0x3FFFF) >> 4};
 }
 
+// The same in two steps: the low word of an operand, formed once, and the descriptor `offset` bytes
+// on, one addition. The instructions of a loop over k then wait for no mask and no shift.
+__device__ __forceinline__ uint32_t wgmma_operand(uint32_t smem_address,
+                                                  uint32_t leading_bytes = 0) {
+    uint32_t low = (leading_bytes >> 4 << 16) | (smem_address & 0x3FFFF) >> 4;
+    asm volatile("" : "+r"(low));  // else the compiler forms every descriptor from the address
+    return low;
+}
+__device__ __forceinline__ uint64_t wgmma_at(uint32_t operand, uint32_t offset_bytes) {
+    const uint64_t high = uint64_t{1} << 62 | uint64_t{1024 >> 4} << 32;
+    return high | (operand + (offset_bytes >> 4));
+}
+
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 __device__ __forceinline__ void wgmma_fence() {
