@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
     s.batch.num_micro_batches = argc > 2 ? std::atoi(argv[2]) : 120;
     Plan plan = *std::ranges::find(s.plans, plan_name, &Plan::name);
     plan.group_size = 64;
-    plan.recompute = Recompute::none;
+    plan.recompute = RecomputeLevel::none;
     plan.parallel.pipeline_model_parallel_size = 16;
     plan.parallel.pipeline_model_parallel_layout = "Ettt|(tttt|)*14ttL";  // 61 layers
     const std::string schedule = argc > 3 ? argv[3] : "1f1b";

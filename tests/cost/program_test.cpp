@@ -74,7 +74,7 @@ TEST(Program, CombineReturnsWhatDispatchBrought) {
 TEST(Program, ARecomputedDispatchGoesTheWayOfForward) {
     Scenario s = toy::scenario();
     s.routing = {.skew = Skew::zipf, .parameter = 1.0};
-    s.plans[0].recompute = Recompute::full;
+    s.plans[0].recompute = RecomputeLevel::full;
     std::vector<bool> dispatch, combine;
     for (const Task& task : build_program(s, s.plans[0], toy::profile()).tasks) {
         if (task.layer != 0 || task.pass != Pass::backward) continue;
