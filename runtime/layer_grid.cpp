@@ -17,7 +17,7 @@ namespace {
 constexpr std::string_view kPointColumns =
     "kind,tokens,hidden,heads,head_width,experts,top_k,expert_width,zipf";
 constexpr std::size_t kNumPointColumns = 9;
-constexpr auto& kKindNames = kLayerSplitNames;
+constexpr auto& kKindNames = kLayerKindNames;
 constexpr std::string_view kNodeKind = "ep_node";
 constexpr int kNodes = 2;
 

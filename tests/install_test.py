@@ -79,6 +79,7 @@ class Install(unittest.TestCase):
                 "-o",
                 "mine.yaml",
             ],
+            ["import", "top1_64_experts.log", "--cluster", "dgx_h100", "-o", "job.yaml"],
             ["validate"],
             ["show", paper],
             ["list"],
@@ -87,6 +88,7 @@ class Install(unittest.TestCase):
         shutil.copy(
             next(Path(__file__).parent.glob("fit/logs/*all_reduce*.log")), self.work / "log.txt"
         )
+        shutil.copy(Path(__file__).parent / "import/jobs/top1_64_experts.log", self.work)
         for words in commands:
             self.check("headway", *words)
         self.check(

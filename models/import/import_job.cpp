@@ -87,6 +87,7 @@ std::optional<int> world_of(const Job& job, const ImportOptions& options) {
 }
 
 Cluster cluster_of(const Job& job, const ImportOptions& options, std::optional<int> num_ranks) {
+    if (!num_ranks) job.ask("no number of GPUs", "--gpus N");
     if (!options.cluster) {
         job.ask("nothing of the machine", "--cluster NAME|FILE",
                 "headway list clusters names the shipped ones");
@@ -99,10 +100,7 @@ Cluster cluster_of(const Job& job, const ImportOptions& options, std::optional<i
         read_cluster(is_file ? fs::path(*options.cluster)
                              : find_preset("clusters", *options.cluster, options.presets),
                      options.presets);
-    if (!num_ranks) {
-        job.ask("no number of GPUs", "--gpus N");
-        return cluster;
-    }
+    if (!num_ranks) return cluster;
     const int own = cluster.gpus_per_node;
     if (*num_ranks % own == 0) {
         cluster.num_nodes = *num_ranks / own;

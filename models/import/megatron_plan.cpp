@@ -219,7 +219,7 @@ void fill_experts(const Job& job, Plan& plan) {
 void fill_batch(const Job& job, const Given& given, const Plan& plan, Batch& batch) {
     const auto dataset = job.integer("dataset_sequence_length"), length = job.integer("seq_length");
     batch.sequence_length = dataset.value_or(length.value_or(0));
-    if (!dataset) job.need("seq_length", "a job with seq_length");
+    if (!dataset) job.need("seq_length", "a job with seq_length, or -- --seq-length N");
     batch.sequences_per_rank = job.integer_or("micro_batch_size", 1, 1, 1 << 20);
     if (!job.has("micro_batch_size")) job.assume("micro_batch_size is not given: 1");
     const Parallel& p = plan.parallel;

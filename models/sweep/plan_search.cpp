@@ -204,6 +204,7 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit, bool layouts)
         const std::int64_t tokens = rank_tokens(scenario, unit.plan).own;
         for_each_knob(unit.plan, scenario.model, tokens, layouts, [&](const Plan& plan) {
             scenario.plans = {plan};
+            scenario.baseline = plan.name;
             if (!check_plans(scenario).empty()) return;
             ++result.num_legal;
             // What does not fit needs no price, unless it is the smallest that there is.
@@ -341,6 +342,7 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     for (const int chunks : kChunks) {
         plan.overlap_chunks = chunks;
         if (chunks == chosen.plan.overlap_chunks || plan.group_size == 1) continue;
+        if (plan.parallel.executes_order()) continue;
         add(fmt::format("{} chunk{}", chunks, chunks == 1 ? "" : "s"), plan, chosen.batch);
     }
     plan = chosen.plan;

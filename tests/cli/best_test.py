@@ -54,6 +54,18 @@ class Best(unittest.TestCase):
         phases = sum(best["fastest"]["phases_s"].values())
         self.assertAlmostEqual(phases, best["fastest"]["step_time_s"], places=9)
 
+    def test_layouts_are_searched_and_written_as_flags(self):
+        """More choices are never slower, and what wins is a plan that predict has the same time for."""
+        plain = self.best(SCENARIO, "--no-break-even")
+        layouts = self.best(SCENARIO, "--no-break-even", "--layouts")
+        self.assertGreater(layouts["legal_plans"], plain["legal_plans"])
+        self.assertLessEqual(
+            layouts["fastest"]["step_time_s"], plain["fastest"]["step_time_s"] * (1 + 1e-12)
+        )
+        text = headway("best", SCENARIO, "--no-break-even", "--layouts").stdout
+        self.assertRegex(text, "as Megatron flags: --tensor-model-parallel-size [0-9]+ ")
+        self.assertRegex(text, "as torchtitan flags: .*--parallelism.expert_parallel_degree [0-9]+")
+
     def test_the_answer_is_what_predict_says_of_that_plan(self):
         fastest = self.best(SCENARIO, "--no-break-even")["fastest"]
         self.assertNotIn("num_heads", fastest)
