@@ -149,20 +149,24 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
 
 }  // namespace
 
-HEADWAY_CLONES void take_row(const std::int32_t* __restrict row, double rate, int first, int last,
-                             double* __restrict residual) {
-    for (int m = first; m < last; ++m) residual[m] -= rate * row[m];
-}
-
-HEADWAY_CLONES int first_below(const double* value, const double* whole, double share, int size) {
-    for (int m = 0; m < size; m += kWidth) {
-        Doubles v, w;
-        std::memcpy(&v, value + m, sizeof v);
-        std::memcpy(&w, whole + m, sizeof w);
-        std::uint64_t set = lanes(v < share * w);
-        if (set != 0) return m + next_lane(set);
+HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first, int last,
+                               double* residual, double* unfrozen, double* candidate) {
+    const Doubles none = Doubles{} + kNoCandidate;
+    for (int m = first; m < last; m += kWidth) {
+        if (all_zero(row + m)) continue;  // rows get sparse
+        Ints counts;
+        Doubles left, flows;
+        std::memcpy(&counts, row + m, sizeof counts);
+        std::memcpy(&left, residual + m, sizeof left);
+        std::memcpy(&flows, unfrozen + m, sizeof flows);
+        const Doubles frozen = __builtin_convertvector(counts, Doubles);
+        flows -= frozen;
+        left -= level * frozen;
+        const Doubles share = flows > 0.0 ? left / flows : none;
+        std::memcpy(residual + m, &left, sizeof left);
+        std::memcpy(unfrozen + m, &flows, sizeof flows);
+        std::memcpy(candidate + m, &share, sizeof share);
     }
-    return -1;
 }
 
 // The first index of the least value. Two accumulators hide the latency of the comparison.

@@ -7,13 +7,12 @@
 namespace headway::sim {
 
 inline constexpr int kRowWidth = 8;            // rows are padded to multiples of it
-inline constexpr double kNoCandidate = 1e300;  // level of a port without unfrozen flows
+inline constexpr double kNoCandidate = 1e300;  // level of a link without unfrozen flows
 
-// residual -= rate row, on [first, last), multiples of kRowWidth.
-void take_row(const std::int32_t* row, double rate, int first, int last, double* residual);
-
-// The first index with value < share * whole, or -1; `size` is a multiple of kRowWidth.
-int first_below(const double* value, const double* whole, double share, int size);
+// frozen[m] = row[m] flows stop growing at `level`: unfrozen -= frozen, residual -= level frozen,
+// candidate = residual / unfrozen; on [first, last), multiples of kRowWidth.
+void freeze_row(const std::int32_t* row, double level, int first, int last, double* residual,
+                double* unfrozen, double* candidate);
 
 // The first index of the least value; `size` is a multiple of 2 kRowWidth.
 int argmin(const double* value, int size);

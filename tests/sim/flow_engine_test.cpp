@@ -126,59 +126,6 @@ TEST(FlowEngine, RandomSystemsEqualTheNaiveSolution) {
     }
 }
 
-// Hosts on leaves with trunks of half their bandwidth, all pairs at once, a Zipf order per source:
-// levels lie close together, and hundreds of flows change their bottleneck. Some sizes are equal.
-RandomSystem dense_system(unsigned seed) {
-    std::mt19937 random(seed);
-    const std::uint32_t leaves = 1 + seed % 3, hosts = 4 * leaves, trunk = 2 * hosts;
-    RandomSystem s;
-    s.capacity.assign(2 * hosts, C);
-    if (leaves > 1) s.capacity.insert(s.capacity.end(), 2 * leaves, 2 * C);
-    for (std::uint32_t i = 0; i < hosts; ++i) {
-        std::vector<std::uint32_t> order(hosts);
-        for (std::uint32_t j = 0; j < hosts; ++j) order[j] = j;
-        std::ranges::shuffle(order, random);
-        for (std::uint32_t j = 0; j < hosts; ++j) {
-            if (i == j) continue;
-            oracle::Flow flow{.links = {i, hosts + j}, .bytes = kBytes / (1 + order[j])};
-            if (i / 4 != j / 4) {
-                flow.links.push_back(trunk + i / 4);
-                flow.links.push_back(trunk + leaves + j / 4);
-            }
-            s.flows.push_back(flow);
-        }
-    }
-    return s;
-}
-
-TEST(FlowEngine, DenseSystemsEqualTheNaiveSolution) {
-    for (unsigned seed = 0; seed < 12; ++seed) {
-        RandomSystem s = dense_system(seed);
-        const std::vector<double> finish = finish_seconds(s, 0.0);
-        oracle::run(s.capacity, s.flows);
-        for (std::size_t f = 0; f < s.flows.size(); ++f) {
-            EXPECT_NEAR(finish[f], s.flows[f].finish, 1e-9 * s.flows[f].finish + 1e-10)
-                << "seed " << seed << " flow " << f;
-        }
-    }
-}
-
-// An engine that has been idle is as good as new: nothing of what ended is left on its links.
-TEST(FlowEngine, WavesOfFlowsTakeTheSameTime) {
-    const RandomSystem s = dense_system(2);
-    FlowEngine engine(s.capacity);
-    std::vector<Picoseconds> took;
-    for (int wave = 0; wave < 3; ++wave) {
-        const Picoseconds begin = engine.now();
-        for (const oracle::Flow& f : s.flows) engine.start(f.links, f.bytes);
-        std::vector<Completion> done;
-        while (engine.next_completion() != kNever) engine.advance(engine.next_completion(), done);
-        took.push_back(engine.now() - begin);
-    }
-    EXPECT_NEAR(static_cast<double>(took[1]), static_cast<double>(took[0]), 100.0);
-    EXPECT_NEAR(static_cast<double>(took[2]), static_cast<double>(took[0]), 100.0);
-}
-
 // Renaming links and reordering flows that start together must not change when a flow ends.
 TEST(FlowEngine, PermutingLinksAndFlowsChangesNothing) {
     for (unsigned seed = 0; seed < 50; ++seed) {
