@@ -38,15 +38,15 @@ void add_layer(const std::string& name, const std::vector<SavedTensor>& tensors,
     }
     const LayerMemory sum = layer_memory(tensors, recompute.selected());
     const double kept = recompute.is_full() ? sum.input : sum.kept[0] + sum.kept[1] + sum.kept[2];
-    out.lines.emplace_back("  in all", fmt::format("{:9.0f} B {:>12}, {} of them kept",
-                                                   sum.all / tokens, size_text(sum.all),
-                                                   size_text(kept)));
+    out.lines.emplace_back("  in all",
+                           fmt::format("{:9.0f} B {:>12}, {} of them kept", sum.all / tokens,
+                                       size_text(sum.all), size_text(kept)));
 }
 
 void add_stage(const std::string& name, const StageMemory& stage, Explanation& out) {
-    out.lines.emplace_back(name, fmt::format("{} allocated, {} with reserve",
-                                             size_text(stage.allocated.in(byte)),
-                                             size_text(stage.peak.in(byte))));
+    out.lines.emplace_back(
+        name, fmt::format("{} allocated, {} with reserve", size_text(stage.allocated.in(byte)),
+                          size_text(stage.peak.in(byte))));
     for (const MemoryItem& item : stage.items)
         out.lines.emplace_back("  " + item.name,
                                fmt::format("{:>24}", size_text(item.bytes.in(byte))));
@@ -71,8 +71,8 @@ Explanation explain_memory(const Scenario& scenario, const Plan& plan) {
         add_stage("busiest rank", memory.stages.front(), out);
         return out;
     }
-    out.lines.emplace_back("worst stage", fmt::format("{} of 0 to {}", memory.stage,
-                                                      memory.stages.size() - 1));
+    out.lines.emplace_back("worst stage",
+                           fmt::format("{} of 0 to {}", memory.stage, memory.stages.size() - 1));
     for (std::size_t i = 0; i < memory.stages.size(); ++i)
         add_stage(fmt::format("stage {}", i), memory.stages[i], out);
     return out;

@@ -89,7 +89,7 @@ int main(int argc, char** argv) {
     }
     // Pipelines: PP8, VPP4, 128 micro-batches, and 32 stages of them.
     const Scenario pipelines =
-        read_scenario(scenarios / "qwen3_235b_256h100.yaml", {.preset_dirs = {scenarios}});
+        read_scenario(scenarios / "studies/qwen3_235b_256h100.yaml", {.preset_dirs = {scenarios}});
     for (const Plan& plan : pipelines.plans) bench_models(pipelines, plan, *pipelines.profile, 200);
     return 0;
 }

@@ -92,9 +92,9 @@ TEST(ReadScenario, RecomputeByModuleAndByItsOlderKey) {
     using enum RecomputeModule;
     EXPECT_EQ(of(""), Recompute{});
     for (const RecomputeLevel level : kRecomputeLevels)
-        EXPECT_EQ(of(", recompute: " +
-                     std::string(kRecomputeNames[static_cast<std::size_t>(level)])),
-                  Recompute(level));
+        EXPECT_EQ(
+            of(", recompute: " + std::string(kRecomputeNames[static_cast<std::size_t>(level)])),
+            Recompute(level));
     EXPECT_EQ(of(", recompute_granularity: selective").selected(), modules(core_attn))
         << "Megatron's default";
     EXPECT_EQ(of(", recompute_granularity: selective, recompute_modules: moe").selected(),
@@ -102,8 +102,9 @@ TEST(ReadScenario, RecomputeByModuleAndByItsOlderKey) {
     EXPECT_EQ(of(", recompute_granularity: selective, recompute_modules: [layernorm, moe_act]"),
               of(", recompute_granularity: selective, recompute_modules: [moe_act, layernorm]"));
     EXPECT_EQ(of(", recompute_granularity: full"), Recompute(RecomputeLevel::full));
-    for (const std::string keys : {", recompute: moe", ", recompute: full",
-                                   ", recompute_granularity: selective, recompute_modules: [mlp]"}) {
+    for (const std::string keys :
+         {", recompute: moe", ", recompute: full",
+          ", recompute_granularity: selective, recompute_modules: [mlp]"}) {
         const Scenario s = plan(keys);
         EXPECT_EQ(read_scenario_text(to_yaml(s), "s.yaml", "", ReadOptions{}).plans[0].recompute,
                   s.plans[0].recompute)
