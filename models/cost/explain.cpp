@@ -203,7 +203,7 @@ Found find_phase(const Workload& workload, Phase phase, Pass pass) {
         if (const PhaseWork* p = in(*phases)) return {p};
     }
     if (!workload.pipeline) return {};
-    // Of the stage or rank with the most of it.
+    // The stage or rank with the most of it decides.
     Found most;
     const PipelineWork& pipeline = *workload.pipeline;
     for (const auto* of_all : {&pipeline.reductions, &pipeline.late_reductions, &pipeline.updates})

@@ -97,6 +97,7 @@ ChunkActivations chunk_activations(const PlanCounts& counts, const PipelineStage
 // they weigh the most.
 struct RankChunk {
     PipelineStage stage;
+    int number = 0;  // of the stage
     int direction = 0;
     ChunkActivations activations;
     int in_flight = 1;
@@ -122,7 +123,7 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
     if (!parallel.has_pipeline() && !parallel.pipeline_schedule) {
         std::vector<RankChunk> chunks;
         for (const PipelineStage& stage : stages)
-            chunks.push_back({stage, 0, chunk_activations(counts, stage), 1});
+            chunks.push_back({stage, 0, 0, chunk_activations(counts, stage), 1});
         return {chunks};
     }
     const PipelineOrder order = pipeline_order(
@@ -138,7 +139,7 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
         for (int s = 0; s < order.stages; ++s) {
             const auto i = static_cast<std::size_t>(s);
             ranks[static_cast<std::size_t>(order.rank_of(direction, s))].push_back(
-                {stages[i], direction, activations[i], 0});
+                {stages[i], s, direction, activations[i], 0});
         }
     }
     const bool by_layer = parallel.schedule() == PipelineSchedule::combined_1f1b;
@@ -150,10 +151,7 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
         const InFlight most = most_in_flight(by_layer ? without_pairs(steps) : steps, true, weight);
         for (RankChunk& chunk : ranks[rank]) {
             for (const InFlight::Chunk& held : most.chunks) {
-                const PipelineStage& stage = stages[static_cast<std::size_t>(held.stage)];
-                if (held.direction == chunk.direction &&
-                    stage.first_layer == chunk.stage.first_layer &&
-                    stage.num_layers == chunk.stage.num_layers)
+                if (held.direction == chunk.direction && held.stage == chunk.number)
                     chunk.in_flight = held.micro_batches;
             }
         }
@@ -232,8 +230,8 @@ void add_activations(const std::vector<RankChunk>& chunks, Items& items) {
     items.add("recomputed: the layer in work", again);
 }
 
-// Of one exchange at the busiest rank, and of the messages to the stages before and after: each way
-// one that comes and one that goes.
+// Buffers of one exchange at the busiest rank, and of messages to the stages before and after: one
+// that comes and one that goes each way.
 void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks, Items& items) {
     const Plan& plan = counts.plan;
     const ExpertLayout& layout = counts.layout;

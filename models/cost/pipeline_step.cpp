@@ -323,7 +323,7 @@ Seconds sum(const std::vector<PhaseTime>& phases) {
     return total;
 }
 
-// Of the rank on which it takes longest; that one's errors go into the book.
+// Appends the phases of the rank on which they take longest; its errors go into the book.
 template <class OfRank>
 void append_longest(std::size_t ranks, const PriceBook& scratch, PriceBook& book,
                     const OfRank& of_rank, std::vector<PhaseTime>& update) {

@@ -7,7 +7,7 @@
 
 namespace headway::inline cost {
 
-// Of a Workload with a pipeline. Phases are those of the busiest rank; with `pipeline_p2p` and
+// Prices a Workload with a pipeline. Phases are those of the busiest rank; with `pipeline_p2p` and
 // `pipeline_bubble` they add up to the step.
 StepTime price_pipeline_step(const RankWork& work, const Profile& profile, PriceBook& book);
 

@@ -125,9 +125,7 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Dtype dtype, Pass pass) cons
 FlopRate PriceBook::peak(Dtype dtype) const {
     const FlopRate peak = cluster_.device.peak(dtype);
     if (peak > FlopRate{}) return peak;
-    const bool scaled = dtype == Dtype::fp8_block || dtype == Dtype::mxfp8;
-    const std::string_view type =
-        kDtypeNames[static_cast<std::size_t>(scaled ? Dtype::fp8 : dtype)];
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(peak_type(dtype))];
     throw InputError({.where = "cluster.device",
                       .found = fmt::format("no peak for {}, {}", type,
                                            dtype == dtype_ ? "the model's dtype"

@@ -74,6 +74,7 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
             if (c > 1 && scenario.batch.sequence_length < kLongSequence) break;
             for (const int p : divisors(world / t)) {
                 if (p > 1 && !has_layers_for(model, p)) break;
+                if (world % (t * c * p) != 0) continue;
                 for (const int v : kVirtual) {
                     if (v > 1 && (p == 1 || !has_layers_for(model, p * v))) break;
                     Parallel layout = like.parallel;

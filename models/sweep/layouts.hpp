@@ -2,6 +2,7 @@
 // written as the flags of the training frameworks.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -92,14 +92,6 @@ std::int64_t sequences_of_step(const Scenario& scenario) {
                         baseline != scenario.plans.end() ? *baseline : scenario.plans.front());
 }
 
-// 0: the axes do not divide the ranks.
-int data_parallel_size(const Scenario& scenario, const Parallel& p) {
-    const int others =
-        p.tensor_model_parallel_size * p.context_parallel_size * p.pipeline_model_parallel_size;
-    const int world = scenario.cluster.num_ranks();
-    return world % others == 0 ? world / others : 0;
-}
-
 // One layer, group and batch: its loads serve all that is varied besides.
 struct SearchUnit {
     Plan plan;
@@ -132,8 +124,7 @@ std::vector<SearchUnit> legal_units(const Scenario& scenario, const SearchOption
             probe.baseline = plan.name;
             for (const Parallel& layout : layouts) {
                 plan.parallel = layout;
-                const int dp = data_parallel_size(scenario, layout);
-                if (dp == 0 || sequences % dp != 0) continue;
+                if (sequences % mesh_of(scenario, plan).dp != 0) continue;
                 probe.plans = {plan};
                 for (const Batch& batch : batches_of(scenario, plan, sequences)) {
                     if (options.layouts && batch.sequences_per_rank > kMostAtOnce) break;
@@ -151,7 +142,7 @@ bool is_better(const Candidate& a, const std::optional<Candidate>& b) {
 }
 
 struct UnitResult {
-    std::size_t num_legal = 0, num_fitting = 0, num_priced = 0;
+    std::size_t num_legal = 0, num_fitting = 0;
     std::optional<Candidate> fastest, smallest;
     std::string unpriced;
 };
@@ -217,7 +208,6 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit, bool layouts)
             Candidate candidate{plan, unit.batch,
                                 predict_plan(scenario, plan, *scenario.profile, options, loads)};
             const PlanPrediction& p = candidate.prediction;
-            ++result.num_priced;
             const auto& least = result.smallest;
             if (!least || p.memory.peak < least->prediction.memory.peak) {
                 result.smallest = candidate;
@@ -243,6 +233,11 @@ std::vector<UnitResult> search_units(const Scenario& scenario, const std::vector
         if (worker == 0 && options.progress) options.progress(done, units.size());
     });
     return results;
+}
+
+const char* sharding_text(const Plan& plan) {
+    constexpr std::array kTexts = {"no ZeRO", "ZeRO-1", "ZeRO-2", "FSDP"};
+    return kTexts[static_cast<std::size_t>(plan.parallel.data_parallel_sharding_strategy)];
 }
 
 }  // namespace
@@ -275,15 +270,6 @@ std::string variant_name(const Plan& plan) {
     return text;
 }
 
-namespace {
-
-const char* sharding_text(const Plan& plan) {
-    constexpr std::array kTexts = {"no ZeRO", "ZeRO-1", "ZeRO-2", "FSDP"};
-    return kTexts[static_cast<std::size_t>(plan.parallel.data_parallel_sharding_strategy)];
-}
-
-}  // namespace
-
 std::string knobs_text(const Plan& plan, const Batch& batch) {
     const std::string layout = layout_text(plan.parallel);
     return (layout.empty() ? "" : layout + ", ") +
@@ -301,7 +287,6 @@ SearchResult search_plans(const Scenario& scenario, const SearchOptions& options
     for (UnitResult& unit : search_units(scenario, units, options)) {
         result.num_legal += unit.num_legal;
         result.num_fitting += unit.num_fitting;
-        result.num_priced += unit.num_priced;
         if (!unit.unpriced.empty()) unpriced.insert(unit.unpriced);
         if (unit.smallest && (!result.smallest || unit.smallest->prediction.memory.peak <
                                                       result.smallest->prediction.memory.peak)) {

@@ -38,7 +38,7 @@ struct SearchOptions {
 };
 
 struct SearchResult {
-    std::size_t num_legal = 0, num_fitting = 0, num_priced = 0;
+    std::size_t num_legal = 0, num_fitting = 0;
     std::vector<Candidate> best;        // one a variant, fastest first; all fit
     std::optional<Candidate> smallest;  // the one with the least memory, when none fits
     std::vector<std::string> unpriced;  // why plans could not be priced (a curve is missing)

@@ -37,8 +37,7 @@ struct Device {
 
     // Zero for a narrower type whose peak is not stated; a wider one is no faster than bf16.
     FlopRate peak(Dtype type) const {
-        const bool scaled = type == Dtype::fp8_block || type == Dtype::mxfp8;  // fp8's units
-        const Dtype unit = scaled ? Dtype::fp8 : rate_type(type);
+        const Dtype unit = peak_type(type);
         const FlopRate own = peaks[static_cast<std::size_t>(unit)];
         if (unit == Dtype::bf16) return peak_matmul;
         return own > FlopRate{} || is_narrow(unit) ? own : peak_matmul;

@@ -31,6 +31,11 @@ constexpr bool is_narrow(Dtype dtype) {
     return dtype >= Dtype::fp8;
 }
 
+// The type whose peak a device states for this one: FP8 with scales runs on FP8's units.
+constexpr Dtype peak_type(Dtype dtype) {
+    return dtype == Dtype::fp8_block || dtype == Dtype::mxfp8 ? Dtype::fp8 : rate_type(dtype);
+}
+
 // With the scales.
 constexpr double bytes_per_element(Dtype dtype) {
     switch (dtype) {

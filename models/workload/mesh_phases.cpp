@@ -5,10 +5,8 @@
 #include "models/workload/phases.hpp"
 
 namespace headway::inline workload {
-namespace {
-
 PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const RankGroup& group,
-                       double bytes, Beside beside = Beside::nothing) {
+                       double bytes, Beside beside) {
     return {phase, pass,
             ReduceWork{.collective = collective,
                        .group_size = group.size,
@@ -16,8 +14,6 @@ PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const Rank
                        .bytes = bytes * byte},
             false, beside};
 }
-
-}  // namespace
 
 void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
     if (s.mesh.tp == 1 || !s.plan.parallel.sequence_parallel) return;

@@ -29,6 +29,10 @@ StepShape step_shape(const Scenario& scenario, const Plan& plan);
 
 PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork> kernels);
 
+// A collective over a group of ranks; `bytes` of the whole buffer.
+PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const RankGroup& group,
+                       double bytes, Beside beside = Beside::nothing);
+
 // C[m, n] = A[m, k] B[k, n], `count` of them.
 KernelWork gemm(double m, double n, double k, double element, int count = 1);
 // `bytes` through memory in `launches` kernels.

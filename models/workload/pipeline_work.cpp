@@ -24,11 +24,9 @@ void sum_copies(const StepShape& s, const RankParameters& count, int apart,
     };
     const double own =
         count.dense() / shards(s.mesh.dp * s.mesh.cp) + count.experts / shards(s.mesh.edp);
-    late.push_back({Phase::grad_all_reduce, Pass::update,
-                    ReduceWork{.collective = Collective::all_reduce,
-                               .group_size = 2,
-                               .stride = apart * s.mesh.ranks_of_stage(),
-                               .bytes = bytes_per_element(s.plan.main_grads_dtype) * own * byte}});
+    late.push_back(reduce_phase(Phase::grad_all_reduce, Pass::update, Collective::all_reduce,
+                                {0, 2, apart * s.mesh.ranks_of_stage()},
+                                bytes_per_element(s.plan.main_grads_dtype) * own));
 }
 
 // What a pipeline rank with these stages does after its last step.

@@ -1,6 +1,7 @@
 // Gradients, optimizer and sharded parameters: what data-parallel ranks move, in every micro-batch
 // and at the end of a step. docs/model.md, section 5.
 #include <algorithm>
+#include <variant>
 
 #include "models/workload/phases.hpp"
 
@@ -100,13 +101,10 @@ class Update {
     void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
              bool overlapped) {
         if (group.size <= 1 || bytes <= 0.0) return;
-        phases_.push_back({phase, Pass::update,
-                           ReduceWork{.collective = collective,
-                                      .group_size = group.size,
-                                      .stride = group.stride,
-                                      .bytes = bytes * byte,
-                                      .overlaps_backward = overlapped,
-                                      .num_buckets = buckets_}});
+        phases_.push_back(reduce_phase(phase, Pass::update, collective, group, bytes));
+        auto& work = std::get<ReduceWork>(phases_.back().work);
+        work.overlaps_backward = overlapped;
+        work.num_buckets = buckets_;
     }
 
     const StepShape& s_;
@@ -114,20 +112,12 @@ class Update {
     const int buckets_;
 };
 
-}  // namespace
-
-namespace {
-
 void add_collective(const StepShape& s, Phase phase, Pass pass, Collective collective,
                     const RankGroup& group, double bytes, Beside beside,
                     std::vector<PhaseWork>& phases) {
     if (group.size <= 1 || bytes <= 0.0) return;
-    phases.push_back({phase, pass,
-                      ReduceWork{.collective = collective,
-                                 .group_size = group.size,
-                                 .stride = group.stride,
-                                 .bytes = bytes * byte},
-                      false, s.plan.overlap_grad_all_reduce ? beside : Beside::nothing});
+    phases.push_back(reduce_phase(phase, pass, collective, group, bytes,
+                                  s.plan.overlap_grad_all_reduce ? beside : Beside::nothing));
 }
 
 }  // namespace

@@ -90,42 +90,6 @@ DEVICES = {
         fp32=80,
         ranks=(2, 4),
     ),
-    "b300": dict(
-        narrow=True,
-        sustained="x",
-        mamf_source="bf16 GEMMs of 0.27 TFLOP in aiconfigurator's gemm/trtllm/1.3.0rc20, over B200's",
-        dir="b300_sxm",
-        device="NVIDIA B300",
-        peak=2250e12,
-        mamf=1745e12 * 1545 / 1472,
-        bw=8e12,
-        nccl="2.29.2",
-        gemm=("vllm/0.24.0", "torch.nn.functional.linear"),
-        moe=("trtllm/1.3.0rc20", "balanced"),
-        att="trtllm/1.3.0rc20",
-        nic=100e9,
-        sms=148,
-        fp32=75,
-        ranks=(2, 4, 8),
-    ),
-    "gb300": dict(
-        narrow=True,
-        sustained="x",
-        mamf_source="bf16 GEMMs of 0.27 TFLOP in aiconfigurator's gemm/trtllm/1.3.0rc20, over B200's",
-        dir="gb300",
-        device="NVIDIA GB300",
-        peak=2500e12,
-        mamf=1745e12 * 1808 / 1472,
-        bw=8e12,
-        nccl="2.29.2",
-        gemm=("vllm/0.24.0", "torch.nn.functional.linear"),
-        moe=("trtllm/1.3.0rc20", "balanced"),
-        att="trtllm/1.3.0rc20",
-        nic=100e9,
-        sms=152,
-        fp32=80,
-        ranks=(2, 4),
-    ),
     "l40s": dict(
         narrow=False,
         sustained="datasheet",
@@ -144,6 +108,20 @@ DEVICES = {
         ranks=(2, 4, 8),
     ),
 }
+
+# Blackwell Ultra: as Blackwell but for what is given here.
+ULTRA_SOURCE = "bf16 GEMMs of 0.27 TFLOP in aiconfigurator's gemm/trtllm/1.3.0rc20, over B200's"
+for name, like, folder, measured in (
+    ("b300", "b200", "b300_sxm", 1545),
+    ("gb300", "gb200", "gb300", 1808),
+):
+    DEVICES[name] = DEVICES[like] | dict(
+        dir=folder,
+        device=DEVICES[like]["device"].replace("200", "300"),
+        mamf=DEVICES["b200"]["mamf"] * measured / 1472,
+        mamf_source=ULTRA_SOURCE,
+        nic=100e9,
+    )
 
 BLACKWELL = ("b200", "gb200", "b300", "gb300")
 

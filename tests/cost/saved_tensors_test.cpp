@@ -13,19 +13,10 @@ namespace {
 
 constexpr double kMiB = 1048576.0;
 
-// DeepSeek-V3 with T = 4096 tokens: d 7168, h 128 of 128 + 64 and 128, ranks 1536 and 512, 256
-// experts, k 8, f 2048, one shared expert of 2048.
+// DeepSeek-V3 with T = 4096 tokens.
 Scenario deepseek() {
     Scenario s = toy::scenario(32, 8);
-    s.model.hidden = 7168;
-    s.model.attention = {.num_heads = 128, .num_kv_heads = 128, .head_width = 192};
-    s.model.attention.latent = LatentAttention{1536, 512, 128, 64, 128};
-    s.model.moe = {.num_experts = 256,
-                   .top_k = 8,
-                   .expert_width = 2048,
-                   .activation = Activation::swiglu,
-                   .num_shared_experts = 1,
-                   .shared_expert_width = 2048};
+    toy::widen_to_deepseek_v3(s.model);
     s.plans = {toy::ep(Dedup::none, 64)};
     return s;
 }

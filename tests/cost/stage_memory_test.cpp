@@ -57,16 +57,8 @@ double of_a_layer() {
 // (1.8 M of a layer) is not in the report's count.
 TEST(StageMemory, DeepSeekV3IsTable3) {
     Scenario s = toy::scenario(32, 8);
-    s.model.hidden = 7168;
+    toy::widen_to_deepseek_v3(s.model);
     s.model.num_layers = 64;
-    s.model.attention = {.num_heads = 128, .num_kv_heads = 128, .head_width = 192};
-    s.model.attention.latent = LatentAttention{1536, 512, 128, 64, 128};
-    s.model.moe = {.num_experts = 256,
-                   .top_k = 8,
-                   .expert_width = 2048,
-                   .activation = Activation::swiglu,
-                   .num_shared_experts = 1,
-                   .shared_expert_width = 2048};
     s.batch.num_micro_batches = 32;
     Plan plan = toy::ep(Dedup::none, 64);
     plan.implementation = Implementation::unfused;

@@ -56,6 +56,20 @@ inline Plan hp(int heads, const ModelSpec& model, int group, std::string name = 
             .group_size = group};
 }
 
+// The widths of DeepSeek-V3: d 7168, h 128 of 128 + 64 and 128, ranks 1536 and 512, 256 experts, k
+// 8, f 2048, one shared expert of 2048.
+inline void widen_to_deepseek_v3(ModelSpec& model) {
+    model.hidden = 7168;
+    model.attention = {.num_heads = 128, .num_kv_heads = 128, .head_width = 192};
+    model.attention.latent = LatentAttention{1536, 512, 128, 64, 128};
+    model.moe = {.num_experts = 256,
+                 .top_k = 8,
+                 .expert_width = 2048,
+                 .activation = Activation::swiglu,
+                 .num_shared_experts = 1,
+                 .shared_expert_width = 2048};
+}
+
 // T = 4096 tokens, d = 1024, E = 64, k = 4, f = 512, two layers, GELU without gate, equal experts
 // without noise.
 inline Scenario scenario(int nodes = 1, int gpus = 8) {
