@@ -12,6 +12,7 @@ namespace headway::sim {
 
 enum class EventKind {
     compute_done,
+    launched,    // the rank's host has enqueued a task
     armed,       // the rank has waited the latency of a stage
     stage_done,  // the rank has all its messages of a stage
     send,        // a send's latency has passed

@@ -10,6 +10,8 @@
 #include <string>
 #include <variant>
 
+#include "sim/operation.hpp"
+
 namespace headway::sim {
 namespace {
 
@@ -31,9 +33,21 @@ RankStreams::RankStreams(const Program& program, const Cluster& cluster,
             list.push_back(t);
         }
     }
+    if (program.has_launches()) {
+        Picoseconds before = 0;
+        for (const Task& task : program.tasks) {
+            enqueued_before_.push_back(before);
+            before += to_picoseconds(task.launch);
+        }
+        enqueued_before_.push_back(before);
+    }
     for (int r = 0; r < program.num_ranks; ++r) {
         at(r).role = static_cast<std::size_t>(program.role_of(r));
         at(r).received.assign(static_cast<std::size_t>(messages[at(r).role]), 0);
+        if (enqueued_before_.empty()) continue;
+        const int first = program.tasks_begin(program.role_of(r));
+        at(r).host = -enqueued_before_[static_cast<std::size_t>(first)];
+        at(r).host_limit = next_wait(at(r).role, first);
     }
     for (const RankOverride& o : cluster.rank_overrides) at(o.rank).speed = o.compute_factor;
 }
@@ -63,12 +77,36 @@ int RankStreams::num_before(std::size_t stream, int task) const {
     return static_cast<int>(std::ranges::lower_bound(list, task) - list.begin());
 }
 
-int RankStreams::ready_task(int r, std::size_t stream) const {
+int RankStreams::ready_task(int r, std::size_t stream, Picoseconds now) {
     const Rank& rank = at(r);
     const auto cursor = static_cast<std::size_t>(rank.cursor[stream]);
     if (rank.running[stream] || cursor >= list(rank, stream).size()) return kNoTask;
     const int task = list(rank, stream)[cursor];
-    return is_ready(rank, task_at(task)) ? task : kNoTask;
+    if (!is_ready(rank, task_at(task))) return kNoTask;
+    const Picoseconds from = launched(rank, task);
+    if (from <= now) return task;
+    if (from != kNever)
+        events_.push({.time = from, .kind = EventKind::launched, .rank = r, .task = task});
+    return kNoTask;
+}
+
+int RankStreams::next_wait(std::size_t role, int task) const {
+    const int end = program_.tasks_end(static_cast<int>(role));
+    while (task < end && !task_at(task).host_waits) ++task;
+    return task;
+}
+
+Picoseconds RankStreams::enqueued(const Rank& rank, int task) const {
+    return enqueued_before_.empty()
+               ? 0
+               : rank.host + enqueued_before_[static_cast<std::size_t>(task) + 1];
+}
+
+Picoseconds RankStreams::launched(const Rank& rank, int task) const {
+    if (enqueued_before_.empty()) return 0;
+    if (task > rank.host_limit) return kNever;
+    if (!std::holds_alternative<ComputeTask>(task_at(task).work)) return enqueued(rank, task);
+    return rank.host + enqueued_before_[static_cast<std::size_t>(task)];
 }
 
 void RankStreams::begin(int r, int task, Picoseconds now) {
@@ -91,6 +129,10 @@ void RankStreams::end(int r, int task, Picoseconds now) {
     if (rank.compute.task == task) rank.compute.task = kNoTask;
     rank.running[stream] = false;
     ++rank.cursor[stream];
+    if (task == rank.host_limit && !enqueued_before_.empty()) {
+        rank.host = std::max(rank.host, now - enqueued_before_[static_cast<std::size_t>(task) + 1]);
+        rank.host_limit = next_wait(rank.role, task + 1);
+    }
     finished(r, now);
     if (!is_of_a_pass(task_at(task))) return;
     rank.passes_end = now;
@@ -117,7 +159,7 @@ double RankStreams::slowdown(const Rank& rank) const {
 void RankStreams::schedule(int r, Picoseconds now) {
     Compute& compute = at(r).compute;
     const auto time = static_cast<Picoseconds>(std::llround(compute.left * slowdown(at(r))));
-    events_.push({.time = now + time,
+    events_.push({.time = std::max(now + time, enqueued(at(r), compute.task)),
                   .kind = EventKind::compute_done,
                   .rank = r,
                   .task = compute.task,

@@ -1,6 +1,7 @@
 // RankStreams: how far every rank has come in the program. A rank works through the tasks of each
-// of its streams in order; a task starts when those that it waits for have ended. Compute takes its
-// time / the rank's speed, times the overlap slowdown while the rank has a collective in progress.
+// of its streams in order; a task starts when those that it waits for have ended and its host has
+// enqueued it (program.hpp). Compute takes its time / the rank's speed, times the overlap slowdown
+// while the rank has a collective in progress.
 #pragma once
 
 #include <array>
@@ -20,8 +21,9 @@ class RankStreams {
     RankStreams(const Program& program, const Cluster& cluster, const std::vector<int>& messages,
                 EventQueue& events);
 
-    // The next task of a stream if the rank can start it now; else kNoTask.
-    int ready_task(int rank, std::size_t stream) const;
+    // The next task of a stream if the rank can start it now; else kNoTask. One that waits for the
+    // host alone is asked for again by a `launched` event.
+    int ready_task(int rank, std::size_t stream, Picoseconds now);
     void receive(int rank, int message);
     void begin(int rank, int task, Picoseconds now);  // compute is scheduled
     void end(int rank, int task, Picoseconds now);
@@ -33,6 +35,7 @@ class RankStreams {
     void enter_collective(int rank, Picoseconds now) { communicate(rank, +1, now); }
     void leave_collective(int rank, Picoseconds now) { communicate(rank, -1, now); }
 
+    bool hosts_launch() const { return !enqueued_before_.empty(); }
     std::size_t stream_of(int task) const;
     Picoseconds finish(int rank) const { return at(rank).finish; }
     // Time in which the rank computed or communicated in a forward or backward pass, sends and
@@ -69,6 +72,10 @@ class RankStreams {
         Picoseconds busy = 0, busy_since = 0, passes_end = 0;
         std::size_t role = 0;
         std::vector<std::uint8_t> received;  // [message]
+        // The host enqueues task t from `host` + enqueued_before_[t] on, up to `host_limit`, a task
+        // whose end it waits for.
+        Picoseconds host = 0;
+        int host_limit = 0;
     };
     using Lists = std::array<std::vector<int>, kNumStreams>;
 
@@ -84,11 +91,18 @@ class RankStreams {
     double slowdown(const Rank& rank) const;
     void schedule(int rank, Picoseconds now);
     void communicate(int rank, int change, Picoseconds now);
+    int next_wait(std::size_t role, int task) const;  // of the host, from this task on
+    // When the host lets the task start; kNever: it waits for another.
+    Picoseconds launched(const Rank& rank, int task) const;
+    Picoseconds enqueued(const Rank& rank, int task) const;
 
     const Program& program_;
     EventQueue& events_;
     std::vector<Lists> tasks_;  // [role]
     std::vector<int> place_;    // [task] in its stream's list
+    // [task, and one more] what the host needs for all tasks of the role before it; without
+    // launches empty.
+    std::vector<Picoseconds> enqueued_before_;
     std::vector<Rank> ranks_;
 };
 

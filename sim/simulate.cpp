@@ -62,6 +62,9 @@ class Simulation {
             case EventKind::compute_done:
                 end_task(e.rank, e.task, nullptr);
                 break;
+            case EventKind::launched:
+                start_ready_tasks(e.rank);
+                break;
             case EventKind::armed:
                 arm(e.rank, e.task, e.stage);
                 break;
@@ -91,7 +94,7 @@ class Simulation {
 
     void start_ready_tasks(int r) {
         for (std::size_t s = 0; s < kNumStreams; ++s) {
-            const int task = ranks_.ready_task(r, s);
+            const int task = ranks_.ready_task(r, s, now_);
             if (task == kNoTask) continue;
             ranks_.begin(r, task, now_);
             if (std::holds_alternative<ComputeTask>(task_at(task).work)) continue;
@@ -159,8 +162,8 @@ class Simulation {
     // ---- repetition
 
     bool may_repeat() const {
-        return options_.repeat && program_.num_roles() == 1 && !options_.trace &&
-               !options_.link_use && options_.sink == nullptr;
+        return options_.repeat && program_.num_roles() == 1 && !ranks_.hosts_launch() &&
+               !options_.trace && !options_.link_use && options_.sink == nullptr;
     }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.

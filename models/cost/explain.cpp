@@ -270,6 +270,10 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
     if (found.layer >= 0)
         out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
+    if (found.work->launches > 0.0)
+        out.line("host", "{:g} operation{} of {}{}", found.work->launches,
+                 found.work->launches == 1.0 ? "" : "s", time_text(profile.overheads.host_launch),
+                 found.work->host_waits ? ", then a wait for the device" : "");
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
         explain_compute_time(out, scenario, plan, *found.work, found.layer, book);

@@ -12,7 +12,7 @@ namespace {
 // A phase, or a part of it, in a task.
 struct Piece {
     const PhaseTime* of;
-    Seconds time;
+    Seconds time, launch;
     std::size_t task;
     bool again;  // weight gradients of a phase whose input gradients are a piece before it
 };
@@ -40,7 +40,12 @@ std::vector<Piece> pieces_of(const Workload& workload, const StepTime& step,
                 const double weights =
                     piece.part == GradientPart::all ? 0.0 : book.weight_gradient_share(*t.work);
                 const double share = weight ? weights : 1.0 - weights;
-                if (share > 0.0) pieces.push_back({&t, share * t.time, task, weight});
+                if (share > 0.0)
+                    pieces.push_back({.of = &t,
+                                      .time = share * (t.time - t.host),
+                                      .launch = share * t.launch,
+                                      .task = task,
+                                      .again = weight});
             }
         }
     }
@@ -55,8 +60,12 @@ PairTime time_pair(const Workload& workload, const StepTime& step, const Pipelin
     const std::vector<Piece> pieces = pieces_of(workload, step, order, book);
     std::vector<TimedTask> tasks;
     for (const PairTask& task : order) tasks.push_back({task.stream, Seconds{}, task.after});
-    for (const Piece& piece : pieces) tasks[piece.task].time += piece.time;
-    const StreamsRun run = run_streams(tasks, slowdown);
+    for (const Piece& piece : pieces) {
+        tasks[piece.task].time += piece.time;
+        tasks[piece.task].launch += piece.launch;
+        tasks[piece.task].host_waits |= piece.of->work->host_waits;
+    }
+    const StreamsRun run = run_in_row(tasks, slowdown, {}, workload.num_micro_batches);
     PairTime pair{.time = run.end, .phases = {}};
     for (const Piece& piece : pieces) {
         const TimedTask& task = tasks[piece.task];
@@ -64,13 +73,14 @@ PairTime time_pair(const Workload& workload, const StepTime& step, const Pipelin
         const Seconds exposed = share * run.exposed[piece.task];
         if (!piece.again) {
             pair.phases.push_back(*piece.of);
-            pair.phases.back().time = {};
+            pair.phases.back().time = pair.phases.back().host = {};
         }
         // Weight gradients belong to the phase that ran last with these kernels.
         PhaseTime& phase =
             *std::find_if(pair.phases.rbegin(), pair.phases.rend(),
                           [&](const PhaseTime& t) { return t.work == piece.of->work; });
         phase.time += exposed;
+        phase.host += share * run.host[piece.task];
         if (task.stream != Stream::compute) phase.hidden += max(Seconds{}, piece.time - exposed);
     }
     return pair;

@@ -79,6 +79,7 @@ std::vector<PhaseCost> phase_costs(const StepTime& step, const Spread& exchange)
                              .count = t.count,
                              .time = t.time,
                              .hidden = t.hidden,
+                             .launch_wait = t.host,
                              .interval = phase_interval(p, t.time, t.sigma, exchange),
                              .bytes = t.bytes,
                              .flops = t.flops,
@@ -229,6 +230,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     result.moe_backward_interval =
         moe_interval(workload, step, Pass::backward, step.moe_backward, software.layer);
     result.phases = phase_costs(step, software.exchange);
+    for (const PhaseCost& phase : result.phases) result.launch_wait += phase.launch_wait;
     result.traffic = traffic_of(workload);
     result.memory = predict_memory(scenario, plan, loads);
     check_memory(result);

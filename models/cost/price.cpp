@@ -122,6 +122,17 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Dtype dtype, Pass pass) cons
                              : ""));
 }
 
+Seconds PriceBook::launch_time(const PhaseWork& phase) const {
+    if (phase.launches == 0.0) return {};
+    if (profile_.overheads.host_launch > Seconds{})
+        return phase.launches * profile_.overheads.host_launch;
+    throw InputError(
+        {.where = "profile " + profile_.name,
+         .found = "no time of an operation of an eager host",
+         .accepted = "overheads.host_launch",
+         .hint = "state it, or choose a profile that has it, or implementation: fused"});
+}
+
 FlopRate PriceBook::peak(Dtype dtype) const {
     const FlopRate peak = cluster_.device.peak(dtype);
     if (peak > FlopRate{}) return peak;

@@ -77,7 +77,10 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
         const auto index = static_cast<std::size_t>(slot.phase);
         const PhaseWork& phase = phases[index];
         const double fraction = 1.0 / slot.num_chunks;
-        PricedSlot& out = priced.emplace_back(PricedSlot{.phase = phase.phase, .slot = slot});
+        PricedSlot& out = priced.emplace_back(PricedSlot{.phase = phase.phase,
+                                                         .slot = slot,
+                                                         .launch = pricer_.launch_time(phase),
+                                                         .host_waits = phase.host_waits});
         out.weights = pricer_.weight_gradient_share(expected[index]);
         if (std::holds_alternative<ComputeWork>(phase.work)) {
             std::vector<const PhaseWork*> by_rank;

@@ -17,6 +17,8 @@ struct PricedSlot {
     Slot slot;
     TaskWork work;
     double weights = 0.0;  // share of its time that is weight gradients
+    Seconds launch{};
+    bool host_waits = false;
 };
 
 struct PricedLayer {

@@ -36,6 +36,7 @@ class TaskPricer {
     ReduceTask reduce_task(const ReduceWork& work, double share);
     // To the rank with the same place in another block of as many ranks.
     SendTask send_task(Bytes bytes, int from_block, int to_block, int ranks_of_block) const;
+    Seconds launch_time(const PhaseWork& phase) const { return book_.launch_time(phase); }
     double weight_gradient_share(const PhaseWork& phase) const {
         return book_.weight_gradient_share(phase);
     }

@@ -9,10 +9,13 @@
 namespace headway::inline cost {
 namespace {
 
+double share_of(double weights, GradientPart part) {
+    if (part == GradientPart::all) return 1.0;
+    return part == GradientPart::weight ? weights : 1.0 - weights;
+}
+
 // The part of a task that computes these gradients; nothing of it: no task.
-std::optional<TaskWork> part_of(const TaskWork& work, double weights, GradientPart part) {
-    if (part == GradientPart::all) return work;
-    const double share = part == GradientPart::weight ? weights : 1.0 - weights;
+std::optional<TaskWork> part_of(const TaskWork& work, double share) {
     if (share <= 0.0) return std::nullopt;
     if (share >= 1.0) return work;
     ComputeTask task = std::get<ComputeTask>(work);
@@ -54,6 +57,11 @@ int RoleWriter::add(Phase phase, Pass pass, int layer, Stream stream, std::vecto
     return last_[static_cast<std::size_t>(stream)] = index;
 }
 
+void RoleWriter::launch(const PricedSlot& slot, double share) {
+    program_.tasks.back().launch = share * slot.launch;
+    program_.tasks.back().host_waits = slot.host_waits;
+}
+
 void RoleWriter::block(const Block& block, GradientPart part) {
     micro_batch_ = block.micro_batch;
     if (block.kind != BlockKind::layer)
@@ -75,9 +83,11 @@ void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pas
             slot.after >= 0 ? task_of_slot[static_cast<std::size_t>(slot.after)]
                             : before[static_cast<std::size_t>(stream_before(slot.after))]};
         if (slot.stream != Stream::gradient && slot.after < 0) after.push_back(beside_before);
-        if (auto work = part_of(priced.work, priced.weights, part)) {
+        const double share = share_of(priced.weights, part);
+        if (auto work = part_of(priced.work, share)) {
             previous = add(priced.phase, pass, layer, slot.stream, std::move(after),
                            std::move(*work), slot.chunk);
+            launch(priced, share);
             if (slot.stream == Stream::gradient) beside_ = previous;
         }
         task_of_slot.push_back(previous);
@@ -92,12 +102,14 @@ int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiec
         const PricedSlot& priced = slots[static_cast<std::size_t>(i)];
         const bool all = piece.kind != BlockKind::layer;
         if (!all && (priced.slot.phase < piece.begin || priced.slot.phase >= piece.end)) continue;
-        auto work = part_of(priced.work, priced.weights, piece.part);
+        const double share = share_of(priced.weights, piece.part);
+        auto work = part_of(priced.work, share);
         if (!work) continue;
         const auto after = task_of_slot.find(priced.slot.after);
         const int task = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
                              {after == task_of_slot.end() ? start : after->second},
                              std::move(*work), priced.slot.chunk);
+        launch(priced, share);
         task_of_slot[i] = task;
         if (priced.slot.stream == Stream::gradient)
             beside_ = task;

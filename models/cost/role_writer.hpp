@@ -33,6 +33,8 @@ class RoleWriter {
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
     int add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after, TaskWork work,
             int chunk = 0);
+    // What the host does for the last task, which is `share` of the slot.
+    void launch(const PricedSlot& slot, double share);
     // A pass begins when what ran beside the one before it has ended.
     void write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass, GradientPart part);
     // Slots of phases [begin, end), one after the other from task `previous` on; the last one's

@@ -8,6 +8,7 @@
 
 #include "models/cost/pipeline_step.hpp"
 #include "models/cost/reductions.hpp"
+#include "models/cost/run_passes.hpp"
 #include "models/workload/schedule.hpp"
 
 namespace headway::inline cost {
@@ -29,12 +30,11 @@ Price price_phase(const RankPhases& pair, const ComputeSpeeds& speeds, PriceBook
 
 struct StepContext {
     int num_chunks = 1;
-    double slowdown = 1.0;
     ComputeSpeeds speeds;
 };
 
 // The phases of one pass of a layer, or of what comes before or after the layers. Every phase is
-// priced once, as one of its chunks; the streams tell what of it shows.
+// priced once, as one of its chunks.
 PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork> mean,
                     const std::vector<PhaseRange>& pipelines, const StepContext& context,
                     double weight, PriceBook& book) {
@@ -53,16 +53,13 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
             pass.phases[i] = {
                 .work = &phases[i], .sigma = chunks * price.sigma, .bottleneck = price.bottleneck};
         }
-        pass.tasks.push_back({slot.stream, chunk[i], slot.after});
+        pass.tasks.push_back({.stream = slot.stream,
+                              .time = chunk[i],
+                              .after = slot.after,
+                              .launch = book.launch_time(phases[i]),
+                              .host_waits = phases[i].host_waits});
+        pass.phase_of_task.push_back(slot.phase);
     }
-    const StreamsRun run = run_streams(pass.tasks, context.slowdown);
-    for (std::size_t k = 0; k < slots.size(); ++k) {
-        PhaseTime& phase = pass.phases[static_cast<std::size_t>(slots[k].phase)];
-        phase.time += run.exposed[k];
-        if (slots[k].stream != Stream::compute)
-            phase.hidden += max(Seconds{}, pass.tasks[k].time - run.exposed[k]);
-    }
-    pass.total = run.end;
     return pass;
 }
 
@@ -101,6 +98,7 @@ void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) 
         total.count += count;
         total.time += count * t.time;
         total.hidden += count * t.hidden;
+        total.host += count * t.host;
         total.sigma += count * t.sigma;
         total.bytes += count * phase_bytes(*t.work);
         total.flops += count * phase_flops(*t.work);
@@ -121,8 +119,10 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
         const double buckets =
             leaves_early(phase) ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
         const Price price = price_phase({phase, mean[i]}, speeds, book, buckets, 1.0 / buckets);
-        times.push_back(
-            {&phase, buckets * price.time, Seconds{}, buckets * price.sigma, price.bottleneck});
+        times.push_back({.work = &phase,
+                         .time = buckets * price.time,
+                         .sigma = buckets * price.sigma,
+                         .bottleneck = price.bottleneck});
     }
     return times;
 }
@@ -182,8 +182,7 @@ GroupLoad mean_load(GroupLoad load) {
 void price_passes(const RankWork& work, const Profile& profile, const PassWeights& weights,
                   PriceBook& book, StepTime& step) {
     const Workload &workload = work.busiest, &mean = work.mean;
-    const StepContext context{workload.overlap_chunks, profile.overheads.overlap_slowdown,
-                              work.speeds};
+    const StepContext context{workload.overlap_chunks, work.speeds};
     const auto outer = [&](const std::vector<PhaseWork>& phases,
                            const std::vector<PhaseWork>& usual, double weight) {
         const auto price = [&](Pass pass) {
@@ -194,27 +193,30 @@ void price_passes(const RankWork& work, const Profile& profile, const PassWeight
     };
     step.before = outer(workload.before, mean.before, weights.before);
     step.after = outer(workload.after, mean.after, weights.after);
-    double noise_variance = 0.0;
-    int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {
         const LayerWork &layer = workload.layers[i], &usual = mean.layers[i];
         const double weight = weights.layers[i];
-        LayerTime t{.forward = price_pass(layer.forward, usual.forward, layer.forward_pipelines,
-                                          context, weight, book),
-                    .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
-                                           context, weight, book)};
-        if (layer.is_moe) {
-            const Seconds forward_moe = moe_part(t.forward.phases),
-                          backward_moe = moe_part(t.backward.phases);
-            step.moe_forward += layer.count * forward_moe;
-            step.moe_backward += layer.count * backward_moe;
-            moe_layers += layer.count;
-            // The busiest rank's load varies from layer to layer; independent draws add up in
-            // quadrature.
-            const double swing = layer.noise * (forward_moe + backward_moe).in(second);
-            noise_variance += weight * swing * swing;
-        }
-        step.layers.push_back(std::move(t));
+        step.layers.push_back(
+            {.forward = price_pass(layer.forward, usual.forward, layer.forward_pipelines, context,
+                                   weight, book),
+             .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
+                                    context, weight, book)});
+    }
+    run_passes(workload, profile.overheads, weights, book, step);
+    double noise_variance = 0.0;
+    int moe_layers = 0;
+    for (std::size_t i = 0; i < workload.layers.size(); ++i) {
+        const LayerWork& layer = workload.layers[i];
+        if (!layer.is_moe) continue;
+        const Seconds forward_moe = moe_part(step.layers[i].forward.phases),
+                      backward_moe = moe_part(step.layers[i].backward.phases);
+        step.moe_forward += layer.count * forward_moe;
+        step.moe_backward += layer.count * backward_moe;
+        moe_layers += layer.count;
+        // The busiest rank's load varies from layer to layer; independent draws add up in
+        // quadrature.
+        const double swing = layer.noise * (forward_moe + backward_moe).in(second);
+        noise_variance += weights.layers[i] * swing * swing;
     }
     book.add_independent_sigma(std::sqrt(noise_variance));
     if (moe_layers > 0) {

@@ -20,6 +20,7 @@ namespace headway::inline cost {
 struct PhaseTotal {
     int count = 0;
     Seconds time, hidden;
+    Seconds host;  // of `time`: the device waits for the host's launches
     double sigma = 0.0;
     Bytes bytes;
     Flops flops;
@@ -30,7 +31,8 @@ struct PhaseTotal {
 // One execution of a phase as priced, for the Timeline.
 struct PhaseTime {
     const PhaseWork* work = nullptr;
-    Seconds time, hidden;
+    Seconds time, hidden, host;  // as PhaseTotal has them
+    Seconds launch;              // of the host, to enqueue it
     double sigma = 0.0;
     Bottleneck bottleneck = Bottleneck::none;
 };
@@ -39,6 +41,7 @@ struct PhaseTime {
 struct PassTime {
     std::vector<PhaseTime> phases;
     std::vector<TimedTask> tasks;  // `after` as a Slot has it
+    std::vector<int> phase_of_task;
     Seconds total;
 };
 

@@ -1,5 +1,6 @@
 #include "models/cost/streams.hpp"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <stdexcept>
@@ -11,11 +12,48 @@ constexpr auto kCompute = static_cast<std::size_t>(Stream::compute),
                kCommunication = static_cast<std::size_t>(Stream::communication),
                kGradient = static_cast<std::size_t>(Stream::gradient);
 
+// When the host enqueues each task.
+class Host {
+  public:
+    Host(std::span<const TimedTask> tasks, Seconds lead)
+        : tasks_(tasks), ends_(tasks.size()), clock_(-1.0 * lead) {
+        enqueue();
+    }
+
+    bool has_reached(std::size_t task) const { return task < next_; }
+    std::size_t next() const { return next_; }
+    Seconds begin(std::size_t task) const { return ends_[task] - tasks_[task].launch; }
+    Seconds end(std::size_t task) const { return ends_[task]; }
+    void ended(std::size_t task, Seconds now) {
+        if (!tasks_[task].host_waits) return;
+        clock_ = max(clock_, now);
+        waits_ = false;
+        enqueue();
+    }
+    Seconds clock() const { return clock_; }
+
+  private:
+    void enqueue() {
+        while (!waits_ && next_ < tasks_.size()) {
+            clock_ += tasks_[next_].launch;
+            ends_[next_] = clock_;
+            waits_ = tasks_[next_++].host_waits;
+        }
+    }
+
+    std::span<const TimedTask> tasks_;
+    std::vector<Seconds> ends_;  // [task] that it has reached
+    Seconds clock_;
+    std::size_t next_ = 0;
+    bool waits_ = false;
+};
+
 class Streams {
   public:
-    Streams(std::span<const TimedTask> tasks, double slowdown)
-        : tasks_(tasks), slowdown_(slowdown), done_(tasks.size(), false) {
+    Streams(std::span<const TimedTask> tasks, double slowdown, Seconds lead)
+        : tasks_(tasks), slowdown_(slowdown), done_(tasks.size(), false), host_(tasks, lead) {
         result_.exposed.resize(tasks.size());
+        result_.host.resize(tasks.size());
         for (std::size_t t = 0; t < tasks.size(); ++t)
             queues_[static_cast<std::size_t>(tasks[t].stream)].push_back(t);
     }
@@ -24,6 +62,8 @@ class Streams {
         while (start_ready()) advance();
         for (const bool done : done_)
             if (!done) throw std::logic_error("a task of a step waits for ever");
+        result_.lead = max(Seconds{}, now_ - host_.clock());
+        result_.end = now_;
         return std::move(result_);
     }
 
@@ -31,22 +71,36 @@ class Streams {
     struct Running {
         std::size_t task;
         Seconds left;  // of its time alone
+        bool works = true;
     };
 
+    // When the host lets the task start.
+    Seconds launched(std::size_t task) const {
+        return tasks_[task].stream == Stream::compute ? host_.begin(task) : host_.end(task);
+    }
+
+    // Whether anything runs, or will when the host is ready: `next_launch_`.
     bool start_ready() {
         bool any = false;
+        next_launch_.reset();
         for (std::size_t s = 0; s < kNumStreams; ++s) {
-            if (!running_[s] && next_[s] < queues_[s].size()) {
-                const std::size_t task = queues_[s][next_[s]];
-                const auto is_over = [&](int before) {
-                    return before < 0 || done_[static_cast<std::size_t>(before)];
-                };
-                if (is_over(tasks_[task].after) && is_over(tasks_[task].also_after))
-                    running_[s] = Running{task, tasks_[task].time};
-            }
+            if (!running_[s] && next_[s] < queues_[s].size()) start(s, queues_[s][next_[s]]);
             any = any || running_[s].has_value();
         }
-        return any;
+        return any || next_launch_;
+    }
+
+    void start(std::size_t stream, std::size_t task) {
+        const auto is_over = [&](int before) {
+            return before < 0 || done_[static_cast<std::size_t>(before)];
+        };
+        if (!is_over(tasks_[task].after) || !is_over(tasks_[task].also_after) ||
+            !host_.has_reached(task))
+            return;
+        if (launched(task) <= now_)
+            running_[stream] = Running{task, tasks_[task].time};
+        else if (!next_launch_ || launched(task) < launched(*next_launch_))
+            next_launch_ = task;
     }
 
     double slowdown_of(std::size_t stream) const {
@@ -54,53 +108,115 @@ class Streams {
         return stream == kCompute && communicates ? slowdown_ : 1.0;
     }
 
+    // Until it ends, or until all its work is done but its last kernels are not enqueued.
+    Seconds left(std::size_t stream) const {
+        const Running& r = *running_[stream];
+        return r.works ? slowdown_of(stream) * r.left : host_.end(r.task) - now_;
+    }
+
     void advance() {
         std::optional<Seconds> until;
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
-            if (!running_[s]) continue;
-            const Seconds left = slowdown_of(s) * running_[s]->left;
-            until = until ? min(*until, left) : left;
-        }
+        const auto by = [&](Seconds time) { until = until ? min(*until, time) : time; };
+        for (std::size_t s = 0; s < kNumStreams; ++s)
+            if (running_[s]) by(left(s));
+        if (next_launch_) by(launched(*next_launch_) - now_);
         const Seconds passed = *until;
         expose(passed);
-        result_.end += passed;
-        std::array<bool, kNumStreams> ends{};
+        std::array<bool, kNumStreams> reached{};
+        for (std::size_t s = 0; s < kNumStreams; ++s) reached[s] = running_[s] && left(s) <= passed;
         for (std::size_t s = 0; s < kNumStreams; ++s)
-            ends[s] = running_[s] && slowdown_of(s) * running_[s]->left <= passed;
+            if (running_[s] && running_[s]->works && !reached[s])
+                running_[s]->left -= passed / slowdown_of(s);
+        // To the very moment that it waits for, so that no rest of a sum is left to wait.
+        now_ = next_launch_ && launched(*next_launch_) - now_ <= passed ? launched(*next_launch_)
+                                                                        : now_ + passed;
         for (std::size_t s = 0; s < kNumStreams; ++s)
-            if (running_[s] && !ends[s]) running_[s]->left -= passed / slowdown_of(s);
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
-            if (!ends[s]) continue;
-            done_[running_[s]->task] = true;
-            running_[s].reset();
-            ++next_[s];
+            if (reached[s]) reach(s);
+    }
+
+    void reach(std::size_t stream) {
+        Running& r = *running_[stream];
+        if (r.works && host_.end(r.task) > now_) {
+            r.works = false;
+            return;
         }
+        done_[r.task] = true;
+        host_.ended(r.task, now_);
+        running_[stream].reset();
+        ++next_[stream];
     }
 
     void expose(Seconds passed) {
+        const auto works = [&](std::size_t stream) {
+            return running_[stream] && running_[stream]->works;
+        };
         const auto add = [&](std::size_t stream, Seconds time) {
             result_.exposed[running_[stream]->task] += time;
         };
-        if (!running_[kCompute])
-            return add(running_[kCommunication] ? kCommunication : kGradient, passed);
-        if (running_[kCommunication] || !running_[kGradient]) return add(kCompute, passed);
-        add(kCompute, passed / slowdown_);
-        add(kGradient, passed - passed / slowdown_);
+        if (works(kCompute)) {
+            if (running_[kCommunication] || !running_[kGradient]) return add(kCompute, passed);
+            add(kCompute, passed / slowdown_);
+            return add(kGradient, passed - passed / slowdown_);
+        }
+        if (works(kCommunication)) return add(kCommunication, passed);
+        if (works(kGradient)) return add(kGradient, passed);
+        const std::size_t task = running_[kCompute] ? running_[kCompute]->task : *next_launch_;
+        result_.exposed[task] += passed;
+        result_.host[task] += passed;
     }
 
     std::span<const TimedTask> tasks_;
     double slowdown_;
     std::vector<bool> done_;
+    Host host_;
+    Seconds now_;
     std::array<std::vector<std::size_t>, kNumStreams> queues_;
     std::array<std::size_t, kNumStreams> next_{};
     std::array<std::optional<Running>, kNumStreams> running_{};
+    std::optional<std::size_t> next_launch_;  // ready but for the host, the first
     StreamsRun result_;
 };
 
 }  // namespace
 
-StreamsRun run_streams(std::span<const TimedTask> tasks, double slowdown) {
-    return Streams(tasks, slowdown).run();
+void StreamsRun::add(const StreamsRun& run, double share) {
+    exposed.resize(run.exposed.size());
+    host.resize(run.host.size());
+    end += share * run.end;
+    for (std::size_t t = 0; t < run.exposed.size(); ++t) {
+        exposed[t] += share * run.exposed[t];
+        host[t] += share * run.host[t];
+    }
+    lead = run.lead;
+}
+
+StreamsRun run_streams(std::span<const TimedTask> tasks, double slowdown, Seconds lead) {
+    return Streams(tasks, slowdown, lead).run();
+}
+
+bool has_launches(std::span<const TimedTask> tasks) {
+    return std::ranges::any_of(tasks, [](const TimedTask& t) { return t.launch > Seconds{}; });
+}
+
+StreamsRun run_in_row(std::span<const TimedTask> tasks, double slowdown, Seconds lead, int count) {
+    if (!has_launches(tasks)) return run_streams(tasks, slowdown, lead);
+    constexpr int kMostRuns = 64;  // a lead that still grows by then is one that lasts
+    StreamsRun sum{.lead = lead};
+    for (int i = 0; i < count;) {
+        const StreamsRun run = run_streams(tasks, slowdown, sum.lead);
+        Seconds waits;
+        for (const Seconds wait : run.host) waits += wait;
+        const Seconds change = run.lead - sum.lead;
+        // Later runs are like one that leaves the lead as it was, or that never waits and adds to
+        // it.
+        const bool repeats = (waits == Seconds{} && change >= Seconds{}) ||
+                             (change < 1e-6 * run.end && change > -1e-6 * run.end) ||
+                             i + 1 == kMostRuns;
+        const int runs = repeats ? count - i : 1;
+        sum.add(run, static_cast<double>(runs) / count);
+        i += runs;
+    }
+    return sum;
 }
 
 }  // namespace headway::inline cost

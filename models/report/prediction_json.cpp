@@ -21,6 +21,7 @@ Json phase_json(const PhaseCost& p) {
             {"bottleneck", p.bottleneck},
             {"count", p.count},
             {"hidden_s", p.hidden.in(second)},
+            {"launch_wait_s", p.launch_wait.in(second)},
             {"time_interval_s", interval_json(p.interval)}};
 }
 
@@ -91,6 +92,7 @@ Json plan_json(const PlanPrediction& plan) {
                  {"infeasible_because", plan.infeasible_because},
                  {"step_time_s", plan.step.in(second)},
                  {"step_time_interval_s", interval_json(plan.step_interval)},
+                 {"launch_wait_s", plan.launch_wait.in(second)},
                  {"tokens_per_s_per_gpu", plan.tokens_per_second_per_gpu},
                  {"model_tflops_per_gpu", plan.model_flop_rate_per_gpu.in(TFLOP / second)},
                  {"tokens_per_s", plan.tokens_per_second()},

@@ -89,6 +89,11 @@ std::string totals(Plans plans) {
     add("  GPU h for 10^12 tokens",
         [](const Plan& p) { return grouped(p.gpu_hours_per_trillion_tokens()); });
     add("  MFU", [](const Plan& p) { return significant(100.0 * p.mfu()) + " %"; });
+    if (std::ranges::any_of(plans, [](const Plan& p) { return p.launch_wait > Seconds{}; }))
+        add("  waits for launches", [](const Plan& p) {
+            return fmt::format("{} ({:.0f} %)", human(p.launch_wait),
+                               100.0 * (p.launch_wait / p.step));
+        });
     add("  parameters", [](const Plan& p) { return human_count(p.parameters); });
     add("  active a token", [](const Plan& p) { return human_count(p.active_parameters); });
     return table.to_string();

@@ -154,7 +154,7 @@ void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel&
 // than heads.
 void check_implementation(const Plan& plan, const std::string& where,
                           std::vector<InputProblem>& problems) {
-    if (plan.implementation == Implementation::fused) return;
+    if (plan.implementation != Implementation::unfused) return;
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
     const bool can = ep != nullptr

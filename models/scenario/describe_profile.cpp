@@ -222,6 +222,10 @@ void describe_overheads(Fields& f, Overheads& overheads) {
                "device-to-host round trip that the counts of EP need");
     f.quantity("count_exchange", overheads.count_exchange, time,
                "small all-to-all of counts, without the sync");
+    f.quantity("host_launch", overheads.host_launch, time,
+               "one operation of an eager framework's host; 0: not known", optional);
+    f.number("host_residual", overheads.host_residual, kResidual,
+             "relative standard deviation of host_launch", optional, UnitClass::percent);
     f.number("overlap_slowdown", overheads.overlap_slowdown, {1, 100},
              "compute runs this much slower while communication overlaps it");
     f.number("residual", overheads.residual, kResidual, "relative standard deviation of the above",

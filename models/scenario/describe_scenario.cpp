@@ -282,10 +282,18 @@ void describe_plan(Fields& f, Plan& plan) {
     f.second_name("overlap_grad_reduce", overlap, "Megatron's overlap_grad_all_reduce");
     f.take("overlap_grad_reduce", overlap, "overlap_grad_all_reduce", overlap_given,
            plan.overlap_grad_all_reduce);
-    f.choice("implementation", plan.implementation, kImplementationNames,
-             "fused: rows are copied where they must move; unfused: with the duplications, casts, "
-             "layout copies and host syncs of the code released with arXiv 2602.04870",
-             optional);
+    f.choice(
+        "implementation", plan.implementation, kImplementationNames,
+        "fused: rows are copied where they must move, by a host that is never waited for; "
+        "unfused: with the duplications, casts, layout copies and host syncs of the code "
+        "released with arXiv 2602.04870; torch, megatron: as fused, launched one by one by the "
+        "host of eager PyTorch, or of Megatron-LM with TransformerEngine",
+        optional);
+    f.only_when("implementation: torch or megatron", launches_eagerly(plan.implementation), [&] {
+        f.choices("cuda_graph_scope", plan.cuda_graph_scope, kGraphScopeNames,
+                  "launched as one CUDA graph a layer and pass: norms and attention; the dense "
+                  "feed-forward; router and shared experts; counts and permutation; the step");
+    });
 }
 
 void describe_sweep_axis(Fields& f, SweepAxis& axis) {

@@ -44,11 +44,30 @@ enum class Optimizer { adamw_fp32, adamw_8bit };
 inline constexpr std::array kOptimizerNames = {std::string_view("adamw_fp32"),
                                                std::string_view("adamw_8bit")};
 
-// Who runs the MoE layer: kernels that copy a row only where it must move, or the code released
-// with arXiv 2602.04870, with its duplications, casts, layout copies and host syncs.
-enum class Implementation { fused, unfused };
-inline constexpr std::array kImplementationNames = {std::string_view("fused"),
-                                                    std::string_view("unfused")};
+// Who runs the step. fused: kernels that copy a row only where it must move, of a host that is
+// never waited for; unfused: the code released with arXiv 2602.04870, with its duplications, casts,
+// layout copies and host syncs; torch and megatron: the kernels of `fused`, launched one by one by
+// the host of eager PyTorch or of Megatron-LM with TransformerEngine (workload/host_work.cpp).
+enum class Implementation { fused, unfused, torch, megatron };
+inline constexpr std::array kImplementationNames = {
+    std::string_view("fused"), std::string_view("unfused"), std::string_view("torch"),
+    std::string_view("megatron")};
+constexpr bool launches_eagerly(Implementation i) {
+    return i == Implementation::torch || i == Implementation::megatron;
+}
+
+// What is launched as a CUDA graph, one a layer and pass; by the names of Megatron's
+// cuda_graph_scope: norms and attention; the dense feed-forward; the router and shared experts; the
+// counts and the permutation; all of the step.
+enum class GraphScope { attn, mlp, moe_router, moe_preprocess, full_iteration };
+inline constexpr std::array kGraphScopeNames = {
+    std::string_view("attn"), std::string_view("mlp"), std::string_view("moe_router"),
+    std::string_view("moe_preprocess"), std::string_view("full_iteration")};
+// Bit i stands for scope i.
+using GraphScopes = unsigned;
+constexpr bool has_scope(GraphScopes set, GraphScope scope) {
+    return (set >> static_cast<unsigned>(scope) & 1u) != 0;
+}
 
 // What linear layers and experts compute in; by the names of Megatron's fp8_recipe and fp4_recipe.
 enum class Recipe { none, tensorwise, delayed, blockwise, mxfp8, nvfp4 };
@@ -108,6 +127,7 @@ struct Plan {
         1;  // token chunks whose communication overlaps expert compute; 1: no overlap
     bool overlap_grad_all_reduce = true;
     Implementation implementation = Implementation::fused;
+    GraphScopes cuda_graph_scope = 0;
 
     // How the MoE layer is split: the plan's own key, and the word for it in every result.
     std::string_view layer_split() const { return kLayerSplitNames[layer.index()]; }

@@ -25,12 +25,13 @@ struct Interval {
 struct PhaseCost {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
-    int count = 0;      // executions in a step
-    Seconds time;       // exposed time in the step: what is hidden behind compute is not in it
-    Seconds hidden;     // time behind other work
-    Interval interval;  // of `time`
-    Bytes bytes;        // per rank and step: sent off-rank (communication) or moved through memory
-    Flops flops;        // per rank and step
+    int count = 0;        // executions in a step
+    Seconds time;         // exposed time in the step: what is hidden behind compute is not in it
+    Seconds hidden;       // time behind other work
+    Seconds launch_wait;  // of `time`: the device waits for the host to launch
+    Interval interval;    // of `time`
+    Bytes bytes;  // per rank and step: sent off-rank (communication) or moved through memory
+    Flops flops;  // per rank and step
     std::string bottleneck;  // "nvlink", "nic", "spine", "flops", "memory", "launch", "sync"
 };
 
@@ -95,6 +96,7 @@ struct PlanPrediction {
     bool feasible = true;
     std::string infeasible_because;  // the item that broke the limit, in words with numbers
     Seconds step;
+    Seconds launch_wait;  // of it, of all phases
     Interval step_interval;
     std::vector<double> curve_sigma;  // seconds of the step that each curve may be off by
     double routing_variance = 0.0;    // of what is drawn, s^2

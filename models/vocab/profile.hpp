@@ -287,7 +287,11 @@ struct Overheads {
     Seconds count_exchange;  // small all-to-all of counts, without the sync
     double overlap_slowdown =
         1.0;  // compute runs this much slower while communication overlaps it (>= 1)
-    double residual = 0.0;
+    // One operation that a framework's host thread enqueues: what the device waits for where its
+    // own work is shorter.
+    Seconds host_launch;
+    double host_residual = 0.0;  // relative standard deviation of it
+    double residual = 0.0;       // of the others
     std::string source;
 };
 

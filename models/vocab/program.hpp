@@ -5,6 +5,7 @@
 // neither models nor profiles.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -109,6 +110,10 @@ struct Task {
     std::vector<int> after;     // tasks of the same rank that must end first, besides stream order
     std::vector<int> receives;  // messages that must have come
     TaskWork work;
+    // The rank's host enqueues the tasks of its role in order, for so long each: compute starts
+    // when that has begun and ends no earlier than it has, all else starts when it has ended.
+    Seconds launch{};
+    bool host_waits = false;  // for the task's end, before it enqueues the next
 };
 
 struct Program {
@@ -120,6 +125,10 @@ struct Program {
     int num_roles() const { return role_ends.empty() ? 1 : static_cast<int>(role_ends.size()); }
     int ranks_of_role() const { return num_ranks / num_roles(); }
     int role_of(int rank) const { return rank / ranks_of_role(); }
+    bool has_launches() const {
+        return std::any_of(tasks.begin(), tasks.end(),
+                           [](const Task& t) { return t.launch > Seconds{} || t.host_waits; });
+    }
     int tasks_begin(int role) const {
         return role == 0 ? 0 : role_ends[static_cast<std::size_t>(role) - 1];
     }

@@ -40,6 +40,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     set_linear_types(s, layer);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
+    for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
     const double mlp =
         2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width;
     layer.model_flops = own_tokens(s) * (attention_flops_per_token(s.scenario, index) + mlp) * flop;
@@ -69,6 +70,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     add_recompute(s, &load, index, feed_forward, layer);
     set_linear_types(s, layer);
     add_shards(s, layer);
+    for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
     layer.model_flops = own_tokens(s) *
@@ -93,6 +95,7 @@ void add_outer(const StepShape& s, Workload& workload) {
     gather_parameters(s, table, Pass::forward, Beside::pass, workload.after);
     workload.after.insert(workload.after.end(), backward, head.end());
     scatter_gradients(s, table, Beside::pass, workload.after);
+    for (auto* phases : {&workload.before, &workload.after}) set_host_work(s, *phases);
 }
 
 }  // namespace

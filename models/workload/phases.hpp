@@ -97,9 +97,14 @@ double sub_tokens(const StepShape& s);  // HP: tokens x heads
 // Gives the phases of one pass of an MoE layer what they work on (phase_shapes.cpp).
 void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases);
 
+// Whether the phase's GEMMs are of a type below the model's.
+bool computes_narrow(const Plan& plan, Phase phase);
 // Gives the GEMMs of linear layers and experts the type that the plan's precision computes in, and
 // pads the experts' rows to its alignment (precision.cpp).
 void set_linear_types(const StepShape& s, LayerWork& layer);
+
+// What the host of the plan's implementation does for them, in order (host_work.cpp).
+void set_host_work(const StepShape& s, std::span<PhaseWork> phases);
 
 // What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);

@@ -38,6 +38,11 @@ double padding(const PhaseShape& shape, int alignment) {
 
 }  // namespace
 
+bool computes_narrow(const Plan& plan, Phase phase) {
+    return plan.precision.recipe != Recipe::none && is_linear(phase) &&
+           (phase != Phase::expert || plan.precision.experts);
+}
+
 void set_linear_types(const StepShape& s, LayerWork& layer) {
     const Precision& precision = s.plan.precision;
     if (precision.recipe == Recipe::none) return;
@@ -45,14 +50,12 @@ void set_linear_types(const StepShape& s, LayerWork& layer) {
     for (auto* phases : {&layer.forward, &layer.backward}) {
         for (PhaseWork& phase : *phases) {
             auto* compute = std::get_if<ComputeWork>(&phase.work);
-            const bool expert = phase.phase == Phase::expert;
-            if (compute == nullptr || !is_linear(phase.phase) || (expert && !precision.experts))
-                continue;
+            if (compute == nullptr || !computes_narrow(s.plan, phase.phase)) continue;
             for (int i = 0; i < compute->num_kernels; ++i) {
                 KernelWork& kernel = compute->kernels[static_cast<std::size_t>(i)];
                 if (!is_gemm(kernel.kernel)) continue;
                 kernel.dtype = type;
-                if (expert && compute->shape)
+                if (phase.phase == Phase::expert && compute->shape)
                     kernel.flops *= padding(*compute->shape, precision.row_alignment());
             }
             if (compute->shape) compute->shape->dtype = type;

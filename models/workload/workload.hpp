@@ -135,6 +135,10 @@ struct PhaseWork {
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
     bool again = false;  // forward work that backward repeats
     Beside beside = Beside::nothing;
+    // Of the host, which enqueues phase after phase: operations, and whether it waits for the end
+    // of this one before it goes on.
+    double launches = 0.0;
+    bool host_waits = false;
 
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };

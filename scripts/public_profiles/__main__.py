@@ -7,7 +7,7 @@ SIMUMAX_DIR: configs/system/ of github.com/MooreThreads/SimuMax at commit 4dcaae
 
 import sys
 
-from devices import AIC, BLACKWELL, DEVICES, SIMUMAX
+from devices import AIC, BLACKWELL, DEVICES, HOST_LAUNCH_US, SIMUMAX
 from gemm import NARROW, by_analogy, dense_gemm, grouped_gemm, narrow_dense, narrow_grouped
 from network import nccl_curve, nccl_rows, network_curves
 from operators import attention, byte_curves, fused_expert, router
@@ -107,10 +107,13 @@ def profile(name, root, simumax, paper=False):
         f"  launch: {launch_us:.2g} us",
         f"  host_sync: {sync_us:.2g} us",
         f"  count_exchange: {floor_us:.3g} us",
+        f"  host_launch: {HOST_LAUNCH_US:.3g} us",
+        "  host_residual: 40 %",
         f"  overlap_slowdown: {slowdown:.3f}",
         "  residual: 60 %",
         f'  source: "count_exchange: median nccl-tests alltoall of 4 KiB and less, {dev["ranks"][-1]} GPUs ({AIC}); host_sync: DeepEP notify on 2 H100 nodes (54 us, ibid. comm/sglang/0.5.6.post2) '
-        f'less that; launch: geometric mean of 3 us an operator under CUDA graphs ({AIC}) and 30 us in training software ({SIMUMAX}); overlap_slowdown: {dev["sms"]} SMs of which DeepEP takes 20"',
+        f'less that; launch: geometric mean of 3 us an operator under CUDA graphs ({AIC}) and 30 us in training software ({SIMUMAX}); overlap_slowdown: {dev["sms"]} SMs of which DeepEP takes 20; '
+        "host_launch: torch.nn.Linear on a DGX H100 (TransformerEngine issue 2053, 2025-08-11)\"",
     ]
     return "\n".join(out) + "\n"
 

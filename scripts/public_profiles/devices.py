@@ -123,6 +123,11 @@ for name, like, folder, measured in (
         nic=100e9,
     )
 
+# Host time of a forward of torch.nn.Linear, 8192 x 2048 in bf16, the shortest operator with one kernel, on a DGX H100 (Xeon
+# Platinum 8480C): TransformerEngine issue 2053, 2025-08-11. Every host is taken to be as quick: the 37 us that it gives for
+# Grace would make a layer of Qwen3-235B take 16 ms there, where Megatron-Bridge's 25.11 needs 8.4 ms in all.
+HOST_LAUNCH_US = 13.48
+
 BLACKWELL = ("b200", "gb200", "b300", "gb300")
 
 # What training software sustains on large GEMMs, where the tables above are bursts at boost clocks.

@@ -52,6 +52,61 @@ TEST(Streams, AReductionShowsAsWhatItSlowsComputeDownBy) {
     EXPECT_NEAR(sum(run.exposed).in(ms), run.end.in(ms), 1e-12);
 }
 
+// The host needs h for each of three products of g < h: the first ends when it is enqueued, at h,
+// and so on; the device waits h - g each time.
+TEST(Streams, AHostThatIsSlowerThanTheDeviceDecides) {
+    const double g = 2.0, h = 5.0;
+    const std::vector<TimedTask> tasks(3, {.time = g * ms, .launch = h * ms});
+    const StreamsRun run = run_streams(tasks, 1.0);
+    EXPECT_NEAR(run.end.in(ms), 3.0 * h, 1e-12);
+    EXPECT_NEAR(sum(run.exposed).in(ms), 3.0 * h, 1e-12);
+    EXPECT_NEAR(sum(run.host).in(ms), 3.0 * (h - g), 1e-12);
+    EXPECT_NEAR(run.lead.in(ms), 0.0, 1e-12);
+}
+
+// g > h: the device is never idle, and the host ends its three launches at 3 h.
+TEST(Streams, AHostThatIsFasterIsNotSeenAndLeads) {
+    const double g = 5.0, h = 2.0;
+    const std::vector<TimedTask> tasks(3, {.time = g * ms, .launch = h * ms});
+    const StreamsRun run = run_streams(tasks, 1.0);
+    EXPECT_NEAR(run.end.in(ms), 3.0 * g, 1e-12);
+    EXPECT_EQ(sum(run.host), Seconds{});
+    EXPECT_NEAR(run.lead.in(ms), 3.0 * (g - h), 1e-12);
+}
+
+// A wait at the end of the first product takes the host's lead: the exchange behind it starts at
+// g + h, when it is enqueued, and not at g.
+TEST(Streams, AWaitTakesTheLeadOfTheHost) {
+    const double g = 9.0, h = 2.0, x = 3.0;
+    const std::vector<TimedTask> tasks = {
+        {.time = g * ms, .launch = h * ms, .host_waits = true},
+        {.stream = kX, .time = x * ms, .after = 0, .launch = h * ms}};
+    const StreamsRun run = run_streams(tasks, 1.0, 100.0 * ms);
+    EXPECT_NEAR(run.end.in(ms), g + h + x, 1e-12);
+    EXPECT_NEAR(run.host[1].in(ms), h, 1e-12);
+    EXPECT_NEAR(run.exposed[1].in(ms), h + x, 1e-12);
+    EXPECT_NEAR(run.lead.in(ms), x, 1e-12);
+}
+
+// A lead l hides l of a host that needs h - g more than the device each time: of n runs the first
+// l / (h - g) wait for nothing.
+TEST(Streams, ALeadIsUsedUpOverRunsInARow) {
+    const double g = 2.0, h = 3.0, lead = 4.0;
+    const std::vector<TimedTask> tasks(1, {.time = g * ms, .launch = h * ms});
+    const int n = 10;
+    const StreamsRun run = run_in_row(tasks, 1.0, lead * ms, n);
+    // The host begins at -l: the last launch ends at n h - l, and so does the last product.
+    EXPECT_NEAR(n * run.end.in(ms), n * h - lead, 1e-9);
+    EXPECT_NEAR(n * sum(run.host).in(ms), n * (h - g) - lead, 1e-9);
+}
+
+// A host that gains g - h in each of n runs is never waited for; what is asked of it changes
+// nothing.
+TEST(Streams, RunsInARowOfAFastHostAreTheDevices) {
+    const std::vector<TimedTask> tasks(1, {.time = 3.0 * ms, .launch = 1.0 * ms});
+    EXPECT_NEAR(run_in_row(tasks, 1.0, {}, 1000).end.in(ms), 3.0, 1e-9);
+}
+
 TEST(Streams, ATaskThatNothingEndsForIsAnError) {
     EXPECT_THROW(run_streams(std::vector<TimedTask>{{kC, ms, 1}, {kC, ms, -1}}, 1.0),
                  std::logic_error);

@@ -1,0 +1,95 @@
+#include "models/cost/run_passes.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace headway::inline cost {
+namespace {
+
+// A pass that follows itself `count` times; `weight`: how often the step runs it.
+struct Run {
+    PassTime* pass;
+    int count;
+    double weight;
+};
+
+// Of one micro-batch: entries of equal layers stand together, where the first of them is.
+std::vector<Run> runs_of(const Workload& workload, const PassWeights& weights, StepTime& step) {
+    std::vector<Run> runs{{&step.before.forward, 1, weights.before}};
+    for (std::size_t i = 0; i < step.layers.size(); ++i)
+        runs.push_back({&step.layers[i].forward, workload.layers[i].count, weights.layers[i]});
+    runs.push_back({&step.after.forward, 1, weights.after});
+    runs.push_back({&step.after.backward, 1, weights.after});
+    for (std::size_t i = step.layers.size(); i-- > 0;)
+        runs.push_back({&step.layers[i].backward, workload.layers[i].count, weights.layers[i]});
+    runs.push_back({&step.before.backward, 1, weights.before});
+    return runs;
+}
+
+// Of each run in the mean of the micro-batches: those after the second begin with the same lead.
+template <class Launched>
+std::vector<StreamsRun> run_all(const std::vector<Run>& runs, double slowdown, int micro_batches,
+                                const Launched& launched) {
+    std::vector<StreamsRun> mean(runs.size());
+    Seconds lead;
+    for (int micro = 0; micro < std::min(micro_batches, 2); ++micro) {
+        const double share = (micro == 0 ? 1.0 : micro_batches - 1.0) / micro_batches;
+        for (std::size_t i = 0; i < runs.size(); ++i) {
+            const StreamsRun run =
+                run_in_row(launched(runs[i].pass->tasks), slowdown, lead, runs[i].count);
+            lead = run.lead;
+            mean[i].add(run, share);
+        }
+    }
+    return mean;
+}
+
+void show(const StreamsRun& run, PassTime& pass) {
+    for (std::size_t k = 0; k < pass.tasks.size(); ++k) {
+        PhaseTime& phase = pass.phases[static_cast<std::size_t>(pass.phase_of_task[k])];
+        phase.time += run.exposed[k];
+        phase.host += run.host[k];
+        phase.launch += pass.tasks[k].launch;
+        if (pass.tasks[k].stream != Stream::compute)
+            phase.hidden += max(Seconds{}, pass.tasks[k].time - run.exposed[k]);
+    }
+    for (PhaseTime& phase : pass.phases)
+        if (phase.host > 0.5 * phase.time) phase.bottleneck = Bottleneck::launch;
+    pass.total = run.end;
+}
+
+// By how much the pass is off when all launches are: of the phases that wait for them.
+void add_host_sigma(double sigma, PassTime& pass) {
+    Seconds waits;
+    for (const PhaseTime& phase : pass.phases) waits += phase.host;
+    for (PhaseTime& phase : pass.phases)
+        if (waits > Seconds{}) phase.sigma += sigma * (phase.host / waits);
+}
+
+}  // namespace
+
+void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
+                PriceBook& book, StepTime& step) {
+    const std::vector<Run> runs = runs_of(workload, weights, step);
+    const bool eager =
+        std::ranges::any_of(runs, [](const Run& run) { return has_launches(run.pass->tasks); });
+    const int micro_batches = eager ? workload.num_micro_batches : 1;
+    const double slowdown = overheads.overlap_slowdown;
+    const std::vector<StreamsRun> results = run_all(
+        runs, slowdown, micro_batches,
+        [](const std::vector<TimedTask>& tasks) -> const auto& { return tasks; });
+    for (std::size_t i = 0; i < runs.size(); ++i) show(results[i], *runs[i].pass);
+    if (!eager) return;
+    const std::vector<StreamsRun> slower =
+        run_all(runs, slowdown, micro_batches, [&](std::vector<TimedTask> tasks) {
+            for (TimedTask& t : tasks) t.launch = (1.0 + overheads.host_residual) * t.launch;
+            return tasks;
+        });
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const double sigma = (slower[i].end - results[i].end).in(second);
+        book.add_host_sigma(runs[i].weight * sigma);
+        add_host_sigma(sigma, *runs[i].pass);
+    }
+}
+
+}  // namespace headway::inline cost

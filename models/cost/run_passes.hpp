@@ -1,0 +1,13 @@
+// Runs the priced passes of a step on the streams of a rank, one after the other, with a host that
+// launches ahead; docs/model.md, "The host". Private to models/cost.
+#pragma once
+
+#include "models/cost/step.hpp"
+
+namespace headway::inline cost {
+
+// Fills the times of the phases of all passes; the errors of launches go into the book.
+void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
+                PriceBook& book, StepTime& step);
+
+}  // namespace headway::inline cost

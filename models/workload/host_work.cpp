@@ -1,0 +1,150 @@
+// What the host of an eager framework does for each phase: how many operations it enqueues, one by
+// one, and where it waits. An operation is what one PyTorch operator with one kernel costs;
+// docs/model.md, "The host", says where the numbers come from.
+#include <algorithm>
+#include <span>
+
+#include "models/workload/phases.hpp"
+
+namespace headway::inline workload {
+namespace {
+
+struct Operations {
+    double forward = 0.0, backward = 0.0;
+};
+
+// Plain PyTorch 2.11, counted in scripts/torch_step by its profiler (docs/validation_host.csv): norms
+// and rope operator by operator, a router in fp32, rows moved by index, experts as grouped products.
+Operations of_torch(Phase phase) {
+    switch (phase) {
+        case Phase::norm:
+            return {4, 6};
+        case Phase::attention_qkv:
+            return {13, 19};
+        case Phase::attention_core:
+            return {1, 5};
+        case Phase::route:
+            return {11, 15};
+        case Phase::permute:
+            return {8, 4};
+        case Phase::count_exchange:
+            return {5, 0};
+        case Phase::regroup:
+            return {12, 2};
+        case Phase::expert:
+            return {10, 12};
+        case Phase::ungroup:
+            return {3, 2};
+        case Phase::unpermute:
+            return {5, 6};
+        case Phase::loss:
+            return {3, 4};
+        // A gate, an activation and the two other products, as the experts have them.
+        case Phase::dense_mlp:
+        case Phase::shared_expert:
+            return {5, 9};
+        // A copy into the order of the exchange, and the exchange.
+        case Phase::head_scatter:
+        case Phase::head_gather:
+            return {2, 2};
+        case Phase::dispatch:
+        case Phase::combine:
+            return {1, 1};
+        default:
+            return {1, 2};
+    }
+}
+
+// Megatron-LM (d98e8a6) with TransformerEngine. Attention and shared experts: counted from the code,
+// a module of TransformerEngine as 2.7 operations (its issue 2053). The MoE layer: in all what 9.0 ms
+// of a DGX H100 hold, the least of the published layers whose time does not fall with their size;
+// its parts are shares of the launches in the code.
+Operations of_megatron(Phase phase) {
+    switch (phase) {
+        case Phase::norm:
+            return {6, 6};
+        case Phase::attention_qkv:
+            return {12, 10};
+        case Phase::attention_core:
+            return {11, 11};
+        case Phase::dense_mlp:
+        case Phase::shared_expert:
+            return {8, 10};
+        case Phase::route:
+            return {70, 60};
+        case Phase::permute:
+            return {35, 45};
+        case Phase::count_exchange:
+            return {35, 0};
+        case Phase::dispatch:
+            return {25, 35};
+        case Phase::regroup:
+            return {30, 45};
+        case Phase::expert:
+            return {50, 85};
+        case Phase::ungroup:
+            return {15, 30};
+        case Phase::combine:
+        case Phase::unpermute:
+            return {20, 35};
+        case Phase::head_scatter:
+        case Phase::head_gather:
+            return {20, 30};
+        default:
+            return {3, 4};
+    }
+}
+
+// A module of TransformerEngine takes its host twice as long in FP8 as in BF16 (its issue 761).
+constexpr double kNarrow = 2.0;
+
+Operations operations_of(const Plan& plan, Phase phase) {
+    if (plan.implementation == Implementation::torch) return of_torch(phase);
+    const Operations o = of_megatron(phase);
+    const double modules = computes_narrow(plan, phase) ? kNarrow : 1.0;
+    return {modules * o.forward, modules * o.backward};
+}
+
+// The graph that holds the phase; none: it is launched.
+std::optional<GraphScope> scope_of(Phase phase) {
+    switch (phase) {
+        case Phase::norm:
+        case Phase::attention_qkv:
+        case Phase::attention_core:
+        case Phase::attention_out:
+            return GraphScope::attn;
+        case Phase::dense_mlp:
+            return GraphScope::mlp;
+        case Phase::route:
+        case Phase::shared_expert:
+            return GraphScope::moe_router;
+        case Phase::permute:
+        case Phase::count_exchange:
+            return GraphScope::moe_preprocess;
+        default:
+            return std::nullopt;
+    }
+}
+
+}  // namespace
+
+void set_host_work(const StepShape& s, std::span<PhaseWork> phases) {
+    const Plan& plan = s.plan;
+    if (!launches_eagerly(plan.implementation) ||
+        has_scope(plan.cuda_graph_scope, GraphScope::full_iteration))
+        return;
+    std::optional<GraphScope> open;
+    for (PhaseWork& phase : phases) {
+        const std::optional<GraphScope> scope = scope_of(phase.phase);
+        const bool in_graph = scope && has_scope(plan.cuda_graph_scope, *scope);
+        const Operations operations = operations_of(plan, phase.phase);
+        phase.launches = phase.kernel_pass() == Pass::forward ? operations.forward
+                                                              : operations.backward;
+        // A graph is one operation, which its first phase launches.
+        if (in_graph) phase.launches = open == scope ? 0.0 : 1.0;
+        open = in_graph ? scope : std::nullopt;
+        phase.host_waits = phase.phase == Phase::count_exchange;
+    }
+}
+
+}  // namespace headway::inline workload

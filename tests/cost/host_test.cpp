@@ -1,0 +1,149 @@
+// The host of an eager framework: what it launches, and the step that it bounds.
+#include <gtest/gtest.h>
+
+#include "models/cost/predict.hpp"
+#include "models/vocab/error.hpp"
+#include "models/workload/workload.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+constexpr GraphScopes scopes(std::initializer_list<GraphScope> list) {
+    GraphScopes set = 0;
+    for (const GraphScope s : list) set |= 1u << static_cast<unsigned>(s);
+    return set;
+}
+
+double launches_of(const std::vector<PhaseWork>& phases) {
+    double sum = 0.0;
+    for (const PhaseWork& phase : phases) sum += phase.launches;
+    return sum;
+}
+
+Scenario host_scenario(Plan plan) {
+    Scenario s = toy::scenario();
+    s.plans = {std::move(plan)};
+    s.baseline = s.plans[0].name;
+    return s;
+}
+
+Plan eager(Implementation implementation, Plan plan = toy::ep(Dedup::rank, 8)) {
+    plan.implementation = implementation;
+    return plan;
+}
+
+Profile host_profile(Seconds launch) {
+    Profile p = toy::profile();
+    p.overheads.host_launch = launch;
+    p.overheads.host_residual = 0.25;
+    return p;
+}
+
+// 9.0 ms of 13.5 us an operation, the floor of published layers: 300 forward and 370 backward.
+TEST(Host, MegatronsMoeLayerHasTheOperationsOfThePublishedFloor) {
+    const Scenario s = host_scenario(eager(Implementation::megatron));
+    const LayerWork layer = build_workload(s, s.plans[0]).layers[0];
+    double moe[2] = {};
+    for (const auto* phases : {&layer.forward, &layer.backward})
+        for (const PhaseWork& phase : *phases)
+            if (phase.phase != Phase::norm && phase.phase != Phase::attention_qkv &&
+                phase.phase != Phase::attention_core && phase.phase != Phase::attention_out)
+                moe[phase.pass == Pass::backward] += phase.launches;
+    EXPECT_EQ(moe[0], 300.0);
+    EXPECT_EQ(moe[1], 370.0);
+    EXPECT_NEAR((moe[0] + moe[1]) * 13.48e-6, 9.0e-3, 0.05e-3);
+}
+
+TEST(Host, FusedKernelsAreLaunchedByNobodyWhoIsWaitedFor) {
+    const Scenario s = host_scenario(eager(Implementation::fused));
+    const Workload work = build_workload(s, s.plans[0]);
+    EXPECT_EQ(
+        launches_of(work.layers[0].forward) + launches_of(work.before) + launches_of(work.after),
+        0.0);
+}
+
+// A graph is one operation; what is outside it keeps its own.
+TEST(Host, AGraphIsOneLaunchAPass) {
+    Plan plan = eager(Implementation::megatron);
+    const Scenario whole = host_scenario(plan);
+    const LayerWork before = build_workload(whole, plan).layers[0];
+    plan.cuda_graph_scope = scopes({GraphScope::attn});
+    const LayerWork after = build_workload(host_scenario(plan), plan).layers[0];
+    double attention = 0.0;
+    for (const PhaseWork& phase : before.forward)
+        if (phase.phase == Phase::norm || phase.phase == Phase::attention_qkv ||
+            phase.phase == Phase::attention_core || phase.phase == Phase::attention_out)
+            attention += phase.launches;
+    EXPECT_GT(attention, 1.0);
+    EXPECT_EQ(launches_of(after.forward), launches_of(before.forward) - attention + 1.0);
+    plan.cuda_graph_scope = scopes({GraphScope::full_iteration});
+    const Workload graph = build_workload(host_scenario(plan), plan);
+    EXPECT_EQ(launches_of(graph.layers[0].forward) + launches_of(graph.layers[0].backward), 0.0);
+}
+
+// TransformerEngine's modules take twice as long in FP8: of 12, 3, 50 forward and what is linear.
+TEST(Host, Fp8TakesTheHostTwiceForLinearLayers) {
+    Plan plan = eager(Implementation::megatron);
+    const LayerWork bf16 = build_workload(host_scenario(plan), plan).layers[0];
+    plan.precision.recipe = Recipe::tensorwise;
+    const LayerWork fp8 = build_workload(host_scenario(plan), plan).layers[0];
+    for (std::size_t i = 0; i < bf16.forward.size(); ++i) {
+        const Phase phase = bf16.forward[i].phase;
+        const bool linear = phase == Phase::attention_qkv || phase == Phase::attention_out ||
+                            phase == Phase::expert;
+        EXPECT_EQ(fp8.forward[i].launches, (linear ? 2.0 : 1.0) * bf16.forward[i].launches)
+            << name(phase);
+    }
+}
+
+// A host so slow that nothing else counts: the step is its launches, one after the other, but for
+// what follows the last of them and the update.
+TEST(Host, AStepOfASlowHostIsItsLaunches) {
+    Scenario s = host_scenario(eager(Implementation::torch));
+    const Workload work = build_workload(s, s.plans[0]);
+    double operations = launches_of(work.before) + launches_of(work.after);
+    for (const LayerWork& layer : work.layers)
+        operations += layer.count * (launches_of(layer.forward) + launches_of(layer.backward));
+    const Seconds launch = 10.0 * ms;
+    const PlanPrediction p = predict_plan(s, s.plans[0], host_profile(launch), {.software = false});
+    EXPECT_NEAR(p.step / (operations * launch), 1.0, 1e-3);
+    EXPECT_GT(p.launch_wait, 0.98 * p.step);
+    // All of it is off by what a launch is, 25 %: 1.6449 standard deviations either way.
+    EXPECT_NEAR((p.step_interval.high - p.step) / (0.25 * 1.6449 * p.step), 1.0, 0.02);
+}
+
+TEST(Host, ALaunchThatCostsNothingChangesNothing) {
+    const Plan plan = toy::ep(Dedup::none, 8);
+    const Scenario fused = host_scenario(eager(Implementation::fused, plan)),
+                   quick = host_scenario(eager(Implementation::torch, plan));
+    const Seconds a = predict_plan(fused, fused.plans[0], host_profile(ns)).step,
+                  b = predict_plan(quick, quick.plans[0], host_profile(1e-6 * ns)).step;
+    EXPECT_NEAR(a / b, 1.0, 1e-6);
+}
+
+// Longer launches never make a step shorter.
+TEST(Host, TheStepGrowsWithTheLaunch) {
+    for (const Implementation i : {Implementation::torch, Implementation::megatron}) {
+        const Scenario s = host_scenario(eager(i));
+        Seconds last;
+        for (const double launch : {0.1, 1.0, 3.0, 10.0, 30.0, 100.0}) {
+            const Seconds step = predict_plan(s, s.plans[0], host_profile(launch * us)).step;
+            EXPECT_GE(step, last);
+            last = step;
+        }
+    }
+}
+
+TEST(Host, AProfileThatDoesNotKnowTheHostIsRefused) {
+    const Scenario s = host_scenario(eager(Implementation::megatron));
+    try {
+        predict_plan(s, s.plans[0], toy::profile());
+        FAIL();
+    } catch (const InputError& e) {
+        EXPECT_NE(std::string(e.what()).find("overheads.host_launch"), std::string::npos);
+    }
+}
+
+}  // namespace
+}  // namespace headway
