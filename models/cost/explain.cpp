@@ -84,6 +84,8 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
         max(work.flops / cluster.device.peak(type), work.bytes / cluster.device.memory_bandwidth);
     out.line("  lower bound", "{} (device peak), achieved {:.0f} %", time_text(bound),
              100.0 * (bound / time));
+    if (work.stretch != 1.0)
+        out.line("  kernel", "{:g} times as long as the curve's", work.stretch);
     out.line("  launch overhead", "{}", time_text(launches));
     out.line("  residual", "{:.0f} %; {}", 100.0 * curve.residual, curve.source);
 }

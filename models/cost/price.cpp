@@ -194,6 +194,7 @@ PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass
         price.work = max(arithmetic, memory);
         price.memory_bound = memory > arithmetic;
     }
+    price.work = work.stretch * price.work;
     return price;
 }
 

@@ -289,6 +289,10 @@ void describe_plan(Fields& f, Plan& plan) {
         "released with arXiv 2602.04870; torch, megatron: as fused, launched one by one by the "
         "host of eager PyTorch, or of Megatron-LM with TransformerEngine",
         optional);
+    f.choice("attention_backend", plan.attention_backend, kAttentionBackendNames,
+             "attention kernels: cuDNN's or FlashAttention 3's; flash: FlashAttention 2's, as "
+             "PyTorch runs them on Hopper, 1.5 times as long",
+             optional);
     f.only_when("implementation: torch or megatron", launches_eagerly(plan.implementation), [&] {
         f.choices("cuda_graph_scope", plan.cuda_graph_scope, kGraphScopeNames,
                   "launched as one CUDA graph a layer and pass: norms and attention; the dense "

@@ -56,6 +56,12 @@ constexpr bool launches_eagerly(Implementation i) {
     return i == Implementation::torch || i == Implementation::megatron;
 }
 
+// Kernels of the attention core, by the names of Megatron's attention_backend: cuDNN's or
+// FlashAttention 3's, which profiles hold the rates of, or FlashAttention 2's.
+enum class AttentionBackend { fused, flash };
+inline constexpr std::array kAttentionBackendNames = {std::string_view("fused"),
+                                                      std::string_view("flash")};
+
 // What is launched as a CUDA graph, one a layer and pass; by the names of Megatron's
 // cuda_graph_scope: norms and attention; the dense feed-forward; the router and shared experts; the
 // counts and the permutation; all of the step.
@@ -128,6 +134,7 @@ struct Plan {
     bool overlap_grad_all_reduce = true;
     Implementation implementation = Implementation::fused;
     GraphScopes cuda_graph_scope = 0;
+    AttentionBackend attention_backend = AttentionBackend::fused;
 
     // How the MoE layer is split: the plan's own key, and the word for it in every result.
     std::string_view layer_split() const { return kLayerSplitNames[layer.index()]; }

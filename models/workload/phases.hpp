@@ -103,6 +103,8 @@ bool computes_narrow(const Plan& plan, Phase phase);
 // pads the experts' rows to its alignment (precision.cpp).
 void set_linear_types(const StepShape& s, LayerWork& layer);
 
+// What implementation: torch moves besides, of this many routed rows (torch_operators.cpp).
+void add_torch_operators(const StepShape& s, double rows, std::span<PhaseWork> phases);
 // What the host of the plan's implementation does for them, in order (host_work.cpp).
 void set_host_work(const StepShape& s, std::span<PhaseWork> phases);
 
