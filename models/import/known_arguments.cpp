@@ -24,6 +24,7 @@ constexpr std::string_view kRead =
     "moe_router_topk moe_router_num_groups moe_router_group_topk moe_router_dtype "
     "moe_router_enable_expert_bias moe_router_load_balancing_type moe_router_force_load_balancing "
     "moe_expert_capacity_factor moe_token_dispatcher_type moe_enable_deepep "
+    "cuda_graph_impl enable_cuda_graph external_cuda_graph cuda_graph_scope cuda_graph_modules "
     "moe_flex_dispatcher_backend moe_latent_size moe_layer_recompute tensor_model_parallel_size "
     "model_parallel_size pipeline_model_parallel_size context_parallel_size cp_comm_type "
     "expert_model_parallel_size expert_tensor_parallel_size sequence_parallel "
@@ -69,9 +70,7 @@ constexpr std::array kNamed = std::to_array<Named>({
      "", "weight gradients are computed with those of their input"},
     {"moe_shared_expert_overlap", "", "shared experts run before or after the exchanges"},
     {"high_priority_a2a_comm_stream", "", "streams have no priority"},
-    {"cuda_graph_impl enable_cuda_graph external_cuda_graph optimizer_cuda_graph", "none",
-     "launches are those without CUDA graphs"},
-    {"cuda_graph_scope cuda_graph_modules", "full", "launches are those without CUDA graphs"},
+    {"optimizer_cuda_graph", "", "launches of the optimizer are not priced"},
     {"optimizer_cpu_offload optimizer_offload_fraction offload_optimizer_states "
      "overlap_cpu_optimizer_d2h_h2d",
      "1.0 0.0 0", "the optimizer stays on the GPU"},

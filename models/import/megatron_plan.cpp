@@ -216,6 +216,33 @@ void fill_experts(const Job& job, Plan& plan) {
     plan.layer = ep;
 }
 
+// Who launches, and what of it in CUDA graphs.
+void fill_host(const Job& job, Plan& plan) {
+    plan.implementation = Implementation::megatron;
+    const std::string how = job.text("cuda_graph_impl", "none");
+    const bool graphs = job.flag("enable_cuda_graph") || how != "none";
+    const Setting* scope = job.find("cuda_graph_scope");
+    if (scope == nullptr) scope = job.find("cuda_graph_modules");
+    if (!graphs) return;
+    const auto add = [&](GraphScope s) { plan.cuda_graph_scope |= 1u << static_cast<unsigned>(s); };
+    if (how == "full_iteration") return add(GraphScope::full_iteration);
+    std::string rest;
+    for (const std::string& word : scope ? scope->values : std::vector<std::string>{}) {
+        const auto found =
+            std::find(kGraphScopeNames.begin(), kGraphScopeNames.end(), std::string_view(word));
+        if (found != kGraphScopeNames.end())
+            add(static_cast<GraphScope>(found - kGraphScopeNames.begin()));
+        else if (word != "full")
+            rest += (rest.empty() ? "" : ", ") + word;
+    }
+    if (!rest.empty())
+        job.leave(*scope, fmt::format("not modelled: {} is launched kernel by kernel", rest));
+    if (plan.cuda_graph_scope != 0u || !rest.empty()) return;
+    // Rows of dropless experts have no fixed shape: a whole layer is what else there is of it.
+    for (const GraphScope s : {GraphScope::attn, GraphScope::mlp, GraphScope::moe_router}) add(s);
+    job.assume("whole layers as CUDA graphs: attention, dense feed-forward and router");
+}
+
 void fill_batch(const Job& job, const Given& given, const Plan& plan, Batch& batch) {
     const auto dataset = job.integer("dataset_sequence_length"), length = job.integer("seq_length");
     batch.sequence_length = dataset.value_or(length.value_or(0));
@@ -259,6 +286,7 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_model(job, given, plan.parallel.tensor_model_parallel_size, scenario.model);
     if (scenario.model.num_layers > 0) fill_layout(job, scenario.model, plan.parallel);
     fill_experts(job, plan);
+    fill_host(job, plan);
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);
     fill_sharding(job, plan);

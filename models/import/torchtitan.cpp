@@ -167,6 +167,13 @@ std::string torchtitan_preset(const Job& job) {
 void fill_from_torchtitan(const Job& job, const Given& given, Scenario& scenario) {
     Plan plan;
     plan.name = "ep";
+    // Compiled blocks are taken for fused kernels.
+    const Setting* compiled = job.find("compile.enable");
+    if (compiled == nullptr) compiled = job.find("training.compile");
+    const bool compiles = job.flag("compile.enable") || job.flag("training.compile");
+    plan.implementation = compiles ? Implementation::fused : Implementation::torch;
+    if (compiles)
+        job.leave(*compiled, "not modelled: blocks are fused kernels whose launches cost nothing");
     Parallel& parallel = plan.parallel;
     if (given.model != nullptr) scenario.model = *given.model;
     if (given.vocab_size) scenario.model.vocab_size = *given.vocab_size;

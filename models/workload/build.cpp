@@ -36,7 +36,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     add_dense_mlp(s, Pass::forward, layer.forward);
     add_dense_mlp(s, Pass::backward, layer.backward);
     add_attention(s, index, Pass::backward, layer.backward);
-    for (auto* phases : {&layer.forward, &layer.backward}) add_torch_operators(s, 0.0, *phases);
+    for (auto* phases : {&layer.forward, &layer.backward}) add_framework_operators(s, 0.0, *phases);
     add_recompute(s, nullptr, index, feed_forward, layer);
     set_linear_types(s, layer);
     const ModelSpec& model = s.scenario.model;
@@ -69,7 +69,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     add_attention(s, index, Pass::backward, layer.backward);
     if (unfused) widen_residual_stream(s, layer);
     for (auto* phases : {&layer.forward, &layer.backward})
-        add_torch_operators(s, moe_rows(s, load).sent, *phases);
+        add_framework_operators(s, moe_rows(s, load).sent, *phases);
     add_recompute(s, &load, index, feed_forward, layer);
     set_linear_types(s, layer);
     add_shards(s, layer);
@@ -99,7 +99,7 @@ void add_outer(const StepShape& s, Workload& workload) {
     workload.after.insert(workload.after.end(), backward, head.end());
     scatter_gradients(s, table, Beside::pass, workload.after);
     for (auto* phases : {&workload.before, &workload.after}) {
-        add_torch_operators(s, 0.0, *phases);
+        add_framework_operators(s, 0.0, *phases);
         set_host_work(s, *phases);
     }
 }

@@ -13,8 +13,9 @@ struct Operations {
     double forward = 0.0, backward = 0.0;
 };
 
-// Plain PyTorch 2.11, counted in scripts/torch_step by its profiler (docs/validation_host.csv): norms
-// and rope operator by operator, a router in fp32, rows moved by index, experts as grouped products.
+// Plain PyTorch 2.11, counted in scripts/torch_step by its profiler (docs/validation_host.csv):
+// norms and rope operator by operator, a router in fp32, rows moved by index, experts as grouped
+// products.
 Operations of_torch(Phase phase) {
     switch (phase) {
         case Phase::norm:
@@ -55,10 +56,10 @@ Operations of_torch(Phase phase) {
     }
 }
 
-// Megatron-LM (d98e8a6) with TransformerEngine. Attention and shared experts: counted from the code,
-// a module of TransformerEngine as 2.7 operations (its issue 2053). The MoE layer: in all what 9.0 ms
-// of a DGX H100 hold, the least of the published layers whose time does not fall with their size;
-// its parts are shares of the launches in the code.
+// Megatron-LM (d98e8a6) with TransformerEngine. Attention and shared experts: counted from the
+// code, a module of TransformerEngine as 2.7 operations (its issue 2053). The MoE layer: in all
+// what 9.0 ms of a DGX H100 hold, the least of the published layers whose time does not fall with
+// their size; its parts are shares of the launches in the code.
 Operations of_megatron(Phase phase) {
     switch (phase) {
         case Phase::norm:
@@ -138,8 +139,8 @@ void set_host_work(const StepShape& s, std::span<PhaseWork> phases) {
         const std::optional<GraphScope> scope = scope_of(phase.phase);
         const bool in_graph = scope && has_scope(plan.cuda_graph_scope, *scope);
         const Operations operations = operations_of(plan, phase.phase);
-        phase.launches = phase.kernel_pass() == Pass::forward ? operations.forward
-                                                              : operations.backward;
+        phase.launches =
+            phase.kernel_pass() == Pass::forward ? operations.forward : operations.backward;
         // A graph is one operation, which its first phase launches.
         if (in_graph) phase.launches = open == scope ? 0.0 : 1.0;
         open = in_graph ? scope : std::nullopt;

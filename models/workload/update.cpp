@@ -80,13 +80,15 @@ class Update {
             gradient_bytes(s_) * vocabulary_parameters(s_.scenario.model, s_.plan).cut, false);
     }
 
-    void optimize(double own) {
+    void optimize(double held, double own) {
         // Unfused: a pass of its own divides the gradients by the number of micro-batches.
         const bool unfused = s_.plan.implementation == Implementation::unfused;
         const double divide = unfused ? 2.0 * gradient_bytes(s_) : 0.0;
         phases_.push_back(
             compute_phase(Phase::optimizer, Pass::update,
                           {move(Kernel::optimizer, own * (optimizer_bytes(s_.plan) + divide))}));
+        if (const double besides = framework_update_bytes(s_, held, own); besides > 0.0)
+            std::get<ComputeWork>(phases_.back().work).add(move(Kernel::streaming, besides, 5));
     }
 
     void gather_parameters(const Sharing& ranks, double parameters) {
@@ -157,8 +159,10 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
                ends = std::ranges::any_of(stages, &PipelineStage::head_and_loss);
     if (embeds != ends) phases.sum_tied_embedding();
     const bool sharded = shards_optimizer(s.plan);
-    phases.optimize(sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size
-                            : count.dense() + count.experts);
+    const double held = count.dense() + count.experts;
+    phases.optimize(
+        held,
+        sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size : held);
     phases.gather_parameters(dense, count.dense());
     phases.gather_parameters(experts, count.experts);
 }

@@ -48,7 +48,7 @@ struct KernelWork {
     double width = 1.0;
     double inner = 1.0;
     int launches = 1;
-    double stretch = 1.0;  // of its time, over that of the kernel that the curve is of
+    double stretch = 1.0;          // of its time, over that of the kernel that the curve is of
     std::optional<Dtype> dtype{};  // of its operands; none: the model's
 };
 

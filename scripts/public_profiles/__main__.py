@@ -15,10 +15,14 @@ from operators import attention, byte_curves, fused_expert, router
 
 def profile(name, root, simumax, paper=False):
     dev = DEVICES[name]
-    gemm = dense_gemm(name, dev, root, simumax)
+    gemm, gemm_back = dense_gemm(name, dev, root, simumax, ("TN", "NN")), None
+    raised = gemm
+    if name == "b200":
+        gemm = dense_gemm(name, dev, root, simumax, raised=False)
+        gemm_back = dense_gemm(name, dev, root, simumax, ("NN", "NT"), raised=False)
     att, att_back = attention(dev, root)
     kernels = {
-        "dense_gemm": (gemm, None),
+        "dense_gemm": (gemm, gemm_back),
         "grouped_gemm": grouped_gemm(name, dev, root, simumax),
         "attention": (att, att_back),
         "router": router(dev, name, gemm, paper),
@@ -30,7 +34,7 @@ def profile(name, root, simumax, paper=False):
         for kind in NARROW:
             if kind == "nvfp4" and name not in BLACKWELL:
                 continue
-            narrow["dense_gemm"][kind] = (narrow_dense(kind, dev, root, gemm), None)
+            narrow["dense_gemm"][kind] = (narrow_dense(kind, dev, root, raised), None)
             narrow["grouped_gemm"][kind] = narrow_grouped(kind, dev, root, kernels["grouped_gemm"])
         if name in BLACKWELL:
             # The tensor cores take both: blocks of 1 x 32 instead of 1 x 128.

@@ -113,12 +113,14 @@ TEST(Host, AStepOfASlowHostIsItsLaunches) {
     EXPECT_NEAR((p.step_interval.high - p.step) / (0.25 * 1.6449 * p.step), 1.0, 0.02);
 }
 
+// With launches that take no time the host's step is that of one graph.
 TEST(Host, ALaunchThatCostsNothingChangesNothing) {
-    const Plan plan = toy::ep(Dedup::none, 8);
-    const Scenario fused = host_scenario(eager(Implementation::fused, plan)),
-                   quick = host_scenario(eager(Implementation::torch, plan));
-    const Seconds a = predict_plan(fused, fused.plans[0], host_profile(ns)).step,
-                  b = predict_plan(quick, quick.plans[0], host_profile(1e-6 * ns)).step;
+    Plan plan = eager(Implementation::megatron, toy::ep(Dedup::none, 8));
+    const Scenario launched = host_scenario(plan);
+    plan.cuda_graph_scope = scopes({GraphScope::full_iteration});
+    const Scenario graph = host_scenario(plan);
+    const Seconds a = predict_plan(graph, graph.plans[0], host_profile(ns)).step,
+                  b = predict_plan(launched, launched.plans[0], host_profile(1e-6 * ns)).step;
     EXPECT_NEAR(a / b, 1.0, 1e-6);
 }
 
@@ -142,6 +144,22 @@ TEST(Host, AProfileThatDoesNotKnowTheHostIsRefused) {
         FAIL();
     } catch (const InputError& e) {
         EXPECT_NE(std::string(e.what()).find("overheads.host_launch"), std::string::npos);
+    }
+}
+
+// FlashAttention 2 takes 1.5 times as long in either pass; nothing else changes.
+TEST(Host, FlashAttention2StretchesTheCoreAlone) {
+    const Scenario s = toy::scenario();
+    Plan fused = toy::ep(Dedup::none, 8), flash = fused;
+    flash.attention_backend = AttentionBackend::flash;
+    const PlanPrediction a = predict_plan(s, fused, toy::profile()),
+                         b = predict_plan(s, flash, toy::profile());
+    ASSERT_EQ(a.phases.size(), b.phases.size());
+    for (std::size_t i = 0; i < a.phases.size(); ++i) {
+        const double times = a.phases[i].phase == Phase::attention_core ? 1.5 : 1.0;
+        EXPECT_NEAR(b.phases[i].time.in(second), times * a.phases[i].time.in(second), 1e-15)
+            << name(a.phases[i].phase);
+        EXPECT_EQ(a.phases[i].flops, b.phases[i].flops);
     }
 }
 

@@ -1,8 +1,5 @@
-// What plain PyTorch moves beyond the kernels of moe_phases.cpp and dense_phases.cpp, operator by
-// operator: rotary embedding in fp32 out of six of them, rows weighed and added by index (and so
-// the gradients of rows that were gathered), a loss over fp32 logits. Bytes an element at the rate
-// of a stream, from times of the device in scripts/torch_step: medians of the shapes to fit by,
-// which the shapes to judge by repeat within 5 % (docs/validation_host.md).
+// What frameworks move beyond the kernels of moe_phases.cpp and dense_phases.cpp, in bytes an
+// element at the rate of a stream; docs/model.md, "Frameworks", says where they come from.
 #include <optional>
 
 #include "models/workload/phases.hpp"
@@ -10,13 +7,15 @@
 namespace headway::inline workload {
 namespace {
 
-enum class Elements { rotated, rows, logits, tokens };
+enum class Elements { rotated, rows, logits, tokens, table };
 
 struct Moved {
     Elements of;
     double forward, backward;  // bytes each
 };
 
+// Plain PyTorch, operator by operator: rotary embedding in fp32 out of six of them, rows weighed
+// and added by index (and so the gradients of rows that were gathered), a loss over fp32 logits.
 std::optional<Moved> moved_by_torch(Phase phase) {
     switch (phase) {
         case Phase::norm:
@@ -40,6 +39,14 @@ std::optional<Moved> moved_by_torch(Phase phase) {
     }
 }
 
+// Megatron-LM: the loss of TransformerEngine; the table's gradient, written whole in every
+// micro-batch and added to the fp32 one.
+std::optional<Moved> moved_by_megatron(Phase phase) {
+    if (phase == Phase::loss) return Moved{Elements::logits, 9, 7};
+    if (phase == Phase::embed) return Moved{Elements::table, 0, 12};
+    return std::nullopt;
+}
+
 double elements(const StepShape& s, Elements of, double rows) {
     const Attention& a = s.scenario.model.attention;
     switch (of) {
@@ -52,16 +59,21 @@ double elements(const StepShape& s, Elements of, double rows) {
             return s.group_tokens * static_cast<double>(s.scenario.model.vocab_size) / s.mesh.tp;
         case Elements::tokens:
             return s.tokens * s.hidden;
+        case Elements::table:
+            return static_cast<double>(s.scenario.model.vocab_size) * s.hidden / s.mesh.tp;
     }
     return 0.0;
 }
 
 }  // namespace
 
-void add_torch_operators(const StepShape& s, double rows, std::span<PhaseWork> phases) {
-    if (s.plan.implementation != Implementation::torch) return;
+void add_framework_operators(const StepShape& s, double rows, std::span<PhaseWork> phases) {
+    const Implementation framework = s.plan.implementation;
+    if (!launches_eagerly(framework)) return;
     for (PhaseWork& phase : phases) {
-        const std::optional<Moved> moved = moved_by_torch(phase.phase);
+        const std::optional<Moved> moved = framework == Implementation::torch
+                                               ? moved_by_torch(phase.phase)
+                                               : moved_by_megatron(phase.phase);
         auto* compute = std::get_if<ComputeWork>(&phase.work);
         if (!moved || compute == nullptr) continue;
         const double bytes =
@@ -71,6 +83,16 @@ void add_torch_operators(const StepShape& s, double rows, std::span<PhaseWork> p
         // A curve of headway's own phase holds none of this.
         compute->shape.reset();
     }
+}
+
+double framework_update_bytes(const StepShape& s, double held, double own) {
+    if (s.plan.implementation != Implementation::megatron) return 0.0;
+    const double gradient = bytes_per_element(s.plan.main_grads_dtype),
+                 master = bytes_per_element(s.plan.main_params_dtype);
+    const double buffer = gradient + 2.0 * gradient;  // zeroed; scaled by 1 / ranks
+    // The norm reads, clipping reads and writes, masters are copied to parameters.
+    const double shard = gradient + 2.0 * gradient + master + s.element;
+    return buffer * held + shard * own;
 }
 
 }  // namespace headway::inline workload

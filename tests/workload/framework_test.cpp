@@ -1,0 +1,91 @@
+// What frameworks move beyond the fused kernels, and what an update of theirs does.
+#include <gtest/gtest.h>
+
+#include "models/workload/phases.hpp"
+#include "models/workload/workload.hpp"
+#include "tests/cost/toy.hpp"
+
+namespace headway {
+namespace {
+
+Plan of(Implementation implementation, Dedup dedup = Dedup::none) {
+    Plan plan = toy::ep(dedup, 8);
+    plan.implementation = implementation;
+    return plan;
+}
+
+double bytes(std::span<const PhaseWork> phases, Phase phase, Pass pass) {
+    double sum = 0.0;
+    for (const PhaseWork& p : phases) {
+        const auto* work = std::get_if<ComputeWork>(&p.work);
+        if (p.phase != phase || p.pass != pass || work == nullptr) continue;
+        for (int i = 0; i < work->num_kernels; ++i)
+            sum += work->kernels[static_cast<std::size_t>(i)].bytes.in(byte);
+    }
+    return sum;
+}
+
+// T = 4096, d = 1024, k = 4: a rank sends T k rows in the mean, by 52 bytes an element more.
+TEST(Framework, TorchWeighsAndAddsRowsOperatorByOperator) {
+    const Scenario s = toy::scenario();
+    const Plan fused = of(Implementation::fused), torch = of(Implementation::torch);
+    const LayerWork a = build_workload(s, fused).layers[0], b = build_workload(s, torch).layers[0];
+    const double rows = 4096.0 * 4.0 * 1024.0;
+    EXPECT_NEAR(bytes(b.forward, Phase::unpermute, Pass::forward) -
+                    bytes(a.forward, Phase::unpermute, Pass::forward),
+                52.0 * rows, 1.0);
+    EXPECT_NEAR(bytes(b.backward, Phase::permute, Pass::backward) -
+                    bytes(a.backward, Phase::permute, Pass::backward),
+                29.0 * rows, 1.0);
+    EXPECT_EQ(bytes(b.forward, Phase::expert, Pass::forward),
+              bytes(a.forward, Phase::expert, Pass::forward));
+}
+
+// V = 32000: the loss of torch moves 22 and 21 bytes a logit more, that of Megatron-LM 9 and 7; the
+// table's gradient is written whole, 12 bytes an element.
+TEST(Framework, LossAndTableMoveTheLogitsAndTheTable) {
+    const Scenario s = toy::scenario();
+    const Workload fused = build_workload(s, of(Implementation::fused)),
+                   torch = build_workload(s, of(Implementation::torch)),
+                   megatron = build_workload(s, of(Implementation::megatron));
+    const double logits = 4096.0 * 32000.0, table = 32000.0 * 1024.0;
+    const auto beyond = [&](const Workload& work, Pass pass) {
+        return bytes(work.after, Phase::loss, pass) - bytes(fused.after, Phase::loss, pass);
+    };
+    EXPECT_NEAR(beyond(torch, Pass::forward), 22.0 * logits, 1.0);
+    EXPECT_NEAR(beyond(torch, Pass::backward), 21.0 * logits, 1.0);
+    EXPECT_NEAR(beyond(megatron, Pass::forward), 9.0 * logits, 1.0);
+    EXPECT_NEAR(beyond(megatron, Pass::backward), 7.0 * logits, 1.0);
+    EXPECT_NEAR(bytes(megatron.before, Phase::embed, Pass::backward) -
+                    bytes(fused.before, Phase::embed, Pass::backward),
+                12.0 * table, 1.0);
+}
+
+// Of n parameters in fp32: zeroed (4) and scaled (8); normed (4), clipped (8), masters to bf16 (6).
+// Under ZeRO-1 over p ranks the last three are of n / p.
+TEST(Framework, MegatronsUpdateScalesNormsClipsAndCopies) {
+    const Scenario s = toy::scenario();
+    for (const bool sharded : {false, true}) {
+        Plan fused = of(Implementation::fused);
+        if (sharded) fused.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
+        Plan megatron = fused;
+        megatron.implementation = Implementation::megatron;
+        const StepShape shape = step_shape(s, megatron);
+        EXPECT_NEAR(framework_update_bytes(shape, 100.0, 10.0), 12.0 * 100.0 + 18.0 * 10.0, 1e-9);
+        const double beyond =
+            bytes(build_workload(s, megatron).update, Phase::optimizer, Pass::update) -
+            bytes(build_workload(s, fused).update, Phase::optimizer, Pass::update);
+        const RankParameters n =
+            rank_parameters(s.model, megatron,
+                            std::vector{PipelineStage{.embedding = true,
+                                                      .head_and_loss = true,
+                                                      .first_layer = 0,
+                                                      .num_layers = s.model.num_layers}});
+        const double held = n.dense() + n.experts,
+                     own = sharded ? n.dense() / 8.0 + n.experts : held;
+        EXPECT_NEAR(beyond / (12.0 * held + 18.0 * own), 1.0, 1e-9) << sharded;
+    }
+}
+
+}  // namespace
+}  // namespace headway
