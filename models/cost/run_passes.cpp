@@ -60,7 +60,8 @@ void show(const StreamsRun& run, PassTime& pass) {
     pass.total = run.end;
 }
 
-// By how much the pass is off when all launches are: of the phases that wait for them.
+// By how much the pass is off when all launches are, by a standard deviation to either side: of the
+// phases that wait for them.
 void add_host_sigma(double sigma, PassTime& pass) {
     Seconds waits;
     for (const PhaseTime& phase : pass.phases) waits += phase.host;
@@ -82,13 +83,17 @@ void run_passes(const Workload& workload, const Overheads& overheads, const Pass
         [](const std::vector<TimedTask>& tasks) -> const auto& { return tasks; });
     for (std::size_t i = 0; i < runs.size(); ++i) show(results[i], *runs[i].pass);
     if (!eager) return;
-    const std::vector<StreamsRun> slower =
-        run_all(runs, slowdown, micro_batches, [&](std::vector<TimedTask> tasks) {
-            for (TimedTask& t : tasks) t.launch = (1.0 + overheads.host_residual) * t.launch;
+    const auto with_launches = [&](double times) {
+        return run_all(runs, slowdown, micro_batches, [&](std::vector<TimedTask> tasks) {
+            for (TimedTask& t : tasks) t.launch = times * t.launch;
             return tasks;
         });
+    };
+    const double error = std::min(1.0, overheads.host_residual);
+    const std::vector<StreamsRun> slower = with_launches(1.0 + error),
+                                  quicker = with_launches(1.0 - error);
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        const double sigma = (slower[i].end - results[i].end).in(second);
+        const double sigma = 0.5 * (slower[i].end - quicker[i].end).in(second);
         book.add_host_sigma(runs[i].weight * sigma);
         add_host_sigma(sigma, *runs[i].pass);
     }
