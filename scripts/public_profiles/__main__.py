@@ -116,8 +116,8 @@ def profile(name, root, simumax, paper=False):
         f"  overlap_slowdown: {slowdown:.3f}",
         "  residual: 60 %",
         f'  source: "count_exchange: median nccl-tests alltoall of 4 KiB and less, {dev["ranks"][-1]} GPUs ({AIC}); host_sync: DeepEP notify on 2 H100 nodes (54 us, ibid. comm/sglang/0.5.6.post2) '
-        f'less that; launch: geometric mean of 3 us an operator under CUDA graphs ({AIC}) and 30 us in training software ({SIMUMAX}); overlap_slowdown: {dev["sms"]} SMs of which DeepEP takes 20; '
-        "host_launch: torch.nn.Linear on a DGX H100 (TransformerEngine issue 2053, 2025-08-11)\"",
+        f"less that; launch: geometric mean of 3 us an operator under CUDA graphs ({AIC}) and 30 us in training software ({SIMUMAX}); overlap_slowdown: {dev['sms']} SMs of which DeepEP takes 20; "
+        'host_launch: torch.nn.Linear on a DGX H100 (TransformerEngine issue 2053, 2025-08-11)"',
     ]
     return "\n".join(out) + "\n"
 
