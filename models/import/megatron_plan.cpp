@@ -196,6 +196,7 @@ void fill_experts(const Job& job, Plan& plan) {
     const Setting* setting = job.find("moe_token_dispatcher_type");
     if (type == "flex" || has_deepep) {
         ep.dedup = Dedup::node;
+        ep.dispatcher = TokenDispatcher::flex;
         if (backend != "deepep" && backend != "hybridep" && backend != "ncclep")
             job.refuse(job.find("moe_flex_dispatcher_backend"),
                        fmt::format("the dispatcher {}", in_quotes(backend)),

@@ -132,7 +132,10 @@ void fill_expert_degree(const Job& job, Plan& plan) {
     plan.group_size = degree(job, "expert_parallel_degree");
     const std::string backend = job.text("parallelism.expert_parallel_comm_backend", "standard");
     ExpertParallel ep;
-    if (backend == "deepep" || backend == "hybridep") ep.dedup = Dedup::node;
+    if (backend == "deepep" || backend == "hybridep") {
+        ep.dedup = Dedup::node;
+        ep.dispatcher = TokenDispatcher::flex;
+    }
     if (backend != "standard" && ep.dedup == Dedup::none)
         job.leave(*job.find("parallelism.expert_parallel_comm_backend"),
                   "not modelled: an all-to-all with a copy for each expert");

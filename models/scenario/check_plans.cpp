@@ -150,10 +150,28 @@ void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel&
     }
 }
 
+// Exchanges that move rows themselves send a copy a rank or a node.
+void check_dispatcher(const Plan& plan, const std::string& where,
+                      std::vector<InputProblem>& problems) {
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    if (ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall || ep->dedup != Dedup::none)
+        return;
+    problems.push_back({where + ".expert_parallel.moe_token_dispatcher_type",
+                        "flex with dedup: none", "dedup: rank or node",
+                        "DeepEP and HybridEP send a token once to each rank or node"});
+}
+
 // The released code has neither deduplication nor latent experts under EP, nor HP over more ranks
 // than heads.
 void check_implementation(const Plan& plan, const std::string& where,
                           std::vector<InputProblem>& problems) {
+    if (plan.cuda_graph_scope != 0u && !launches_eagerly(plan.implementation)) {
+        const auto name = kImplementationNames[static_cast<std::size_t>(plan.implementation)];
+        problems.push_back({where + ".cuda_graph_scope",
+                            fmt::format("graphs of implementation: {}, whose launches cost nothing",
+                                        name),
+                            "implementation: torch or megatron", ""});
+    }
     if (plan.implementation != Implementation::unfused) return;
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
@@ -238,6 +256,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
                    plan.layer);
         check_implementation(plan, where, problems);
+        check_dispatcher(plan, where, problems);
         check_precision(plan, where, problems);
         check_optimizer(scenario, plan, where, problems);
         check_parallel(scenario, plan, where, problems);

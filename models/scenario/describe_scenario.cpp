@@ -92,6 +92,10 @@ void describe_expert_parallel(Fields& f, ExpertParallel& ep) {
              "what dispatch sends: a copy per expert (none), per destination rank, or per "
              "destination node",
              optional);
+    f.choice("moe_token_dispatcher_type", ep.dispatcher, kTokenDispatcherNames,
+             "flex: the exchange reads and sums rows at their source itself, as DeepEP and "
+             "HybridEP do; alltoall: passes of their own before and after it",
+             optional);
     f.integer("node_limit", ep.node_limit, {1, 1 << 20},
               "a token's experts lie on at most this many nodes of the group");
     f.integer("latent_width", ep.latent_width, {1, 1 << 20},
@@ -293,11 +297,10 @@ void describe_plan(Fields& f, Plan& plan) {
              "attention kernels: cuDNN's or FlashAttention 3's; flash: FlashAttention 2's, as "
              "PyTorch runs them on Hopper, 1.5 times as long",
              optional);
-    f.only_when("implementation: torch or megatron", launches_eagerly(plan.implementation), [&] {
-        f.choices("cuda_graph_scope", plan.cuda_graph_scope, kGraphScopeNames,
-                  "launched as one CUDA graph a layer and pass: norms and attention; the dense "
-                  "feed-forward; router and shared experts; counts and permutation; the step");
-    });
+    f.choices("cuda_graph_scope", plan.cuda_graph_scope, kGraphScopeNames,
+              "of torch and megatron, launched as one CUDA graph a layer and pass: norms and "
+              "attention; the dense feed-forward; router and shared experts; counts and "
+              "permutation; the step");
 }
 
 void describe_sweep_axis(Fields& f, SweepAxis& axis) {

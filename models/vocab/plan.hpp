@@ -21,8 +21,15 @@ enum class Dedup { none, rank, node };
 inline constexpr std::array kDedupNames = {std::string_view("none"), std::string_view("rank"),
                                            std::string_view("node")};
 
+// Who moves rows of a deduplicated dispatch at their source: passes of their own before and after
+// the exchange, or the exchange itself (Megatron's flex: DeepEP, HybridEP).
+enum class TokenDispatcher { alltoall, flex };
+inline constexpr std::array kTokenDispatcherNames = {std::string_view("alltoall"),
+                                                     std::string_view("flex")};
+
 struct ExpertParallel {
     Dedup dedup = Dedup::none;
+    TokenDispatcher dispatcher = TokenDispatcher::alltoall;
     std::optional<int> node_limit;    // M: a token's experts lie on at most M nodes
     std::optional<int> latent_width;  // l: LatentMoE, tokens travel and experts work at width l < d
     bool hide_count_exchange = false;  // counts travel behind the permute instead of before it

@@ -96,14 +96,27 @@ Operations of_megatron(Phase phase) {
     }
 }
 
-// A module of TransformerEngine takes its host twice as long in FP8 as in BF16 (its issue 761).
-constexpr double kNarrow = 2.0;
-
-Operations operations_of(const Plan& plan, Phase phase) {
-    if (plan.implementation == Implementation::torch) return of_torch(phase);
-    const Operations o = of_megatron(phase);
-    const double modules = computes_narrow(plan, phase) ? kNarrow : 1.0;
-    return {modules * o.forward, modules * o.backward};
+Operations operations_of(const StepShape& s, Phase phase) {
+    const Plan& plan = s.plan;
+    const auto of = [&](Phase p) {
+        return plan.implementation == Implementation::torch ? of_torch(p) : of_megatron(p);
+    };
+    Operations o = of(phase);
+    // What prepares rows for an exchange that moves them is the exchange's, unless a graph holds
+    // it.
+    const bool moves = moves_rows(s);
+    const auto add = [&](Operations more) {
+        o = {o.forward + more.forward, o.backward + more.backward};
+    };
+    if (!moves && phase == Phase::dispatch &&
+        !has_scope(plan.cuda_graph_scope, GraphScope::moe_preprocess))
+        add(of(Phase::permute));
+    if (!moves && phase == Phase::combine) add(of(Phase::unpermute));
+    // A module of TransformerEngine takes its host twice as long in FP8 as in BF16 (its issue 761).
+    const bool modules =
+        plan.implementation == Implementation::megatron && computes_narrow(plan, phase);
+    if (modules) add(o);
+    return o;
 }
 
 // The graph that holds the phase; none: it is launched.
@@ -138,7 +151,7 @@ void set_host_work(const StepShape& s, std::span<PhaseWork> phases) {
     for (PhaseWork& phase : phases) {
         const std::optional<GraphScope> scope = scope_of(phase.phase);
         const bool in_graph = scope && has_scope(plan.cuda_graph_scope, *scope);
-        const Operations operations = operations_of(plan, phase.phase);
+        const Operations operations = operations_of(s, phase.phase);
         phase.launches =
             phase.kernel_pass() == Pass::forward ? operations.forward : operations.backward;
         // A graph is one operation, which its first phase launches.

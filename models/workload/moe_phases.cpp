@@ -224,6 +224,11 @@ double sub_tokens(const StepShape& s) {
     return s.tokens * std::get<HeadParallel>(s.plan.layer).num_heads;
 }
 
+bool moves_rows(const StepShape& s) {
+    const auto* ep = std::get_if<ExpertParallel>(&s.plan.layer);
+    return ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall;
+}
+
 MoeRows moe_rows(const StepShape& s, const GroupLoad& load) {
     const bool one_expert = s.layout.router.num_experts == s.layout.group_size,
                alone = s.layout.group_size == 1;
@@ -255,7 +260,7 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     add_shared_expert(s, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_latent(s, Phase::latent_down, pass, p);
-    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
+    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
     if (!alone) {
         const auto& ep = std::get<ExpertParallel>(s.plan.layer);
         p.push_back({Phase::count_exchange, pass,
@@ -268,7 +273,7 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::ungroup, pass, rows, p);
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
-    p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
+    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_up, pass, p);
     if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipelines);
     set_phase_shapes(s, load, p);
@@ -280,13 +285,13 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     const MoeRows rows = moe_rows(s, load);
     const bool alone = s.layout.group_size == 1;
     add_latent(s, Phase::latent_up, pass, p);
-    p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
+    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
     if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
     add_regroup(s, Phase::ungroup, pass, rows, p);
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::regroup, pass, rows, p);
     if (!alone) p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
-    p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
+    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_down, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_shared_expert(s, pass, p);

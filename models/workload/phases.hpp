@@ -91,6 +91,8 @@ struct MoeRows {
     bool regrouped;
 };
 MoeRows moe_rows(const StepShape& s, const GroupLoad& load);
+// Whether rows are moved at their source by passes of their own.
+bool moves_rows(const StepShape& s);
 double experts_on_rank(const StepShape& s);
 double sub_tokens(const StepShape& s);  // HP: tokens x heads
 

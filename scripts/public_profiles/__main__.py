@@ -9,7 +9,7 @@ import sys
 
 from devices import AIC, BLACKWELL, DEVICES, HOST_LAUNCH_US, SIMUMAX
 from gemm import NARROW, by_analogy, dense_gemm, grouped_gemm, narrow_dense, narrow_grouped
-from network import nccl_curve, nccl_rows, network_curves
+from network import nccl_curve, nccl_rows, network_curves, rack_curves
 from operators import attention, byte_curves, fused_expert, router
 
 
@@ -96,6 +96,8 @@ def profile(name, root, simumax, paper=False):
     out.append("communication:")
     for ranks in dev["ranks"]:
         out.append(nccl_curve(dev, name, root, "alltoall", "all_to_all", ranks, path))
+    if name in ("gb200", "gb300"):
+        out += rack_curves(dev, name, root)
     for op in ("all_reduce", "all_gather", "reduce_scatter"):
         out.append(nccl_curve(dev, name, root, op, op, dev["ranks"][-1], path))
     if dev["nic"]:

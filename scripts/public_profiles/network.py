@@ -65,6 +65,36 @@ def nccl_curve(dev, name, root, op, collective, ranks, path):
     )
 
 
+# NCCL's all-to-all as EP's dispatch and combine on GB200 NVL72, us by ranks: mean of both, 4096 tokens of width 7168 in bf16, a
+# copy to each of 8 of 256 experts (arXiv 2603.07685 table 7, 2026-03). The nccl-tests tables end at the four GPUs of a tray.
+RACK_US = {8: 738.0, 16: 754.0, 32: 763.5, 64: 878.5}
+RACK_BYTES = 8 * 4096 * 7168 * 2.0
+
+
+def rack_curves(dev, name, root):
+    """All-to-alls across trays: the level of RACK_US, the shape of the largest one inside a tray."""
+    d = nccl_rows(dev, root, "alltoall", dev["ranks"][-1])
+    half = d[(d.nccl_dtype == "half") & d.bytes.isin([s * MIB for s in POWERS_OF_FOUR])]
+    n = dev["ranks"][-1]
+    sizes = half.bytes.to_numpy() * (n - 1) / n
+    times = np.maximum.accumulate(half.us.to_numpy())
+    slope = (times[-1] - times[-2]) / (sizes[-1] - sizes[-2])
+    lines = []
+    for ranks, us in RACK_US.items():
+        sent = RACK_BYTES * (ranks - 1) / ranks
+        tray_us = times[-1] + slope * (sent - sizes[-1])
+        scale = (us - times[0]) / (tray_us - times[0])
+        xs = [*sizes, sent]
+        ts = [*(times[0] + (times - times[0]) * scale), us]
+        lines.append(
+            f"  - {{collective: all_to_all, path: nvlink, num_ranks: {ranks}, link: {LINK[name]}, "
+            f"bytes: [{', '.join(nbytes(x) for x in xs)}], time: [{', '.join(f'{t:.4g} us' for t in ts)}], residual: 12 %, "
+            f'source: "arXiv 2603.07685 table 7, NCCL all-to-all of EP{ranks} on GB200, at {sent / MIB:.0f} MiB; below it the curve of '
+            f'{n} GPUs, times above its floor by {scale:.2f}"}}'
+        )
+    return lines
+
+
 # NVIDIA/nccl issue 1244 (2024-04): 2 nodes of 8 H20, NVLink 450 GB/s and one NDR NIC per GPU, all_reduce, us by MiB.
 H20_ALL_REDUCE = {
     2.0**-10: 46.7,

@@ -87,5 +87,33 @@ TEST(Framework, MegatronsUpdateScalesNormsClipsAndCopies) {
     }
 }
 
+// DeepEP and HybridEP read and sum rows at their source: no pass before or after the exchange,
+// which is the same; the host prepares it all the same.
+TEST(Framework, AFlexDispatcherMovesNoRowsAtTheirSource) {
+    const Scenario s = toy::scenario();
+    const Plan passes = of(Implementation::megatron, Dedup::rank);
+    Plan flex = passes;
+    std::get<ExpertParallel>(flex.layer).dispatcher = TokenDispatcher::flex;
+    const LayerWork a = build_workload(s, passes).layers[0], b = build_workload(s, flex).layers[0];
+    for (const auto* phases : {&b.forward, &b.backward})
+        for (const PhaseWork& phase : *phases)
+            EXPECT_TRUE(phase.phase != Phase::permute && phase.phase != Phase::unpermute);
+    EXPECT_EQ(a.forward.size(), b.forward.size() + 2);
+    EXPECT_EQ(a.backward.size(), b.backward.size() + 2);
+    const auto sum = [](const std::vector<PhaseWork>& phases) {
+        double launches = 0.0;
+        for (const PhaseWork& phase : phases) launches += phase.launches;
+        return launches;
+    };
+    EXPECT_EQ(sum(a.forward), sum(b.forward));
+    EXPECT_EQ(sum(a.backward), sum(b.backward));
+    const auto sent = [](const std::vector<PhaseWork>& phases) {
+        for (const PhaseWork& phase : phases)
+            if (phase.phase == Phase::dispatch) return std::get<ExchangeWork>(phase.work).mean;
+        return PathBytes{};
+    };
+    EXPECT_EQ(sent(a.forward), sent(b.forward));
+}
+
 }  // namespace
 }  // namespace headway
