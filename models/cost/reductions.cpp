@@ -35,6 +35,7 @@ void StepEnd::reduce(Seconds time, std::size_t owner) {
 
 // Begins when what ran beside the pass before it has ended.
 void StepEnd::pass(const PassTime& pass) {
+    if (tasks_.empty()) lead_ = pass.lead;
     const std::array<int, kNumStreams> before = last_;
     const int first = static_cast<int>(tasks_.size()), beside_before = beside_;
     for (TimedTask t : pass.tasks) {
@@ -69,7 +70,7 @@ void StepEnd::backward(const Workload& workload, const StepTime& step, const Pip
 }
 
 std::vector<Seconds> StepEnd::exposed(std::size_t num_owners, double slowdown) {
-    const StreamsRun with = run_streams(tasks_, slowdown);
+    const StreamsRun with = run_streams(tasks_, slowdown, lead_);
     std::vector<Seconds> shown(num_owners);
     for (std::size_t i = 0; i < tasks_.size(); ++i) {
         if (owners_[i] < 0) continue;
@@ -78,7 +79,7 @@ std::vector<Seconds> StepEnd::exposed(std::size_t num_owners, double slowdown) {
     }
     Seconds all;
     for (const Seconds s : shown) all += s;
-    const Seconds added = max(Seconds{}, with.end - run_streams(tasks_, slowdown).end);
+    const Seconds added = max(Seconds{}, with.end - run_streams(tasks_, slowdown, lead_).end);
     for (Seconds& s : shown) s = all > Seconds{} ? (s / all) * added : Seconds{};
     return shown;
 }

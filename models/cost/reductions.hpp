@@ -39,6 +39,7 @@ class StepEnd {
     std::vector<int> owners_;                        // [task] of a reduction, or -1
     std::array<int, kNumStreams> last_{-1, -1, -1};  // of each stream
     int beside_ = -1;                                // last task that ran beside a pass
+    Seconds lead_;                                   // of the host, where the first pass begins
 };
 
 // What shows of a reduction; the rest of it is hidden.

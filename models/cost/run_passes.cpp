@@ -26,22 +26,30 @@ std::vector<Run> runs_of(const Workload& workload, const PassWeights& weights, S
     return runs;
 }
 
-// Of each run in the mean of the micro-batches: those after the second begin with the same lead.
+// Runs in the mean of the micro-batches, and with which lead the last one's begin.
+struct AllRuns {
+    std::vector<StreamsRun> mean;
+    std::vector<Seconds> lead;
+};
+
+// Micro-batches after the second begin with the same lead.
 template <class Launched>
-std::vector<StreamsRun> run_all(const std::vector<Run>& runs, double slowdown, int micro_batches,
-                                const Launched& launched) {
-    std::vector<StreamsRun> mean(runs.size());
+AllRuns run_all(const std::vector<Run>& runs, double slowdown, int micro_batches,
+                const Launched& launched) {
+    AllRuns all{.mean = std::vector<StreamsRun>(runs.size()),
+                .lead = std::vector<Seconds>(runs.size())};
     Seconds lead;
     for (int micro = 0; micro < std::min(micro_batches, 2); ++micro) {
         const double share = (micro == 0 ? 1.0 : micro_batches - 1.0) / micro_batches;
         for (std::size_t i = 0; i < runs.size(); ++i) {
+            all.lead[i] = lead;
             const StreamsRun run =
                 run_in_row(launched(runs[i].pass->tasks), slowdown, lead, runs[i].count);
             lead = run.lead;
-            mean[i].add(run, share);
+            all.mean[i].add(run, share);
         }
     }
-    return mean;
+    return all;
 }
 
 void show(const StreamsRun& run, PassTime& pass) {
@@ -78,10 +86,13 @@ void run_passes(const Workload& workload, const Overheads& overheads, const Pass
         std::ranges::any_of(runs, [](const Run& run) { return has_launches(run.pass->tasks); });
     const int micro_batches = eager ? workload.num_micro_batches : 1;
     const double slowdown = overheads.overlap_slowdown;
-    const std::vector<StreamsRun> results = run_all(
+    const AllRuns results = run_all(
         runs, slowdown, micro_batches,
         [](const std::vector<TimedTask>& tasks) -> const auto& { return tasks; });
-    for (std::size_t i = 0; i < runs.size(); ++i) show(results[i], *runs[i].pass);
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        show(results.mean[i], *runs[i].pass);
+        runs[i].pass->lead = results.lead[i];
+    }
     if (!eager) return;
     const auto with_launches = [&](double times) {
         return run_all(runs, slowdown, micro_batches, [&](std::vector<TimedTask> tasks) {
@@ -90,10 +101,9 @@ void run_passes(const Workload& workload, const Overheads& overheads, const Pass
         });
     };
     const double error = std::min(1.0, overheads.host_residual);
-    const std::vector<StreamsRun> slower = with_launches(1.0 + error),
-                                  quicker = with_launches(1.0 - error);
+    const AllRuns slower = with_launches(1.0 + error), quicker = with_launches(1.0 - error);
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        const double sigma = 0.5 * (slower[i].end - quicker[i].end).in(second);
+        const double sigma = 0.5 * (slower.mean[i].end - quicker.mean[i].end).in(second);
         book.add_host_sigma(runs[i].weight * sigma);
         add_host_sigma(sigma, *runs[i].pass);
     }

@@ -43,6 +43,7 @@ struct PassTime {
     std::vector<TimedTask> tasks;  // `after` as a Slot has it
     std::vector<int> phase_of_task;
     Seconds total;
+    Seconds lead;  // of the host where it begins, in the last micro-batch
 };
 
 // Of a layer, or of what is before or after the layers.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The tables of docs/studies as Markdown, from the results of `headway sweep`.
 
-usage: python3 scripts/studies/tables.py networks|skew|granularity|spine RESULTS.csv...
+usage: python3 scripts/studies/tables.py networks|skew|granularity|spine|real_job RESULTS.csv...
 tests/readme_commands_test.py --update writes them into the pages.
 """
 
@@ -110,7 +110,34 @@ def spine(sprayed: Sweep, hashed: Sweep) -> str:
     return table(["step", *head], rows)
 
 
-TABLES = {f.__name__: f for f in (networks, skew, granularity, spine)}
+def real_job(sweep: Sweep) -> str:
+    """The better of a kind with and without pairs of micro-batches; memory is that plan's."""
+    axis = sweep.axes[0]
+    rows = []
+    for value, plans in at(sweep, axis).items():
+        best = {}
+        for kind in ("ep_32", "ep_8", "hp_8", "hp_16"):
+            found = min((plans[n] for n in (kind, f"{kind}_pairs") if n in plans), key=step)
+            best[kind] = found
+        cells = []
+        for found in best.values():
+            pairs = ", pairs" if found["plan"].endswith("_pairs") else ""
+            full = "" if found["status"] == "ok" else ", does not fit"
+            gib = float(found["memory_peak_bytes"]) / 2**30
+            cells.append(f"{step(found):.1f} s ({gib:.0f} GiB{pairs}{full})")
+        fits = [f for f in best.values() if f["status"] == "ok"]
+        ep, hp = (
+            min((step(f) for f in fits if f["plan"].startswith(kind)), default=float("nan"))
+            for kind in ("ep", "hp")
+        )
+        gain = f"{ep / hp:.2f}" if ep == ep else "HP alone fits"
+        rows.append([value, *cells, gain])
+    label = {"cluster.fabric.nic": "a GPU's NIC", "equal_parameters.granularity": "granularity"}
+    head = ["EP over 32", "EP over 8", "HP, 8 heads", "HP, 16 heads", "HP against EP"]
+    return table([label.get(axis, axis), *head], rows)
+
+
+TABLES = {f.__name__: f for f in (networks, skew, granularity, spine, real_job)}
 
 
 def main() -> int:
