@@ -5,14 +5,24 @@
 #include <cmath>
 #include <fstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/job_arguments.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
+#include "cli/verdict.hpp"
 #include "models/cost/predict.hpp"
 #include "models/report/input_file.hpp"
+#include "models/report/timeline_csv.hpp"
+#include "models/report/version.hpp"
+#include "models/trace/attribution.hpp"
+#include "models/trace/gpu_time.hpp"
+#include "models/trace/host_tree.hpp"
 #include "models/trace/job_log.hpp"
 #include "models/trace/log_check.hpp"
+#include "models/trace/torch_trace.hpp"
+#include "models/trace/trace_check.hpp"
 
 namespace headway::cli {
 namespace {
@@ -42,6 +52,39 @@ int verify_log(const po::variables_map& values, double tolerance) {
     write_stdout(fmt::format("{}{}\nplan {}: step {}\n", check.table, arguments.summary, plan.name,
                              passed ? "within tolerance" : "BEYOND TOLERANCE"));
     return passed ? kDone : kNegative;
+}
+
+int verify_trace(const po::variables_map& values, double tolerance) {
+    const Scenario scenario = load_scenario(values, "verify");
+    const Plan& plan = plan_named(scenario, values, "verify");
+    const Profile& profile = profile_of(scenario);
+    const Seconds min_time = real_number(values, "min-time", 0.0, 1e12) * ms;
+    const PlanPrediction prediction = predict_job(scenario, plan);
+    std::vector<RankTrace> ranks;
+    for (const std::string& file : values["torch-trace"].as<std::vector<std::string>>()) {
+        const TorchTrace trace = read_torch_trace(file);
+        const HostTree host(trace);
+        const auto joined = attribute(trace, host, scenario.model, plan, prediction);
+        ranks.push_back(rank_trace(trace, gpu_steps(trace, host, joined)));
+        if (contradicts(profile.provenance.device, trace.device)) {
+            warn(fmt::format("profile {} is of {}, the trace is of {}", profile.name,
+                             profile.provenance.device, trace.device));
+        }
+    }
+    TraceCheck check = check_trace(prediction, ranks);
+    const Verdict verdict = judge(check.comparison, tolerance, min_time);
+    write_stdout(check.text + verdict.text);
+    if (const auto csv = optional_text(values, "csv")) {
+        std::vector<Timeline> both = {std::move(check.predicted), std::move(check.measured)};
+        for (Timeline& timeline : both) {
+            timeline.scenario = scenario.name;
+            timeline.profile = profile.name;
+            timeline.version = version();
+            timeline.seed = scenario.routing.seed;
+        }
+        write_result(timelines_to_csv(both), csv);
+    }
+    return verdict.passed ? kDone : kNegative;
 }
 
 }  // namespace headway::cli

@@ -13,7 +13,7 @@
 namespace headway::inline trace {
 namespace {
 
-constexpr std::string_view kAccepted =
+constexpr std::string_view kLogAccepted =
     "lines with 'iteration N/M | ... elapsed time per iteration (ms): T |' (Megatron-LM, "
     "Megatron-Bridge) or 'iteration N/M | ... train_step_timing in s: T' (NeMo)";
 
@@ -117,7 +117,7 @@ class Reader {
             throw InputError(
                 {.where = log_.file,
                  .found = fmt::format("no iteration in {} lines", num_lines),
-                 .accepted = std::string(kAccepted),
+                 .accepted = std::string(kLogAccepted),
                  .hint = "Megatron prints them on the last rank, every --log-interval iterations"});
         }
         std::sort(log_.memory.begin(), log_.memory.end(),
@@ -135,7 +135,8 @@ class Reader {
         }
         if (!time) {
             line.refuse(begin, fmt::format("iteration {} without its time", number),
-                        std::string(kAccepted), line.is_whole ? "" : "the file was copied in part");
+                        std::string(kLogAccepted),
+                        line.is_whole ? "" : "the file was copied in part");
         }
         if (*time == 0.0)
             line.refuse(begin, fmt::format("iteration {} that took no time", number),
@@ -260,7 +261,7 @@ JobLog read_job_log(std::istream& stream, const std::string& file) {
         } else if (c == '\0' || text.size() == longest_line) {
             throw InputError({.where = fmt::format("{}:{}", file, number + 1),
                               .found = c == '\0' ? "a zero byte: no text" : "a line without end",
-                              .accepted = std::string(kAccepted)});
+                              .accepted = std::string(kLogAccepted)});
         } else {
             text += static_cast<char>(c);
         }

@@ -4,6 +4,8 @@
 usage: verify_job_test.py HEADWAY
 """
 
+import gzip
+import json
 import subprocess
 import sys
 import tempfile
@@ -73,8 +75,12 @@ class MegatronLog(Files):
         self.assertIn("BEYOND TOLERANCE", self.verify(HEAD + lines, code=1).stdout)
 
     def test_contradictions_with_the_arguments_are_named(self):
-        head = HEAD.replace("num_layers ...................................... 24", "num_layers ... 12")
-        head = head.replace("global_batch_size ............................... 64", "global_batch_size ... 128")
+        head = HEAD.replace(
+            "num_layers ...................................... 24", "num_layers ... 12"
+        )
+        head = head.replace(
+            "global_batch_size ............................... 64", "global_batch_size ... 128"
+        )
         self.assertNotEqual(head, HEAD)
         lines = "".join(LINE.format(n, 500.0, 40.0, 128) for n in (40, 60))
         message = self.verify(head + lines, "--tolerance", "1e6", code=0).stderr
@@ -104,6 +110,120 @@ class MegatronLog(Files):
     def test_options_of_other_sources_are_refused(self):
         for words in (("--csv", "x.csv"), ("--ranks", "4"), ("--run",), ("--min-time", "2")):
             self.verify(HEAD, *words, code=2)
+
+
+JOB = ROOT / "docs/validation_jobs"
+SCENARIO = JOB / "moe_2xh200.yaml"
+TRACES = [JOB / f"moe_2xh200_rank{rank}.json.gz" for rank in (0, 1)]
+TOLERANT = ("--tolerance", "1e6")
+
+
+class TorchTrace(Files):
+    def verify(self, *traces, words=TOLERANT, code=0):
+        given = [word for trace in traces for word in ("--torch-trace", trace)]
+        result = headway("verify", SCENARIO, *given, *words)
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        return result
+
+    def refused(self, name, content, *more):
+        path = self.folder / name
+        path.write_bytes(content)
+        message = self.verify(path, *more, code=2).stderr.splitlines()[-1]
+        self.assertIn(name, message)
+        return message
+
+    def test_two_ranks_are_joined_by_annotations(self):
+        text = self.verify(*TRACES).stdout
+        self.assertIn("ranks 0, 1 of 2, ProfilerStep 2", text)
+        # The sums of a script of its own over the same files: kernels of compute, of NCCL, the
+        # least of both ranks' calls, and from the first kernel to the end of the last.
+        for row in (
+            r"whole +\S+ ms +54\.3 ms",
+            r"computes +\S+ ms +6\.37 ms",
+            r"exchanges, exposed +\S+ us +8\.81 ms",
+            r"waiting for peers +8\.24 ms",
+        ):
+            self.assertRegex(text, row)
+        self.assertRegex(text, r"joined by: annotation 99\.\d %")
+        self.assertRegex(text, r"dispatch +forward +16\.1 MiB +16\.0 MiB")
+
+    def test_without_annotations_the_same_time_lies_in_the_same_phases(self):
+        bare = []
+        for trace in TRACES:
+            document = json.loads(gzip.decompress(trace.read_bytes()))
+            events = document["traceEvents"]
+            document["traceEvents"] = [
+                e for e in events if e.get("cat") != "user_annotation" or "#" in e["name"]
+            ]
+            bare.append(self.folder / trace.name)
+            bare[-1].write_bytes(gzip.compress(json.dumps(document).encode()))
+        times = []
+        for traces in (TRACES, bare):
+            csv = self.folder / "both.csv"
+            self.verify(*traces, words=(*TOLERANT, "--csv", csv))
+            rows = [line.split(",") for line in csv.read_text().splitlines()]
+            times.append(
+                {
+                    (row[5], row[6]): int(row[7]) * float(row[9])
+                    for row in rows
+                    if row[0] == "measured" and row[2] == "0"
+                }
+            )
+        told, found = times
+        moved = sum(abs(told[key] - found.get(key, 0.0)) for key in told) / 2
+        self.assertLess(moved / sum(told.values()), 0.05)
+        for key in (("forward", "dispatch"), ("backward", "combine"), ("backward", "expert")):
+            self.assertAlmostEqual(found[key] / told[key], 1.0, places=2)
+
+    def test_the_timelines_are_those_of_other_verbs(self):
+        csv = self.folder / "both.csv"
+        self.verify(*TRACES, words=(*TOLERANT, "--csv", csv))
+        figure = self.folder / "figure.png"
+        drawn = headway("plot", csv, "--figure", "compare", "-o", figure)
+        self.assertEqual(drawn.returncode, 0, drawn.stderr)
+        self.assertTrue(figure.exists())
+        # A whole step is no run of layers.
+        again = headway("verify", SCENARIO, "--measured", csv)
+        self.assertEqual(again.returncode, 2, again.stdout)
+        self.assertIn("of a whole step", again.stderr)
+
+    def test_what_is_beyond_the_tolerance_is_exit_code_1(self):
+        self.verify(*TRACES, words=("--tolerance", "1"), code=1)
+
+    def test_what_is_no_trace_is_one_line(self):
+        whole = TRACES[0].read_bytes()
+        self.assertIn("a gzip stream that is cut", self.refused("cut.json.gz", whole[:40000]))
+        broken = bytearray(whole)
+        broken[30000:30010] = bytes(10)
+        self.assertRegex(self.refused("bad.json.gz", bytes(broken)), "damaged gzip|no JSON at byte")
+        plain = gzip.decompress(whole)
+        self.assertIn("a JSON file that is cut", self.refused("cut.json", plain[:-2000]))
+        self.assertIn("JSON without traceEvents", self.refused("x.json", b'{"plans": []}'))
+        self.assertIn("a JSON list", self.refused("x.json", b"[]"))
+        self.assertIn("no JSON at byte 1", self.refused("x.json", b"scenario: y"))
+        empty = b'{"traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "a", "ts": 1, "dur": 1}]}'
+        self.assertIn("none of them a GPU kernel", self.refused("x.json", empty))
+        self.assertIn("rank 0 once more", self.refused(TRACES[0].name, whole, TRACES[0]))
+        steps = plain.replace(b"ProfilerStep#", b"Step ")
+        self.assertIn("no ProfilerStep range", self.refused("x.json", steps))
+        self.assertIn("no such file", self.verify("absent.json", code=2).stderr)
+
+    def test_a_trace_of_the_simulator_is_no_trace_of_a_job(self):
+        trace = self.folder / "simulated.json"
+        made = headway(
+            *("simulate", ROOT / "scenarios/paper_4gpu.yaml", "--plan", "hp", "--trace", trace)
+        )
+        self.assertEqual(made.returncode, 0, made.stderr)
+        self.assertIn("none of them a GPU kernel", self.verify(trace, code=2).stderr)
+
+    def test_another_number_of_ranks_is_refused(self):
+        text = SCENARIO.read_text()
+        wider = text.replace("gpus_per_node: 2", "gpus_per_node: 4")
+        self.assertNotEqual(text, wider)
+        scenario = self.write("wider.yaml", wider)
+        result = headway("verify", scenario, "--torch-trace", TRACES[0])
+        self.assertEqual(result.returncode, 2, result.stdout)
+        self.assertIn("a run of 2 ranks; accepted: one of 4", result.stderr)
 
 
 if __name__ == "__main__":
