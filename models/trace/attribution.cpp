@@ -71,7 +71,9 @@ class Attributor {
 
     std::vector<Joined> run() {
         // A forward pass in order, then what differentiates it: that is of the forward's phase.
+        auto begun = step_begins_.cbegin();
         for (const std::size_t i : order_) {
+            if (begins_step(i, begun)) place_ = 0;
             if (joined_[i].pass != Pass::backward) join_forward(i);
         }
         fill_positions();

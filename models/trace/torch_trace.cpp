@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <istream>
 #include <map>
 #include <memory>
@@ -23,27 +24,30 @@ constexpr const char* kTraceAccepted =
     "a trace of PyTorch's profiler (export_chrome_trace), .json or .json.gz";
 
 // Microseconds with decimals as whole nanoseconds: a double has no digits left for those of an
-// absolute time.
+// absolute time. Times of more than a century are none; they end there.
 Nanoseconds nanoseconds(std::string_view text) {
-    bool negative = false;
+    constexpr Nanoseconds most = 4'000'000'000'000'000'000;
+    if (text.find_first_of("eE") != text.npos) {
+        double whole = 0.0;
+        std::from_chars(text.data(), text.data() + text.size(), whole);
+        return static_cast<Nanoseconds>(
+            std::clamp(whole * 1e3, -static_cast<double>(most), static_cast<double>(most)));
+    }
     Nanoseconds value = 0;
     int decimals = -1;
+    const auto append = [&](int digit) {
+        value = value > (most - digit) / 10 ? most : value * 10 + digit;
+    };
     for (const char c : text) {
-        if (c == '-') {
-            negative = true;
-        } else if (c == '.') {
+        if (c == '.') {
             decimals = 0;
         } else if (c >= '0' && c <= '9' && decimals < 3) {
-            value = value * 10 + (c - '0');
+            append(c - '0');
             if (decimals >= 0) ++decimals;
-        } else if (c == 'e' || c == 'E') {
-            double whole = 0.0;
-            std::from_chars(text.data(), text.data() + text.size(), whole);
-            return static_cast<Nanoseconds>(whole * 1e3);
         }
     }
-    for (int i = std::max(decimals, 0); i < 3; ++i) value *= 10;
-    return negative ? -value : value;
+    for (int i = std::max(decimals, 0); i < 3; ++i) append(0);
+    return text.starts_with('-') ? -value : value;
 }
 
 // Where A stands among the operands of A B; nothing for another operator.
@@ -61,7 +65,8 @@ std::optional<std::size_t> product_operands(std::string_view op) {
 struct Event {
     std::string ph, cat, name, pid, tid;
     std::string ts, dur;
-    std::int64_t id = -1, correlation = -1, stream = 0;
+    std::int64_t id = -1, correlation = -1;
+    std::int32_t stream = 0;
     bool in_graph = false;
     NcclCall collective;
     std::vector<Shape> shapes;
@@ -77,11 +82,9 @@ class Handler {
     bool boolean(bool) { return true; }
     bool number_integer(std::int64_t value) { return number(value, {}); }
     bool number_unsigned(std::uint64_t value) {
-        return number(static_cast<std::int64_t>(value), {});
+        return number(static_cast<std::int64_t>(std::min<std::uint64_t>(value, INT64_MAX)), {});
     }
-    bool number_float(double value, const std::string& text) {
-        return number(static_cast<std::int64_t>(value), text);
-    }
+    bool number_float(double value, const std::string& text) { return number(whole(value), text); }
     bool string(std::string& text) {
         if (path_.size() == 3 && is_event()) {
             set_text(text);
@@ -158,6 +161,14 @@ class Handler {
     bool in_args() const { return is_event() && path_[2].key == "args"; }
     bool in_shapes() const { return in_args() && path_[3].key == "Input Dims"; }
 
+    static std::int64_t whole(double value) {
+        constexpr double most = 9e18;
+        return static_cast<std::int64_t>(std::clamp(value, -most, most));
+    }
+    static std::int32_t bounded(std::int64_t value) {
+        return static_cast<std::int32_t>(std::clamp<std::int64_t>(value, -1, INT32_MAX));
+    }
+
     static std::string shown(const std::string& token) {
         std::string text = token.size() > 40 ? token.substr(token.size() - 40) : token;
         for (char& c : text) {
@@ -167,7 +178,7 @@ class Handler {
     }
 
     bool number(std::int64_t value, const std::string& text) {
-        if (path_.size() == 6 && in_shapes()) {
+        if (path_.size() == 6 && in_shapes() && !event_.shapes.empty()) {
             event_.shapes.back().push_back(value);
         } else if (path_.size() == 3 && is_event()) {
             if (key() == "ts")
@@ -183,8 +194,8 @@ class Handler {
         } else if (path_.size() == 4 && in_args()) {
             set_argument(value);
         } else if (path_.size() == 2 && path_[0].key == "distributedInfo") {
-            if (key() == "rank") trace_.rank = static_cast<int>(value);
-            if (key() == "world_size") trace_.world_size = static_cast<int>(value);
+            if (key() == "rank") trace_.rank = bounded(value);
+            if (key() == "world_size") trace_.world_size = bounded(value);
         }
         return true;
     }
@@ -207,7 +218,7 @@ class Handler {
         if (name == "correlation")
             event_.correlation = value;
         else if (name == "stream")
-            event_.stream = value;
+            event_.stream = bounded(value);
         else if (name == "graph id")
             event_.in_graph = value != 0;
         else if (name == "In msg nelems")
@@ -215,7 +226,7 @@ class Handler {
         else if (name == "Out msg nelems")
             event_.collective.out = value;
         else if (name == "Group size")
-            event_.collective.group_size = static_cast<int>(value);
+            event_.collective.group_size = bounded(value);
     }
 
     void set_argument(const std::string& text) {
@@ -248,7 +259,10 @@ class Handler {
         const std::string& cat = event_.cat;
         if (cat == "fwdbwd") return take_link();
         if (event_.ph != "X") return;
-        const Nanoseconds begin = nanoseconds(event_.ts), duration = nanoseconds(event_.dur);
+        // Nothing takes longer than some days: sums of durations stay whole numbers.
+        constexpr Nanoseconds longest = 1'000'000'000'000'000;
+        const Nanoseconds begin = nanoseconds(event_.ts),
+                          duration = std::clamp(nanoseconds(event_.dur), Nanoseconds{0}, longest);
         if (cat == "kernel" || cat == "gpu_memcpy" || cat == "gpu_memset") {
             take_gpu(begin, duration);
         } else if (cat == "cpu_op" || cat == "user_annotation") {
@@ -272,7 +286,7 @@ class Handler {
         GpuWork work{.begin = begin,
                      .duration = duration,
                      .name = interned(event_.name),
-                     .stream = static_cast<std::int32_t>(event_.stream),
+                     .stream = event_.stream,
                      .correlation = event_.correlation,
                      .is_kernel = event_.cat == "kernel",
                      .in_graph = event_.in_graph};
