@@ -8,6 +8,7 @@
 
 #include "models/fit/interleave.hpp"
 #include "models/fit/layer_samples.hpp"
+#include "models/report/quantile.hpp"
 #include "runtime/layer_setup.hpp"
 #include "runtime/measure.hpp"
 #include "runtime/rank_context.hpp"

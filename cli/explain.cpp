@@ -57,20 +57,6 @@ std::vector<std::string> words(const Names& names) {
     return {names.begin(), names.end()};
 }
 
-const Plan& plan_named(const Scenario& scenario, const po::variables_map& values) {
-    if (values.count("plan") == 0 && scenario.plans.size() == 1) return scenario.plans.front();
-    std::vector<std::string> names;
-    for (const Plan& plan : scenario.plans) names.push_back(plan.name);
-    if (values.count("plan") == 0) {
-        throw InputError({.where = "headway explain",
-                          .found = "no --plan given",
-                          .accepted = fmt::format("{}", fmt::join(names, ", "))});
-    }
-    const std::string chosen = one_of(values["plan"].as<std::string>(), names, "--plan");
-    return *std::find_if(scenario.plans.begin(), scenario.plans.end(),
-                         [&](const Plan& plan) { return plan.name == chosen; });
-}
-
 Pass pass_of(const po::variables_map& values, Phase phase) {
     const auto chosen = optional_text(values, "pass");
     if (chosen) return *pass_from_name(one_of(*chosen, words(kPassNames), "--pass"));
@@ -93,7 +79,7 @@ int run_explain(Args args) {
     const auto values = parse_options(args, explain_help(), explain_options());
     if (!values) return kDone;
     const Scenario scenario = load_scenario(*values, "explain");
-    const Plan& plan = plan_named(scenario, *values);
+    const Plan& plan = plan_named(scenario, *values, "explain");
     if ((*values)["memory"].as<bool>()) {
         write_result(fmt::format("{}, plan {}: memory\n{}", scenario.name, plan.name,
                                  text_of(explain_memory(scenario, plan))),

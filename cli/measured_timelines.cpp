@@ -21,6 +21,11 @@ void check(const std::string& file, const Timeline& timeline, const Scenario& sc
         refuse(fmt::format("a run of scenario '{}'", timeline.scenario),
                fmt::format("one of scenario '{}'", scenario.name), "");
     }
+    const bool has_layers =
+        std::ranges::any_of(timeline.spans, [](const Span& span) { return span.layer >= 0; });
+    if (!has_layers)
+        refuse("a timeline of a whole step", "one of layers, as headway-run writes it",
+               "headway verify --torch-trace compares steps");
     const Plan& plan = plan_of(scenario, timeline);
     int last = 0;
     for (const Span& span : timeline.spans) last = std::max(last, span.rank);

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <system_error>
+#include <vector>
 
 #include "models/cost/unused_keys.hpp"
 #include "models/scenario/resolve.hpp"
@@ -100,6 +102,21 @@ void print_unused_keys(Scenario scenario) {
         const bool machine = text.starts_with("cluster.") && text.find("_overrides") == text.npos;
         if (!machine) note("note: " + text);
     }
+}
+
+const Plan& plan_named(const Scenario& scenario, const po::variables_map& values,
+                       std::string_view verb) {
+    if (values.count("plan") == 0 && scenario.plans.size() == 1) return scenario.plans.front();
+    std::vector<std::string> names;
+    for (const Plan& plan : scenario.plans) names.push_back(plan.name);
+    if (values.count("plan") == 0) {
+        throw InputError({.where = fmt::format("headway {}", verb),
+                          .found = "no --plan given",
+                          .accepted = fmt::format("{}", fmt::join(names, ", "))});
+    }
+    const std::string chosen = one_of(values["plan"].as<std::string>(), names, "--plan");
+    return *std::find_if(scenario.plans.begin(), scenario.plans.end(),
+                         [&](const Plan& plan) { return plan.name == chosen; });
 }
 
 const Profile& profile_of(const Scenario& scenario) {

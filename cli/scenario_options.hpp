@@ -29,6 +29,10 @@ void print_unused_keys(Scenario scenario);
 // A profile file, or the name of a preset.
 Profile load_profile(const std::string& file_or_preset, const ReadOptions& options);
 
+// The plan of --plan, which may be left out where there is one.
+const Plan& plan_named(const Scenario& scenario, const po::variables_map& values,
+                       std::string_view verb);
+
 // InputError if neither the scenario nor --profile gave one.
 const Profile& profile_of(const Scenario& scenario);
 

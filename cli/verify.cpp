@@ -15,6 +15,8 @@
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
+#include "cli/verdict.hpp"
+#include "cli/verify_job.hpp"
 #include "models/cost/moe_layer.hpp"
 #include "models/report/compare.hpp"
 #include "models/report/human.hpp"
@@ -30,17 +32,22 @@ namespace {
 
 CommandHelp verify_help() {
     return {.usage =
-                "verify SCENARIO.yaml --profile P (--measured M.csv | --run | --grid G.csv)"
-                " [options]",
+                "verify SCENARIO.yaml --profile P (--measured M.csv | --run | --grid G.csv |\n"
+                "       --megatron-log LOG | --torch-trace T.json.gz) [options]",
             .about =
                 "Predicts the MoE layers that a run executed, joins both by phase, and prints\n"
                 "predicted, measured, signed error and whether the measurement lies in the\n"
                 "predicted interval. Give the same --ranks and --tokens as to headway-run.\n"
+                "With --megatron-log: the whole step against a job's log, its time, TFLOP/s and\n"
+                "memory, and the scenario against the arguments at its head. With --torch-trace:\n"
+                "each phase of a step against the kernels that a profiled job ran in it.\n"
                 "Exit code 1: a whole pass of a layer, or a phase of at least --min-time, is off\n"
                 "by more than the tolerance.",
             .examples =
                 "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --measured m.csv\n"
-                "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --run --tokens 768",
+                "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --run --tokens 768\n"
+                "  headway verify job.yaml --profile h100_public --megatron-log job.log\n"
+                "  headway verify job.yaml --torch-trace rank0.json.gz --torch-trace rank1.json.gz",
             .positional = {"scenario"}};
 }
 
@@ -52,6 +59,14 @@ po::options_description verify_options() {
         "Timeline of headway-run; repeated, of several runs: the median of each phase is judged");
     add("grid", po::value<std::vector<std::string>>()->value_name("CSV"),
         "samples of headway-grid: errors over all its layers (may be repeated)");
+    add("megatron-log", po::value<std::string>()->value_name("LOG"),
+        "log of Megatron-LM, Megatron-Bridge or NeMo");
+    add("torch-trace", po::value<std::vector<std::string>>()->value_name("FILE"),
+        "trace of PyTorch's profiler, .json or .json.gz; repeated, of several ranks of one run");
+    add("plan", po::value<std::string>()->value_name("NAME"),
+        "plan that the job ran (may be left out if the scenario has one)");
+    add("warmup", po::value<int>()->default_value(5)->value_name("N"),
+        "of a log: iterations at the begin of a run that do not count");
     add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"), "ranks of the run's group");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"), "tokens per rank");
@@ -68,20 +83,28 @@ po::options_description verify_options() {
 
 // What is compared with: one source, and no option that this source ignores.
 void check_sources(const po::variables_map& values) {
-    const bool run = values["run"].as<bool>(), grid = values.count("grid") != 0,
-               measured = values.count("measured") != 0;
-    if (!run && !grid && !measured) {
+    const bool run = values["run"].as<bool>(), log = values.count("megatron-log") != 0,
+               trace = values.count("torch-trace") != 0,
+               layers = run || values.count("measured") != 0;
+    std::vector<std::string> sources;
+    for (const char* source : {"measured", "grid", "megatron-log", "torch-trace"}) {
+        if (values.count(source) != 0) sources.push_back(std::string("--") + source);
+    }
+    if (run) sources.emplace_back("--run");
+    if (sources.empty()) {
         throw InputError({.where = "headway verify",
                           .found = "nothing to compare with",
-                          .accepted = "--measured CSV, --run or --grid CSV"});
+                          .accepted = "--measured CSV, --run, --grid CSV, --megatron-log LOG or "
+                                      "--torch-trace FILE"});
     }
-    refuse_both("--run", run && measured, "--measured");
-    refuse_both("--grid", grid && measured, "--measured");
-    refuse_both("--grid", grid && run, "--run");
+    if (sources.size() > 1) refuse_both(sources[1], true, sources[0]);
     check_uses(values, {{"repeats", run, "--run"},
-                        {"ranks", !grid, "--measured or --run"},
-                        {"tokens", !grid, "--measured or --run"},
-                        {"min-time", !grid, "--measured or --run"}});
+                        {"ranks", layers, "--measured or --run"},
+                        {"tokens", layers, "--measured or --run"},
+                        {"min-time", layers || trace, "--measured, --run or --torch-trace"},
+                        {"plan", log || trace, "--megatron-log or --torch-trace"},
+                        {"warmup", log, "--megatron-log"},
+                        {"csv", !log, "--measured, --run, --grid or --torch-trace"}});
 }
 
 std::vector<Timeline> measured_timelines(const po::variables_map& values,
@@ -103,10 +126,6 @@ int num_layers(const Timeline& timeline) {
     std::set<int> layers;
     for (const Span& span : timeline.spans) layers.insert(span.layer);
     return static_cast<int>(layers.size());
-}
-
-double median_of(std::vector<double> values) {
-    return values.empty() ? 0.0 : runtime::quantile(values, 0.5);
 }
 
 // Runs of the same plan together, plans in order of appearance.
@@ -131,36 +150,6 @@ std::size_t median_run(const std::vector<Timeline>& runs) {
     }
     std::sort(totals.begin(), totals.end());
     return totals[(totals.size() - 1) / 2].second;
-}
-
-struct Verdict {
-    std::string text;
-    bool passed = true;
-};
-
-Verdict judge(const Comparison& comparison, double tolerance, Seconds min_time) {
-    std::vector<double> phases, passes;
-    int inside = 0;
-    bool passed = true;
-    for (const PhaseComparison& p : comparison.phases) {
-        if (p.measured < min_time) continue;
-        phases.push_back(std::abs(p.error()));
-        inside += p.inside();
-        passed = passed && phases.back() <= tolerance;
-    }
-    for (const PassComparison& p : comparison.passes) {
-        passes.push_back(std::abs(p.error()));
-        passed = passed && passes.back() <= tolerance;
-    }
-    return {
-        fmt::format("plan {}: {} phases of at least {}: median error {:.1f} %, worst {:.1f} %, "
-                    "{} inside their interval; passes: median {:.1f} %, worst {:.1f} %: {}\n",
-                    comparison.plan, phases.size(), human(min_time), 100 * median_of(phases),
-                    phases.empty() ? 0.0 : 100 * *std::max_element(phases.begin(), phases.end()),
-                    inside, 100 * median_of(passes),
-                    passes.empty() ? 0.0 : 100 * *std::max_element(passes.begin(), passes.end()),
-                    passed ? "within tolerance" : "BEYOND TOLERANCE"),
-        passed};
 }
 
 // The allocator's peak of a run on GPUs beside its prediction; empty where it is not known.
@@ -200,6 +189,8 @@ int run_verify(Args args) {
     if (!values) return kDone;
     check_sources(*values);
     if (values->count("grid") != 0) return verify_grid(*values);
+    if (values->count("torch-trace") != 0) return verify_trace(*values, tolerance_of(*values));
+    if (values->count("megatron-log") != 0) return verify_log(*values, tolerance_of(*values));
     const Scenario whole = load_scenario(*values, "verify");
     for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
     const Scenario scenario =

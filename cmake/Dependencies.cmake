@@ -5,6 +5,7 @@ find_package(fmt REQUIRED)
 find_package(Boost 1.74 REQUIRED COMPONENTS program_options)
 find_package(nlohmann_json 3.9 REQUIRED)
 find_package(Threads REQUIRED)
+find_package(ZLIB)  # without it, traces of training jobs are read unpacked only
 if(HEADWAY_TESTS)
     find_package(GTest REQUIRED)
     include(GoogleTest)

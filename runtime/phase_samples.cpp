@@ -1,20 +1,11 @@
 #include "runtime/phase_samples.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 #include <utility>
 
+#include "models/report/quantile.hpp"
+
 namespace headway::runtime {
-
-double quantile(std::vector<double>& values, double q) {
-    if (values.empty()) throw std::logic_error("quantile of no values");
-    std::sort(values.begin(), values.end());
-    const double place = q * static_cast<double>(values.size() - 1);
-    const auto low = static_cast<std::size_t>(place);
-    const std::size_t high = std::min(low + 1, values.size() - 1);
-    return values[low] + (values[high] - values[low]) * (place - static_cast<double>(low));
-}
-
 namespace {
 
 // One span for every (layer, phase, pass) of a rank, in order of first execution.

@@ -48,7 +48,4 @@ Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std
                            std::vector<std::vector<LayerSamples>> samples,
                            std::span<const TrafficLedger> ledgers, int num_passes, Timing timing);
 
-// Linear interpolation between order statistics. Sorts.
-double quantile(std::vector<double>& values, double q);
-
 }  // namespace headway::runtime

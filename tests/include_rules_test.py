@@ -20,6 +20,7 @@ MAY_INCLUDE = {
     "models/cost": {VOCAB, "models/schedule", "models/workload"},
     "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},
     "models/report": {VOCAB},
+    "models/trace": {VOCAB, "models/report"},
     "models/validate": {VOCAB, "models/cost"},
     "models/sweep": {VOCAB, "models/scenario", "models/workload", "models/cost", "models/report"},
     "sim": {VOCAB, "models/workload"},
@@ -33,6 +34,7 @@ MAY_INCLUDE = {
         "models/cost",
         "models/fit",
         "models/report",
+        "models/trace",
         "models/validate",
         "models/sweep",
         "sim",
@@ -48,7 +50,7 @@ NAMESPACES = {
     "models/import": "headway::inline importing",  # a word of C++20 modules
     **{
         f"models/{name}": f"headway::inline {name}"
-        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep")
+        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep", "trace")
     },
     "sim": "headway::sim",
     "kernels": "headway::kernels",

@@ -86,20 +86,23 @@ std::optional<int> world_of(const Job& job, const ImportOptions& options) {
     return file.num_ranks;
 }
 
+Cluster read_cluster_of(const ImportOptions& options) {
+    std::error_code ignored;
+    const bool is_file =
+        fs::path(*options.cluster).has_extension() || fs::exists(*options.cluster, ignored);
+    return read_cluster(is_file ? fs::path(*options.cluster)
+                                : find_preset("clusters", *options.cluster, options.presets),
+                        options.presets);
+}
+
 Cluster cluster_of(const Job& job, const ImportOptions& options, std::optional<int> num_ranks) {
     if (!num_ranks) job.ask("no number of GPUs", "--gpus N");
-    if (!options.cluster) {
+    if (!options.cluster && !options.machine) {
         job.ask("nothing of the machine", "--cluster NAME|FILE",
                 "headway list clusters names the shipped ones");
         return {};
     }
-    std::error_code ignored;
-    const bool is_file =
-        fs::path(*options.cluster).has_extension() || fs::exists(*options.cluster, ignored);
-    Cluster cluster =
-        read_cluster(is_file ? fs::path(*options.cluster)
-                             : find_preset("clusters", *options.cluster, options.presets),
-                     options.presets);
+    Cluster cluster = options.machine ? *options.machine : read_cluster_of(options);
     if (!num_ranks) return cluster;
     const int own = cluster.gpus_per_node;
     if (*num_ranks % own == 0) {

@@ -20,6 +20,7 @@ namespace headway::inline importing {
 struct ImportOptions {
     ReadOptions presets;
     std::optional<std::string> cluster;  // preset or file
+    std::optional<Cluster> machine;      // the same as a value
     std::optional<std::string> model;    // preset, file or Hugging Face config
     std::optional<int> num_ranks, vocab_size, head_parallel_twin;
     ShellSurroundings surroundings;

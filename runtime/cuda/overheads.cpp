@@ -10,6 +10,7 @@
 #include "kernels/check.hpp"
 #include "kernels/dense/dense_gemm.hpp"
 #include "models/report/csv_text.hpp"
+#include "models/report/quantile.hpp"
 #include "runtime/cuda/own_stream.hpp"
 #include "runtime/cuda/row_kernels.hpp"
 #include "runtime/phase_samples.hpp"

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/check.hpp"
+#include "models/report/quantile.hpp"
 #include "runtime/cuda/own_stream.hpp"
 #include "runtime/phase_samples.hpp"
 
