@@ -80,6 +80,17 @@ void check_ranks(const PlanPrediction& plan, const std::vector<RankTrace>& ranks
     }
 }
 
+// Phases as their kernels take them: what the device waits for launches is idle time in a trace.
+PlanPrediction of_kernels(PlanPrediction plan) {
+    for (PhaseCost& cost : plan.phases) {
+        if (cost.launch_wait == Seconds{}) continue;
+        const double share = (cost.time - cost.launch_wait) / cost.time;
+        cost.time = cost.time - cost.launch_wait;
+        cost.interval = {share * cost.interval.low, share * cost.interval.high};
+    }
+    return plan;
+}
+
 Span predicted_span(const PhaseCost& cost, Seconds begin) {
     const Seconds whole = cost.time + cost.hidden;
     // The interval is known of what is exposed; what is hidden is as uncertain.
@@ -171,7 +182,8 @@ RankTrace rank_trace(const TorchTrace& trace, std::vector<GpuStep> steps) {
             .steps = std::move(steps)};
 }
 
-TraceCheck check_trace(const PlanPrediction& plan, const std::vector<RankTrace>& ranks) {
+TraceCheck check_trace(const PlanPrediction& prediction, const std::vector<RankTrace>& ranks) {
+    const PlanPrediction plan = of_kernels(prediction);
     check_ranks(plan, ranks);
     const auto waits = waits_of(ranks);
     Timeline predicted = predicted_step(plan);

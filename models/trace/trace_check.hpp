@@ -31,6 +31,6 @@ struct TraceCheck {
 // A phase's time is that of its kernels on the slowest rank, the median over steps. An exchange
 // takes as long as the rank that waits least in it says, where ranks of its group are given; the
 // rest is waiting for peers. InputError for traces that are not of one run of the plan.
-TraceCheck check_trace(const PlanPrediction& plan, const std::vector<RankTrace>& ranks);
+TraceCheck check_trace(const PlanPrediction& prediction, const std::vector<RankTrace>& ranks);
 
 }  // namespace headway::inline trace

@@ -133,10 +133,10 @@ std::string exchange_table(const TraceTables& t) {
 }
 
 std::string step_table(const TraceTables& t) {
-    Seconds compute, exposed, hidden, bubble, waiting;
+    Seconds compute, exposed, hidden, idle = t.plan.launch_wait, waiting;
     for (const PhaseCost& cost : t.plan.phases) {
         if (cost.phase == Phase::pipeline_bubble)
-            bubble += cost.time;
+            idle += cost.time;
         else
             (is_communication(cost.phase) ? exposed : compute) += cost.time;
         hidden += cost.hidden;
@@ -152,7 +152,7 @@ std::string step_table(const TraceTables& t) {
     add("exchanges, exposed", human(exposed), measured([](const GpuStep& s) { return s.exposed; }));
     add("exchanges, hidden", human(hidden), measured([](const GpuStep& s) { return s.hidden; }));
     if (t.ranks.size() > 1) add("of these, waiting for peers", "", waiting);
-    add("idle", human(bubble), measured([](const GpuStep& s) { return s.duration() - s.busy; }));
+    add("idle", human(idle), measured([](const GpuStep& s) { return s.duration() - s.busy; }));
     return table.to_string();
 }
 
