@@ -24,7 +24,8 @@ constexpr std::string_view kRead =
     "moe_router_topk moe_router_num_groups moe_router_group_topk moe_router_dtype "
     "moe_router_enable_expert_bias moe_router_load_balancing_type moe_router_force_load_balancing "
     "moe_expert_capacity_factor moe_token_dispatcher_type moe_enable_deepep "
-    "cuda_graph_impl enable_cuda_graph external_cuda_graph cuda_graph_scope cuda_graph_modules "
+    "fp8_dot_product_attention cuda_graph_impl enable_cuda_graph external_cuda_graph "
+    "cuda_graph_scope cuda_graph_modules "
     "moe_flex_dispatcher_backend moe_latent_size moe_layer_recompute tensor_model_parallel_size "
     "model_parallel_size pipeline_model_parallel_size context_parallel_size cp_comm_type "
     "expert_model_parallel_size expert_tensor_parallel_size sequence_parallel "
@@ -55,7 +56,7 @@ struct Named {
 };
 
 constexpr std::array kNamed = std::to_array<Named>({
-    {"fp8_param fp8_param_gather fp8_dot_product_attention fp8_multi_head_attention "
+    {"fp8_param fp8_param_gather fp8_multi_head_attention "
      "fp8_output_proj keep_fp8_transpose_cache fp4_param fp4_param_gather",
      "", "parameters and attention stay in the model's dtype"},
     {"first_last_layers_bf16 reuse_grad_buf_for_mxfp8_param_ag", "",

@@ -104,9 +104,9 @@ void fill_precision(const Job& job, Precision& precision) {
     }
     const std::string mixed = job.text("mixed_precision");
     const bool by_name = mixed.find("fp8") != std::string::npos;
-    for (const char* name :
-         {"fp8_recipe", "fp4_recipe", "moe_router_padding_for_fp8",
-          "moe_router_padding_for_quantization", "moe_dispatch_fwd_dtype", "moe_combine_bwd_dtype"})
+    for (const char* name : {"fp8_recipe", "fp4_recipe", "moe_router_padding_for_fp8",
+                             "moe_router_padding_for_quantization", "moe_dispatch_fwd_dtype",
+                             "moe_combine_bwd_dtype", "fp8_dot_product_attention"})
         (void)job.has(name);
     if (!job.has(format)) {
         if (by_name)
@@ -123,6 +123,7 @@ void fill_precision(const Job& job, Precision& precision) {
         precision.recipe = static_cast<Recipe>(found - kRecipeNames.begin());
     precision.dispatch_forward = job.text("moe_dispatch_fwd_dtype", "bf16") != "bf16";
     precision.combine_backward = job.text("moe_combine_bwd_dtype", "bf16") != "bf16";
+    precision.attention = job.flag("fp8_dot_product_attention");
 }
 
 void fill_sharding(const Job& job, Plan& plan) {

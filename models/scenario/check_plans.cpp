@@ -167,10 +167,10 @@ void check_implementation(const Plan& plan, const std::string& where,
                           std::vector<InputProblem>& problems) {
     if (plan.cuda_graph_scope != 0u && !launches_eagerly(plan.implementation)) {
         const auto name = kImplementationNames[static_cast<std::size_t>(plan.implementation)];
-        problems.push_back({where + ".cuda_graph_scope",
-                            fmt::format("graphs of implementation: {}, whose launches cost nothing",
-                                        name),
-                            "implementation: torch or megatron", ""});
+        problems.push_back(
+            {where + ".cuda_graph_scope",
+             fmt::format("graphs of implementation: {}, whose launches cost nothing", name),
+             "implementation: torch or megatron", ""});
     }
     if (plan.implementation != Implementation::unfused) return;
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
@@ -192,6 +192,7 @@ void check_precision(const Plan& plan, const std::string& where,
         const char* key = !p.experts           ? "experts: false"
                           : p.dispatch_forward ? "moe_dispatch_fwd: true"
                           : p.combine_backward ? "moe_combine_bwd: true"
+                          : p.attention        ? "fp8_dot_product_attention: true"
                                                : nullptr;
         if (key == nullptr) return;
         problems.push_back({where + ".precision", fmt::format("{} without a recipe", key),

@@ -218,9 +218,10 @@ void describe_precision(Fields& f, Precision& precision) {
     f.choice("recipe", precision.recipe, kRecipeNames,
              "what linear layers and experts compute in: tensorwise and delayed FP8, blockwise "
              "FP8, MXFP8 or NVFP4 (Megatron's fp8_recipe, fp4_recipe). Embedding, head, router, "
-             "norms and attention's core keep the model's type",
+             "norms and, unless told, attention's core keep the model's type",
              optional);
     f.flag("experts", precision.experts, "false: routed experts keep the model's type", optional);
+    f.flag("fp8_dot_product_attention", precision.attention, "attention's core in FP8", optional);
     f.flag("moe_dispatch_fwd", precision.dispatch_forward,
            "dispatch sends this type forward, with its scales", optional);
     f.flag("moe_combine_bwd", precision.combine_backward,

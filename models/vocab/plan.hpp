@@ -93,6 +93,7 @@ struct Precision {
     bool experts = true;            // routed experts too
     bool dispatch_forward = false;  // Megatron's moe_dispatch_fwd_dtype: the recipe's type
     bool combine_backward = false;
+    bool attention = false;  // attention's core in FP8 (Megatron's fp8_dot_product_attention)
 
     // The type of a linear layer's operands.
     Dtype linear(Dtype model) const {

@@ -162,8 +162,8 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
           .size = static_cast<double>(s.scenario.batch.sequence_length),
           .width = w.query_key,
           .launches = forward ? 1 : 2,
-          .stretch =
-              s.plan.attention_backend == AttentionBackend::flash ? kFlashAttention2 : 1.0}});
+          .stretch = s.plan.attention_backend == AttentionBackend::flash ? kFlashAttention2 : 1.0,
+          .dtype = s.plan.precision.attention ? std::optional(Dtype::fp8) : std::nullopt}});
     const PhaseWork out =
         compute_phase(Phase::attention_out, pass,
                       {gemm(tokens, s.hidden, out_width, s.element, forward ? 1 : 2)});

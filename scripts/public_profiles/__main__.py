@@ -29,8 +29,9 @@ def profile(name, root, simumax, paper=False):
     }
     if name not in ("l40s",):
         kernels["fused_expert"] = fused_expert(dev, name, paper)
-    narrow = {"dense_gemm": {}, "grouped_gemm": {}}
+    narrow = {"dense_gemm": {}, "grouped_gemm": {}, "attention": {}}
     if dev["narrow"]:
+        narrow["attention"]["fp8"] = attention(dev, root, "fp8")
         for kind in NARROW:
             if kind == "nvfp4" and name not in BLACKWELL:
                 continue

@@ -10,11 +10,11 @@ SEQ = [512, 1024, 2048, 4096, 8192, 16384]
 FA3_BACKWARD_RATIO = [316 / 467, 424 / 565, 501 / 625, 542 / 638, 559 / 646, 561 / 648]
 
 
-def attention(dev, root):
+def attention(dev, root, dtype="bfloat16"):
     d = pd.read_parquet(
         f"{root}/data/{dev['dir']}/attention/{dev['att']}/context_attention_perf.parquet"
     )
-    d = d[(d.attn_dtype == "bfloat16") & (d.kv_cache_dtype == "bfloat16")]
+    d = d[(d.attn_dtype == dtype) & (d.kv_cache_dtype == dtype)]
     if "window_size" in d:
         d = d[d.window_size == 0]
     d = d[(d.batch_size * d.num_heads * d.isl >= 131072) & (d.num_heads >= 8)]
@@ -36,7 +36,7 @@ def attention(dev, root):
         d.isl[inside].to_numpy().astype(float),
         d.head_dim[inside].to_numpy().astype(float),
     )
-    src = f"{AIC}: attention/{dev['att']} context, bf16; causal FLOPs (half of 4 S^2 d per head); includes the KV-cache write"
+    src = f"{AIC}: attention/{dev['att']} context, {'bf16' if dtype == 'bfloat16' else dtype}; causal FLOPs (half of 4 S^2 d per head); includes the KV-cache write"
     forward = Curve(SEQ, width, rows, relative_spread(r[inside].to_numpy() / fit), src)
     back_rows = [[a * q for a, q in zip(row, FA3_BACKWARD_RATIO)] for row in rows]
     back = Curve(

@@ -43,6 +43,25 @@ const PhaseCost& cost_of(const PlanPrediction& plan, Phase phase, Pass pass = Pa
 
 const std::vector<Kernel> kGemms = {Kernel::dense_gemm, Kernel::grouped_gemm};
 
+// Attention's core at twice the rate in FP8 takes half the time, where it is asked for.
+TEST(Precision, AttentionIsInFp8WhereItIsAskedFor) {
+    Profile profile = profile_with(kGemms, Dtype::mxfp8);
+    profile.kernel(Kernel::attention, Dtype::fp8) =
+        profile_with({Kernel::attention}, Dtype::fp8).kernel(Kernel::attention, Dtype::fp8);
+    Scenario s = scenario_with(Recipe::mxfp8);
+    const PlanPrediction plain = predict(s, profile).plans[0];
+    s.plans[0].precision.attention = true;
+    const PlanPrediction fp8 = predict(s, profile).plans[0];
+    for (const Pass pass : {Pass::forward, Pass::backward}) {
+        EXPECT_NEAR(cost_of(fp8, Phase::attention_core, pass).time /
+                        cost_of(plain, Phase::attention_core, pass).time,
+                    0.5, 1e-9);
+        EXPECT_EQ(cost_of(fp8, Phase::expert, pass).time, cost_of(plain, Phase::expert, pass).time);
+    }
+    // No curve: an error that says so, never the model's rate.
+    EXPECT_THROW(predict(s, profile_with(kGemms, Dtype::mxfp8)), InputError);
+}
+
 TEST(Precision, LinearLayersRunAtTheRecipesRatesAndNothingElseDoes) {
     const Profile profile = profile_with(kGemms, Dtype::mxfp8);
     const PlanPrediction bf16 = predict(scenario_with(Recipe::none), profile).plans[0],
