@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,11 +12,11 @@
 #include "cli/scenario_options.hpp"
 #include "cli/verdict.hpp"
 #include "models/cost/predict.hpp"
-#include "models/report/input_file.hpp"
 #include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
 #include "models/trace/attribution.hpp"
 #include "models/trace/gpu_time.hpp"
+#include "models/trace/gzip_file.hpp"
 #include "models/trace/host_tree.hpp"
 #include "models/trace/job_log.hpp"
 #include "models/trace/log_check.hpp"
@@ -42,8 +41,8 @@ int verify_log(const po::variables_map& values, double tolerance) {
     const int warm_up = whole_number(values, "warmup", 0, 1 << 30);
     const Scenario scenario = load_scenario(values, "verify");
     const Plan& plan = plan_named(scenario, values, "verify");
-    std::ifstream stream = open_input_file(file, "the log of a training job");
-    const JobLog log = read_job_log(stream, file);
+    const auto stream = open_maybe_gzip(file, "the log of a training job");
+    const JobLog log = read_job_log(*stream, file);
     const SteadyIterations steady = steady_iterations(log, warm_up);
     const ArgumentCheck arguments = check_arguments(scenario, plan, log, read_options(values));
     for (const std::string& difference : arguments.contradictions) warn(difference);
@@ -66,11 +65,15 @@ int verify_trace(const po::variables_map& values, double tolerance) {
         const HostTree host(trace);
         const auto joined = attribute(trace, host, scenario.model, plan, prediction);
         ranks.push_back(rank_trace(trace, gpu_steps(trace, host, joined)));
-        if (contradicts(profile.provenance.device, trace.device)) {
-            warn(fmt::format("profile {} is of {}, the trace is of {}", profile.name,
-                             profile.provenance.device, trace.device));
-        }
     }
+    const RankTrace& first = ranks.front();
+    if (contradicts(profile.provenance.device, first.device)) {
+        warn(fmt::format("profile {} is of {}, the trace is of {}", profile.name,
+                         profile.provenance.device, first.device));
+    }
+    if (first.world_size == 0 && prediction.num_ranks > 1)
+        warn(fmt::format("{} does not say of how many ranks its run was; {} are predicted",
+                         first.file, prediction.num_ranks));
     TraceCheck check = check_trace(prediction, ranks);
     const Verdict verdict = judge(check.comparison, tolerance, min_time);
     write_stdout(check.text + verdict.text);

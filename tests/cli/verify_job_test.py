@@ -70,6 +70,15 @@ class MegatronLog(Files):
         self.assertIn("argument dump of a Megatron log", result.stdout)
         self.assertNotIn("the scenario has", result.stderr)
 
+    def test_a_packed_log_is_read(self):
+        lines = "".join(LINE.format(n, 500.0, 40.0, 64) for n in (40, 60))
+        log = self.folder / "job.log.gz"
+        log.write_bytes(gzip.compress((HEAD + lines).encode()))
+        words = ("--profile", "a100_public", "--tolerance", "1e6", "--megatron-log", log)
+        result = headway("verify", self.scenario, *words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("2 of 3 iteration lines", result.stdout)
+
     def test_a_step_beyond_the_tolerance_is_exit_code_1(self):
         lines = "".join(LINE.format(n, 5.0, 40.0, 64) for n in (40, 60))
         self.assertIn("BEYOND TOLERANCE", self.verify(HEAD + lines, code=1).stdout)

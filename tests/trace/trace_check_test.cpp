@@ -223,6 +223,12 @@ TEST(CollectiveJoin, GoesByKindGroupAndSize) {
               Phase::grad_all_reduce);
     EXPECT_EQ(next(call("allreduce", "Float", 99, 2), CallKind::all_reduce, Pass::backward),
               Phase::expert_grad_all_reduce);
+    // Megatron's names of groups count more than a size that two of them have.
+    NcclCall named = call("allreduce", "Float", 99, 4);
+    named.group = "7 TENSOR_MODEL_PARALLEL_GROUP";
+    EXPECT_EQ(next(named, CallKind::all_reduce, Pass::backward), std::nullopt);
+    named.group = "9 DATA_PARALLEL_GROUP_WITH_CP";
+    EXPECT_EQ(next(named, CallKind::all_reduce, Pass::backward), Phase::grad_all_reduce);
     // Three ranks are no group of the plan; nothing is broadcast.
     EXPECT_EQ(next(call("all_to_allv", "BFloat16", 1000, 3), CallKind::all_to_all, Pass::forward),
               std::nullopt);
