@@ -230,7 +230,8 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         moe_interval(workload, step, Pass::backward, step.moe_backward, software.layer);
     result.phases = phase_costs(step, software.exchange);
     result.traffic = traffic_of(workload);
-    result.memory = predict_memory(scenario, plan, loads);
+    result.memory =
+        predict_memory(scenario, plan, loads, step.pipeline ? &step.pipeline->order : nullptr);
     check_memory(result);
     result.warnings = book.warnings();
     if (options.strict && !result.warnings.empty()) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/keep_memory.hpp"
 #include "models/cost/predict.hpp"
 #include "models/cost/price.hpp"
 #include "models/scenario/read_scenario.hpp"
@@ -76,6 +77,7 @@ void bench_models(Scenario scenario, const Plan& plan, const Profile& profile, i
 }  // namespace
 
 int main(int argc, char** argv) {
+    cli::keep_memory();
     only = argc > 1 ? argv[1] : "";
     const std::filesystem::path scenarios = HEADWAY_SOURCE_DIR "/scenarios";
     for (const char* name : {"paper_4gpu.yaml", "mixtral_8gpu.yaml", "deepseek_v3_256.yaml"}) {
