@@ -13,6 +13,7 @@
 #include <system_error>
 #include <vector>
 
+#include "cli/keep_memory.hpp"
 #include "cli/output.hpp"
 #include "cli/shard.hpp"
 #include "cli/verbs.hpp"
@@ -118,6 +119,7 @@ int main(int argc, char** argv) {
     using namespace headway::cli;
     // A closed pipe is seen where the text is written, so that files are still finished.
     std::signal(SIGPIPE, SIG_IGN);
+    keep_memory();
     try {
         return run(std::vector<std::string>(argv + 1, argv + argc));
     } catch (const headway::InputError& error) {

@@ -3,8 +3,11 @@
 //   1. All flows with the same bottleneck l have the same rate v(l). So l keeps one service clock,
 //      V(l) += v(l) dt, and a flow that joins l with b bytes left gets the mark V(l) + b: it ends
 //      when the clock reaches its mark. A change of rates touches links, not flows.
-//   2. When a flow with bottleneck l ends, the links that filled up before l keep their level: the
-//      filling is rewound to the round of l and goes on from there (level_filling.hpp).
+//   2. The links stand in the order of their levels (fair_levels.hpp). When a flow with bottleneck
+//      l ends, those before l keep their level; those behind are gone through once, and only a link
+//      that a changed group crosses gets another level. One that falls below its neighbour goes
+//      before it and takes over the flows that both carry. Where much changes at once that can take
+//      exponentially many steps: after a few for each link, all links are filled from nought.
 // With epsilon > 0, completions closer together than a window, epsilon times the time that the
 // traffic needs on its busiest link, are handled as one instant. Every flow still ends at its own
 // projected time, and error_bound() says how far the finish may be off. Rates are solved when they
@@ -17,7 +20,7 @@
 #include <span>
 #include <vector>
 
-#include "sim/level_filling.hpp"
+#include "sim/fair_levels.hpp"
 
 namespace headway::sim {
 
@@ -50,6 +53,7 @@ class FlowEngine {
 
     std::size_t num_active() const { return num_active_; }
     std::int64_t num_instants() const { return num_instants_; }
+    std::int64_t num_fillings() const { return num_fillings_; }  // of all links, from nought
     double error_bound_seconds() const;
     // Seconds of the link by which batching has moved bytes so far.
     double misplaced_seconds(std::uint32_t link) const {
@@ -59,41 +63,65 @@ class FlowEngine {
     double remaining(std::uint32_t flow);  // bytes, now; negative when done
 
   private:
+    using Links = std::span<const std::uint32_t>;
     static constexpr std::uint32_t kUnowned = 0xffffffff, kDone = 0xfffffffe;
 
     struct Mark {
         double at = 0.0;  // value of the link's clock at which the flow ends
         std::uint32_t flow = 0;
     };
+    struct Clock {
+        double level = 0.0;    // rate of each flow of the group, bytes per picosecond
+        double got = 0.0;      // bytes each flow of the group has got, at `time`
+        Picoseconds time = 0;  // of the last change of the level
+        double first = 0.0;    // the least mark of the group, infinite without flows
+    };
     struct LinkState {
-        double capacity = 0.0;  // bytes per picosecond
-        double level = 0.0;     // rate of each flow of the group, bytes per picosecond
-        double clock = 0.0;     // bytes each flow of the group has got, at clock_time
-        Picoseconds clock_time = 0;
+        double capacity = 0.0;     // bytes per picosecond
         double outstanding = 0.0;  // bytes of unfinished flows, for the batching window
         double misplaced = 0.0;    // bytes by which batching moved completions
-        std::vector<Mark> marks;   // heap of the group; stale entries are dropped when seen
+        std::vector<Mark> marks;   // heap of the group; a stale first one is dropped at once
         std::vector<std::uint32_t> crossing;  // flows over this link; done ones are dropped late
-        int finished = 0;                     // of `crossing`
+        std::size_t finished = 0;             // of `crossing`
     };
     struct Pending {
         Mark mark;
         double time = 0.0;
     };
 
-    std::span<const std::uint32_t> path(std::uint32_t flow) const {
+    Links path(std::uint32_t flow) const {
         return {path_links_.data() + path_begin_[flow], path_links_.data() + path_begin_[flow + 1]};
     }
-    double clock(const LinkState& link) const {
-        return link.clock + link.level * static_cast<double>(now_ - link.clock_time);
+    double got(const Clock& clock) const {
+        return clock.got + clock.level * static_cast<double>(now_ - clock.time);
+    }
+    // What a flow would get if the link shared its capacity equally.
+    double share(std::uint32_t link) const {
+        const LinkState& l = links_[link];
+        return l.capacity / static_cast<double>(l.crossing.size() - l.finished);
     }
     bool is_stale(std::uint32_t link, const Mark& mark) const {
         return owner_[mark.flow] != link || mark_[mark.flow] != mark.at;
     }
+    void mark_changed(std::uint32_t link) {
+        if (!changed_[link]) changed_links_.push_back(link);
+        changed_[link] = true;
+    }
     void solve();
-    void adopt(std::uint32_t link, int wanted);
-    void move_flow(std::uint32_t flow, std::uint32_t to);
-    void set_level(std::uint32_t link, double level);
+    std::uint32_t first_owner(std::uint32_t flow) const;
+    void place_born();
+    void make_good_born();
+    bool repair();
+    bool settle(std::size_t at);
+    void fill();
+    void take(std::uint32_t from, std::uint32_t to);
+    void take_open(std::uint32_t to);
+    void move_mark(std::uint32_t flow, std::uint32_t to);
+    void drop_finished(std::uint32_t link);
+    void sift(std::uint32_t link, std::size_t old_marks);
+    void push_mark(std::uint32_t flow);
+    void set_clock(std::uint32_t link);
+    void drop_stale(std::uint32_t link);
     void update_next_time(std::uint32_t link);
     void collect_batch();
     void restore_batch();
@@ -101,14 +129,17 @@ class FlowEngine {
     void remove(std::uint32_t flow);
     void update_window();
 
-    LevelFilling filling_;
+    FairLevels levels_;
     double epsilon_ = 0.0;
     Picoseconds now_ = 0;
     std::vector<LinkState> links_;
-    std::vector<double> next_time_;     // [link] when its first flow ends, picoseconds
-    std::vector<int> round_of_;         // [link] in which it froze, or kNotFrozen
-    std::vector<std::uint32_t> order_;  // links in order of freezing
-    int dirty_round_ = 0;               // first round that must be solved again; or kClean
+    std::vector<Clock> clocks_;         // [link]
+    std::vector<double> next_time_;     // [link] when its first flow ends, picoseconds; padded
+    std::vector<std::uint32_t> order_;  // links with a group, by level
+    std::vector<bool> in_order_;        // [link]
+    std::vector<std::uint32_t> place_;  // [link] in order_, while flows are placed
+    std::vector<bool> changed_;         // [link] its group lost or got a flow
+    std::vector<std::uint32_t> changed_links_, born_flows_;  // since the levels were solved
     bool started_ = false;              // flows were started since the window was last set
     std::vector<std::uint32_t> owner_;  // [flow] its bottleneck
     std::vector<double> mark_;          // [flow]; bytes while it has no owner
@@ -120,7 +151,8 @@ class FlowEngine {
     double longest_ = 0.0;  // picoseconds that the outstanding bytes need on their busiest link
     double window_ = 0.0, least_window_ = 0.0;
     std::size_t num_active_ = 0;
-    std::int64_t num_instants_ = 0;
+    std::int64_t num_instants_ = 0, num_fillings_ = 0;
+    std::size_t steps_ = 0;  // of the repair under way
 };
 
 }  // namespace headway::sim

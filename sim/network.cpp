@@ -25,6 +25,7 @@ Network::Network(const Topology& topology, double epsilon, bool record, bool par
     local_.assign(links, 0);
     parent_.resize(links);
     std::iota(parent_.begin(), parent_.end(), 0U);
+    group_of_.assign(links, -1);
     misplaced_.assign(links, 0.0);
     use_.assign(links, {});
     if (record) bytes_before_.assign(links, 0.0);
@@ -96,25 +97,34 @@ Network::Opened Network::open(Picoseconds now) {
     const std::vector<std::uint32_t> used = touched;
     for (const std::uint32_t l : touched) opened.links.emplace_back(l, misplaced(l));
     join_met_sets(touched);
-    std::vector<std::vector<std::uint32_t>> groups(set_of_.size());
-    std::vector<std::uint32_t>& roots = opened.sets;
+    // A group of links that meet becomes a set, or is one. Its root is its first link.
+    std::vector<std::vector<std::uint32_t>> groups;
     for (const std::uint32_t l : touched) {
-        const std::uint32_t r = root(l);
-        if (groups[r].empty()) roots.push_back(r);
-        groups[r].push_back(l);
+        int& group = group_of_[root(l)];
+        if (group < 0) {
+            group = static_cast<int>(groups.size());
+            groups.emplace_back();
+        }
+        groups[static_cast<std::size_t>(group)].push_back(l);
     }
-    std::vector<std::uint8_t> is_short(set_of_.size(), 1);  // [root]
+    std::vector<std::uint8_t> is_short(groups.size(), 1);
     for (std::size_t k = 0; k < used.size(); ++k)
-        if (times[k] > kShort * window) is_short[root(used[k])] = 0;
-    for (const std::uint32_t l : touched) parent_[l] = l;
-    for (const std::uint32_t r : roots) {
+        if (times[k] > kShort * window)
+            is_short[static_cast<std::size_t>(group_of_[root(used[k])])] = 0;
+    for (const std::uint32_t l : touched) {
+        parent_[l] = l;
+        group_of_[l] = -1;
+    }
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+        const std::uint32_t r = groups[g][0];
+        opened.sets.push_back(r);
         const int set = set_of_[r];
         const bool same =
-            set != kNoSet && sets_[static_cast<std::size_t>(set)]->links.size() == groups[r].size();
-        if (!same) make_set(std::move(groups[r]), now);
+            set != kNoSet && sets_[static_cast<std::size_t>(set)]->links.size() == groups[g].size();
+        if (!same) make_set(std::move(groups[g]), now);
         LinkSet& set_now = *sets_[static_cast<std::size_t>(set_of_[r])];
         ++set_now.opened;
-        if (is_short[r] == 0) continue;
+        if (is_short[g] == 0) continue;
         set_now.window = std::max(set_now.window, static_cast<Picoseconds>(std::llround(window)));
         std::visit([&](auto& engine) { engine.widen(set_now.window); }, set_now.engine);
     }
@@ -215,6 +225,14 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
     } else {
         *free = std::move(set);
     }
+    note_next(slot);
+}
+
+// What is next for a set, or has to be asked for, is another than before.
+void Network::note_next(int slot) {
+    const LinkSet& set = *sets_[static_cast<std::size_t>(slot)];
+    if (set.changed) changed_.push_back(slot);
+    if (set.next != kNever) next_.push({set.next, slot});
 }
 
 void Network::retire(LinkSet& set) {
@@ -283,7 +301,9 @@ void Network::start(const Path& path, double bytes, double wire_bytes, std::uint
     assert(set_of_[first] != kNoSet);
     LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[first])];
     std::visit([&](auto& engine) { engine.skip_to(now - set.epoch); }, set.engine);
+    const bool gathered = set.gathers;
     start_in(set, &path, wire_bytes, tag);
+    if (!gathered) note_next(set_of_[first]);
     for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
     ++num_messages_;  // or parts of one
 }
@@ -318,24 +338,26 @@ void Network::fetch_ending(const LinkSet& set) {
 }
 
 Picoseconds Network::next_delivery() {
-    Picoseconds next = kNever;
-    for (const auto& set : sets_) {
-        if (!set) continue;
-        if (set->changed) {
-            const Picoseconds in =
-                std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
-            set->next = in == kNever ? kNever : set->epoch + in;
-            fetch_ending(*set);
-            set->changed = set->gathers = false;
-        }
-        next = std::min(next, set->next);
+    for (const int slot : changed_) {
+        LinkSet* set = sets_[static_cast<std::size_t>(slot)].get();
+        if (set == nullptr || !set->changed) continue;
+        const Picoseconds in =
+            std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
+        set->next = in == kNever ? kNever : set->epoch + in;
+        fetch_ending(*set);
+        set->changed = set->gathers = false;
+        note_next(slot);
     }
-    return next;
+    changed_.clear();
+    while (!next_.empty() && !is_current(next_.top())) next_.pop();
+    return next_.empty() ? kNever : next_.top().time;
 }
 
 void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
-    for (const auto& set : sets_) {
-        if (!set || set->next != time) continue;
+    for (; !next_.empty() && next_.top().time == time; next_.pop()) {
+        const int slot = next_.top().slot;
+        LinkSet* set = sets_[static_cast<std::size_t>(slot)].get();
+        if (!is_current(next_.top()) || set->changed) continue;
         completions_.clear();
         std::visit(
             [&](auto& engine) {
@@ -345,6 +367,7 @@ void Network::deliver(Picoseconds time, std::vector<Delivery>& out) {
             set->engine);
         set->changed = true;
         set->gathers = false;
+        changed_.push_back(slot);
         // Messages are far apart in memory: all are asked for before the first is waited for.
         for (const Completion& c : completions_) __builtin_prefetch(&set->messages[c.flow]);
         for (const Completion& c : completions_) __builtin_prefetch(set->messages[c.flow].path);

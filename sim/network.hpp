@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <queue>
 #include <span>
 #include <utility>
 #include <variant>
@@ -117,6 +118,7 @@ class Network {
                                                 std::array<std::uint32_t, Path::kMaxLinks>& to);
     void join_met_sets(std::vector<std::uint32_t>& links);
     void start_in(LinkSet& set, const Path* path, double wire_bytes, std::uint64_t tag);
+    void note_next(int slot);
     static void fetch_ending(const LinkSet& set);
     void occupy(std::uint32_t link, double bytes, Picoseconds now);
     void release(std::uint32_t link, Picoseconds time);
@@ -124,11 +126,26 @@ class Network {
     const Topology& topology_;
     double epsilon_ = 0.0;
     bool record_ = false, parts_ = false;
+    // What a set has next; out of date where the set is gone or has something else next.
+    struct Next {
+        Picoseconds time = 0;
+        int slot = 0;
+
+        friend auto operator<=>(const Next&, const Next&) = default;
+    };
+    bool is_current(const Next& next) const {
+        const LinkSet* set = sets_[static_cast<std::size_t>(next.slot)].get();
+        return set != nullptr && set->next == next.time;
+    }
+
     std::vector<std::unique_ptr<LinkSet>> sets_;  // free slots are null
+    std::priority_queue<Next, std::vector<Next>, std::greater<>> next_;
+    std::vector<int> changed_;  // slots of sets whose `next` is out of date, perhaps twice
     int num_sets_ = 0;
     std::vector<int> set_of_;            // [link]
     std::vector<std::uint32_t> local_;   // [link] index inside its set
     std::vector<std::uint32_t> parent_;  // [link] union-find, identity between calls
+    std::vector<int> group_of_;          // [link] of open(), -1 between calls
     std::vector<double> misplaced_;      // [link] seconds, by engines that are gone
     std::vector<LinkState> use_;         // [link]
     std::vector<double> bytes_before_;   // [link] its busy interval, to be recorded

@@ -169,6 +169,22 @@ HEADWAY_CLONES void freeze_row(const std::int32_t* row, double level, int first,
     }
 }
 
+HEADWAY_CLONES void take_row(const std::int32_t* __restrict row, double rate, int first, int last,
+                             double* __restrict residual) {
+    for (int m = first; m < last; ++m) residual[m] -= rate * row[m];
+}
+
+HEADWAY_CLONES int first_below(const double* value, const double* whole, double share, int size) {
+    for (int m = 0; m < size; m += kWidth) {
+        Doubles v, w;
+        std::memcpy(&v, value + m, sizeof v);
+        std::memcpy(&w, whole + m, sizeof w);
+        std::uint64_t set = lanes(v < share * w);
+        if (set != 0) return m + next_lane(set);
+    }
+    return -1;
+}
+
 // The first index of the least value. Two accumulators hide the latency of the comparison.
 HEADWAY_CLONES int argmin(const double* value, int size) {
     Doubles least[2] = {Doubles{} + 2.0 * kNoCandidate, Doubles{} + 2.0 * kNoCandidate};

@@ -14,6 +14,12 @@ inline constexpr double kNoCandidate = 1e300;  // level of a link without unfroz
 void freeze_row(const std::int32_t* row, double level, int first, int last, double* residual,
                 double* unfrozen, double* candidate);
 
+// residual -= rate row, on [first, last).
+void take_row(const std::int32_t* row, double rate, int first, int last, double* residual);
+
+// The first index with value < share * whole, or -1; `size` is a multiple of kRowWidth.
+int first_below(const double* value, const double* whole, double share, int size);
+
 // The first index of the least value; `size` is a multiple of 2 kRowWidth.
 int argmin(const double* value, int size);
 

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 
 #include "models/cost/saved_tensors.hpp"
-#include "models/schedule/pipeline_order.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
 #include "models/workload/recompute.hpp"
@@ -116,7 +116,8 @@ std::vector<PipelineStep> without_pairs(const std::vector<PipelineStep>& steps) 
     return apart;
 }
 
-std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
+std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts,
+                                                    const PipelineOrder* known) {
     const ModelSpec& model = counts.scenario.model;
     const Parallel& parallel = counts.plan.parallel;
     const std::vector<PipelineStage> stages = pipeline_stages(model, parallel);
@@ -126,11 +127,14 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts) {
             chunks.push_back({stage, 0, 0, chunk_activations(counts, stage), 1});
         return {chunks};
     }
-    const PipelineOrder order = pipeline_order(
-        parallel.schedule(), {.ranks = parallel.pipeline_model_parallel_size,
-                              .chunks = parallel.virtual_pipeline_model_parallel_size,
-                              .micro_batches = num_micro_batches(counts.scenario, counts.plan),
-                              .group = parallel.microbatch_group_size_per_vp_stage});
+    std::optional<PipelineOrder> written;
+    if (known == nullptr)
+        written = pipeline_order(parallel.schedule(),
+                                 {.ranks = parallel.pipeline_model_parallel_size,
+                                  .chunks = parallel.virtual_pipeline_model_parallel_size,
+                                  .micro_batches = num_micro_batches(counts.scenario, counts.plan),
+                                  .group = parallel.microbatch_group_size_per_vp_stage});
+    const PipelineOrder& order = known != nullptr ? *known : *written;
     std::vector<ChunkActivations> activations;
     for (const PipelineStage& stage : stages)
         activations.push_back(chunk_activations(counts, stage));
@@ -316,10 +320,10 @@ StageMemory stage_memory(const PlanCounts& counts, const std::vector<RankChunk>&
 }  // namespace
 
 PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
-                          const std::vector<GroupLoad>& loads) {
+                          const std::vector<GroupLoad>& loads, const PipelineOrder* order) {
     const PlanCounts counts = plan_counts(scenario, plan, loads);
     PlanMemory memory{.capacity = scenario.cluster.device.memory};
-    for (const std::vector<RankChunk>& chunks : chunks_of_ranks(counts))
+    for (const std::vector<RankChunk>& chunks : chunks_of_ranks(counts, order))
         memory.stages.push_back(stage_memory(counts, chunks));
     const auto worst = std::max_element(
         memory.stages.begin(), memory.stages.end(),

@@ -232,7 +232,8 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
     result.phases = phase_costs(step, software.exchange);
     for (const PhaseCost& phase : result.phases) result.launch_wait += phase.launch_wait;
     result.traffic = traffic_of(workload);
-    result.memory = predict_memory(scenario, plan, loads);
+    result.memory =
+        predict_memory(scenario, plan, loads, step.pipeline ? &step.pipeline->order : nullptr);
     check_memory(result);
     result.warnings = book.warnings();
     if (options.strict && !result.warnings.empty()) {

@@ -92,6 +92,7 @@ void interleaved(std::vector<PipelineStep>& out, int rank, const PipelineShape& 
         int chunk, micro_batch;
     };
     std::vector<Virtual> table;
+    table.reserve(static_cast<std::size_t>(m * v));
     for (int low = 0; low < m; low += g)
         for (int chunk = 0; chunk < v; ++chunk)
             for (int i = low; i < std::min(m, low + g); ++i) table.push_back({chunk, i});
@@ -203,6 +204,10 @@ void dualpipe_v(RankWriter& w, int rank, int p, int m) {
 bool has_virtual_stages(PipelineSchedule s) {
     return s == PipelineSchedule::interleaved || s == PipelineSchedule::combined_1f1b;
 }
+bool splits_backward(PipelineSchedule s) {
+    return s != PipelineSchedule::gpipe && s != PipelineSchedule::one_f_one_b &&
+           !has_virtual_stages(s);
+}
 bool is_v(PipelineSchedule s) {
     return s == PipelineSchedule::zb_v || s == PipelineSchedule::dualpipe_v;
 }
@@ -268,7 +273,8 @@ PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& sha
     for (int rank = 0; rank < p; ++rank) {
         std::vector<PipelineStep>& out = order.steps[static_cast<std::size_t>(rank)];
         // At most forward, input gradient and weight gradient of every micro-batch and chunk.
-        out.reserve(static_cast<std::size_t>(3 * m * order.stages / p * order.directions));
+        const int parts = splits_backward(schedule) ? 3 : 2;
+        out.reserve(static_cast<std::size_t>(parts * m * order.stages / p * order.directions));
         RankWriter writer(out, m);
         switch (schedule) {
             case PipelineSchedule::gpipe:

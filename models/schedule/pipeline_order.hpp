@@ -6,6 +6,7 @@
 // Stages are numbered along the forward pass.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -80,6 +81,27 @@ struct InFlight {
     std::vector<Chunk> chunks;
 };
 
+// Calls change(item, +1 or -1) for what a rank's list holds and releases, and done() after each
+// half of a step: before it runs, when its forwards are held, and after.
+template <class Change, class Done>
+void walk_in_flight(const std::vector<PipelineStep>& steps, bool until_weight, const Change& change,
+                    const Done& done) {
+    const auto released =
+        until_weight ? PipelinePart::backward_weight : PipelinePart::backward_input;
+    const auto visit = [&](const PipelineItem& item, bool enters) {
+        const bool releases = item.part == PipelinePart::backward || item.part == released;
+        if (enters && item.part == PipelinePart::forward) change(item, 1);
+        if (!enters && releases) change(item, -1);
+    };
+    for (const PipelineStep& step : steps) {
+        for (const bool enters : {true, false}) {
+            visit(step.item, enters);
+            if (step.beside) visit(*step.beside, enters);
+            done();
+        }
+    }
+}
+
 template <class Weight>
 InFlight most_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
                         const Weight& weight) {
@@ -93,27 +115,23 @@ InFlight most_in_flight(const std::vector<PipelineStep>& steps, bool until_weigh
         }
         now.chunks.push_back({item.direction, item.stage, change});
     };
-    const auto visit = [&](const PipelineItem& item, bool enters) {
-        const bool releases = item.part == PipelinePart::backward ||
-                              item.part == (until_weight ? PipelinePart::backward_weight
-                                                         : PipelinePart::backward_input);
-        if (enters && item.part == PipelinePart::forward) add(item, 1);
-        if (!enters && releases) add(item, -1);
-    };
-    for (const PipelineStep& step : steps) {
-        for (const bool enters : {true, false}) {
-            visit(step.item, enters);
-            if (step.beside) visit(*step.beside, enters);
-            if (now.weight > most.weight) most = now;
-        }
-    }
+    walk_in_flight(steps, until_weight, add, [&] {
+        if (now.weight > most.weight) most = now;
+    });
     return most;
 }
 
 template <class Weight>
 double peak_in_flight(const std::vector<PipelineStep>& steps, bool until_weight,
                       const Weight& weight) {
-    return most_in_flight(steps, until_weight, weight).weight;
+    double most = 0.0, now = 0.0;
+    walk_in_flight(
+        steps, until_weight,
+        [&](const PipelineItem& item, int change) {
+            now += change * weight(item.direction, item.stage);
+        },
+        [&] { most = std::max(most, now); });
+    return most;
 }
 
 }  // namespace headway::inline schedule

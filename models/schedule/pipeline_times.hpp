@@ -44,6 +44,9 @@ class PipelineRun {
                 kNever),
           free_(order.steps.size()),
           waits_for_(order.steps.size(), kNothing) {
+        for (int direction = 0; direction < order.directions; ++direction)
+            for (int stage = 0; stage < order.stages; ++stage)
+                rank_of_.push_back(order.rank_of(direction, stage));
         const std::size_t p = order.steps.size();
         times_.spans.resize(p);
         times_.busy.resize(p);
@@ -75,6 +78,9 @@ class PipelineRun {
         std::size_t missing = kNothing;
     };
 
+    int rank_of(int direction, int stage) const {
+        return rank_of_[static_cast<std::size_t>(direction * order_.stages + stage)];
+    }
     // Of an item, by part; a full backward counts as input gradient.
     std::size_t index(PipelinePart part, int direction, int stage, int micro_batch) const {
         const int kind = part == PipelinePart::forward           ? 0
@@ -93,7 +99,7 @@ class PipelineRun {
             in.missing = at;
             return;
         }
-        const int other = stage == item.stage ? rank : order_.rank_of(item.direction, stage);
+        const int other = stage == item.stage ? rank : rank_of(item.direction, stage);
         in.made = std::max(in.made, end);
         in.arrived = std::max(in.arrived, other == rank ? end : end + hop_(other, rank));
     }
@@ -119,7 +125,7 @@ class PipelineRun {
         ends_[at] = end;
         const int next = item.part == PipelinePart::forward ? item.stage + 1 : item.stage - 1;
         if (next < 0 || next >= order_.stages) return;
-        const auto other = static_cast<std::size_t>(order_.rank_of(item.direction, next));
+        const auto other = static_cast<std::size_t>(rank_of(item.direction, next));
         if (waits_for_[other] != at) return;
         waits_for_[other] = kNothing;
         ready_.push_back(static_cast<int>(other));
@@ -153,6 +159,7 @@ class PipelineRun {
     const PipelineOrder& order_;
     const Duration& duration_;
     const Hop& hop_;
+    std::vector<int> rank_of_;  // [direction, stage]
     std::vector<Seconds> ends_;
     std::vector<Seconds> free_;           // [rank] end of its last step so far
     std::vector<std::size_t> waits_for_;  // [rank] the item that it misses

@@ -85,11 +85,18 @@ Case exchange_case(const char* topology, const char* sizes, int ranks, double ep
 constexpr std::int64_t kTokens = 4096;
 constexpr int kTopK = 8, kHidden = 7168;
 
-Cluster gpu_cluster(int ranks) {
+// `hashed`: two leaves whose uplinks are chosen by a hash of the pair.
+Cluster gpu_cluster(int ranks, bool hashed) {
     Cluster c{
         .name = "bench", .num_nodes = std::max(1, ranks / 8), .gpus_per_node = std::min(8, ranks)};
     c.nvlink = NvLink{.domain = c.gpus_per_node, .bandwidth = 450.0 * GB / second};
-    c.fabric = Fabric{.nics_per_node = c.gpus_per_node, .nic = 50.0 * GB / second, .rails = true};
+    c.fabric =
+        Fabric{.nics_per_node = c.gpus_per_node, .nic = 50.0 * GB / second, .rails = !hashed};
+    if (hashed) {
+        c.fabric->nodes_per_leaf = c.num_nodes / 2;
+        c.fabric->uplinks_per_leaf = ranks / 2;
+        c.fabric->spraying = Spraying::ecmp;
+    }
     return c;
 }
 
@@ -209,14 +216,14 @@ class StepBuilder {
     Program program_;
 };
 
-Case step_case(int ranks, int group, int layers, bool skewed, double epsilon) {
+Case step_case(int ranks, int group, int layers, bool skewed, double epsilon, bool hashed = false) {
     const std::string mode = epsilon > 0.0 ? fmt::format("epsilon {:g}", epsilon) : "exact";
-    return {fmt::format("step {} {} layers {} ranks {}", skewed ? "skewed" : "uniform", layers,
-                        ranks, mode),
+    return {fmt::format("step {}{} {} layers {} ranks {}", hashed ? "hashed " : "",
+                        skewed ? "skewed" : "uniform", layers, ranks, mode),
             ranks, layers, [=](Outcome& out) {
                 const Program program = StepBuilder(ranks, group, skewed).build(layers);
                 const double before = cpu_seconds();
-                const Topology links(gpu_cluster(ranks));
+                const Topology links(gpu_cluster(ranks, hashed));
                 const SimulationResult r = simulate(program, links, {.epsilon = epsilon});
                 out = {.completion_s = r.step.in(second),
                        .error_bound_s = r.error_bound.in(second),
@@ -228,6 +235,11 @@ Case step_case(int ranks, int group, int layers, bool skewed, double epsilon) {
 
 std::vector<Case> all_cases() {
     std::vector<Case> cases;
+    for (const double epsilon : {0.0, 1e-2}) {
+        for (const int ranks : {64, 256})
+            cases.push_back(exchange_case("hashed", "bal", ranks, epsilon));
+        cases.push_back(exchange_case("hashed", "rand", 64, epsilon));
+    }
     for (const char* topology : {"star", "leafspine"}) {
         for (const int ranks : {64, 256, 1024}) {
             cases.push_back(exchange_case(topology, "bal", ranks, 0.0));
@@ -241,6 +253,8 @@ std::vector<Case> all_cases() {
             }
         }
     }
+    for (const bool skewed : {false, true})
+        cases.push_back(step_case(64, 64, 8, skewed, skewed ? 1e-2 : 0.0, true));
     cases.push_back(step_case(4, 4, 16, true, 0.0));
     cases.push_back(step_case(256, 64, 8, true, 0.0));
     cases.push_back(step_case(256, 64, 8, true, 1e-3));

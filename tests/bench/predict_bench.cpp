@@ -1,5 +1,6 @@
 // Predictions per second on one core: MoE layers and full models, CPU time, median of repeats.
-//   predict_bench [SCENARIO_DIR]     (built with: cmake --build build --target predict_bench)
+//   predict_bench [TEXT]     only the cases with TEXT in their names
+// (built with: cmake --build build --target predict_bench)
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/keep_memory.hpp"
 #include "models/cost/predict.hpp"
 #include "models/cost/price.hpp"
 #include "models/scenario/read_scenario.hpp"
@@ -23,9 +25,12 @@ double cpu_seconds() {
     return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
+std::string only;  // from the command line
+
 // Runs `work` `count` times, 7 times over, and prints the rate.
 template <class Work>
 void report(const std::string& what, int count, Work&& work) {
+    if (what.find(only) == std::string::npos) return;
     std::vector<double> rates;
     for (int repeat = 0; repeat < 7; ++repeat) {
         const double begin = cpu_seconds();
@@ -72,7 +77,9 @@ void bench_models(Scenario scenario, const Plan& plan, const Profile& profile, i
 }  // namespace
 
 int main(int argc, char** argv) {
-    const std::filesystem::path scenarios = argc > 1 ? argv[1] : HEADWAY_SOURCE_DIR "/scenarios";
+    cli::keep_memory();
+    only = argc > 1 ? argv[1] : "";
+    const std::filesystem::path scenarios = HEADWAY_SOURCE_DIR "/scenarios";
     for (const char* name : {"paper_4gpu.yaml", "mixtral_8gpu.yaml", "deepseek_v3_256.yaml"}) {
         const Scenario scenario = read_scenario(scenarios / name, {.preset_dirs = {scenarios}});
         for (const Plan& plan : scenario.plans) {
@@ -87,7 +94,7 @@ int main(int argc, char** argv) {
             }
         }
     }
-    // Pipelines: PP8, VPP4, 128 micro-batches, and 32 stages of them.
+    // Pipelines, among them PP 8 with VPP 4 and 128 micro-batches.
     const Scenario pipelines =
         read_scenario(scenarios / "studies/qwen3_235b_256h100.yaml", {.preset_dirs = {scenarios}});
     for (const Plan& plan : pipelines.plans) bench_models(pipelines, plan, *pipelines.profile, 200);

@@ -1,6 +1,7 @@
 // The uneven all-to-all cases that other simulators were measured on: hosts with 50e9 bytes/s NICs
-// (each direction) on one switch ("star"), or 8 hosts a leaf with 2:1 trunks ("leafspine"); sizes
-// of mean 1 MiB: equal ("bal"), globally hot destinations ("zipf"), or a Zipf order per source
+// (each direction) on one switch ("star"), or 8 hosts a leaf with 2:1 trunks ("leafspine"); and two
+// 2:1 leaves whose uplinks, as many as hosts, are chosen by a hash of the pair ("hashed"). Sizes of
+// mean 1 MiB: equal ("bal"), globally hot destinations ("zipf"), or a Zipf order per source
 // ("rand").
 #pragma once
 
@@ -97,6 +98,12 @@ inline Cluster cluster(std::string_view topology, int ranks) {
     if (topology == "leafspine") {
         c.fabric->nodes_per_leaf = 8;
         c.fabric->oversubscription = 2.0;
+    }
+    if (topology == "hashed") {
+        c.fabric->nodes_per_leaf = ranks / 2;
+        c.fabric->oversubscription = 2.0;
+        c.fabric->uplinks_per_leaf = ranks / 2;
+        c.fabric->spraying = Spraying::ecmp;
     }
     return c;
 }
