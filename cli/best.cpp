@@ -92,6 +92,7 @@ struct Report {
     const Candidate* runner_up = nullptr;  // the fastest of another kind, else the next variant
     std::vector<Alternative> others;
     std::vector<BreakEven> break_evens;
+    bool searched_layouts = false;
 };
 
 const Candidate* find_runner_up(const SearchResult& search) {
@@ -261,7 +262,10 @@ std::string to_table(const Report& r, std::size_t most) {
     text += flags_text(r.scenario, s.best.front());
     text += variants_text(s, most) + others_text(r);
     if (r.break_evens.empty()) return text;
-    text += "\nbreak-even of HP with the best EP, both searched anew at every value\n";
+    text += r.searched_layouts
+                ? "\nbreak-even of HP with the best EP: the fastest variants above, priced anew at "
+                  "every value\n"
+                : "\nbreak-even of HP with the best EP, both searched anew at every value\n";
     for (const BreakEven& b : r.break_evens) text += break_even_text(b);
     return text;
 }
@@ -349,10 +353,10 @@ int run_best(Args args) {
     const Scenario open = load_open_scenario(*values, "best");
     print_unused_keys(open);
     profile_of(open);
-    Report report{.scenario = open};
+    Report report{.scenario = open, .searched_layouts = (*values)["layouts"].as<bool>()};
     resolve(report.scenario);
     SearchOptions search{.heads = heads_of(*values),
-                         .layouts = (*values)["layouts"].as<bool>(),
+                         .layouts = report.searched_layouts,
                          .threads = threads > 0 ? threads : runtime::num_cores()};
     {
         Progress progress("search");
@@ -365,9 +369,15 @@ int run_best(Args args) {
             report.others = alternatives(report.scenario, report.search.best.front());
         }
         if (!(*values)["no-break-even"].as<bool>() && !report.search.best.empty()) {
+            // A search over layouts at every value would take hours.
+            constexpr std::size_t kDuellists = 16;
+            const std::vector<Candidate> chosen = search.layouts
+                                                      ? duellists(report.search.best, kDuellists)
+                                                      : std::vector<Candidate>{};
             for (const BreakEvenAxis axis :
                  {BreakEvenAxis::top_k, BreakEvenAxis::link, BreakEvenAxis::skew}) {
-                report.break_evens.push_back(break_even(open, axis, search));
+                if (search.layouts && chosen.empty()) break;
+                report.break_evens.push_back(break_even(open, axis, search, chosen));
             }
         }
     }

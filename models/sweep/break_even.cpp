@@ -4,9 +4,11 @@
 #include <cmath>
 #include <functional>
 
+#include "models/cost/predict.hpp"
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/derived_axis.hpp"
 #include "models/scenario/resolve.hpp"
+#include "models/vocab/jobs.hpp"
 
 namespace headway::inline sweep {
 namespace {
@@ -88,20 +90,47 @@ Layout layout_of(const Scenario& open, BreakEvenAxis axis) {
     }
 }
 
-Duel duel_at(const Scenario& open, const Layout& layout, double value,
-             const SearchOptions& options) {
+// On one rank a group exchanges nothing: neither family's point.
+bool takes_part(const Plan& plan) {
+    return plan.group_size > 1 && kind_of(plan) != PlanKind::data_parallel;
+}
+
+void enter(const Plan& plan, Seconds step, Duel& duel) {
+    Seconds& best = kind_of(plan) == PlanKind::expert_parallel ? duel.ep : duel.hp;
+    if (!(best > Seconds{}) || step < best) best = step;
+}
+
+Duel duel_of(const Scenario& open, const Layout& layout, double value,
+             const std::vector<Candidate>& chosen, int threads) {
+    Duel duel{.value = value};
+    std::vector<Seconds> steps(chosen.size());
+    for_each_job(chosen.size(), threads, [&](std::size_t i) {
+        Scenario scenario = open;
+        scenario.plans = {chosen[i].plan};
+        scenario.baseline = chosen[i].plan.name;
+        scenario.batch = chosen[i].batch;
+        layout.set(scenario, value);
+        resolve(scenario);
+        if (!check_scenario(scenario, ProfileCheck::none).empty()) return;
+        const PlanPrediction prediction =
+            predict_plan(scenario, scenario.plans[0], *scenario.profile, {.timeline = false});
+        if (prediction.feasible) steps[i] = prediction.step;
+    });
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+        if (steps[i] > Seconds{}) enter(chosen[i].plan, steps[i], duel);
+    return duel;
+}
+
+Duel duel_at(const Scenario& open, const Layout& layout, double value, const SearchOptions& options,
+             const std::vector<Candidate>& chosen) {
+    if (!chosen.empty()) return duel_of(open, layout, value, chosen, options.threads);
     Duel duel{.value = value};
     Scenario scenario = open;
     layout.set(scenario, value);
     resolve(scenario);
     if (!check_scenario(scenario, ProfileCheck::none).empty()) return duel;
-    for (const Candidate& c : search_plans(scenario, options).best) {
-        const PlanKind kind = kind_of(c.plan);
-        // On one rank a group exchanges nothing: neither family's point.
-        if (c.plan.group_size == 1 || kind == PlanKind::data_parallel) continue;
-        Seconds& best = kind == PlanKind::expert_parallel ? duel.ep : duel.hp;
-        if (!(best > Seconds{})) best = c.prediction.step;  // they come fastest first
-    }
+    for (const Candidate& c : search_plans(scenario, options).best)
+        if (takes_part(c.plan)) enter(c.plan, c.prediction.step, duel);
     return duel;
 }
 
@@ -111,11 +140,22 @@ bool is_decided(const Duel& duel) {
 
 }  // namespace
 
-BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptions& options) {
+std::vector<Candidate> duellists(const std::vector<Candidate>& candidates, std::size_t most) {
+    std::vector<Candidate> result;
+    std::size_t ep = 0, hp = 0;
+    for (const Candidate& c : candidates) {
+        if (!takes_part(c.plan)) continue;
+        if ((kind_of(c.plan) == PlanKind::expert_parallel ? ep : hp)++ < most) result.push_back(c);
+    }
+    return result;
+}
+
+BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptions& options,
+                     const std::vector<Candidate>& chosen) {
     const Layout layout = layout_of(open, axis);
     BreakEven result{.key = layout.key, .now = layout.now, .duels = {}, .crossings = {}};
     for (const double value : layout.coarse) {
-        const Duel duel = duel_at(open, layout, value, options);
+        const Duel duel = duel_at(open, layout, value, options, chosen);
         if (is_decided(duel)) result.duels.push_back(duel);
     }
     for (std::size_t i = 1; i < result.duels.size(); ++i) {
@@ -123,7 +163,7 @@ BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptio
         if (low.hp_wins() == high.hp_wins()) continue;
         while (!layout.is_close(low.value, high.value)) {
             const Duel middle =
-                duel_at(open, layout, layout.halfway(low.value, high.value), options);
+                duel_at(open, layout, layout.halfway(low.value, high.value), options, chosen);
             (middle.hp_wins() == low.hp_wins() ? low : high) = middle;
         }
         result.crossings.push_back({high.value, high.hp_wins()});

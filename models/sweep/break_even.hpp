@@ -1,5 +1,6 @@
 // Where HP overtakes the best EP: the step of the fastest plan of either family, searched anew at
-// each value of one axis, and bisection between values at which the faster family changes.
+// each value of one axis, or of a few plans where a search takes long, and bisection between values
+// at which the faster family changes.
 #pragma once
 
 #include <string>
@@ -31,6 +32,11 @@ struct BreakEven {
 
 // `open` as read_open_scenario leaves it, so that HP twins follow k. The link is what EP's groups
 // of all ranks are bound by: the NIC beyond one island, else NVLink or PCIe; values in bytes/s.
-BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptions& options);
+// `chosen`: where not empty, these plans alone are priced at each value, instead of a search.
+BreakEven break_even(const Scenario& open, BreakEvenAxis axis, const SearchOptions& options,
+                     const std::vector<Candidate>& chosen = {});
+
+// The first `most` candidates of each family that a break-even compares.
+std::vector<Candidate> duellists(const std::vector<Candidate>& candidates, std::size_t most);
 
 }  // namespace headway::inline sweep
