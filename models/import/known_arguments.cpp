@@ -15,7 +15,8 @@ namespace {
 // from (TransformerConfig, ModelParallelConfig), read 2026-11; apart by blanks.
 
 constexpr std::string_view kRead =
-    " num_layers hidden_size ffn_hidden_size num_attention_heads group_query_attention "
+    " num_layers mtp_num_layers hidden_size ffn_hidden_size num_attention_heads "
+    "group_query_attention "
     "num_query_groups kv_channels seq_length vocab_size padded_vocab_size "
     "make_vocab_size_divisible_by tokenizer_type untie_embeddings_and_output_weights swiglu "
     "quick_geglu squared_relu bf16 fp16 window_size window_attn_skip_freq attention_output_gate "
@@ -60,7 +61,8 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"first_last_layers_bf16 reuse_grad_buf_for_mxfp8_param_ag", "",
      "every layer has the recipe, and every buffer is its own"},
     {"moe_pad_expert_input_to_capacity", "", "rows that padding adds are not counted"},
-    {"mtp_num_layers", "0", "multi-token prediction layers are neither counted nor priced"},
+    {"mtp_use_repeated_layer", "", "every layer of multi-token prediction has its own parameters"},
+    {"mtp_detach_heads mtp_hsm", "", "multi-token prediction is trained with the whole model"},
     {"tp_comm_overlap", "", "exchanges of tensor parallelism hide behind nothing"},
     {"overlap_param_gather_with_optimizer_step", "",
      "parameters are gathered behind the optimizer, before the next forward pass"},

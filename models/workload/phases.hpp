@@ -76,6 +76,10 @@ void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases);
 void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases);
 void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWork>& phases);
 void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
+// Around the transformer layer of multi-token prediction (mtp_phases.cpp): the next token's
+// embedding joined to the hidden row, and a norm of its own before the head.
+void add_mtp_input(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
+void add_mtp_output(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
 
 // MoE layers. They set the pipeline range to [in exchange, out exchange].
 void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
