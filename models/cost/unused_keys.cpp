@@ -229,6 +229,11 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
     note_parallel(s, plan, notes);
     notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
                  "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
+    notes.add_if(
+        !plan.gradient_accumulation_fusion && plan.implementation == Implementation::unfused,
+        "plan {}: gradient_accumulation_fusion has no effect: the unfused implementation "
+        "has passes of its own",
+        plan.name);
     const bool alone = s.cluster.num_ranks() == 1;
     notes.add_if(
         alone && shards_optimizer(plan),

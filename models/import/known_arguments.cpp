@@ -38,7 +38,8 @@ constexpr std::string_view kRead =
     "recompute_activations recompute_granularity recompute_method recompute_num_layers "
     "recompute_modules overlap_param_gather use_precision_aware_optimizer main_grads_dtype "
     "main_params_dtype "
-    "exp_avg_dtype exp_avg_sq_dtype grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
+    "exp_avg_dtype exp_avg_sq_dtype gradient_accumulation_fusion no_gradient_accumulation_fusion "
+    "grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
     "grad_reduce_in_fp32 megatron_fsdp_main_grads_dtype store_param_remainders optimizer "
     "world_size nnodes nproc_per_node gated_linear_unit activation_func mixed_precision "
     "hybrid_layer_pattern hybrid_override_pattern is_hybrid_model linear_attention_freq "
@@ -91,7 +92,7 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"moe_apply_probs_on_input moe_use_upcycling moe_enable_routing_replay", "",
      "not among the phases"},
     {"no_masked_softmax_fusion no_bias_gelu_fusion no_bias_swiglu_fusion no_bias_dropout_fusion "
-     "no_rope_fusion no_persist_layer_norm no_gradient_accumulation_fusion",
+     "no_rope_fusion no_persist_layer_norm",
      "", "kernels are priced fused"},
     {"no_gradient_reduce_div_fusion no_overlap_p2p_communication "
      "overlap_p2p_comm_warmup_flush no_align_param_gather",
@@ -163,7 +164,7 @@ constexpr std::string_view kNone =
     "export_force_local_attention finalize_model_grads_func finetune flash_attention_version "
     "flash_decode fp16_lm_cross_entropy fp32 fp8_amax_compute_algo fp8_amax_history_len "
     "fp8_interval fp8_margin fp8_wgrad fused_residual_rmsnorm fused_single_qkv_rope "
-    "glu_linear_offset grad_scale_func grad_sync_func gradient_accumulation_fusion "
+    "glu_linear_offset grad_scale_func grad_sync_func "
     "gradient_reduce_div_fusion head_lr_mult hidden_dropout high_freq_factor "
     "high_priority_stream_groups hysteresis init_method init_model_with_meta_device "
     "initial_loss_scale iteration iterations_to_skip kitchen_attention_backend "

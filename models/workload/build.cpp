@@ -79,6 +79,7 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     end_backward(s, layer);
     add_recompute(s, nullptr, index, parts, layer);
     set_linear_types(s, layer);
+    add_gradient_traffic(s, layer.backward);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
     layer.model_flops = model_flops(
@@ -109,6 +110,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     if (unfused) widen_residual_stream(s, layer);
     add_recompute(s, &load, index, parts, layer);
     set_linear_types(s, layer);
+    add_gradient_traffic(s, layer.backward);
     add_shards(s, layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
@@ -127,6 +129,7 @@ void add_outer(const StepShape& s, Workload& workload) {
     std::vector<PhaseWork> head;
     add_head_and_loss(s, head);
     if (s.plan.implementation == Implementation::unfused) widen_head(s, head);
+    add_gradient_traffic(s, head);
     const auto backward = std::ranges::find(head, Pass::backward, &PhaseWork::pass);
     workload.after.assign(head.begin(), backward);
     gather_parameters(s, table, Pass::forward, Beside::pass, workload.after);

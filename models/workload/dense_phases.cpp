@@ -74,6 +74,7 @@ KernelWork gemm(double m, double n, double k, double element, int count) {
     return {.kernel = Kernel::dense_gemm,
             .flops = 2.0 * m * n * k * count * flop,
             .bytes = (m * k + k * n + m * n) * element * count * byte,
+            .parameters = count == 2 ? k * n : 0.0,
             .size = 2.0 * m * n * k,
             .width = std::min({m, n, k}),
             .launches = count};

@@ -33,7 +33,7 @@ PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork
 PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const RankGroup& group,
                        double bytes, Beside beside = Beside::nothing);
 
-// C[m, n] = A[m, k] B[k, n], `count` of them.
+// C[m, n] = A[m, k] B[k, n], `count` of them; two are the backward of one with the weights B.
 KernelWork gemm(double m, double n, double k, double element, int count = 1);
 // `bytes` through memory in `launches` kernels.
 KernelWork move(Kernel kernel, double bytes, int launches = 1);
@@ -104,6 +104,9 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
 // Gives the GEMMs of linear layers and experts the type that the plan's precision computes in, and
 // pads the experts' rows to its alignment (precision.cpp).
 void set_linear_types(const StepShape& s, LayerWork& layer);
+
+// Gives the backward phases what gradients move to be accumulated (gradients.cpp).
+void add_gradient_traffic(const StepShape& s, std::span<PhaseWork> phases);
 
 // What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);

@@ -39,11 +39,14 @@ struct RowSpread {
 RowSpread row_spread(std::vector<double> rows);
 
 // One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
-// kernels it is the work.
+// kernels it is the work. Backward through weights is two halves: gradients of its input, and of
+// its `parameters`, which move `weight_bytes` of `bytes`.
 struct KernelWork {
     Kernel kernel = Kernel::streaming;
     Flops flops;
     Bytes bytes;
+    Bytes weight_bytes{};
+    double parameters = 0.0;
     double size = 1.0;  // as models/vocab/profile.hpp defines it for the kernel
     double width = 1.0;
     double inner = 1.0;
