@@ -5,6 +5,7 @@
 PHASES = {
     "embed": ("#999999", ""),
     "norm": ("#BBBBBB", ""),
+    "mtp_project": ("#BBBBBB", "///"),
     "tp_all_gather": ("#F4A582", ""),
     "attention_qkv": ("#66C2A5", ""),
     "cp_exchange": ("#B2182B", ""),

@@ -117,7 +117,7 @@ int run_matrix(Args args) {
         one_of((*values)["format"].as<std::string>(), {"csv", "nccl-tests"}, "--format");
     Scenario scenario = load_scenario(*values, "matrix");
     const Plan& plan = chosen_plan(scenario, optional_text(*values, "plan"));
-    const int layer = whole_number(*values, "layer", -1, scenario.model.num_layers - 1);
+    const int layer = whole_number(*values, "layer", -1, scenario.model.all_layers() - 1);
     // Draws depend on the layer alone, so that later layers need not be drawn.
     const int first_moe = scenario.model.moe_layer(0);
     scenario.batch.num_micro_batches = 1;

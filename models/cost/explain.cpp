@@ -62,8 +62,12 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
         out.line("  curve point", "size {:.4g} B -> {:.0f} GB/s (grid {:.3g}..{:.3g} B){}",
                  work.size, rate.value / 1e9, curve.size.front(), curve.size.back(), remark);
     } else {
-        out.line("  work", "{:.4g} GFLOP, {} through memory", work.flops.in(GFLOP),
-                 bytes_text(work.bytes));
+        const std::string weights =
+            work.weight_bytes > Bytes{}
+                ? fmt::format(", {} of it by the weights' gradient", bytes_text(work.weight_bytes))
+                : "";
+        out.line("  work", "{:.4g} GFLOP, {} through memory{}", work.flops.in(GFLOP),
+                 bytes_text(work.bytes), weights);
         out.line("  curve point",
                  "size {:.4g}, width {:.4g} -> {:.1f} TFLOP/s (sizes {:.3g}..{:.3g}, widths "
                  "{:.3g}..{:.3g}){}",

@@ -64,9 +64,15 @@ Explanation explain_memory(const Scenario& scenario, const Plan& plan) {
     if (model.num_moe_layers() > 0)
         add_layer("one MoE layer", saved_tensors(scenario, plan, &loads.front()), plan.recompute,
                   tokens, out);
-    if (model.num_moe_layers() < model.num_layers)
+    if (model.has_dense_layers())
         add_layer("one dense layer", saved_tensors(scenario, plan, nullptr), plan.recompute, tokens,
                   out);
+    if (model.mtp_num_layers > 0)
+        add_layer(
+            "one layer of multi-token prediction",
+            saved_tensors(scenario, plan,
+                          model.is_moe_layer(model.num_layers) ? &loads.back() : nullptr, true),
+            plan.recompute, tokens, out);
     if (memory.stages.size() == 1) {
         add_stage("busiest rank", memory.stages.front(), out);
         return out;

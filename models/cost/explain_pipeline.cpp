@@ -15,8 +15,11 @@ std::string ms_text(Seconds time) {
 }
 
 std::string lies_on(const PipelineRank& rank) {
-    return fmt::format("{}{} layer{}{}", rank.embedding ? "embedding, " : "", rank.layers,
-                       rank.layers == 1 ? "" : "s", rank.head_and_loss ? ", head and loss" : "");
+    const std::string mtp =
+        rank.mtp_layers > 0 ? fmt::format(", {} of them MTP", rank.mtp_layers) : "";
+    return fmt::format("{}{} layer{}{}{}", rank.embedding ? "embedding, " : "", rank.layers,
+                       rank.layers == 1 ? "" : "s", mtp,
+                       rank.head_and_loss ? ", head and loss" : "");
 }
 
 }  // namespace

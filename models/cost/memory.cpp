@@ -44,20 +44,21 @@ PlanCounts plan_counts(const Scenario& scenario, const Plan& plan,
                       .b = bytes_per_element(model.dtype),
                       .layers = {},
                       .loads = {}};
-    const auto of = [&](const GroupLoad* load) {
-        return layer_memory(saved_tensors(scenario, plan, load), plan.recompute.selected());
+    const auto of = [&](const GroupLoad* load, bool mtp) {
+        return layer_memory(saved_tensors(scenario, plan, load, mtp), plan.recompute.selected());
     };
-    const LayerMemory dense =
-        model.num_moe_layers() < model.num_layers ? of(nullptr) : LayerMemory{};
+    const LayerMemory dense = model.has_dense_layers() ? of(nullptr, false) : LayerMemory{};
     std::vector<LayerMemory> sparse;
     if (model.num_moe_layers() > 0)
-        for (const GroupLoad& load : loads) sparse.push_back(of(&load));
+        for (const GroupLoad& load : loads) sparse.push_back(of(&load, false));
     std::size_t next = 0;
-    for (int layer = 0; layer < model.num_layers; ++layer) {
+    for (int layer = 0; layer < model.all_layers(); ++layer) {
         const bool moe = model.is_moe_layer(layer);
         const std::size_t i = moe ? next++ % loads.size() : 0;
-        counts.layers.push_back(moe ? sparse[i] : dense);
         counts.loads.push_back(moe ? &loads[i] : nullptr);
+        counts.layers.push_back(model.is_mtp_layer(layer) ? of(counts.loads.back(), true)
+                                : moe                     ? sparse[i]
+                                                          : dense);
     }
     return counts;
 }
@@ -241,8 +242,13 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
     const ExpertLayout& layout = counts.layout;
     double arrival = 0.0, rows = 0.0;
     bool moe = false;
-    int neighbours = 0;
+    int neighbours = 0, rows_of_message = 1;
+    const std::vector<int> sent = rows_sent(pipeline_stages(counts.scenario.model, plan.parallel));
     for (const RankChunk& chunk : chunks) {
+        const auto number = static_cast<std::size_t>(chunk.number);
+        rows_of_message = std::max(rows_of_message, chunk.stage.head_and_loss
+                                                        ? (number > 0 ? sent[number - 1] : 1)
+                                                        : sent[number]);
         neighbours += (chunk.stage.embedding ? 0 : 1) + (chunk.stage.head_and_loss ? 0 : 1);
         for (int i = 0; i < chunk.stage.num_layers; ++i) {
             const GroupLoad* load =
@@ -262,7 +268,7 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
                   (heads + (layout.group_size > 1 ? arrival : 0.0)) * width);
     }
     if (plan.parallel.has_pipeline())
-        items.add("pipeline messages", 2.0 * std::min(neighbours, 2) *
+        items.add("pipeline messages", 2.0 * std::min(neighbours, 2) * rows_of_message *
                                            static_cast<double>(counts.tokens.own) *
                                            counts.scenario.model.hidden * counts.b);
     // Gradients of the hidden rows of one layer.
@@ -275,7 +281,8 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
 // NCCL communicators of a rank. Those of the same ranks are one.
 int num_communicators(const PlanCounts& counts) {
     const Mesh& m = counts.mesh;
-    const bool tied = m.pp > 1 && counts.scenario.model.tied_embeddings;
+    const ModelSpec& model = counts.scenario.model;
+    const bool copies = m.pp > 1 && (model.tied_embeddings || model.mtp_num_layers > 0);
     const bool same_replicas = m.ep * m.etp == 1 && m.tp == 1;  // EDP is DP x CP
     const bool sharers =
         counts.layout.group_size > 1 && counts.layout.group_size < counts.plan.group_size;
@@ -283,7 +290,7 @@ int num_communicators(const PlanCounts& counts) {
                                m.cp > 1 && m.dp > 1,
                                m.dp * m.cp > 1,
                                m.pp > 1,
-                               tied,
+                               copies,                // of the embedding
                                m.tp > 1 && m.pp > 1,  // norm of the gradients
                                m.etp > 1 && (m.etp != m.tp || m.tp == 1),
                                m.ep > 1,
@@ -306,12 +313,13 @@ StageMemory stage_memory(const PlanCounts& counts, const std::vector<RankChunk>&
     Items items;
     add_states(counts, chunks, items);
     add_activations(chunks, items);
-    // Logits and their gradient share a buffer; the loss works in fp32 on slices of it.
+    // Logits and their gradient share a buffer; the loss works in fp32 on slices of it. The losses
+    // of multi-token prediction keep theirs until backward too.
     const bool has_head = std::any_of(chunks.begin(), chunks.end(),
                                       [](const RankChunk& c) { return c.stage.head_and_loss; });
     if (has_head)
         items.add("logits", static_cast<double>(counts.tokens.group) * model.vocab_size /
-                                counts.mesh.tp * counts.b * 2.0);
+                                counts.mesh.tp * counts.b * 2.0 * (1 + model.mtp_num_layers));
     add_buffers(counts, chunks, items);
     add_reserve(counts, items);
     return items.take();

@@ -65,6 +65,7 @@ PlanPipeline pipeline_of(const PipelineWork& work, const PipelineTime& time) {
             PipelineRank& rank =
                 result.ranks[static_cast<std::size_t>(time.order.rank_of(direction, i))];
             rank.layers += stage.num_layers;
+            rank.mtp_layers += stage.mtp_layers;
             rank.embedding = rank.embedding || stage.embedding;
             rank.head_and_loss = rank.head_and_loss || stage.head_and_loss;
             rank.forward += chunk.forward;

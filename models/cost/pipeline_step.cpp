@@ -102,26 +102,31 @@ int hop_of(int from, int to, int ranks) {
     return to == (from + 1) % ranks ? from : to;
 }
 
-PipelineTime run_order(const PipelineWork& work, Chunks& chunks, std::vector<Price> hops) {
+std::vector<Price> price_hops(const PipelineWork& work, Bytes message, PriceBook& book,
+                              double weight) {
+    std::vector<Price> hops;
+    for (const PathClass path : work.paths) hops.push_back(book.message(path, message, weight));
+    return hops;
+}
+
+PipelineTime run_order(const PipelineWork& work, Chunks& chunks, PriceBook& book) {
     PipelineTime result{.order = pipeline_order(work.schedule, work.shape),
                         .times = {},
                         .chunks = chunks.times(),
-                        .hops = std::move(hops)};
+                        .hops = price_hops(work, work.message, book, 0.0)};
+    for (int i = 0; i + 1 < result.order.stages; ++i)
+        if (work.rows[at(i)] > 1)
+            result.wide_hops[i] = price_hops(work, work.message_behind(i), book, 0.0);
     const int ranks = work.shape.ranks;
     result.times = run_pipeline(
         result.order, [&](int, const PipelineStep& step) { return chunks.of(step); },
-        [&](int from, int to) { return result.hops[at(hop_of(from, to, ranks))].time; });
+        [&](int from, int to, int stage) {
+            return result.hop(stage)[at(hop_of(from, to, ranks))].time;
+        });
     const std::vector<Seconds>& busy = result.times.busy;
     result.shown =
         static_cast<std::size_t>(std::max_element(busy.begin(), busy.end()) - busy.begin());
     return result;
-}
-
-std::vector<Price> price_hops(const PipelineWork& work, PriceBook& book, double weight) {
-    std::vector<Price> hops;
-    for (const PathClass path : work.paths)
-        hops.push_back(book.message(path, work.message, weight));
-    return hops;
 }
 
 // How often the shown rank runs each entry of the layers in a step; every error in its phases is
@@ -210,14 +215,15 @@ void accumulate_waits(const Workload& workload, StepTime& step) {
                 return;
             const int from = pipeline.order.rank_of(item.direction, stage);
             if (from == rank) return;
-            const Price& hop = pipeline.hops[at(hop_of(from, rank, ranks))];
+            const int behind = std::min(stage, item.stage);
+            const Price& hop = pipeline.hop(behind)[at(hop_of(from, rank, ranks))];
             PhaseTotal& total =
                 step.phases[static_cast<std::size_t>(Phase::pipeline_p2p)]
                            [static_cast<std::size_t>(forward ? Pass::forward : Pass::backward)];
             ++total.count;
             total.hidden += hop.time;
             total.sigma += hop.sigma;
-            total.bytes += workload.pipeline->message;
+            total.bytes += workload.pipeline->message_behind(behind);
             total.bottleneck = hop.bottleneck;
         };
         receive(steps[i].item);
@@ -349,13 +355,13 @@ StepTime price_pipeline_step(const RankWork& work, const Profile& profile, Price
     const PassWeights nothing{.layers = std::vector<double>(workload.layers.size())};
     price_passes(work, profile, nothing, scratch, step);
     Chunks chunks(workload, step, slowdown, scratch);
-    step.pipeline = run_order(pipeline, chunks, price_hops(pipeline, scratch, 0.0));
+    step.pipeline = run_order(pipeline, chunks, scratch);
     StepTime again;
     price_passes(work, profile, weights_of(workload, *step.pipeline), book, again);
     Seconds hops;
     for (const Price& hop : step.pipeline->hops) hops += hop.time;
     const Seconds waits = step.pipeline->times.message_wait[step.pipeline->shown];
-    price_hops(pipeline, book, hops > Seconds{} ? waits / hops : 0.0);
+    price_hops(pipeline, pipeline.message, book, hops > Seconds{} ? waits / hops : 0.0);
 
     accumulate_rank(workload, chunks, step);
     accumulate_waits(workload, step);

@@ -178,6 +178,22 @@ double PriceBook::uneven_rate(const RateCurve& curve, const KernelWork& work, do
     return std::min(even, 1.0 / time);
 }
 
+// A kernel's arithmetic or, where that takes longer, its bytes: of backward through weights each
+// half by itself.
+struct PriceBook::Halves {
+    Seconds inputs, weights;
+};
+
+PriceBook::Halves PriceBook::halves(const KernelWork& work, Seconds arithmetic,
+                                    double fraction) const {
+    const auto moved = [&](Bytes bytes) {
+        return fraction * bytes / cluster_.device.memory_bandwidth;
+    };
+    if (!(work.weight_bytes > Bytes{})) return {max(arithmetic, moved(work.bytes)), {}};
+    return {max(0.5 * arithmetic, moved(work.bytes - work.weight_bytes)),
+            max(0.5 * arithmetic, moved(work.weight_bytes))};
+}
+
 PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass, double fraction,
                                                const RowSpread* spread) const {
     const KernelRate rate = rate_of(work, pass, fraction, spread);
@@ -185,14 +201,14 @@ PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass
                       .rate = rate,
                       .source = {work.kernel, dtype_of(work),
                                  rate.own_backward ? Pass::backward : Pass::forward}};
-    const Seconds memory = fraction * work.bytes / cluster_.device.memory_bandwidth;
     if (is_byte_rate(work.kernel)) {
         price.work = fraction * work.bytes / (rate.value * byte / second);
         price.memory_bound = true;
     } else {
         const Seconds arithmetic = fraction * work.flops / (rate.value * flop / second);
-        price.work = max(arithmetic, memory);
-        price.memory_bound = memory > arithmetic;
+        const Halves least = halves(work, arithmetic, fraction);
+        price.work = least.inputs + least.weights;
+        price.memory_bound = price.work > arithmetic;
     }
     price.work = work.stretch * price.work;
     return price;
@@ -501,12 +517,13 @@ double PriceBook::weight_gradient_share(const PhaseWork& phase) const {
     Seconds weights, all;
     for (int i = 0; i < work->num_kernels; ++i) {
         const KernelWork& kernel = work->kernels[static_cast<std::size_t>(i)];
-        const Seconds least = max(kernel.flops / peak(dtype_of(kernel)),
-                                  kernel.bytes / cluster_.device.memory_bandwidth);
-        all += least;
-        if (!is_byte_rate(kernel.kernel) && kernel.kernel != Kernel::attention) weights += least;
+        const Halves least = halves(kernel, kernel.flops / peak(dtype_of(kernel)), 1.0);
+        all += least.inputs + least.weights;
+        const bool half = !(kernel.weight_bytes > Bytes{}) && !is_byte_rate(kernel.kernel) &&
+                          kernel.kernel != Kernel::attention;
+        weights += half ? 0.5 * least.inputs : least.weights;
     }
-    return all > Seconds{} ? 0.5 * (weights / all) : 0.0;
+    return all > Seconds{} ? weights / all : 0.0;
 }
 
 std::vector<double> PriceBook::sigma_by_curve() const {

@@ -1,5 +1,6 @@
 // Prices: from work to time, by the curves of a Profile on a Cluster.
-//   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch,
+//   compute:  t = max(FLOPs / rate(size, width), bytes / memory bandwidth) + launches * launch, the
+//   two gradients of a backward each by itself,
 //   rates never above the cluster's peak of the type, or its memory bandwidth
 //   exchange: t = max over path classes of T_curve(bytes of the busiest rank)
 // The PriceBook also keeps count of what each price rests on: residuals by curve (errors of one
@@ -148,6 +149,8 @@ class PriceBook {
     // By the curve of the whole phase, when the profile has one.
     std::optional<Price> phase_price(const ComputeWork& work, Pass pass, double fraction) const;
     const PhaseCurve* phase_curve(const std::optional<PhaseShape>& shape, Pass pass) const;
+    struct Halves;
+    Halves halves(const KernelWork& work, Seconds arithmetic, double fraction) const;
     KernelPrice price_kernel(const KernelWork& work, Pass pass, double fraction,
                              const RowSpread* spread) const;
     static double uneven_rate(const RateCurve& curve, const KernelWork& work, double size,

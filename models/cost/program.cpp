@@ -121,8 +121,10 @@ class RoleBuilder {
         const bool forward = item.part == Part::forward;
         const int next = item.stage + (forward ? 1 : -1), to = other_role(item, next);
         if (to < 0) return;
-        auto [found, added] = sends_.try_emplace(to);
-        if (added) found->second = pricer_.send_task(work_.message, role_, to, ranks_);
+        const int behind = std::min(item.stage, next);
+        auto [found, added] = sends_.try_emplace({to, work_.rows[index(behind)]});
+        if (added)
+            found->second = pricer_.send_task(work_.message_behind(behind), role_, to, ranks_);
         SendTask task = found->second;
         task.message = messages_.number(to, forward ? Messages::activations : Messages::gradients,
                                         item.direction, next, item.micro_batch);
@@ -155,10 +157,11 @@ class RoleBuilder {
         writer_.pair(found->second, micro_batch(forward), micro_batch(backward));
     }
 
-    // With one rank of another role: both send what they have, as a ring of two does.
+    // With one rank of another role: both send what they have, as a ring of two does. Of the
+    // embedding's copies one is on the first role, of DualPipe's in the first half.
     void reduce_with_other_role(const PhaseWork& phase, const ReduceWork& reduce, int which) {
-        const int apart = reduce.stride / ranks_,
-                  to = role_ < order_.ranks / 2 ? role_ + apart : role_ - apart;
+        const bool lower = order_.directions > 1 ? role_ < order_.ranks / 2 : role_ == 0;
+        const int apart = reduce.stride / ranks_, to = lower ? role_ + apart : role_ - apart;
         const ReduceTask priced = pricer_.reduce_task(reduce, 1.0);
         writer_.send({.to_role = to,
                       .message = messages_.number(to, Messages::copies, 0, which, 0),
@@ -202,7 +205,7 @@ class RoleBuilder {
     TaskPricer& pricer_;
     Messages& messages_;
     RoleWriter writer_;
-    std::map<int, SendTask> sends_;                               // to each role
+    std::map<std::pair<int, int>, SendTask> sends_;               // to each role, by rows
     std::map<std::pair<int, int>, std::vector<PairTask>> pairs_;  // by stage
 };
 
@@ -236,7 +239,7 @@ class ProgramBuilder {
         PricedLayers layers = layers_of({.first = 0, .count = program_.num_ranks});
         RoleWriter writer(workload_, pricer_, layers, program_);
         for (const Block& block :
-             step_blocks(scenario_.model.num_layers, workload_.num_micro_batches)) {
+             step_blocks(scenario_.model.all_layers(), workload_.num_micro_batches)) {
             if (block.kind == BlockKind::bucket) {
                 writer.reduce(workload_.update, block.layer);
             } else if (block.kind == BlockKind::update) {
@@ -282,6 +285,7 @@ Program build_program(const Scenario& scenario, const Plan& plan, const Profile&
     // What is left out has no parameters either: neither gradients nor an update.
     Scenario cut = scenario;
     cut.model.num_layers = options.num_layers;
+    cut.model.mtp_num_layers = 0;
     cut.model.num_dense_layers = std::min(cut.model.num_dense_layers, options.num_layers);
     return ProgramBuilder(cut, plan, profile, options).build();
 }

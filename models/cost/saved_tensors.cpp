@@ -58,6 +58,14 @@ void add_attention(Writer& w) {
     w.add("feed-forward norm", kAttention, row, norm);
 }
 
+// First what a recomputed layer starts from.
+void add_mtp(Writer& w) {
+    const double row = w.own * w.model.hidden * w.b;
+    w.add("hidden row and embedding", kAttention, 2.0 * row);
+    w.add("both normed", kAttention, 2.0 * row);
+    w.add("output and its norm", kAttention, 2.0 * row);
+}
+
 void add_dense(Writer& w) {
     constexpr RecomputeModules mlp = modules(Module::mlp);
     const double row = w.group * w.model.dense_width / w.t * w.b;
@@ -110,7 +118,7 @@ void add_head_parallel(const HeadParallel& hp, const ExpertLayout& layout, const
 }  // namespace
 
 std::vector<SavedTensor> saved_tensors(const Scenario& scenario, const Plan& plan,
-                                       const GroupLoad* load) {
+                                       const GroupLoad* load, bool mtp) {
     const RankTokens tokens = rank_tokens(scenario, plan);
     Writer w{.model = scenario.model,
              .plan = plan,
@@ -118,6 +126,7 @@ std::vector<SavedTensor> saved_tensors(const Scenario& scenario, const Plan& pla
              .own = static_cast<double>(tokens.own),
              .group = static_cast<double>(tokens.group),
              .t = static_cast<double>(plan.parallel.tensor_model_parallel_size)};
+    if (mtp) add_mtp(w);
     add_attention(w);
     if (load == nullptr) {
         add_dense(w);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -60,9 +61,15 @@ struct ChunkTime {
 struct PipelineTime {
     PipelineOrder order;
     PipelineTimes times;
-    std::vector<ChunkTime> chunks;  // [stage]
-    std::vector<Price> hops;        // [pipeline rank] of a message to the next one
-    std::size_t shown = 0;          // the busiest rank
+    std::vector<ChunkTime> chunks;                // [stage]
+    std::vector<Price> hops;                      // [pipeline rank] of a message to the next one
+    std::map<int, std::vector<Price>> wide_hops;  // the same behind a stage that sends more rows
+    std::size_t shown = 0;                        // the busiest rank
+
+    const std::vector<Price>& hop(int stage) const {
+        const auto wide = wide_hops.find(stage);
+        return wide == wide_hops.end() ? hops : wide->second;
+    }
 };
 
 struct StepTime {
@@ -80,7 +87,9 @@ struct StepTime {
 // parallel axes exchange around them.
 constexpr bool is_moe_part(Phase phase) {
     switch (phase) {
+        case Phase::embed:
         case Phase::norm:
+        case Phase::mtp_project:
         case Phase::attention_qkv:
         case Phase::attention_core:
         case Phase::attention_out:

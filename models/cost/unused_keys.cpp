@@ -177,7 +177,7 @@ void note_recompute(const ModelSpec& model, const Plan& plan, Notes& notes) {
     };
     constexpr std::string_view no_hidden = "the fused experts of heads keep no hidden rows anyway";
     add_if(!model.attention.latent, RecomputeModule::mla_up_proj, "no latent attention");
-    add_if(model.num_moe_layers() == model.num_layers, RecomputeModule::mlp, "no dense layers");
+    add_if(!model.has_dense_layers(), RecomputeModule::mlp, "no dense layers");
     add_if(!shared, RecomputeModule::shared_experts, "no shared experts");
     add_if(heads && !shared, RecomputeModule::moe_act, no_hidden);
     add_if(heads, RecomputeModule::experts, no_hidden);
@@ -229,6 +229,11 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
     note_parallel(s, plan, notes);
     notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
                  "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
+    notes.add_if(
+        !plan.gradient_accumulation_fusion && plan.implementation == Implementation::unfused,
+        "plan {}: gradient_accumulation_fusion has no effect: the unfused implementation "
+        "has passes of its own",
+        plan.name);
     const bool alone = s.cluster.num_ranks() == 1;
     notes.add_if(
         alone && shards_optimizer(plan),

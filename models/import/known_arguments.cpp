@@ -15,7 +15,8 @@ namespace {
 // from (TransformerConfig, ModelParallelConfig), read 2026-11; apart by blanks.
 
 constexpr std::string_view kRead =
-    " num_layers hidden_size ffn_hidden_size num_attention_heads group_query_attention "
+    " num_layers mtp_num_layers hidden_size ffn_hidden_size num_attention_heads "
+    "group_query_attention "
     "num_query_groups kv_channels seq_length vocab_size padded_vocab_size "
     "make_vocab_size_divisible_by tokenizer_type untie_embeddings_and_output_weights swiglu "
     "quick_geglu squared_relu bf16 fp16 window_size window_attn_skip_freq attention_output_gate "
@@ -39,7 +40,8 @@ constexpr std::string_view kRead =
     "recompute_activations recompute_granularity recompute_method recompute_num_layers "
     "recompute_modules overlap_param_gather use_precision_aware_optimizer main_grads_dtype "
     "main_params_dtype "
-    "exp_avg_dtype exp_avg_sq_dtype grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
+    "exp_avg_dtype exp_avg_sq_dtype gradient_accumulation_fusion no_gradient_accumulation_fusion "
+    "grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
     "grad_reduce_in_fp32 megatron_fsdp_main_grads_dtype store_param_remainders optimizer "
     "world_size nnodes nproc_per_node gated_linear_unit activation_func mixed_precision "
     "hybrid_layer_pattern hybrid_override_pattern is_hybrid_model linear_attention_freq "
@@ -62,7 +64,8 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"first_last_layers_bf16 reuse_grad_buf_for_mxfp8_param_ag", "",
      "every layer has the recipe, and every buffer is its own"},
     {"moe_pad_expert_input_to_capacity", "", "rows that padding adds are not counted"},
-    {"mtp_num_layers", "0", "multi-token prediction layers are neither counted nor priced"},
+    {"mtp_use_repeated_layer", "", "every layer of multi-token prediction has its own parameters"},
+    {"mtp_detach_heads mtp_hsm", "", "multi-token prediction is trained with the whole model"},
     {"tp_comm_overlap", "", "exchanges of tensor parallelism hide behind nothing"},
     {"overlap_param_gather_with_optimizer_step", "",
      "parameters are gathered behind the optimizer, before the next forward pass"},
@@ -89,7 +92,7 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"moe_apply_probs_on_input moe_use_upcycling moe_enable_routing_replay", "",
      "not among the phases"},
     {"no_masked_softmax_fusion no_bias_gelu_fusion no_bias_swiglu_fusion no_bias_dropout_fusion "
-     "no_rope_fusion no_persist_layer_norm no_gradient_accumulation_fusion",
+     "no_rope_fusion no_persist_layer_norm",
      "", "kernels are priced fused"},
     {"no_gradient_reduce_div_fusion no_overlap_p2p_communication "
      "overlap_p2p_comm_warmup_flush no_align_param_gather",
@@ -161,7 +164,7 @@ constexpr std::string_view kNone =
     "export_force_local_attention finalize_model_grads_func finetune flash_attention_version "
     "flash_decode fp16_lm_cross_entropy fp32 fp8_amax_compute_algo fp8_amax_history_len "
     "fp8_interval fp8_margin fp8_wgrad fused_residual_rmsnorm fused_single_qkv_rope "
-    "glu_linear_offset grad_scale_func grad_sync_func gradient_accumulation_fusion "
+    "glu_linear_offset grad_scale_func grad_sync_func "
     "gradient_reduce_div_fusion head_lr_mult hidden_dropout high_freq_factor "
     "high_priority_stream_groups hysteresis init_method init_model_with_meta_device "
     "initial_loss_scale iteration iterations_to_skip kitchen_attention_backend "

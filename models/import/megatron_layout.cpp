@@ -49,27 +49,15 @@ std::optional<int> num_stages(std::string_view text) {
     return static_cast<int>(total + 1);
 }
 
-// The layout without its multi-token prediction layers, m or m*n.
-std::string without_prediction(const std::string& text) {
-    std::string kept;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] != 'm') {
-            if (text[i] != ',') kept += text[i];  // commas mean nothing
-
-        } else if (i + 1 < text.size() && text[i + 1] == '*') {
-            i = std::min(text.find_first_not_of("0123456789", i + 2), text.size()) - 1;
-        }
-    }
-    return kept;
-}
-
-// Layers of each stage as Megatron's layout string: "Ettt|tttt|tttL".
-std::string layout_of(const std::vector<int>& layers) {
+// Layers of each stage as Megatron's layout string: "Ettt|tttt|tttL", with multi-token prediction
+// before the loss.
+std::string layout_of(const std::vector<int>& layers, int mtp_layers) {
     std::string text = "E";
     for (std::size_t i = 0; i < layers.size(); ++i) {
         if (i > 0) text += '|';
         text.append(static_cast<std::size_t>(std::max(layers[i], 0)), 't');
     }
+    text.append(static_cast<std::size_t>(mtp_layers), 'm');
     return text + "L";
 }
 
@@ -80,8 +68,8 @@ int counted_layers(const Job& job, int layers) {
 }
 
 // Layers of a rank are those of its chunks, stage s being chunk s / p of rank s % p.
-void fill_uneven(const Job& job, int layers, Parallel& parallel) {
-    const int p = parallel.pipeline_model_parallel_size,
+void fill_uneven(const Job& job, const ModelSpec& model, Parallel& parallel) {
+    const int layers = model.num_layers, p = parallel.pipeline_model_parallel_size,
               v = parallel.virtual_pipeline_model_parallel_size;
     const auto first = job.integer("decoder_first_pipeline_num_layers", 0),
                last = job.integer("decoder_last_pipeline_num_layers", 0);
@@ -113,7 +101,7 @@ void fill_uneven(const Job& job, int layers, Parallel& parallel) {
     }
     if (embedding) --counts.front();
     if (loss) --counts.back();
-    parallel.pipeline_model_parallel_layout = layout_of(counts);
+    parallel.pipeline_model_parallel_layout = layout_of(counts, model.mtp_num_layers);
 }
 
 void fill_virtual(const Job& job, int layers, Parallel& parallel) {
@@ -150,7 +138,7 @@ void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel) {
     const int p = parallel.pipeline_model_parallel_size;
     if (layout == nullptr) {
         fill_virtual(job, model.num_layers, parallel);
-        fill_uneven(job, model.num_layers, parallel);
+        fill_uneven(job, model, parallel);
         return;
     }
     const std::string text = job.text("pipeline_model_parallel_layout");
@@ -167,9 +155,7 @@ void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel) {
           "virtual_pipeline_model_parallel_size"})
         (void)job.has(replaced);
     parallel.virtual_pipeline_model_parallel_size = *stages / p;
-    parallel.pipeline_model_parallel_layout = p > 1 ? without_prediction(text) : "";
-    if (p > 1 && text.find('m') != std::string::npos)
-        job.leave(*layout, "without its m: multi-token prediction layers are not modelled");
+    parallel.pipeline_model_parallel_layout = p > 1 ? text : "";
     if (*stages > p)
         parallel.microbatch_group_size_per_vp_stage =
             job.integer_or("microbatch_group_size_per_vp_stage", 0, 0, 1 << 20);

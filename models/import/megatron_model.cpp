@@ -15,7 +15,7 @@ namespace headway::inline importing {
 namespace {
 
 constexpr char kDescribed[] = "a job that describes its model, or --model NAME|FILE";
-constexpr int kMaxLayers = 10000;
+constexpr int kMaxLayers = 10000, kMaxMtpLayers = 64;
 constexpr int kMaxWidth = 1 << 20;
 
 bool is_bridge(const Job& job) {
@@ -255,8 +255,15 @@ Dtype model_dtype(const Job& job) {
 }  // namespace
 
 void fill_model(const Job& job, const Given& given, int tensor_parallel, ModelSpec& model) {
+    // A job that says None trains without them, whatever its model has.
+    const auto mtp_layers = [&](int otherwise) {
+        return job.flag("mtp_num_layers", true)
+                   ? job.integer_or("mtp_num_layers", otherwise, 0, kMaxMtpLayers)
+                   : 0;
+    };
     if (given.model != nullptr) {
         model = *given.model;
+        model.mtp_num_layers = mtp_layers(model.mtp_num_layers);
         fill_vocabulary(job, {nullptr, given.vocab_size.value_or(model.vocab_size)},
                         tensor_parallel, model);
         return;
@@ -266,6 +273,7 @@ void fill_model(const Job& job, const Given& given, int tensor_parallel, ModelSp
     model.hidden = job.integer_or("hidden_size", 0, 1, kMaxWidth);
     job.need("hidden_size", kDescribed);
     fill_layers(job, model);
+    model.mtp_num_layers = mtp_layers(0);
     fill_attention(job, model);
     model.dense_activation = activation_of(job);
     const bool is_swiglu = model.dense_activation == Activation::swiglu;
@@ -281,6 +289,7 @@ void fill_model(const Job& job, const Given& given, int tensor_parallel, ModelSp
     for (const auto& [key, name] : std::initializer_list<std::array<std::string_view, 2>>{
              {"model.hidden", "hidden_size"},
              {"model.num_layers", "num_layers"},
+             {"model.mtp_num_layers", "mtp_num_layers"},
              {"model.num_dense_layers", "moe_layer_freq"},
              {"model.attention", "num_attention_heads"},
              {"model.attention.num_kv_heads", "num_query_groups"},

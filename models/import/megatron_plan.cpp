@@ -74,6 +74,8 @@ void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
     plan.main_grads_dtype = dtype_of(job, "megatron_fsdp_main_grads_dtype", plan.main_grads_dtype);
     for (const char* known : {"accumulate_allreduce_grads_in_fp32", "grad_reduce_in_fp32"})
         (void)job.has(known);
+    plan.gradient_accumulation_fusion = job.flag("gradient_accumulation_fusion", true) &&
+                                        !job.flag("no_gradient_accumulation_fusion");
     const bool is_precise = job.flag("use_precision_aware_optimizer");
     const Dtype grads = dtype_of(job, "main_grads_dtype", plan.main_grads_dtype),
                 params = dtype_of(job, "main_params_dtype", Dtype::fp32),

@@ -65,6 +65,7 @@ Json pipeline_json(const PlanPipeline& pipeline) {
     for (const PipelineRank& rank : pipeline.ranks)
         ranks.push_back({{"layers", rank.layers},
                          {"embedding", rank.embedding},
+                         {"mtp_layers", rank.mtp_layers},
                          {"head_and_loss", rank.head_and_loss},
                          {"forward_s", rank.forward.in(second)},
                          {"backward_s", rank.backward.in(second)},

@@ -31,6 +31,7 @@ class Checks {
         : s_(scenario), plan_(plan), where_(std::move(where)), problems_(problems) {}
 
     void run() {
+        multi_token_prediction();
         if (p_ == Parallel{} && !s_.batch.global_batch_size) return;
         if (!world()) return;
         nodes();
@@ -107,8 +108,7 @@ class Checks {
         const char* key = "tensor_model_parallel_size";
         divides(key, t_, m.attention.num_heads, "attention heads");
         if (!m.attention.latent) divides(key, t_, m.attention.num_kv_heads, "key and value heads");
-        if (m.num_moe_layers() < m.num_layers)
-            divides(key, t_, m.dense_width, "columns of the dense layers");
+        if (m.has_dense_layers()) divides(key, t_, m.dense_width, "columns of the dense layers");
         if (m.moe.num_shared_experts > 0)
             divides(key, t_, m.moe.num_shared_experts * m.moe.shared_expert_width,
                     "columns of the shared experts");
@@ -199,6 +199,28 @@ class Checks {
                                 "place for",
                                 recompute_text(plan_.recompute)),
                     "other recompute_modules than moe, or 1f1b or interleaved");
+    }
+
+    // Megatron-LM d98e8a6, core/transformer: transformer_config.py, multi_token_prediction.py.
+    void multi_token_prediction() {
+        const int layers = s_.model.mtp_num_layers;
+        if (layers > 1 && p_.schedule() == PipelineSchedule::combined_1f1b)
+            problem("overlap_moe_expert_parallel_comm",
+                    fmt::format("pairs with {} layers of multi-token prediction", layers),
+                    "model.mtp_num_layers 0 or 1, or no overlap in pairs");
+        if (layers > 0 && plan_.implementation == Implementation::unfused)
+            problems_.push_back(
+                {where_ + ".implementation",
+                 "unfused with multi-token prediction, which the released code has not", "fused",
+                 ""});
+        const Recompute& recompute = plan_.recompute;
+        if (layers > 0 && recompute.is_full() && recompute.method == RecomputeMethod::uniform &&
+            recompute.num_layers > 1)
+            problems_.push_back(
+                {where_ + ".recompute_num_layers",
+                 fmt::format("{} layers behind one input beside layers of multi-token prediction",
+                             recompute.num_layers),
+                 "1, or recompute_method block", ""});
     }
 
     void context() {

@@ -77,6 +77,11 @@ void describe(Fields& f, ModelSpec& model) {
     f.integer("moe_every", model.moe_every, {1, 1024},
               "after the first dense layers every n-th layer has experts, the others are dense",
               optional);
+    f.integer(
+        "mtp_num_layers", model.mtp_num_layers, {0, 64},
+        "layers of multi-token prediction (MTP) behind the others, of the last one's kind, each "
+        "with the shared head and a loss of its own",
+        optional);
     f.integer("dense_width", model.dense_width, kWidthOrNone,
               "hidden width of the dense feed-forward", optional);
     f.choice("dense_activation", model.dense_activation, kActivationNames,

@@ -269,6 +269,10 @@ void describe_plan(Fields& f, Plan& plan) {
     f.choice("optimizer", plan.optimizer, kOptimizerNames, "optimizer and its state", optional);
     f.choice("main_grads_dtype", plan.main_grads_dtype, kTensorDtypeNames,
              "type that gradients are accumulated and reduced in", optional);
+    f.flag("gradient_accumulation_fusion", plan.gradient_accumulation_fusion,
+           "the products of weight gradients add to the gradients of earlier micro-batches; false: "
+           "a kernel of its own adds them",
+           optional);
     f.choice("main_params_dtype", plan.main_params_dtype, kTensorDtypeNames,
              "type of the optimizer's master parameters", optional);
     f.choice("exp_avg_dtype", plan.exp_avg_dtype, kTensorDtypeNames,

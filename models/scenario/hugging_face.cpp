@@ -137,6 +137,8 @@ void add_layers(const Config& config, YamlNode& model) {
     }
     add_number(config, model, "num_dense_layers", (*rule)[0]);
     add_number(config, model, "moe_every", (*rule)[1]);
+    if (config.integer("num_nextn_predict_layers").value_or(0) > 0)
+        config.copy(model, "mtp_num_layers", "num_nextn_predict_layers");
     // Asked for without need too: a width of no layer is nothing that was left out.
     const std::string_view usual =
         config.find("dense_intermediate_size") ? "dense_intermediate_size" : "intermediate_size";

@@ -93,8 +93,13 @@ void note_dtype(const HuggingFaceConfig& config, std::vector<std::string>& notes
 
 // Layers that predict further tokens stand beside the model's own.
 void note_prediction_layers(const HuggingFaceConfig& config, std::vector<std::string>& notes) {
-    for (const std::string_view key : {"num_nextn_predict_layers", "num_mtp_modules",
-                                       "num_mtp_layers", "mtp_num_hidden_layers"}) {
+    if (const auto layers = config.integer("num_nextn_predict_layers"); layers.value_or(0) > 0)
+        notes.push_back(fmt::format(
+            "num_nextn_predict_layers {}: layers of multi-token prediction, counted and trained, "
+            "of the last layer's kind; mtp_num_layers: 0 leaves them out",
+            *layers));
+    for (const std::string_view key :
+         {"num_mtp_modules", "num_mtp_layers", "mtp_num_hidden_layers"}) {
         const YamlNode* node = config.find(key);
         if (node == nullptr || node->scalar == "0") continue;
         notes.push_back(fmt::format(

@@ -13,9 +13,9 @@ constexpr std::string_view kHuggingFace = R"(
 ## Hugging Face configs
 
 A key that a config.json lacks has the value of the family's configuration class. The config of the language model may be a map in
-it (`text_config`, `llm_config`, `language_config`, `thinker_config`); vision and audio parts are left out, and multi-token
-prediction layers too. Training is in bf16 whatever type the weights are stored in, unless `dtype` is given beside the preset.
-What is left out, what is assumed and every key that is not known are notes of the result. Models with a layer kind that headway
+it (`text_config`, `llm_config`, `language_config`, `thinker_config`); vision and audio parts are left out. Layers of multi-token
+prediction are those of `num_nextn_predict_layers`; what other keys say of them is left out. Training is in bf16 whatever type the weights are
+stored in, unless `dtype` is given beside the preset. What is left out, what is assumed and every key that is not known are notes of the result. Models with a layer kind that headway
 has not are refused by its name; what `headway show config.json` prints can be changed into a model that comes near.
 
 )";

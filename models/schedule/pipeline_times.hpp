@@ -101,7 +101,8 @@ class PipelineRun {
         }
         const int other = stage == item.stage ? rank : rank_of(item.direction, stage);
         in.made = std::max(in.made, end);
-        in.arrived = std::max(in.arrived, other == rank ? end : end + hop_(other, rank));
+        in.arrived = std::max(
+            in.arrived, other == rank ? end : end + hop_(other, rank, std::min(stage, item.stage)));
     }
     void add_inputs(const PipelineItem& item, int rank, Inputs& in) const {
         switch (item.part) {
@@ -169,7 +170,8 @@ class PipelineRun {
 
 }  // namespace detail
 
-// duration(rank, step): of a PipelineStep; hop(from, to): of a message between two pipeline ranks.
+// duration(rank, step): of a PipelineStep; hop(from, to, stage): of a message between two pipeline
+// ranks, from this stage to the next one or back.
 // Throws std::logic_error when the order cannot end.
 template <class Duration, class Hop>
 PipelineTimes run_pipeline(const PipelineOrder& order, const Duration& duration, const Hop& hop) {

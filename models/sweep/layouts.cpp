@@ -43,9 +43,11 @@ std::string repeated(const std::string& letter, int count) {
 }  // namespace
 
 std::string even_layout(const ModelSpec& model, int stages) {
-    if (stages <= 1 || model.num_layers % stages == 0) return "";
-    // Units: embedding, layers, head; earlier stages take what is over.
-    const int units = model.num_layers + 2, least = units / stages, over = units % stages;
+    const int mtp = model.mtp_num_layers;
+    if (stages <= 1 || (mtp == 0 && model.num_layers % stages == 0)) return "";
+    // Units: embedding, layers, those of multi-token prediction, head; earlier stages take what is
+    // over.
+    const int units = model.all_layers() + 2, least = units / stages, over = units % stages;
     std::vector<std::string> parts;
     int left = model.num_layers;
     for (int i = 0; i < stages; ++i) {
@@ -55,10 +57,11 @@ std::string even_layout(const ModelSpec& model, int stages) {
             part = "E";
             --layers;
         }
-        if (i + 1 == stages) layers = left;  // with the head's unit
+        // The last one's are with the head's unit and its own.
+        layers = i + 1 == stages ? left : std::min(layers, left);
         left -= layers;
         part += repeated("t", layers);
-        if (i + 1 == stages) part += "L";
+        if (i + 1 == stages) part += repeated("m", mtp) + "L";
         parts.push_back(part);
     }
     return fmt::format("{}", fmt::join(parts, "|"));

@@ -27,7 +27,10 @@ struct Mesh {
     RankGroup cp_group() const { return {0, cp, tp}; }
     RankGroup dp_cp_group() const { return {0, dp * cp, tp}; }
     RankGroup pp_group() const { return {0, pp, ranks_of_stage()}; }
-    RankGroup embedding_group() const { return {0, pp > 1 ? 2 : 1, (pp - 1) * ranks_of_stage()}; }
+    // The embedding on the first pipeline rank and its copy on another.
+    RankGroup embedding_group(int copy) const {
+        return {0, copy > 0 ? 2 : 1, copy * ranks_of_stage()};
+    }
     RankGroup etp_group() const { return {0, etp, 1}; }
     RankGroup ep_group() const { return {0, ep, etp}; }
     RankGroup edp_group() const { return {0, edp, ep * etp}; }

@@ -2,6 +2,7 @@
 // values; shapes follow the field: hidden d, experts E, top-k k, expert width f.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -129,6 +130,8 @@ struct ModelSpec {
     int num_layers = 0;        // all of them, dense ones included
     int num_dense_layers = 0;  // first layers, with a dense feed-forward of dense_width
     int moe_every = 1;         // n: each n-th layer after them is MoE, the others are dense
+    // Layers that predict further tokens, behind the others and of the last one's kind.
+    int mtp_num_layers = 0;
     int dense_width = 0;
     Activation dense_activation = Activation::swiglu;
     Attention attention;
@@ -137,12 +140,28 @@ struct ModelSpec {
     Dtype dtype = Dtype::bf16;  // of parameters in compute, activations and traffic
     std::string source;         // where the numbers come from
 
+    // With those of multi-token prediction, which have the numbers from num_layers on.
+    int all_layers() const { return num_layers + mtp_num_layers; }
+    bool is_mtp_layer(int layer) const { return layer >= num_layers; }
     bool is_moe_layer(int layer) const {
-        return layer >= num_dense_layers && (layer - num_dense_layers + 1) % moe_every == 0;
+        const int own = std::min(layer, num_layers - 1);
+        return own >= num_dense_layers && (own - num_dense_layers + 1) % moe_every == 0;
     }
-    int num_moe_layers() const { return (num_layers - num_dense_layers) / moe_every; }
+    bool has_window(int layer) const {
+        return attention.has_window(std::min(layer, num_layers - 1));
+    }
+    int num_moe_layers() const {
+        return num_own_moe_layers() + (is_moe_layer(num_layers) ? mtp_num_layers : 0);
+    }
+    bool has_dense_layers() const { return num_moe_layers() < all_layers(); }
     // The layer that is the i-th MoE layer, from 0.
-    int moe_layer(int i) const { return num_dense_layers + (i + 1) * moe_every - 1; }
+    int moe_layer(int i) const {
+        const int own = num_own_moe_layers();
+        return i < own ? num_dense_layers + (i + 1) * moe_every - 1 : num_layers + i - own;
+    }
+
+  private:
+    int num_own_moe_layers() const { return (num_layers - num_dense_layers) / moe_every; }
 };
 
 }  // namespace headway

@@ -132,7 +132,9 @@ struct Plan {
     Precision precision;
     Recompute recompute;
     Optimizer optimizer = Optimizer::adamw_fp32;
-    Dtype main_grads_dtype = Dtype::fp32;   // gradients as accumulated, reduced and read
+    Dtype main_grads_dtype = Dtype::fp32;  // gradients as accumulated, reduced and read
+    // Products of weight gradients add to them; else a kernel of its own does.
+    bool gradient_accumulation_fusion = true;
     Dtype main_params_dtype = Dtype::fp32;  // master parameters
     Dtype exp_avg_dtype = Dtype::fp32;      // first and second moment; adamw_8bit: a byte each
     Dtype exp_avg_sq_dtype = Dtype::fp32;

@@ -69,7 +69,8 @@ struct PlanMemory {
 // One rank of a pipeline in one step: what its chunks take, of one micro-batch, and where its time
 // goes. busy + message_wait + bubble is the makespan.
 struct PipelineRank {
-    int layers = 0;  // of all its chunks
+    int layers = 0;  // of all its chunks, with the last `mtp_layers` of multi-token prediction
+    int mtp_layers = 0;
     bool embedding = false, head_and_loss = false;
     Seconds forward, backward;  // sums over its chunks
     Seconds busy, message_wait, bubble;

@@ -22,6 +22,11 @@ void add_shards(const StepShape& s, LayerWork& layer) {
     gather_parameters(s, own, Pass::forward, Beside::pass, layer.forward);
     gather_parameters(s, own, Pass::backward, Beside::pass, layer.backward);
     scatter_gradients(s, own, Beside::pass, layer.backward);
+    if (!s.scenario.model.is_mtp_layer(layer.first_layer)) return;
+    // The embedding once more; in a pipeline it is a copy with gradients of its own.
+    const RankParameters table = vocabulary_parameters(s.scenario.model, s.plan);
+    gather_parameters(s, table, Pass::forward, Beside::pass, layer.forward);
+    if (s.mesh.pp > 1) scatter_gradients(s, table, Beside::pass, layer.backward);
 }
 
 // Tokens whose FLOPs are a rank's part: those of its tensor-parallel group over the ranks of it.
@@ -29,22 +34,59 @@ double own_tokens(const StepShape& s) {
     return s.group_tokens / s.mesh.tp;
 }
 
+// All but the feed-forward part, around it.
+ForwardParts begin_layer(const StepShape& s, LayerWork& layer) {
+    ForwardParts parts;
+    if (s.scenario.model.is_mtp_layer(layer.first_layer)) {
+        add_mtp_input(s, Pass::forward, layer.forward);
+        parts.input = static_cast<std::size_t>(
+            std::ranges::find(layer.forward, Phase::norm, &PhaseWork::phase) -
+            layer.forward.begin());
+    }
+    add_attention(s, layer.first_layer, Pass::forward, layer.forward);
+    parts.feed_forward = layer.forward.size();
+    return parts;
+}
+
+void end_forward(const StepShape& s, ForwardParts& parts, LayerWork& layer) {
+    if (!s.scenario.model.is_mtp_layer(layer.first_layer)) return;
+    const std::size_t before = layer.forward.size();
+    add_mtp_output(s, Pass::forward, layer.forward);
+    add_mtp_output(s, Pass::backward, layer.backward);
+    parts.behind = layer.forward.size() - before;
+}
+
+void end_backward(const StepShape& s, LayerWork& layer) {
+    add_attention(s, layer.first_layer, Pass::backward, layer.backward);
+    if (s.scenario.model.is_mtp_layer(layer.first_layer))
+        add_mtp_input(s, Pass::backward, layer.backward);
+}
+
+// Forward, of a token; of the feed-forward part `feed_forward`.
+Flops model_flops(const StepShape& s, int layer, double feed_forward) {
+    const ModelSpec& model = s.scenario.model;
+    const double joined = model.is_mtp_layer(layer) ? 4.0 * s.hidden * s.hidden : 0.0;
+    return own_tokens(s) * (attention_flops_per_token(s.scenario, layer) + feed_forward + joined) *
+           flop;
+}
+
 LayerWork dense_layer(const StepShape& s, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count};
-    add_attention(s, index, Pass::forward, layer.forward);
-    const std::size_t feed_forward = layer.forward.size();
+    ForwardParts parts = begin_layer(s, layer);
     add_dense_mlp(s, Pass::forward, layer.forward);
+    end_forward(s, parts, layer);
     add_dense_mlp(s, Pass::backward, layer.backward);
-    add_attention(s, index, Pass::backward, layer.backward);
+    end_backward(s, layer);
     for (auto* phases : {&layer.forward, &layer.backward}) add_framework_operators(s, 0.0, *phases);
-    add_recompute(s, nullptr, index, feed_forward, layer);
+    add_recompute(s, nullptr, index, parts, layer);
     set_linear_types(s, layer);
+    add_gradient_traffic(s, layer.backward);
     const ModelSpec& model = s.scenario.model;
     add_shards(s, layer);
     for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
-    const double mlp =
-        2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width;
-    layer.model_flops = own_tokens(s) * (attention_flops_per_token(s.scenario, index) + mlp) * flop;
+    layer.model_flops = model_flops(
+        s, index,
+        2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width);
     return layer;
 }
 
@@ -60,26 +102,25 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     LayerWork layer{.first_layer = index, .count = count, .is_moe = true};
     const bool heads = s.plan.is_head_parallel();
     for (auto* phases : {&layer.forward, &layer.backward}) phases->reserve(kPhasesOfALayer);
-    add_attention(s, index, Pass::forward, layer.forward);
-    const std::size_t feed_forward = layer.forward.size();
+    ForwardParts parts = begin_layer(s, layer);
     (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
+    end_forward(s, parts, layer);
     (heads ? add_hp_backward : add_ep_backward)(s, load, layer);
     const bool unfused = s.plan.implementation == Implementation::unfused;
     if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
-    add_attention(s, index, Pass::backward, layer.backward);
+    end_backward(s, layer);
     if (unfused) widen_residual_stream(s, layer);
     for (auto* phases : {&layer.forward, &layer.backward})
         add_framework_operators(s, moe_rows(s, load).sent, *phases);
-    add_recompute(s, &load, index, feed_forward, layer);
+    add_recompute(s, &load, index, parts, layer);
     set_linear_types(s, layer);
+    add_gradient_traffic(s, layer.backward);
     add_shards(s, layer);
     for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
-    layer.model_flops = own_tokens(s) *
-                        (attention_flops_per_token(s.scenario, index) +
-                         moe_flops_per_token(s.scenario, baseline_of(s.scenario, s.plan))) *
-                        flop;
+    layer.model_flops =
+        model_flops(s, index, moe_flops_per_token(s.scenario, baseline_of(s.scenario, s.plan)));
     return layer;
 }
 
@@ -93,6 +134,7 @@ void add_outer(const StepShape& s, Workload& workload) {
     std::vector<PhaseWork> head;
     add_head_and_loss(s, head);
     if (s.plan.implementation == Implementation::unfused) widen_head(s, head);
+    add_gradient_traffic(s, head);
     const auto backward = std::ranges::find(head, Pass::backward, &PhaseWork::pass);
     workload.after.assign(head.begin(), backward);
     gather_parameters(s, table, Pass::forward, Beside::pass, workload.after);
@@ -125,7 +167,8 @@ std::span<const PhaseWork> of_pass(const std::vector<PhaseWork>& phases, Pass pa
 }
 
 std::size_t layer_kind(const ModelSpec& model, int layer) {
-    return (model.is_moe_layer(layer) ? 2u : 0u) + (model.attention.has_window(layer) ? 1u : 0u);
+    return (model.is_mtp_layer(layer) ? 4u : 0u) + (model.is_moe_layer(layer) ? 2u : 0u) +
+           (model.has_window(layer) ? 1u : 0u);
 }
 
 bool layers_differ(const Scenario& scenario, const Plan& plan) {
@@ -158,16 +201,17 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
                       .num_micro_batches = num_micro_batches(scenario, plan),
                       .overlap_chunks = plan.overlap_chunks};
     add_outer(s, workload);
-    workload.model_flops = own_tokens(s) * 2.0 * model.hidden * model.vocab_size * flop;
+    workload.model_flops =
+        own_tokens(s) * 2.0 * model.hidden * model.vocab_size * (1 + model.mtp_num_layers) * flop;
     // Equal layers are one entry with a count, where the first of them is; MoE layers with loads of
     // their own are an entry each.
-    std::array<int, 8> entry_of_kind;
+    std::array<int, 16> entry_of_kind;
     entry_of_kind.fill(-1);
     int moe_index = 0;
-    for (int layer = 0; layer < model.num_layers; ++layer) {
+    for (int layer = 0; layer < model.all_layers(); ++layer) {
         const bool moe = model.is_moe_layer(layer);
         int& entry = entry_of_kind[layer_kind(model, layer) +
-                                   (recomputes_layer(model, plan, layer) ? 4u : 0u)];
+                                   (recomputes_layer(model, plan, layer) ? 8u : 0u)];
         if (entry >= 0 && (!moe || loads.size() == 1)) {
             ++workload.layers[static_cast<std::size_t>(entry)].count;
             workload.entry_of_layer.push_back(entry);

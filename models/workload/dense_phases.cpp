@@ -78,6 +78,7 @@ KernelWork gemm(double m, double n, double k, double element, int count) {
     return {.kernel = Kernel::dense_gemm,
             .flops = 2.0 * m * n * k * count * flop,
             .bytes = (m * k + k * n + m * n) * element * count * byte,
+            .parameters = count == 2 ? k * n : 0.0,
             .size = 2.0 * m * n * k,
             .width = std::min({m, n, k}),
             .launches = count};
@@ -113,20 +114,26 @@ void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases) {
                  vocab = static_cast<double>(s.scenario.model.vocab_size) / s.mesh.tp,
                  logits = tokens * vocab * s.element;
     const double row = s.tokens * s.hidden * s.element;
+    const int predictions = 1 + s.scenario.model.mtp_num_layers;  // each with its logits
     phases.push_back(
         compute_phase(Phase::norm, Pass::forward, {move(Kernel::streaming, 2.0 * row)}));
-    gather_rows(s, Pass::forward, s.hidden, phases);
-    phases.push_back(
-        compute_phase(Phase::lm_head, Pass::forward, {gemm(tokens, vocab, s.hidden, s.element)}));
-    // Loss: maximum and sum (one read), then the gradient in place (read, write).
-    phases.push_back(compute_phase(Phase::loss, Pass::forward, {move(Kernel::streaming, logits)}));
-    add_loss_sums(s, phases);
-    phases.push_back(
-        compute_phase(Phase::loss, Pass::backward, {move(Kernel::streaming, 2.0 * logits)}));
-    gather_rows(s, Pass::backward, s.hidden, phases);  // the input again, for the weights' gradient
-    phases.push_back(compute_phase(Phase::lm_head, Pass::backward,
-                                   {gemm(tokens, vocab, s.hidden, s.element, 2)}));
-    scatter_sum(s, Pass::backward, s.hidden, phases);
+    for (int i = 0; i < predictions; ++i) {
+        gather_rows(s, Pass::forward, s.hidden, phases);
+        phases.push_back(compute_phase(Phase::lm_head, Pass::forward,
+                                       {gemm(tokens, vocab, s.hidden, s.element)}));
+        // Loss: maximum and sum (one read), then the gradient in place (read, write).
+        phases.push_back(
+            compute_phase(Phase::loss, Pass::forward, {move(Kernel::streaming, logits)}));
+        add_loss_sums(s, phases);
+    }
+    for (int i = 0; i < predictions; ++i) {
+        phases.push_back(
+            compute_phase(Phase::loss, Pass::backward, {move(Kernel::streaming, 2.0 * logits)}));
+        gather_rows(s, Pass::backward, s.hidden, phases);  // again, for the weights' gradient
+        phases.push_back(compute_phase(Phase::lm_head, Pass::backward,
+                                       {gemm(tokens, vocab, s.hidden, s.element, 2)}));
+        scatter_sum(s, Pass::backward, s.hidden, phases);
+    }
     phases.push_back(
         compute_phase(Phase::norm, Pass::backward, {move(Kernel::streaming, 4.0 * row)}));
 }

@@ -49,12 +49,13 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
     const Activation activation = s.scenario.model.moe.activation;
     const double matrices = matrices_per_expert(activation),
                  passes = pass == Pass::forward ? 1.0 : 2.0;
-    const double weights = local * matrices * width * inner * s.element;
+    const double parameters = local * matrices * width * inner, weights = parameters * s.element;
     const bool fused = kernel == Kernel::fused_expert;
     const double hidden = fused ? 0.0 : matrices * rows * inner * s.element;
     KernelWork work{.kernel = kernel,
                     .flops = passes * 2.0 * matrices * rows * width * inner * flop,
                     .bytes = passes * (weights + 2.0 * rows * width * s.element + hidden) * byte,
+                    .parameters = pass == Pass::forward ? 0.0 : parameters,
                     .size = std::max(1.0, rows / local),
                     .width = fused ? width : inner,
                     .inner = inner,

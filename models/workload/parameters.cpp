@@ -23,7 +23,7 @@ double attention_parameters(const ModelSpec& model) {
 
 ParameterCount count_parameters(const ModelSpec& model) {
     const Moe& moe = model.moe;
-    const double d = model.hidden, layers = model.num_layers, sparse = model.num_moe_layers();
+    const double d = model.hidden, layers = model.all_layers(), sparse = model.num_moe_layers();
     const double matrices = matrices_per_expert(moe.activation);
     ParameterCount count;
     count.embedding = double{1} * model.vocab_size * d;
@@ -34,6 +34,7 @@ ParameterCount count_parameters(const ModelSpec& model) {
     count.router = sparse * d * moe.num_experts;
     count.experts = sparse * matrices * d * moe.num_experts * moe.expert_width;
     count.shared_experts = sparse * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
+    count.mtp = model.mtp_num_layers * 2.0 * d * d;
     return count;
 }
 
@@ -62,7 +63,8 @@ RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int la
     // core/transformer/multi_latent_attention.py).
     RankParameters p;
     if (latent) p.whole = d * (latent->query_rank + latent->kv_rank + latent->rope_width);
-    p.cut = (attention_parameters(model) - p.whole) / t;
+    const double joined = model.is_mtp_layer(layer) ? 2.0 * d * d : 0.0;
+    p.cut = (attention_parameters(model) - p.whole + joined) / t;
     if (!model.is_moe_layer(layer)) {
         p.cut += matrices_per_expert(model.dense_activation) * d * model.dense_width / t;
         return p;
@@ -94,7 +96,7 @@ RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
     for (const PipelineStage& stage : stages) {
         for (int i = 0; i < stage.num_layers; ++i)
             sum += layer_parameters(model, plan, stage.first_layer + i);
-        embedding = embedding || stage.embedding;
+        embedding = embedding || stage.embedding || stage.mtp_layers > 0;
         head = head || stage.head_and_loss;
     }
     if (embedding) sum += vocabulary_parameters(model, plan);

@@ -19,10 +19,11 @@ struct ParameterCount {
     double experts = 0;    // routed experts of all MoE layers
     double shared_experts = 0;
     double projections = 0;  // latent or head projections that a plan adds
+    double mtp = 0;          // what multi-token prediction adds to its layers: 2 d to d
 
     double total() const {
         return embedding + lm_head + attention + dense_mlp + router + experts + shared_experts +
-               projections;
+               projections + mtp;
     }
     // Replicated over the data-parallel ranks: everything but the routed experts.
     double replicated() const { return total() - experts; }
@@ -60,7 +61,8 @@ struct RankParameters {
 RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer);
 // The embedding table or the head: the same size.
 RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan);
-// Of the stages of a rank. A tied head on another rank than the embedding is a second copy.
+// Of the stages of a rank. Multi-token prediction, or a tied head, on another rank than the
+// embedding has a second copy of it.
 RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
                                std::span<const PipelineStage> stages);
 

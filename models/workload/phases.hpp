@@ -33,7 +33,7 @@ PhaseWork compute_phase(Phase phase, Pass pass, std::initializer_list<KernelWork
 PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const RankGroup& group,
                        double bytes, Beside beside = Beside::nothing);
 
-// C[m, n] = A[m, k] B[k, n], `count` of them.
+// C[m, n] = A[m, k] B[k, n], `count` of them; two are the backward of one with the weights B.
 KernelWork gemm(double m, double n, double k, double element, int count = 1);
 // `bytes` through memory in `launches` kernels.
 KernelWork move(Kernel kernel, double bytes, int launches = 1);
@@ -76,6 +76,10 @@ void add_embedding(const StepShape& s, std::vector<PhaseWork>& phases);
 void add_head_and_loss(const StepShape& s, std::vector<PhaseWork>& phases);
 void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWork>& phases);
 void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
+// Around the transformer layer of multi-token prediction (mtp_phases.cpp): the next token's
+// embedding joined to the hidden row, and a norm of its own before the head.
+void add_mtp_input(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
+void add_mtp_output(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
 
 // MoE layers. They set the pipeline range to [in exchange, out exchange].
 void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
@@ -111,6 +115,8 @@ void add_framework_operators(const StepShape& s, double rows, std::span<PhaseWor
 double framework_update_bytes(const StepShape& s, double held, double own);
 // What the host of the plan's implementation does for them, in order (host_work.cpp).
 void set_host_work(const StepShape& s, std::span<PhaseWork> phases);
+// Gives the backward phases what gradients move to be accumulated (gradients.cpp).
+void add_gradient_traffic(const StepShape& s, std::span<PhaseWork> phases);
 
 // What the code released with arXiv 2602.04870 does beyond the phases above (unfused.cpp).
 void add_unfused_ep(const StepShape& s, const GroupLoad& load, LayerWork& layer);

@@ -85,6 +85,7 @@ PipelineWork build_pipeline(const Scenario& scenario, const Plan& plan) {
         refuse(plan, "overlap_chunks beside pairs of a forward and a backward (" +
                          std::string(name(work.schedule)) + "), which hide the exchanges");
     work.stages = pipeline_stages(scenario.model, parallel);
+    work.rows = rows_sent(work.stages);
     work.message = s.tokens * s.hidden * s.element * byte;
     for (int rank = 0; rank < s.mesh.pp; ++rank)
         work.paths.push_back(farthest_path(scenario.cluster, s.mesh, rank, (rank + 1) % s.mesh.pp));

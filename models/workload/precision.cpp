@@ -13,6 +13,7 @@ bool is_linear(Phase phase) {
         case Phase::attention_qkv:
         case Phase::attention_out:
         case Phase::dense_mlp:
+        case Phase::mtp_project:
         case Phase::shared_expert:
         case Phase::expert:
         case Phase::latent_down:

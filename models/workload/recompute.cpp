@@ -38,14 +38,14 @@ PhaseWork again(PhaseWork phase) {
     return phase;
 }
 
-// Forward from phase `first` on runs again before backward, exchanges and chunks included; the
-// counts are still known.
-void repeat_from(std::size_t first, LayerWork& layer) {
+// Forward phases [first, end) run again before their backward, exchanges and chunks included; the
+// counts are still known. What follows them, `end` to the last, begins the backward pass.
+void repeat_phases(std::size_t first, std::size_t end, LayerWork& layer) {
     std::vector<PhaseWork> phases;
     std::vector<int> place;  // [forward phase, or their end] in `phases`
     for (std::size_t i = 0; i < layer.forward.size(); ++i) {
         place.push_back(static_cast<int>(phases.size()));
-        if (i >= first && layer.forward[i].phase != Phase::count_exchange)
+        if (i >= first && i < end && layer.forward[i].phase != Phase::count_exchange)
             phases.push_back(again(layer.forward[i]));
     }
     place.push_back(static_cast<int>(phases.size()));
@@ -53,7 +53,7 @@ void repeat_from(std::size_t first, LayerWork& layer) {
     for (const PhaseRange& range : layer.forward_pipelines)
         pipelines.push_back({place[static_cast<std::size_t>(range.begin)],
                              place[static_cast<std::size_t>(range.end)]});
-    insert(0, std::move(phases), std::move(pipelines), layer);
+    insert(layer.forward.size() - end, std::move(phases), std::move(pipelines), layer);
 }
 
 // What ranks that share heads, widths or a sequence exchange around a phase.
@@ -168,6 +168,8 @@ bool recomputes_layer(const ModelSpec& model, const Plan& plan, int layer) {
     const Recompute& recompute = plan.recompute;
     if (!recompute.is_full()) return false;
     if (recompute.method == RecomputeMethod::uniform) return true;
+    // Of `block` Megatron leaves the layers of multi-token prediction as they are.
+    if (model.is_mtp_layer(layer)) return false;
     for (const PipelineStage& stage : pipeline_stages(model, plan.parallel)) {
         if (layer >= stage.first_layer && layer < stage.first_layer + stage.num_layers)
             return layer - stage.first_layer < recompute.num_layers;
@@ -175,16 +177,16 @@ bool recomputes_layer(const ModelSpec& model, const Plan& plan, int layer) {
     return false;
 }
 
-void add_recompute(const StepShape& s, const GroupLoad* load, int index, std::size_t feed_forward,
+void add_recompute(const StepShape& s, const GroupLoad* load, int index, const ForwardParts& parts,
                    LayerWork& layer) {
     if (recomputes_layer(s.scenario.model, s.plan, index)) {
-        repeat_from(0, layer);
+        repeat_phases(parts.input, layer.forward.size(), layer);
         return;
     }
     const Recompute& recompute = s.plan.recompute;
     if (recompute.selected() == 0u) return;
     if (recompute.has(load != nullptr ? Module::moe : Module::mlp))
-        repeat_from(feed_forward, layer);
+        repeat_phases(parts.feed_forward, layer.forward.size() - parts.behind, layer);
     else if (load != nullptr)
         add_moe_parts(s, *load, layer);
     add_attention_parts(s, layer);

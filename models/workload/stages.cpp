@@ -94,6 +94,26 @@ int count(const std::string& letters, char c) {
     return n;
 }
 
+// Megatron's rules for m, and one of headway's: a table on three ranks has no price.
+std::string mtp_broken(const ModelSpec& model, const Parallel& parallel,
+                       const std::vector<std::string>& stages) {
+    const int p = parallel.pipeline_model_parallel_size, last = static_cast<int>(stages.size()) - 1;
+    for (int i = 0; i <= last && model.mtp_num_layers > 0; ++i) {
+        const std::string& own = stages[static_cast<std::size_t>(i)];
+        const std::size_t first = own.find('m');
+        if (first == std::string::npos) continue;
+        if (count(own, 'm') < model.mtp_num_layers) return "has MTP layers m on several stages";
+        if (p > 1 && i <= last + 1 - p)
+            return "has MTP layers m on the first rank, or not in the last chunk of theirs";
+        std::string after = own.substr(first);
+        for (int k = i + 1; k <= last; ++k) after += stages[static_cast<std::size_t>(k)];
+        if (count(after, 't') > 0) return "has decoder layers t behind MTP layers m";
+        if (model.tied_embeddings && i < last)
+            return "has MTP layers m apart from L, where the embedding is the head's too";
+    }
+    return "";
+}
+
 std::string layout_broken(const ModelSpec& model, const Parallel& parallel, std::size_t wanted) {
     const std::string& text = parallel.pipeline_model_parallel_layout;
     const Expanded expanded = LayoutReader(text).read();
@@ -107,8 +127,12 @@ std::string layout_broken(const ModelSpec& model, const Parallel& parallel, std:
     if (layers != model.num_layers)
         return fmt::format("layout '{}' has {} decoder layers t, the model {}", text, layers,
                            model.num_layers);
-    if (count(expanded.letters, 'm') > 0)
-        return fmt::format("layout '{}' has MTP layers m, the model none", text);
+    const int mtp = count(expanded.letters, 'm');
+    if (mtp != model.mtp_num_layers)
+        return fmt::format("layout '{}' has {} MTP layers m, the model {} (mtp_num_layers)", text,
+                           mtp, model.mtp_num_layers);
+    if (const std::string broken = mtp_broken(model, parallel, stages); !broken.empty())
+        return fmt::format("layout '{}' {}", text, broken);
     if (count(expanded.letters, 'E') != 1 || stages.front().substr(0, 1) != "E")
         return fmt::format("layout '{}' must begin with its only E", text);
     if (count(expanded.letters, 'L') != 1 || stages.back().empty() || stages.back().back() != 'L')
@@ -140,14 +164,23 @@ std::vector<PipelineStage> pipeline_stages(const ModelSpec& model, const Paralle
     if (!text.empty()) letters = split(LayoutReader(text).read().letters);
     int first = 0;
     for (std::size_t i = 0; i < num_stages; ++i) {
-        const int layers =
+        const int own =
             text.empty() ? model.num_layers / static_cast<int>(num_stages) : count(letters[i], 't');
-        stages[i] = {.first_layer = first, .num_layers = layers};
-        first += layers;
+        const int mtp = text.empty() ? (i + 1 == num_stages ? model.mtp_num_layers : 0)
+                                     : count(letters[i], 'm');
+        stages[i] = {.first_layer = first, .num_layers = own + mtp, .mtp_layers = mtp};
+        first += stages[i].num_layers;
     }
     stages.front().embedding = true;
     stages.back().head_and_loss = true;
     return stages;
+}
+
+std::vector<int> rows_sent(const std::vector<PipelineStage>& stages) {
+    std::vector<int> rows;
+    int own = 1;
+    for (const PipelineStage& stage : stages) rows.push_back(own += stage.mtp_layers);
+    return rows;
 }
 
 std::vector<PipelineStage> stages_of_rank(const ModelSpec& model, const Parallel& parallel,

@@ -73,11 +73,26 @@ class Update {
                 gradient_bytes(s_) * parameters, false);
     }
 
-    // The table's copies on the first and the last stage of a pipeline.
-    void sum_tied_embedding() {
-        if (s_.mesh.pp == 1 || !s_.scenario.model.tied_embeddings) return;
-        add(Phase::grad_all_reduce, Collective::all_reduce, s_.mesh.embedding_group(),
-            gradient_bytes(s_) * vocabulary_parameters(s_.scenario.model, s_.plan).cut, false);
+    // The embedding's copies, on the first stage of a pipeline and on another one.
+    void sum_embedding(std::span<const PipelineStage> stages) {
+        const ModelSpec& model = s_.scenario.model;
+        if (s_.mesh.pp == 1 || (!model.tied_embeddings && model.mtp_num_layers == 0)) return;
+        const auto has_copy = [&](const PipelineStage& stage) {
+            return stage.mtp_layers > 0 || (model.tied_embeddings && stage.head_and_loss);
+        };
+        // On one rank (a V) they are one table.
+        if (std::ranges::any_of(stages, &PipelineStage::embedding) ==
+            std::ranges::any_of(stages, has_copy))
+            return;
+        const std::vector<PipelineStage> all = pipeline_stages(model, s_.plan.parallel);
+        const auto copy = static_cast<int>(std::ranges::find_if(all, has_copy) - all.begin());
+        const Parallel& parallel = s_.plan.parallel;
+        const PipelineOrder places = pipeline_places(
+            parallel.schedule(),
+            {.ranks = s_.mesh.pp, .chunks = parallel.virtual_pipeline_model_parallel_size});
+        add(Phase::grad_all_reduce, Collective::all_reduce,
+            s_.mesh.embedding_group(places.rank_of(0, copy)),
+            gradient_bytes(s_) * vocabulary_parameters(model, s_.plan).cut, false);
     }
 
     void optimize(double held, double own) {
@@ -154,10 +169,7 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
     phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, count.experts);
     phases.sum_over_tensor_ranks(count.whole);
-    // With the embedding and the head on one rank (a V) there is one table.
-    const bool embeds = std::ranges::any_of(stages, &PipelineStage::embedding),
-               ends = std::ranges::any_of(stages, &PipelineStage::head_and_loss);
-    if (embeds != ends) phases.sum_tied_embedding();
+    phases.sum_embedding(stages);
     const bool sharded = shards_optimizer(s.plan);
     const double held = count.dense() + count.experts;
     phases.optimize(

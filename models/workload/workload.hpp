@@ -39,11 +39,14 @@ struct RowSpread {
 RowSpread row_spread(std::vector<double> rows);
 
 // One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
-// kernels it is the work.
+// kernels it is the work. Backward through weights is two halves: gradients of its input, and of
+// its `parameters`, which move `weight_bytes` of `bytes`.
 struct KernelWork {
     Kernel kernel = Kernel::streaming;
     Flops flops;
     Bytes bytes;
+    Bytes weight_bytes{};
+    double parameters = 0.0;
     double size = 1.0;  // as models/vocab/profile.hpp defines it for the kernel
     double width = 1.0;
     double inner = 1.0;
@@ -175,12 +178,18 @@ struct PipelineWork {
     PipelineShape shape;
     std::vector<PipelineStage> stages;  // along the forward pass
     Bytes message;                      // of one micro-batch, to the next stage or back
+    std::vector<int> rows;              // [stage] times that it sends on: rows_sent
     std::vector<PathClass> paths;       // [pipeline rank] to the next one; the last one's to rank 0
     // [stage] Reductions that leave as soon as the stage's gradients are whole; [pipeline rank]
     // those that wait for the rank's last step; [pipeline rank] the optimizer, which waits for all
     // ranks (the norm of all gradients), and the parameters' way back.
     std::vector<std::vector<PhaseWork>> reductions, late_reductions, updates;
     bool delay_wgrad = false;  // of a pair: weight gradients behind its exchanges
+
+    // Between a stage and the next one.
+    Bytes message_behind(int stage) const {
+        return rows[static_cast<std::size_t>(stage)] * message;
+    }
 };
 
 struct Workload {

@@ -66,6 +66,14 @@ class Best(unittest.TestCase):
         self.assertRegex(text, "as Megatron flags: --tensor-model-parallel-size [0-9]+ ")
         self.assertRegex(text, "as torchtitan flags: .*--parallelism.expert_parallel_degree [0-9]+")
 
+    def test_a_layer_of_multi_token_prediction_has_a_place_in_every_layout(self):
+        """As many layouts are legal as without it; pairs (a rule of Megatron's) too, as it is one."""
+        mtp = self.resolved(lambda text: re.sub(r"mtp_num_layers: 0", "mtp_num_layers: 1", text))
+        words = ("--no-break-even", "--layouts")
+        self.assertEqual(
+            self.best(mtp, *words)["legal_plans"], self.best(SCENARIO, *words)["legal_plans"]
+        )
+
     def test_the_answer_is_what_predict_says_of_that_plan(self):
         fastest = self.best(SCENARIO, "--no-break-even")["fastest"]
         self.assertNotIn("num_heads", fastest)

@@ -54,11 +54,11 @@ class Import(unittest.TestCase):
 
     def test_leftovers_are_on_standard_error_and_in_the_file(self):
         result = headway(
-            "import", *QWEN3, "-o", self.out, "--", "--mtp-num-layers", "1", "--frobnicate", "3"
+            "import", *QWEN3, "-o", self.out, "--", "--use-sharp", "--frobnicate", "3"
         )
         self.assertEqual(result.returncode, 0, result.stderr)
         text = self.out.read_text()
-        for line in ("--mtp-num-layers 1: not modelled", "--frobnicate 3: unknown to headway"):
+        for line in ("--use-sharp: not modelled", "--frobnicate 3: unknown to headway"):
             self.assertIn(line, result.stderr)
             self.assertIn(line, text)
 

@@ -155,6 +155,39 @@ TEST(StageMemory, StagesShareTheParametersOut) {
     EXPECT_GT(item(memory.stages.front().items, "pipeline messages"), 0.0);
 }
 
+// A layer of multi-token prediction keeps six rows more than another (hidden row and embedding,
+// both normed, output and its norm), two of them under full recompute beside its layer's none;
+// every loss has its logits; the table is there once more, and, apart from the loss, its rows
+// travel with the others'.
+TEST(StageMemory, MultiTokenPredictionKeepsItsRowsAndLogits) {
+    const double one = of_a_layer(), row = 4096.0 * 1024 * 2, table = 32000.0 * 1024;
+    auto [s, plan] = pipelined(8, 4, 1, 8);
+    const PlanMemory before = stage_memory_of(s, plan);
+    s.model.mtp_num_layers = 1;
+    const PlanMemory after = stage_memory_of(s, plan);
+    EXPECT_NEAR(activations(after, 3) - activations(before, 3), one + 6.0 * row, 16.0);
+    const auto of = [](const PlanMemory& m, std::size_t stage, const char* name) {
+        return item(m.stages[stage].items, name);
+    };
+    EXPECT_NEAR(of(after, 3, "logits"), 2.0 * of(before, 3, "logits"), 16.0);
+    const double layer =
+        layer_parameters(s.model, plan, 8).dense() + layer_parameters(s.model, plan, 8).experts;
+    EXPECT_NEAR(of(after, 3, "parameters") - of(before, 3, "parameters"), 2.0 * (layer + table),
+                16.0);
+    EXPECT_EQ(of(after, 3, "pipeline messages"), 2.0 * row);
+    for (std::size_t stage = 0; stage < 3; ++stage)
+        EXPECT_EQ(after.stages[stage].allocated, before.stages[stage].allocated);
+    plan.recompute = RecomputeLevel::full;
+    EXPECT_NEAR(of(stage_memory_of(s, plan), 3, "activations: layer inputs"), (2.0 + 2.0) * row,
+                16.0);
+    plan.recompute = {};
+    plan.parallel.pipeline_model_parallel_layout = "Et*3|t*3|ttm|L";
+    const PlanMemory apart = stage_memory_of(s, plan);
+    EXPECT_EQ(of(apart, 3, "pipeline messages"), 4.0 * row);
+    EXPECT_EQ(of(apart, 2, "pipeline messages"), 8.0 * row);
+    EXPECT_EQ(of(apart, 1, "pipeline messages"), 4.0 * row);
+}
+
 // The plan's memory is that of its worst stage.
 TEST(StageMemory, TheWorstStageIsThePlans) {
     const auto [s, plan] = pipelined(16, 4, 1, 8);

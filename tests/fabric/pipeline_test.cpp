@@ -2,8 +2,11 @@
 // and what contends.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/cost/predict.hpp"
@@ -35,6 +38,7 @@ struct Layout {
 Scenario scenario_of(const Layout& layout) {
     Scenario s = toy::scenario(2 * layout.p, 1);
     s.model.num_layers = 16;
+    s.model.mtp_num_layers = static_cast<int>(std::ranges::count(layout.stages, 'm'));
     s.model.vocab_size = 4000;
     s.batch.num_micro_batches = layout.m;
     s.cluster.fabric->nic = layout.nic * s.cluster.fabric->nic;
@@ -185,6 +189,50 @@ TEST(PipelineProgram, SharesTiedGradientsBetweenTheEnds) {
     }
     EXPECT_EQ(roles, (std::vector{0, 3}));
     EXPECT_LT(std::abs(difference(s)), 0.01);
+}
+
+// Layers of multi-token prediction beside the loss and apart from it: the embedding's gradients are
+// exchanged between the first rank and theirs, and behind them messages are 1 + n times as long.
+TEST(PipelineSimulation, LayersOfMultiTokenPredictionTakeThePredictedTime) {
+    struct Copied {
+        Layout layout;
+        int copy = 0;      // rank; 0: that of the embedding
+        int messages = 0;  // longer ones, of a micro-batch and direction
+    };
+    for (const Copied& c :
+         {Copied{{one_f_one_b, 4, 1, 8, "Et*4|t*4|t*4|t*4mL"}, 3},
+          Copied{{one_f_one_b, 4, 1, 8, "Et*5|t*5|t*6mm|L"}, 2, 1},
+          Copied{{interleaved, 4, 2, 8, "Ett|tt|tt|tt|tt|tt|ttt|tmL"}, 3},
+          Copied{{interleaved, 4, 2, 8, "Ettt|ttt|tt|tt|tt|ttttm||L"}, 1, 2},
+          Copied{{combined_1f1b, 4, 2, 8, "Ett|tt|tt|tt|tt|tt|ttt|tmL"}, 3},
+          Copied{{zb_h1, 4, 1, 8, "Et*4|t*4|t*4|t*4mL"}, 3},
+          Copied{{zb_v, 4, 2, 8, "Ett|tt|tt|tt|tt|tt|ttt|tmL"}, 0},
+          Copied{{zb_v, 4, 2, 8, "Ett|tt|tt|tt|tt|tt|ttttm|L"}, 1, 1},
+          Copied{{.schedule = dualpipe, .p = 4, .m = 8, .stages = "Et*5|t*5|t*6m|L", .nic = 1000.0},
+                 2,
+                 1}}) {
+        const Scenario s = scenario_of(c.layout);
+        EXPECT_LT(std::abs(difference(s)), 0.01) << c.layout.text();
+        const Program program = build_program(s, s.plans[0], toy::profile());
+        const int n = s.model.mtp_num_layers, last = c.layout.p - 1;
+        int longer = 0;
+        std::vector<std::pair<int, int>> tables;  // from, to
+        for (int role = 0; role <= last; ++role) {
+            for (int t = program.tasks_begin(role); t < program.tasks_end(role); ++t) {
+                const Task& task = program.tasks[static_cast<std::size_t>(t)];
+                const auto* send = std::get_if<SendTask>(&task.work);
+                if (send == nullptr) continue;
+                longer += task.pass == Pass::forward && send->bytes == (1 + n) * 4096LL * 1024 * 2;
+                if (task.phase == Phase::grad_all_reduce && send->bytes == 4LL * 4000 * 1024)
+                    tables.emplace_back(role, send->to_role);
+            }
+        }
+        EXPECT_EQ(longer, c.messages * c.layout.m) << c.layout.text();
+        std::vector<std::pair<int, int>> expected;
+        if (c.copy > 0) expected = {{0, c.copy}, {c.copy, 0}};
+        if (c.layout.schedule == dualpipe) expected = {{0, 2}, {1, 3}, {2, 0}, {3, 1}};
+        EXPECT_EQ(tables, expected) << c.layout.text();
+    }
 }
 
 TEST(PipelineProgram, CannotLeaveLayersOut) {

@@ -187,7 +187,7 @@ TEST(Megatron, ComputesInTheRecipeThatAFormatTurnsOn) {
 
 TEST(Megatron, NamesWhatItLeavesOut) {
     const ImportedJob job =
-        imported("--fp8-param-gather --lr 1e-4 --moe-router-tokp 4 --mtp-num-layers 1");
+        imported("--fp8-param-gather --lr 1e-4 --moe-router-tokp 4 --mtp-use-repeated-layer");
     ASSERT_EQ(job.leftovers.size(), 3u);
     EXPECT_EQ(job.leftovers[0],
               "run.sh:1: --fp8-param-gather: not modelled: parameters and attention stay in the "

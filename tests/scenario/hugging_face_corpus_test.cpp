@@ -51,7 +51,8 @@ TEST(HuggingFaceCorpus, EveryFileIsReadToItsCountsOrRefusedByItsLayers) {
         SCOPED_TRACE(name);
         std::string refusal;
         try {
-            const ModelSpec model = read_model(kCorpus / (name + ".json"));
+            ModelSpec model = read_model(kCorpus / (name + ".json"));
+            model.mtp_num_layers = 0;  // which transformers leaves out
             const ParameterCount count = count_parameters(model);
             EXPECT_TRUE(expected.lacks.empty()) << "read, but has " << expected.lacks;
             EXPECT_NEAR(count.total() / expected.total, 1.0, 0.005) << count.total();
@@ -70,6 +71,22 @@ TEST(HuggingFaceCorpus, EveryFileIsReadToItsCountsOrRefusedByItsLayers) {
     }
     EXPECT_GE(read, 40u);
     EXPECT_GE(corpus.size() - read, 20u);
+}
+
+// The checkpoint of DeepSeek-V3 has 684,531,386,000 numbers (the index of its safetensors). They
+// are the model, its layer of multi-token prediction with copies of the embedding and the head, and
+// a scale for each 128 x 128 of the weights in FP8 (all but embedding, head, router and 2 d to d).
+TEST(HuggingFaceCorpus, TheCheckpointOfDeepSeekV3HasOneMtpLayer) {
+    ModelSpec model = read_model(kCorpus / "DeepSeek-V3.json");
+    EXPECT_EQ(model.mtp_num_layers, 1);
+    const ParameterCount all = count_parameters(model);
+    model.mtp_num_layers = 0;
+    const ParameterCount own = count_parameters(model);
+    const double d = 7168, attention = 187.1e6, expert = 3.0 * d * 2048;
+    EXPECT_NEAR(all.total() - own.total(), attention + 257 * expert + 256 * d + 2 * d * d, 1e5);
+    const double copies = 2.0 * 129280 * d;
+    const double in_fp8 = all.attention + all.dense_mlp + all.experts + all.shared_experts;
+    EXPECT_NEAR((all.total() + copies + in_fp8 / (128 * 128)) / 684531386000.0, 1.0, 1e-5);
 }
 
 // A config of nothing but its type is the class's own model (class_defaults.txt: parameters,

@@ -195,8 +195,16 @@ TEST(HuggingFace, WhatIsLeftOutIsNamed) {
     EXPECT_HAS(notes_of(replaced(kMixtral, "\"rope_theta\": 1e6", "\"expert_skip\": 2")),
                "keys that headway does not know and leaves out: expert_skip");
     EXPECT_HAS(notes_of(replaced(kDeepseekV3, "\"v_head_dim\": 128",
-                                 "\"v_head_dim\": 128, \"num_nextn_predict_layers\": 1")),
-               "num_nextn_predict_layers 1: multi-token prediction layers, neither counted");
+                                 "\"v_head_dim\": 128, \"num_mtp_modules\": 1")),
+               "num_mtp_modules 1: multi-token prediction layers, neither counted");
+}
+
+TEST(HuggingFace, LayersThatPredictFurtherTokensAreRead) {
+    const std::string text = replaced(kDeepseekV3, "\"v_head_dim\": 128",
+                                      "\"v_head_dim\": 128, \"num_nextn_predict_layers\": 1");
+    EXPECT_EQ(model_of(text).mtp_num_layers, 1);
+    EXPECT_HAS(notes_of(text), "num_nextn_predict_layers 1: layers of multi-token prediction");
+    EXPECT_EQ(model_of(kDeepseekV3).mtp_num_layers, 0);
 }
 
 TEST(HuggingFace, TheLanguageModelMayBeAMapInTheFile) {

@@ -39,7 +39,7 @@ PipelineTimes run(PipelineSchedule schedule, const PipelineShape& shape, const C
     return run_pipeline(
         pipeline_order(schedule, shape),
         [&](int, const PipelineStep& step) { return times.of(step) * second; },
-        [&](int, int) { return hop * second; });
+        [&](int, int, int) { return hop * second; });
 }
 
 double makespan(PipelineSchedule schedule, const PipelineShape& shape, const ChunkTimes& times,
@@ -155,7 +155,7 @@ TEST(Pipeline, EqualsAnIndependentExecutionOfRandomOrders) {
                 if (step.beside) factor = std::max(factor, scale(step.beside->stage));
                 return t.of(step) * factor * second;
             },
-            [&](int, int) { return hop * second; });
+            [&](int, int, int) { return hop * second; });
         EXPECT_EQ(times.makespan.in(second), number(11)) << line;
         const auto busy = numbers(cell[12]), held_b = numbers(cell[13]), held_w = numbers(cell[14]);
         ASSERT_EQ(busy.size(), order.steps.size()) << line;

@@ -159,7 +159,7 @@ Seconds simulated(const PipelineOrder& order, const Duration& duration,
 }
 
 Seconds executed(const PipelineOrder& order, const Duration& duration, Seconds hop = {}) {
-    return run_pipeline(order, duration, [&](int, int) { return hop; }).makespan;
+    return run_pipeline(order, duration, [&](int, int, int) { return hop; }).makespan;
 }
 
 // p = 4, m = 8, (F, B_in, W) = (1, 1.3, 0.7): (m + p - 1)(F + B) = 33.

@@ -37,7 +37,7 @@ TEST(Mesh, RankTableOfTheFoldedExample) {
     EXPECT_EQ(ranks(mesh.ep_group()), (std::vector{0, 1, 2, 3, 4, 5, 6, 7}));
     EXPECT_EQ(ranks(mesh.edp_group()), (std::vector{0, 8, 16, 24}));
     EXPECT_EQ(ranks(mesh.pp_group()), (std::vector{0, 32}));
-    EXPECT_EQ(ranks(mesh.embedding_group()), (std::vector{0, 32}));
+    EXPECT_EQ(ranks(mesh.embedding_group(1)), (std::vector{0, 32}));
 }
 
 // TP4 CP2 PP4 on 256 ranks: experts may spread over t c DP = 64 ranks of a stage.
@@ -46,7 +46,7 @@ TEST(Mesh, ExpertGroupsFoldOverTensorContextAndData) {
     EXPECT_EQ(mesh.dp, 8);
     EXPECT_EQ(mesh.edp, 1);
     EXPECT_EQ(mesh.ep_group(), (RankGroup{0, 64, 1}));
-    EXPECT_EQ(mesh.embedding_group(), (RankGroup{0, 2, 192}));
+    EXPECT_EQ(mesh.embedding_group(3), (RankGroup{0, 2, 192}));
 }
 
 TEST(Mesh, ExpertTensorParallelRanksLieInsideTheExpertGroup) {
@@ -61,7 +61,7 @@ TEST(Mesh, WithoutParallelKeysEveryRankHasItsOwnTokens) {
     EXPECT_EQ(mesh.dp_cp_group(), (RankGroup{0, 32, 1}));
     EXPECT_EQ(mesh.ep_group(), (RankGroup{0, 8, 1}));
     EXPECT_EQ(mesh.edp_group(), (RankGroup{0, 4, 8}));
-    EXPECT_EQ(mesh.embedding_group().size, 1);
+    EXPECT_EQ(mesh.embedding_group(0).size, 1);
 }
 
 // MBS S tokens of a micro-batch: c context-parallel ranks have a c-th each, and under sequence
