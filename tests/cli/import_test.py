@@ -53,9 +53,7 @@ class Import(unittest.TestCase):
         self.assertIn("step", shown.stdout)
 
     def test_leftovers_are_on_standard_error_and_in_the_file(self):
-        result = headway(
-            "import", *QWEN3, "-o", self.out, "--", "--use-sharp", "--frobnicate", "3"
-        )
+        result = headway("import", *QWEN3, "-o", self.out, "--", "--use-sharp", "--frobnicate", "3")
         self.assertEqual(result.returncode, 0, result.stderr)
         text = self.out.read_text()
         for line in ("--use-sharp: not modelled", "--frobnicate 3: unknown to headway"):
