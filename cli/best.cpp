@@ -243,7 +243,7 @@ std::string to_table(const Report& r, std::size_t most) {
         "scenario {} on {} ({} ranks), profile {}: {} legal plans, {} fit\n\n", r.scenario.name,
         r.scenario.cluster.name, r.scenario.cluster.num_ranks(), r.scenario.profile->name,
         grouped(static_cast<double>(s.num_legal)), grouped(static_cast<double>(s.num_fitting)));
-    for (const std::string& why : s.unpriced) text += "not priced: " + why + "\n";
+    for (const InputProblem& why : s.unpriced) text += "not priced: " + why.to_string() + "\n";
     if (s.best.empty()) {
         text += "no plan fits into memory\n";
         if (s.smallest) {
@@ -316,6 +316,8 @@ Json break_even_json(const BreakEven& b) {
 std::string to_json(const Report& r) {
     const SearchResult& s = r.search;
     Json variants = Json::array(), others = Json::array(), break_evens = Json::array();
+    Json unpriced = Json::array();
+    for (const InputProblem& why : s.unpriced) unpriced.push_back(why.to_string());
     for (const Candidate& c : s.best) variants.push_back(candidate_json(c));
     for (const Alternative& a : r.others) {
         others.push_back({{"choice", a.choice},
@@ -330,7 +332,7 @@ std::string to_json(const Report& r) {
                 {"seed", r.scenario.routing.seed},
                 {"legal_plans", s.num_legal},
                 {"fitting_plans", s.num_fitting},
-                {"not_priced", s.unpriced},
+                {"not_priced", std::move(unpriced)},
                 {"fastest", s.best.empty() ? Json() : candidate_json(s.best.front())},
                 {"runner_up", r.runner_up ? candidate_json(*r.runner_up) : Json()},
                 {"undecided", undecided(r)},
@@ -364,6 +366,9 @@ int run_best(Args args) {
             progress.update(done, total);
         };
         report.search = search_plans(report.scenario, search);
+        if (report.search.best.empty() && !report.search.smallest &&
+            !report.search.unpriced.empty())
+            throw InputError(report.search.unpriced);
         report.runner_up = find_runner_up(report.search);
         if (!report.search.best.empty()) {
             report.others = alternatives(report.scenario, report.search.best.front());

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <set>
 
 #include "models/cost/memory.hpp"
 #include "models/cost/predict.hpp"
@@ -13,7 +12,6 @@
 #include "models/scenario/divisors.hpp"
 #include "models/scenario/head_parallel_twin.hpp"
 #include "models/sweep/layouts.hpp"
-#include "models/vocab/error.hpp"
 #include "models/vocab/jobs.hpp"
 
 namespace headway::inline sweep {
@@ -39,13 +37,16 @@ std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& he
         if (plan.name == scenario.baseline) like = plan;
     }
     like.group_size = 2;  // so that names tell layers apart
-    std::vector<ExpertParallel> bases = {{}};
+    // The scenario's come first: of two that differ only in how they are run (dispatcher), these.
+    std::vector<ExpertParallel> bases;
     std::vector<HeadParallel> twins;
+    if (const auto* ep = std::get_if<ExpertParallel>(&like.layer)) bases.push_back(*ep);
     for (const Plan& plan : scenario.plans) {
         if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) bases.push_back(*ep);
         const auto* hp = std::get_if<HeadParallel>(&plan.layer);
         if (hp && heads.empty()) twins.push_back(*hp);
     }
+    bases.push_back({});
     for (const int h : heads) {
         if (scenario.model.hidden % h == 0) {
             twins.push_back(head_parallel_twin(scenario.model, {.num_heads = h}));
@@ -53,10 +54,16 @@ std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& he
     }
     std::vector<Plan> plans;
     const bool has_islands = scenario.cluster.island_size() < scenario.cluster.num_ranks();
-    for (ExpertParallel ep : bases) {
+    for (const ExpertParallel& base : bases) {
         for (const Dedup dedup : {Dedup::none, Dedup::rank, Dedup::node}) {
             if (dedup == Dedup::node && !has_islands) continue;
+            ExpertParallel ep = base;
             ep.dedup = dedup;
+            // Frameworks send a copy a rank or node through such a dispatcher, others through none.
+            if (dedup == Dedup::none)
+                ep.dispatcher = TokenDispatcher::alltoall;
+            else if (launches_eagerly(like.implementation))
+                ep.dispatcher = TokenDispatcher::flex;
             add_layer(like, ep, plans);
         }
     }
@@ -144,7 +151,7 @@ bool is_better(const Candidate& a, const std::optional<Candidate>& b) {
 struct UnitResult {
     std::size_t num_legal = 0, num_fitting = 0;
     std::optional<Candidate> fastest, smallest;
-    std::string unpriced;
+    std::optional<InputProblem> unpriced;
 };
 
 // FSDP beside a pipeline gathers all of a stage's parameters for every micro-batch: not tried.
@@ -167,16 +174,20 @@ std::vector<Recompute> recomputes_of(const ModelSpec& model, bool layouts) {
     return {RecomputeLevel::none, cheap, more, RecomputeLevel::full};
 }
 
+bool cannot_chunk(const Plan& plan) {
+    return plan.parallel.executes_order() || launches_eagerly(plan.implementation);
+}
+
 template <class Visit>
 void for_each_knob(Plan plan, const ModelSpec& model, std::int64_t tokens, bool layouts,
                    Visit visit) {
     for (const Recompute& recompute : recomputes_of(model, layouts)) {
         for (const DataParallelSharding sharding : shardings_of(plan, layouts)) {
             for (const int chunks : kChunks) {
-                // A group of one rank communicates nothing that could be overlapped, and an order
-                // of pairs overlaps already.
+                // A group of one rank communicates nothing that could be overlapped, an order of
+                // pairs overlaps already, and no framework cuts a layer's tokens.
                 if (chunks > tokens || (chunks > 1 && plan.group_size == 1)) continue;
-                if (chunks > 1 && plan.parallel.executes_order()) continue;
+                if (chunks > 1 && cannot_chunk(plan)) continue;
                 plan.recompute = recompute;
                 plan.parallel.data_parallel_sharding_strategy = sharding;
                 plan.overlap_chunks = chunks;
@@ -217,7 +228,7 @@ UnitResult search_unit(Scenario& scenario, const SearchUnit& unit, bool layouts)
             if (is_better(candidate, result.fastest)) result.fastest = std::move(candidate);
         });
     } catch (const InputError& error) {
-        result.unpriced = error.problems().front().to_string();
+        result.unpriced = error.problems().front();
     }
     return result;
 }
@@ -283,11 +294,11 @@ SearchResult search_plans(const Scenario& scenario, const SearchOptions& options
     const std::vector<SearchUnit> units = legal_units(scenario, options);
     SearchResult result;
     std::map<std::string, std::optional<Candidate>> fastest;
-    std::set<std::string> unpriced;
+    std::map<std::string, InputProblem> unpriced;
     for (UnitResult& unit : search_units(scenario, units, options)) {
         result.num_legal += unit.num_legal;
         result.num_fitting += unit.num_fitting;
-        if (!unit.unpriced.empty()) unpriced.insert(unit.unpriced);
+        if (unit.unpriced) unpriced.emplace(unit.unpriced->to_string(), *unit.unpriced);
         if (unit.smallest && (!result.smallest || unit.smallest->prediction.memory.peak <
                                                       result.smallest->prediction.memory.peak)) {
             result.smallest = unit.smallest;
@@ -301,7 +312,7 @@ SearchResult search_plans(const Scenario& scenario, const SearchOptions& options
                      [](const Candidate& a, const Candidate& b) {
                          return a.prediction.step < b.prediction.step;
                      });
-    result.unpriced.assign(unpriced.begin(), unpriced.end());
+    for (const auto& [text, problem] : unpriced) result.unpriced.push_back(problem);
     return result;
 }
 
@@ -327,7 +338,7 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     for (const int chunks : kChunks) {
         plan.overlap_chunks = chunks;
         if (chunks == chosen.plan.overlap_chunks || plan.group_size == 1) continue;
-        if (plan.parallel.executes_order()) continue;
+        if (chunks > 1 && cannot_chunk(plan)) continue;
         add(fmt::format("{} chunk{}", chunks, chunks == 1 ? "" : "s"), plan, chosen.batch);
     }
     plan = chosen.plan;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "models/vocab/error.hpp"
 #include "models/vocab/prediction.hpp"
 #include "models/vocab/scenario.hpp"
 
@@ -39,9 +40,9 @@ struct SearchOptions {
 
 struct SearchResult {
     std::size_t num_legal = 0, num_fitting = 0;
-    std::vector<Candidate> best;        // one a variant, fastest first; all fit
-    std::optional<Candidate> smallest;  // the one with the least memory, when none fits
-    std::vector<std::string> unpriced;  // why plans could not be priced (a curve is missing)
+    std::vector<Candidate> best;         // one a variant, fastest first; all fit
+    std::optional<Candidate> smallest;   // the one with the least memory, when none fits
+    std::vector<InputProblem> unpriced;  // why plans could not be priced (a curve is missing)
 };
 
 // `scenario` is resolved and has a profile.

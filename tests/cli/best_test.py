@@ -66,6 +66,33 @@ class Best(unittest.TestCase):
         self.assertRegex(text, "as Megatron flags: --tensor-model-parallel-size [0-9]+ ")
         self.assertRegex(text, "as torchtitan flags: .*--parallelism.expert_parallel_degree [0-9]+")
 
+    def test_frameworks_are_searched_as_they_run(self):
+        """In one piece a layer, and a copy a rank through the dispatcher that sends it."""
+        megatron = self.resolved(
+            lambda text: text.replace("implementation: fused", "implementation: megatron")
+        )
+        result = headway("best", megatron, "--no-break-even")
+        self.assertEqual(result.returncode, 2, "the profile has no host")
+        self.assertIn("overheads.host_launch", result.stderr)
+        text = megatron.read_text()
+        text = text[: text.index("profile:")] + "profile: {preset: h200_public}\n"
+        megatron.write_text(text)
+        variants = self.best(megatron, "--no-break-even")["variants"]
+        self.assertEqual({variant["overlap_chunks"] for variant in variants}, {1})
+        fastest = next(variant for variant in variants if variant.get("dedup") == "rank")
+        for key in ("sequences_per_rank", "num_micro_batches"):
+            text = re.sub(rf"(?m)^  {key}: .*", f"  {key}: {fastest[key]}", text)
+        plan = {"name": "a", "implementation": "megatron"}
+        plan |= {key: fastest[key] for key in ("group_size", "recompute", "zero1")}
+        plan["expert_parallel"] = {"dedup": "rank", "moe_token_dispatcher_type": "flex"}
+        plans, profile = text.index("plans:"), text.index("profile:")
+        alone = self.folder / "one.yaml"
+        alone.write_text(f"{text[:plans]}plans:\n  - {json.dumps(plan)}\n{text[profile:]}")
+        result = headway("predict", alone, "--format", "json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        again = json.loads(result.stdout)["plans"][0]
+        self.assertAlmostEqual(again["step_time_s"], fastest["step_time_s"], places=9)
+
     def test_a_layer_of_multi_token_prediction_has_a_place_in_every_layout(self):
         """As many layouts are legal as without it; pairs (a rule of Megatron's) too, as it is one."""
         mtp = self.resolved(lambda text: re.sub(r"mtp_num_layers: 0", "mtp_num_layers: 1", text))
