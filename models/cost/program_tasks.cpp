@@ -81,18 +81,21 @@ void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int grou
     for (const PathTime& t : times) latency = min(latency, min(t.floor, 0.9 * t.time));
     stage.latency = latency;
     for (const PathTime& t : times) {
-        const double bytes =
-            t.path == PathClass::spine ? mean[static_cast<std::size_t>(t.path)].in(byte) : t.bytes;
-        const double rate = bytes / (t.time - latency).in(second);
+        const double rate = t.bytes / (t.time - latency).in(second);
         stage.efficiency[static_cast<std::size_t>(t.path)] =
             rate / link_bandwidth(scenario_.cluster, t.path).in(byte / second);
     }
     stage.efficiency[pcie] *= squeeze;  // what the simulator finds on the switches' uplinks
-    // The spine's own contention is the simulator's to find; its flows pass the NIC at the
-    // NIC's efficiency.
+    // Flows over the spine pass NICs and uplinks. Where the uplinks are the narrower ones their
+    // bytes, times the oversubscription, tell the efficiency, so that the NIC's floor comes once;
+    // else the NIC's do.
     const auto nic = static_cast<std::size_t>(PathClass::nic),
                spine = static_cast<std::size_t>(PathClass::spine);
-    if (mean[spine] > Bytes{}) stage.efficiency[spine] = stage.efficiency[nic];
+    const auto of = [&](PathClass c) { return std::ranges::find(times, c, &PathTime::path); };
+    const auto card = of(PathClass::nic), uplink = of(PathClass::spine);
+    if (card == times.end() || uplink == times.end()) return;
+    if (uplink->bytes < card->bytes || uplink->time < card->time)
+        stage.efficiency[spine] = stage.efficiency[nic];
 }
 
 ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,

@@ -301,7 +301,8 @@ class Handler {
         const bool begins = event_.ph == "s";
         if (!begins && event_.ph != "f") return;
         BackwardLink& link = links_[event_.id];
-        (begins ? link.forward : link.backward) = {nanoseconds(event_.ts), thread()};
+        const std::int32_t thread_of_it = thread();
+        (begins ? link.forward : link.backward) = {nanoseconds(event_.ts), thread_of_it};
         if (link.forward.thread < 0 || link.backward.thread < 0) return;
         trace_.links.push_back(link);
         links_.erase(event_.id);

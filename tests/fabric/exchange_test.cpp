@@ -135,11 +135,11 @@ TEST(LinkLoad, IsTheBoundOfTheExactEngine) {
 
 // HP's equal exchange, H heads over N ranks, over all ranks or over groups that lie unevenly on the
 // nodes: priced and simulated alike, and never faster than the links.
-TEST(Exchange, EqualSplitsAreSimulatedAsPriced) {
+void expect_simulated_as_priced(const Profile& of_links) {
     for (const Machine& m : machines()) {
         Scenario s = toy::scenario(m.nodes, m.gpus);
         s.cluster = cluster_of(m);
-        Profile profile = toy::profile();
+        Profile profile = of_links;
         for (TimeCurve c : std::vector<TimeCurve>(profile.communication)) {
             if (c.path != PathClass::nic) continue;
             c.path = PathClass::pcie;
@@ -170,6 +170,19 @@ TEST(Exchange, EqualSplitsAreSimulatedAsPriced) {
             }
         }
     }
+}
+
+TEST(Exchange, EqualSplitsAreSimulatedAsPriced) {
+    expect_simulated_as_priced(toy::profile());
+}
+
+// A NIC's floor above NVLink's comes once, however far the uplinks are oversubscribed.
+TEST(Exchange, AFloorIsNotOversubscribed) {
+    Profile profile = toy::profile();
+    for (TimeCurve& curve : profile.communication)
+        if (curve.path != PathClass::nvlink)
+            for (double& time : curve.seconds) time += 30e-6;
+    expect_simulated_as_priced(profile);
 }
 
 // Groups of one node exchange in it, however many nodes there are: the exchange of 102,400 ranks is
