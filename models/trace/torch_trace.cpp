@@ -301,8 +301,9 @@ class Handler {
         const bool begins = event_.ph == "s";
         if (!begins && event_.ph != "f") return;
         BackwardLink& link = links_[event_.id];
-        const std::int32_t thread_of_it = thread();
-        (begins ? link.forward : link.backward) = {nanoseconds(event_.ts), thread_of_it};
+        BackwardLink::Place& end = begins ? link.forward : link.backward;
+        end.at = nanoseconds(event_.ts);
+        end.thread = thread();
         if (link.forward.thread < 0 || link.backward.thread < 0) return;
         trace_.links.push_back(link);
         links_.erase(event_.id);
