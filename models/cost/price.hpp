@@ -104,7 +104,8 @@ class PriceBook {
     // Share of a backward phase that is weight gradients: of kernels that multiply by weights, half
     // of their least time on the device, over the least time of all kernels.
     double weight_gradient_share(const PhaseWork& phase) const;
-    // Of the host, to enqueue a phase. InputError where the profile has no time of an operation.
+    // The time that the host takes to enqueue a phase. InputError where the profile has no time of
+    // an operation.
     Seconds launch_time(const PhaseWork& phase) const;
     // Time of one kernel on `fraction` of its work, and the rate it runs at; `spread` of its rows
     // over experts, if of any.
@@ -118,7 +119,7 @@ class PriceBook {
     double total_sigma() const;
     std::vector<double> sigma_by_curve() const;
     double independent_variance() const { return independent_variance_; }
-    // Of launches by the host, which are off together with the overheads.
+    // Launches by the host are off together with the overheads.
     void add_host_sigma(double seconds) { account({}).sigma += seconds; }
     void add_independent_sigma(double seconds) { independent_variance_ += seconds * seconds; }
     std::vector<std::string> warnings() const;

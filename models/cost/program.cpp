@@ -157,8 +157,9 @@ class RoleBuilder {
         writer_.pair(found->second, micro_batch(forward), micro_batch(backward));
     }
 
-    // With one rank of another role: both send what they have, as a ring of two does. Of the
-    // embedding's copies one is on the first role, of DualPipe's in the first half.
+    // With one rank of another role: both send what they have, as a ring of two does. The
+    // embedding is on the first role and its copy behind it; DualPipe's first half holds one copy
+    // of a stage and its second half the other.
     void reduce_with_other_role(const PhaseWork& phase, const ReduceWork& reduce, int which) {
         const bool lower = order_.directions > 1 ? role_ < order_.ranks / 2 : role_ == 0;
         const int apart = reduce.stride / ranks_, to = lower ? role_ + apart : role_ - apart;

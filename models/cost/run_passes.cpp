@@ -13,7 +13,7 @@ struct Run {
     double weight;
 };
 
-// Of one micro-batch: entries of equal layers stand together, where the first of them is.
+// The passes of one micro-batch in order. Equal layers are one entry, where the first of them is.
 std::vector<Run> runs_of(const Workload& workload, const PassWeights& weights, StepTime& step) {
     std::vector<Run> runs{{&step.before.forward, 1, weights.before}};
     for (std::size_t i = 0; i < step.layers.size(); ++i)

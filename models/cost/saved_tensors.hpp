@@ -21,8 +21,8 @@ struct SavedTensor {
     RecomputeModules unless = 0u;  // not kept when one of these is recomputed
 };
 
-// Of an MoE layer with this load on its busiest rank, or of a dense layer (null); `mtp`: with what
-// multi-token prediction keeps around it.
+// What an MoE layer with this load on its busiest rank keeps, or a dense layer (null); `mtp`: with
+// what multi-token prediction keeps around it.
 std::vector<SavedTensor> saved_tensors(const Scenario& scenario, const Plan& plan,
                                        const GroupLoad* load, bool mtp = false);
 

@@ -36,7 +36,7 @@ Nanoseconds length(const std::vector<Stretch>& stretches) {
     return sum;
 }
 
-// Of a stretch, what the others cover.
+// How much of a stretch the others cover.
 Nanoseconds covered(Stretch s, const std::vector<Stretch>& by) {
     Nanoseconds sum = 0;
     auto it = std::ranges::lower_bound(by, s.begin, {}, &Stretch::end);

@@ -16,7 +16,7 @@
 namespace headway::inline trace {
 namespace {
 
-// Of one rank in one step.
+// A rank in a step.
 struct Place {
     std::size_t rank = 0, step = 0;
 
@@ -133,7 +133,7 @@ std::vector<PhaseKey> keys_of(const PlanPrediction& plan, const RankTrace& rank)
     return keys;
 }
 
-// Of each phase the median of the steps, p10 and p90. A phase that a step does not have took none.
+// The median of the steps, p10 and p90. A phase that a step does not have took no time.
 Span measured_span(const RankTrace& rank, const PhaseKey& key,
                    const std::vector<Nanoseconds>& waits) {
     std::vector<double> times, begins, bytes;

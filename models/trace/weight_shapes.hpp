@@ -19,7 +19,8 @@ class WeightShapes {
 
     // Phases whose weights fit B [k, n] of a product A [m, k] B of the forward pass.
     std::vector<Phase> of_forward(const std::vector<Shape>& operands) const;
-    // Of a gradient's product too: the weights, turned or not, are B, or A^T B is their gradient.
+    // Products of gradients count too: the weights, turned or not, are B, or A^T B is their
+    // gradient.
     std::vector<Phase> of_any(const std::vector<Shape>& operands) const;
 
   private:

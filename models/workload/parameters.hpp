@@ -61,8 +61,8 @@ struct RankParameters {
 RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int layer);
 // The embedding table or the head: the same size.
 RankParameters vocabulary_parameters(const ModelSpec& model, const Plan& plan);
-// Of the stages of a rank. Multi-token prediction, or a tied head, on another rank than the
-// embedding has a second copy of it.
+// The parameters of a rank's stages. Multi-token prediction, or a tied head, on another rank than
+// the embedding has a second copy of it.
 RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
                                std::span<const PipelineStage> stages);
 

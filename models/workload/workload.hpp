@@ -139,7 +139,7 @@ struct PhaseWork {
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
     bool again = false;  // forward work that backward repeats
     Beside beside = Beside::nothing;
-    // Of the host, which enqueues phase after phase: operations, and whether it waits for the end
+    // The host enqueues phase after phase: this one's operations, and whether it waits for the end
     // of this one before it goes on.
     double launches = 0.0;
     bool host_waits = false;
