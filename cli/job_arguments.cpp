@@ -1,6 +1,7 @@
 #include "cli/job_arguments.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "models/import/settings.hpp"
+#include "models/scenario/yaml_tree.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
@@ -17,31 +19,38 @@ namespace {
 
 using Keys = std::vector<std::pair<std::string, std::string>>;
 
-// The keys of headway's own YAML (yaml_writer.hpp) as paths: "plans.parallel.sequence_parallel".
-Keys keys_of(const std::string& yaml) {
-    Keys keys;
-    std::vector<std::pair<std::size_t, std::string>> open;  // maps around a line, by indentation
-    std::string_view rest = yaml;
-    while (!rest.empty()) {
-        const std::size_t length = std::min(rest.find('\n'), rest.size());
-        std::string_view line = rest.substr(0, length);
-        rest.remove_prefix(std::min(length + 1, rest.size()));
-        std::size_t indent = std::min(line.find_first_not_of(' '), line.size());
-        if (line.substr(indent).starts_with("- ")) indent += 2;
-        line.remove_prefix(indent);
-        const std::size_t colon = line.find(':');
-        if (colon == line.npos || line.starts_with('[')) {  // a list goes on
-            if (!keys.empty()) keys.back().second += std::string(line);
+bool holds_maps(const YamlNode& list) {
+    return std::ranges::any_of(
+        list.items, [](const YamlNode& item) { return item.kind == YamlNode::Kind::map; });
+}
+
+// A scalar as it is written, a list of them in brackets; nothing of maps.
+std::string text_of(const YamlNode& node) {
+    if (node.kind == YamlNode::Kind::scalar)
+        return node.is_quoted ? '"' + node.scalar + '"' : node.scalar;
+    if (node.kind != YamlNode::Kind::list || holds_maps(node)) return "";
+    std::vector<std::string> items;
+    for (const YamlNode& item : node.items) items.push_back(text_of(item));
+    return fmt::format("[{}]", fmt::join(items, ", "));
+}
+
+void add_keys(const YamlNode& node, const std::string& path, Keys& keys) {
+    for (std::size_t i = 0; i < node.items.size(); ++i) {
+        const YamlNode& item = node.items[i];
+        if (node.kind == YamlNode::Kind::list) {
+            add_keys(item, path, keys);
             continue;
         }
-        while (!open.empty() && open.back().first >= indent) open.pop_back();
-        std::string path;
-        for (const auto& [place, name] : open) path += name + '.';
-        const std::string key(line.substr(0, colon));
-        const std::string value(line.substr(std::min(colon + 2, line.size())));
-        if (value.empty()) open.emplace_back(indent, key);
-        keys.emplace_back(path + key, value);
+        keys.emplace_back(path + node.keys[i], text_of(item));
+        add_keys(item, path + node.keys[i] + '.', keys);
     }
+}
+
+// The keys of a scenario as paths: "plans.parallel.sequence_parallel".
+Keys keys_of(const Scenario& scenario) {
+    std::vector<InputProblem> problems;
+    Keys keys;
+    add_keys(parse_yaml(to_yaml(scenario), "scenario", problems), "", keys);
     return keys;
 }
 
@@ -122,8 +131,7 @@ ArgumentCheck check_arguments(const Scenario& scenario, const Plan& plan, const 
         check.contradictions.push_back(
             both("ranks", fmt::to_string(ranks), fmt::to_string(theirs)));
     compare_sequences(sequences_of(job->scenario, job->scenario.plans.front()));
-    compare_keys(keys_of(to_yaml(of_plan(scenario, plan))), keys_of(to_yaml(job->scenario)),
-                 check.contradictions);
+    compare_keys(keys_of(of_plan(scenario, plan)), keys_of(job->scenario), check.contradictions);
     check.summary = fmt::format(
         "the scenario was compared with the {}; headway import names {} that it leaves out",
         job->format, job->leftovers.size());

@@ -100,6 +100,7 @@ struct RankChunk {
     PipelineStage stage;
     int number = 0;  // of the stage
     int direction = 0;
+    int message_rows = 1;  // of a token, in the widest message to or from it
     ChunkActivations activations;
     int in_flight = 1;
 };
@@ -125,7 +126,7 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts,
     if (!parallel.has_pipeline() && !parallel.pipeline_schedule) {
         std::vector<RankChunk> chunks;
         for (const PipelineStage& stage : stages)
-            chunks.push_back({stage, 0, 0, chunk_activations(counts, stage), 1});
+            chunks.push_back({.stage = stage, .activations = chunk_activations(counts, stage)});
         return {chunks};
     }
     std::optional<PipelineOrder> written;
@@ -139,12 +140,18 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts,
     std::vector<ChunkActivations> activations;
     for (const PipelineStage& stage : stages)
         activations.push_back(chunk_activations(counts, stage));
+    const std::vector<int> sent = rows_sent(stages);
     std::vector<std::vector<RankChunk>> ranks(order.steps.size());
     for (int direction = 0; direction < order.directions; ++direction) {
         for (int s = 0; s < order.stages; ++s) {
             const auto i = static_cast<std::size_t>(s);
             ranks[static_cast<std::size_t>(order.rank_of(direction, s))].push_back(
-                {stages[i], s, direction, activations[i], 0});
+                {.stage = stages[i],
+                 .number = s,
+                 .direction = direction,
+                 .message_rows = sent[stages[i].head_and_loss && s > 0 ? i - 1 : i],
+                 .activations = activations[i],
+                 .in_flight = 0});
         }
     }
     const bool by_layer = parallel.schedule() == PipelineSchedule::combined_1f1b;
@@ -243,12 +250,8 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
     double arrival = 0.0, rows = 0.0;
     bool moe = false;
     int neighbours = 0, rows_of_message = 1;
-    const std::vector<int> sent = rows_sent(pipeline_stages(counts.scenario.model, plan.parallel));
     for (const RankChunk& chunk : chunks) {
-        const auto number = static_cast<std::size_t>(chunk.number);
-        rows_of_message = std::max(rows_of_message, chunk.stage.head_and_loss
-                                                        ? (number > 0 ? sent[number - 1] : 1)
-                                                        : sent[number]);
+        rows_of_message = std::max(rows_of_message, chunk.message_rows);
         neighbours += (chunk.stage.embedding ? 0 : 1) + (chunk.stage.head_and_loss ? 0 : 1);
         for (int i = 0; i < chunk.stage.num_layers; ++i) {
             const GroupLoad* load =

@@ -174,8 +174,11 @@ std::vector<Recompute> recomputes_of(const ModelSpec& model, bool layouts) {
     return {RecomputeLevel::none, cheap, more, RecomputeLevel::full};
 }
 
-bool cannot_chunk(const Plan& plan) {
-    return plan.parallel.executes_order() || launches_eagerly(plan.implementation);
+// A group of one rank communicates nothing that could be overlapped, an order of pairs overlaps
+// already, and no framework cuts a layer's tokens.
+bool can_chunk(const Plan& plan) {
+    return plan.group_size > 1 && !plan.parallel.executes_order() &&
+           !launches_eagerly(plan.implementation);
 }
 
 template <class Visit>
@@ -184,10 +187,7 @@ void for_each_knob(Plan plan, const ModelSpec& model, std::int64_t tokens, bool 
     for (const Recompute& recompute : recomputes_of(model, layouts)) {
         for (const DataParallelSharding sharding : shardings_of(plan, layouts)) {
             for (const int chunks : kChunks) {
-                // A group of one rank communicates nothing that could be overlapped, an order of
-                // pairs overlaps already, and no framework cuts a layer's tokens.
-                if (chunks > tokens || (chunks > 1 && plan.group_size == 1)) continue;
-                if (chunks > 1 && cannot_chunk(plan)) continue;
+                if (chunks > tokens || (chunks > 1 && !can_chunk(plan))) continue;
                 plan.recompute = recompute;
                 plan.parallel.data_parallel_sharding_strategy = sharding;
                 plan.overlap_chunks = chunks;
@@ -337,8 +337,7 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     plan = chosen.plan;
     for (const int chunks : kChunks) {
         plan.overlap_chunks = chunks;
-        if (chunks == chosen.plan.overlap_chunks || plan.group_size == 1) continue;
-        if (chunks > 1 && cannot_chunk(plan)) continue;
+        if (chunks == chosen.plan.overlap_chunks || (chunks > 1 && !can_chunk(plan))) continue;
         add(fmt::format("{} chunk{}", chunks, chunks == 1 ? "" : "s"), plan, chosen.batch);
     }
     plan = chosen.plan;

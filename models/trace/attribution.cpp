@@ -152,42 +152,26 @@ class Attributor {
     }
 
     bool in_optimizer(std::int32_t i) const {
-        for (; i >= 0; i = host_.parent(i)) {
-            if (is_optimizer_annotation(name_of(span(i)))) return true;
-        }
-        return false;
+        return host_.innermost(i, [&](std::int32_t k) {
+            return is_optimizer_annotation(name_of(span(k)));
+        }) >= 0;
     }
 
     std::optional<Phase> annotated(std::int32_t i) const {
-        for (; i >= 0; i = host_.parent(i)) {
-            if (span(i).is_annotation && annotations_[span(i).name])
-                return annotations_[span(i).name];
-        }
-        return std::nullopt;
+        const std::int32_t own = host_.innermost(i, [&](std::int32_t k) {
+            return span(k).is_annotation && annotations_[span(k).name].has_value();
+        });
+        return own < 0 ? std::nullopt : annotations_[span(own).name];
     }
 
-    // The operands of the product around a launch, unless another operator lies between.
-    const std::vector<Shape>* operands(std::int32_t i) const {
-        for (; i >= 0; i = host_.parent(i)) {
-            if (span(i).shapes >= 0)
-                return &trace_.shapes[static_cast<std::size_t>(span(i).shapes)];
-        }
-        return nullptr;
-    }
-
-    bool is_grouped(std::int32_t i) const {
-        for (; i >= 0; i = host_.parent(i)) {
-            if (span(i).shapes >= 0) return name_of(span(i)).find("grouped") != std::string::npos;
-        }
-        return false;
-    }
-
+    // By the operands of the product around a launch.
     std::optional<Phase> by_shape(std::int32_t i, bool is_forward) const {
-        const std::vector<Shape>* const sizes = operands(i);
-        if (sizes == nullptr) return std::nullopt;
-        if (is_grouped(i)) return Phase::expert;
-        std::vector<Phase> fitting =
-            is_forward ? shapes_.of_forward(*sizes) : shapes_.of_any(*sizes);
+        const std::int32_t product =
+            host_.innermost(i, [&](std::int32_t k) { return span(k).shapes >= 0; });
+        if (product < 0) return std::nullopt;
+        if (name_of(span(product)).find("grouped") != std::string::npos) return Phase::expert;
+        const auto& sizes = trace_.shapes[static_cast<std::size_t>(span(product).shapes)];
+        std::vector<Phase> fitting = is_forward ? shapes_.of_forward(sizes) : shapes_.of_any(sizes);
         if (fitting.empty() || (!is_forward && fitting.size() > 1)) return std::nullopt;
         // The first that the layer has not passed yet, or the first of the next one.
         std::ranges::sort(fitting, {}, place_in_layer);
@@ -199,11 +183,10 @@ class Attributor {
 
     std::optional<Phase> by_names(std::size_t i, std::int32_t around) const {
         if (const auto phase = kernels_[trace_.gpu[i].name]) return phase;
-        for (; around >= 0; around = host_.parent(around)) {
-            if (!span(around).is_annotation && operators_[span(around).name])
-                return operators_[span(around).name];
-        }
-        return std::nullopt;
+        const std::int32_t own = host_.innermost(around, [&](std::int32_t k) {
+            return !span(k).is_annotation && operators_[span(k).name].has_value();
+        });
+        return own < 0 ? std::nullopt : operators_[span(own).name];
     }
 
     void join_forward(std::size_t i) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "models/report/step_order.hpp"
+#include "models/trace/name_rules.hpp"
 #include "models/vocab/mesh.hpp"
 
 namespace headway::inline trace {
@@ -76,9 +77,7 @@ bool contradicts_group(Phase phase, std::string_view group) {
 }  // namespace
 
 CallKind kind_of(const NcclCall& call, std::string_view kernel) {
-    std::string text(call.name.empty() ? kernel : std::string_view(call.name));
-    for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    std::erase(text, '_');
+    const std::string text = plain_name(call.name.empty() ? kernel : std::string_view(call.name));
     if (has(text, "alltoall")) return CallKind::all_to_all;
     if (has(text, "allreduce")) return CallKind::all_reduce;
     if (has(text, "reducescatter")) return CallKind::reduce_scatter;

@@ -84,18 +84,15 @@ const HostTree::Origin* HostTree::origin(const GpuWork& work) const {
 }
 
 std::int32_t HostTree::differentiated(std::int32_t span) const {
-    for (; span >= 0; span = parent(span)) {
-        const std::int32_t forward = forward_of_[static_cast<std::size_t>(span)];
-        if (forward >= 0) return forward;
-    }
-    return -1;
+    const auto forward = [&](std::int32_t i) { return forward_of_[static_cast<std::size_t>(i)]; };
+    const std::int32_t own = innermost(span, [&](std::int32_t i) { return forward(i) >= 0; });
+    return own < 0 ? -1 : forward(own);
 }
 
 bool HostTree::in_backward(std::int32_t span) const {
-    for (; span >= 0; span = parent(span)) {
-        if (is_engine_[trace_.host[static_cast<std::size_t>(span)].name]) return true;
-    }
-    return false;
+    return innermost(span, [&](std::int32_t i) {
+               return is_engine_[trace_.host[static_cast<std::size_t>(i)].name];
+           }) >= 0;
 }
 
 }  // namespace headway::inline trace

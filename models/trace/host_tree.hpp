@@ -19,11 +19,17 @@ class HostTree {
         std::int32_t thread = -1;
         std::int32_t span = -1;  // the innermost around it, in TorchTrace::host; -1: none
     };
-    // Of a kernel; null where the file has no launch of it.
+    // Where a kernel was launched; null where the file does not say it.
     const Origin* origin(const GpuWork& work) const;
 
     std::int32_t parent(std::int32_t span) const {
         return parents_[static_cast<std::size_t>(span)];
+    }
+    // The innermost span of which `holds` is true, from `span` outwards; -1: none.
+    template <class Holds>
+    std::int32_t innermost(std::int32_t span, const Holds& holds) const {
+        while (span >= 0 && !holds(span)) span = parent(span);
+        return span;
     }
     // The operator of the forward pass that a span, or one around it, differentiates; -1: none.
     std::int32_t differentiated(std::int32_t span) const;

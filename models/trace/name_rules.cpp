@@ -2,28 +2,19 @@
 
 #include <algorithm>
 #include <array>
-#include <string>
 
 namespace headway::inline trace {
 namespace {
 
 struct Rule {
-    std::string_view part;  // of the name in lower case without underscores
+    std::string_view part;  // of plain_name(name)
     Phase phase;
 };
-
-std::string plain(std::string_view name) {
-    std::string text;
-    for (const char c : name) {
-        if (c != '_') text += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-    }
-    return text;
-}
 
 // The first rule that fits counts: what is more special stands before.
 template <std::size_t N>
 std::optional<Phase> first_fitting(const std::array<Rule, N>& rules, std::string_view name) {
-    const std::string text = plain(name);
+    const std::string text = plain_name(name);
     const auto found = std::ranges::find_if(
         rules, [&](const Rule& rule) { return text.find(rule.part) != text.npos; });
     return found == rules.end() ? std::optional<Phase>() : found->phase;
@@ -67,6 +58,14 @@ constexpr std::array kLibraries = {std::string_view("deepep"), std::string_view(
 
 }  // namespace
 
+std::string plain_name(std::string_view name) {
+    std::string text;
+    for (const char c : name) {
+        if (c != '_') text += c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+    }
+    return text;
+}
+
 std::optional<Phase> phase_of_annotation(std::string_view name) {
     constexpr std::string_view prefix = "headway.";
     if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
@@ -83,7 +82,7 @@ std::optional<Phase> phase_of_operator(std::string_view name) {
 
 std::optional<Phase> phase_of_kernel(std::string_view name) {
     if (is_communication_kernel(name)) {
-        const std::string text = plain(name);
+        const std::string text = plain_name(name);
         if (text.find("nccl") != text.npos) return std::nullopt;
         if (text.find("dispatch") != text.npos) return Phase::dispatch;
         if (text.find("combine") != text.npos) return Phase::combine;
@@ -93,7 +92,7 @@ std::optional<Phase> phase_of_kernel(std::string_view name) {
 }
 
 bool is_communication_kernel(std::string_view name) {
-    const std::string text = plain(name);
+    const std::string text = plain_name(name);
     return std::ranges::any_of(kLibraries,
                                [&](std::string_view part) { return text.find(part) != text.npos; });
 }

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "models/vocab/phase.hpp"
 
 namespace headway::inline trace {
+
+// In lower case and without underscores, as names are compared.
+std::string plain_name(std::string_view name);
 
 // record_function("dispatch"), or "headway.dispatch": named as headway's phases.
 std::optional<Phase> phase_of_annotation(std::string_view name);

@@ -70,6 +70,19 @@ Flops model_flops(const StepShape& s, int layer, double feed_forward) {
            flop;
 }
 
+// All that comes of the phases of both passes, in order; `load` is that of an MoE layer.
+void finish_layer(const StepShape& s, const GroupLoad* load, const ForwardParts& parts,
+                  LayerWork& layer) {
+    const double rows = load != nullptr ? moe_rows(s, *load).sent : 0.0;
+    for (auto* phases : {&layer.forward, &layer.backward})
+        add_framework_operators(s, rows, *phases);
+    add_recompute(s, load, layer.first_layer, parts, layer);
+    set_linear_types(s, layer);
+    add_gradient_traffic(s, layer.backward);
+    add_shards(s, layer);
+    for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
+}
+
 LayerWork dense_layer(const StepShape& s, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count};
     ForwardParts parts = begin_layer(s, layer);
@@ -77,13 +90,8 @@ LayerWork dense_layer(const StepShape& s, int index, int count) {
     end_forward(s, parts, layer);
     add_dense_mlp(s, Pass::backward, layer.backward);
     end_backward(s, layer);
-    for (auto* phases : {&layer.forward, &layer.backward}) add_framework_operators(s, 0.0, *phases);
-    add_recompute(s, nullptr, index, parts, layer);
-    set_linear_types(s, layer);
-    add_gradient_traffic(s, layer.backward);
+    finish_layer(s, nullptr, parts, layer);
     const ModelSpec& model = s.scenario.model;
-    add_shards(s, layer);
-    for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
     layer.model_flops = model_flops(
         s, index,
         2.0 * matrices_per_expert(model.dense_activation) * model.hidden * model.dense_width);
@@ -110,13 +118,7 @@ LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int co
     if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
     end_backward(s, layer);
     if (unfused) widen_residual_stream(s, layer);
-    for (auto* phases : {&layer.forward, &layer.backward})
-        add_framework_operators(s, moe_rows(s, load).sent, *phases);
-    add_recompute(s, &load, index, parts, layer);
-    set_linear_types(s, layer);
-    add_gradient_traffic(s, layer.backward);
-    add_shards(s, layer);
-    for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
+    finish_layer(s, &load, parts, layer);
     layer.imbalance = load.rows_max / load.rows_mean;
     layer.noise = load.rows_sigma / load.rows_mean;
     layer.model_flops =
