@@ -56,6 +56,13 @@ double along(const std::vector<double>& grid, double value, Time time) {
 // The size of a dense GEMM is its whole work already: its other sides are size / width.
 LookUp RateCurve::at(Kernel kernel, double size_value, double width_value,
                      double inner_value) const {
+    // Tiles of queries and keys: below the first size an attention core takes the time of a token
+    // there. Measured down to a half of it (docs/validation_method.md).
+    if (kernel == Kernel::attention && size_value < size.front()) {
+        const double share = size_value / size.front();
+        const LookUp first = at(kernel, size.front(), width_value, inner_value);
+        return {share * first.value, first.extrapolated || share < 0.25};
+    }
     const bool has_width = width.size() > 1, has_inner = inner.size() > 1;
     const bool whole = kernel == Kernel::dense_gemm && has_width;
     const double side = whole ? size_value / width_value : size_value;
