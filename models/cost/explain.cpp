@@ -250,7 +250,12 @@ std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBo
             "in {} hops, each beside one of {} parts of the phase behind it: what lasts longer "
             "shows",
             reduce.group_size - 1, reduce.group_size);
-    if (!reduce.overlaps_backward) return "none";
+    if (reduce.hidden_by == HiddenBy::nothing) return "none";
+    if (reduce.hidden_by == HiddenBy::first_forward)
+        return fmt::format(
+            "in {} buckets of {} from the begin of the step on: a layer's first forward waits for "
+            "its own; what lasts longer than the forward before it shows",
+            reduce.num_buckets, time_text(bucket_time(reduce, book)));
     return fmt::format(
         "in {} buckets of {} beside the last micro-batch's backward: a layer's leaves when its "
         "backward is done; what lasts longer than the backward shows",

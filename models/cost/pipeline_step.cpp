@@ -109,6 +109,14 @@ std::vector<Price> price_hops(const PipelineWork& work, Bytes message, PriceBook
     return hops;
 }
 
+template <class Duration>
+PipelineTimes execute(const PipelineTime& pipeline, const Duration& of_step) {
+    const int ranks = pipeline.order.ranks;
+    return run_pipeline(pipeline.order, of_step, [&](int from, int to, int stage) {
+        return pipeline.hop(stage)[at(hop_of(from, to, ranks))].time;
+    });
+}
+
 PipelineTime run_order(const PipelineWork& work, Chunks& chunks, PriceBook& book) {
     PipelineTime result{.order = pipeline_order(work.schedule, work.shape),
                         .times = {},
@@ -117,12 +125,8 @@ PipelineTime run_order(const PipelineWork& work, Chunks& chunks, PriceBook& book
     for (int i = 0; i + 1 < result.order.stages; ++i)
         if (work.rows[at(i)] > 1)
             result.wide_hops[i] = price_hops(work, work.message_behind(i), book, 0.0);
-    const int ranks = work.shape.ranks;
-    result.times = run_pipeline(
-        result.order, [&](int, const PipelineStep& step) { return chunks.of(step); },
-        [&](int from, int to, int stage) {
-            return result.hop(stage)[at(hop_of(from, to, ranks))].time;
-        });
+    result.times =
+        execute(result, [&](int, const PipelineStep& step) { return chunks.of(step); });
     const std::vector<Seconds>& busy = result.times.busy;
     result.shown =
         static_cast<std::size_t>(std::max_element(busy.begin(), busy.end()) - busy.begin());
@@ -291,7 +295,7 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
             phases.push_back(t);
         return first;
     };
-    StepEnd end;
+    StepPart end;
     const EndOfRank last = end_of_rank(step.pipeline->order, rank);
     for (std::size_t i = last.first; i < steps.size(); ++i) {
         const std::vector<int>& whole = last.whole[i - last.first];
@@ -323,10 +327,79 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
     return phases;
 }
 
+// A rank's gathers of parameters with what of them shows: how much they add to its step up to its
+// last first forward.
+std::vector<PhaseTime> gathers_of_rank(const RankWork& work, double slowdown, const StepTime& step,
+                                       Chunks& chunks, std::size_t rank, PriceBook& book) {
+    const PipelineWork &pipeline = *work.busiest.pipeline, &mean = *work.mean.pipeline;
+    const std::vector<PipelineStep>& steps = step.pipeline->order.steps[rank];
+    const std::vector<PipelineSpan>& spans = step.pipeline->times.spans[rank];
+    const std::vector<FirstForward> firsts = first_forwards(steps);
+    std::vector<PhaseTime> phases;
+    StepPart begin;
+    for (const FirstForward& first : firsts) {
+        const std::size_t owner = phases.size(), stage = at(first.stage);
+        std::vector<Seconds> buckets;
+        for (const PhaseTime& t :
+             price_update(pipeline.gathers[stage], mean.gathers[stage], work.speeds, book)) {
+            buckets.push_back(bucket_time(t));
+            phases.push_back(t);
+        }
+        begin.gather(pipeline.stages[stage], buckets, owner);
+    }
+    if (phases.empty()) return phases;
+    auto next = firsts.begin();
+    Seconds free;
+    for (std::size_t i = 0; i <= firsts.back().step; ++i) {
+        begin.wait(max(Seconds{}, spans[i].start - free));
+        free = spans[i].end;
+        if (next->step != i) {
+            begin.compute(chunks.of(steps[i]));
+        } else {
+            const PipelineStage& stage = pipeline.stages[at(next++->stage)];
+            if (steps[i].beside)
+                begin.first_forward(chunks.of(steps[i]), stage);
+            else
+                begin.first_forward(work.busiest, step, stage);
+        }
+    }
+    const std::vector<Seconds> exposed = begin.exposed(phases.size(), slowdown);
+    for (std::size_t k = 0; k < phases.size(); ++k) show(phases[k], exposed[k]);
+    return phases;
+}
+
 Seconds sum(const std::vector<PhaseTime>& phases) {
     Seconds total;
     for (const PhaseTime& t : phases) total += t.time;
     return total;
+}
+
+// Gathers of parameters ahead of the first forwards. A rank begins later by what shows of its own;
+// the order, executed with that, says what of it the step shows.
+void append_gathers(const RankWork& work, double slowdown, Chunks& chunks, const PriceBook& scratch,
+                    PriceBook& book, StepTime& step) {
+    const auto none = [](const std::vector<PhaseWork>& gathers) { return gathers.empty(); };
+    if (std::ranges::all_of(work.busiest.pipeline->gathers, none)) return;
+    const PipelineTime& pipeline = *step.pipeline;
+    const auto of_rank = [&](std::size_t rank, PriceBook& prices) {
+        return gathers_of_rank(work, slowdown, step, chunks, rank, prices);
+    };
+    std::vector<Seconds> later;
+    for (std::size_t rank = 0; rank < pipeline.order.steps.size(); ++rank) {
+        PriceBook unused = scratch;
+        later.push_back(sum(of_rank(rank, unused)));
+    }
+    const auto latest = static_cast<std::size_t>(std::ranges::max_element(later) - later.begin());
+    std::vector<PhaseTime> phases = of_rank(latest, book);
+    if (later[latest] > Seconds{}) {
+        const PipelineTimes times = execute(pipeline, [&](int rank, const PipelineStep& s) {
+            const bool first = &s == &pipeline.order.steps[at(rank)].front();
+            return chunks.of(s) + (first ? later[at(rank)] : Seconds{});
+        });
+        const double shown = (times.makespan - pipeline.times.makespan) / later[latest];
+        for (PhaseTime& t : phases) show(t, shown * t.time);
+    }
+    for (const PhaseTime& t : phases) step.update.push_back(t);
 }
 
 // Appends the phases of the rank on which they take longest; its errors go into the book.
@@ -372,6 +445,7 @@ StepTime price_pipeline_step(const RankWork& work, const Profile& profile, Price
             return reductions_of_rank(work, slowdown, step, chunks, rank, prices);
         },
         step.update);
+    append_gathers(work, slowdown, chunks, scratch, book, step);
     append_longest(
         ranks, scratch, book,
         [&](std::size_t rank, PriceBook& prices) {

@@ -55,6 +55,8 @@ class RoleBuilder {
 
     void build() {
         const std::vector<PipelineStep>& steps = order_.steps[index(role_)];
+        for (const FirstForward& first : first_forwards(steps))
+            writer_.gather(work_.gathers[index(first.stage)], work_.stages[index(first.stage)]);
         const std::map<std::pair<int, int>, std::size_t> last = last_gradients(steps);
         for (std::size_t i = 0; i < steps.size(); ++i) {
             const PipelineStep& step = steps[i];
@@ -239,6 +241,7 @@ class ProgramBuilder {
     void build_role() {
         PricedLayers layers = layers_of({.first = 0, .count = program_.num_ranks});
         RoleWriter writer(workload_, pricer_, layers, program_);
+        writer.gather(workload_.update, whole_model(scenario_.model.all_layers()));
         for (const Block& block :
              step_blocks(scenario_.model.all_layers(), workload_.num_micro_batches)) {
             if (block.kind == BlockKind::bucket) {

@@ -1,5 +1,6 @@
 #include "models/cost/reductions.hpp"
 
+#include <algorithm>
 #include <variant>
 
 #include "models/workload/schedule.hpp"
@@ -11,30 +12,30 @@ Seconds bucket_time(const PhaseTime& reduction) {
 }
 
 void show(PhaseTime& reduction, Seconds exposed) {
-    reduction.hidden = max(Seconds{}, reduction.time - exposed);
+    reduction.hidden += max(Seconds{}, reduction.time - exposed);
     reduction.time = exposed;
 }
 
-void StepEnd::add(TimedTask task, int owner) {
+void StepPart::add(TimedTask task, int owner) {
     last_[static_cast<std::size_t>(task.stream)] = static_cast<int>(tasks_.size());
     tasks_.push_back(task);
     owners_.push_back(owner);
 }
 
-void StepEnd::compute(Seconds time) {
+void StepPart::compute(Seconds time) {
     add({Stream::compute, time, last_of(Stream::communication)});
 }
 
-void StepEnd::wait(Seconds time) {
+void StepPart::wait(Seconds time) {
     add({Stream::communication, time, last_of(Stream::compute)});
 }
 
-void StepEnd::reduce(Seconds time, std::size_t owner) {
+void StepPart::reduce(Seconds time, std::size_t owner) {
     add({Stream::gradient, time, last_of(Stream::compute)}, static_cast<int>(owner));
 }
 
 // Begins when what ran beside the pass before it has ended.
-void StepEnd::pass(const PassTime& pass) {
+void StepPart::pass(const PassTime& pass) {
     if (tasks_.empty()) lead_ = pass.lead;
     const std::array<int, kNumStreams> before = last_;
     const int first = static_cast<int>(tasks_.size()), beside_before = beside_;
@@ -50,7 +51,7 @@ void StepEnd::pass(const PassTime& pass) {
     }
 }
 
-void StepEnd::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
+void StepPart::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
                        const std::vector<Seconds>& buckets, std::size_t first_owner) {
     for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
         if (block.pass == Pass::forward) continue;
@@ -69,7 +70,35 @@ void StepEnd::backward(const Workload& workload, const StepTime& step, const Pip
     }
 }
 
-std::vector<Seconds> StepEnd::exposed(std::size_t num_owners, double slowdown) {
+void StepPart::gather(const PipelineStage& stage, const std::vector<Seconds>& buckets,
+                      std::size_t first_owner) {
+    for (int i = 0; i < std::max(1, stage.num_layers); ++i) {
+        for (std::size_t k = 0; k < buckets.size(); ++k)
+            add({Stream::gradient, buckets[k]}, static_cast<int>(first_owner + k));
+        gathered_[stage.first_layer + i] = last_of(Stream::gradient);
+    }
+}
+
+void StepPart::first_forward(const Workload& workload, const StepTime& step,
+                             const PipelineStage& stage) {
+    for (const Block& block : stage_blocks(stage, Pass::forward, 0)) {
+        if (block.kind == BlockKind::layer) {
+            beside_ = gathered_.at(block.layer);
+            const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
+            pass(step.layers[static_cast<std::size_t>(entry)].forward);
+        } else {
+            if (block.kind == BlockKind::before) beside_ = gathered_.at(stage.first_layer);
+            pass((block.kind == BlockKind::before ? step.before : step.after).forward);
+        }
+    }
+}
+
+void StepPart::first_forward(Seconds time, const PipelineStage& stage) {
+    const int last_layer = stage.first_layer + std::max(1, stage.num_layers) - 1;
+    add({Stream::compute, time, last_of(Stream::communication), gathered_.at(last_layer)});
+}
+
+std::vector<Seconds> StepPart::exposed(std::size_t num_owners, double slowdown) {
     const StreamsRun with = run_streams(tasks_, slowdown, lead_);
     std::vector<Seconds> shown(num_owners);
     for (std::size_t i = 0; i < tasks_.size(); ++i) {

@@ -1,9 +1,10 @@
-// Reductions of gradients beside what a rank still computes: what they add to its end. Private to
-// models/cost.
+// Collectives of gradients and parameters beside what a rank computes at the end or the begin of a
+// step: what they add to it. Private to models/cost.
 #pragma once
 
 #include <array>
 #include <cstddef>
+#include <map>
 #include <vector>
 
 #include "models/cost/step.hpp"
@@ -11,12 +12,13 @@
 
 namespace headway::inline cost {
 
-// Of a reduction that leaves early, before any of it is hidden.
+// Of a collective that leaves early or comes ahead, before any of it is hidden.
 Seconds bucket_time(const PhaseTime& reduction);
 
-// The end of a rank's step as tasks of its streams, from its first whole gradients on. Waiting for
-// other ranks is a task on the communication stream: beside it, reductions are hidden.
-class StepEnd {
+// A part of a rank's step as tasks of its streams: its end from its first whole gradients on, or
+// its begin. Waiting for other ranks is a task on the communication stream: beside it, collectives
+// of gradients and parameters are hidden.
+class StepPart {
   public:
     void compute(Seconds time);
     void wait(Seconds time);
@@ -27,7 +29,16 @@ class StepEnd {
     void backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
                   const std::vector<Seconds>& buckets, std::size_t first_owner);
 
-    // How much longer it takes with its reductions, by owner.
+    // The parameters of these layers, from the begin on, a bucket of every gather a layer, of owners
+    // first_owner, first_owner + 1, ...
+    void gather(const PipelineStage& stage, const std::vector<Seconds>& buckets,
+                std::size_t first_owner);
+    // The first forward of these layers; each waits for its parameters.
+    void first_forward(const Workload& workload, const StepTime& step, const PipelineStage& stage);
+    // The same as one task that waits for the parameters of all of them.
+    void first_forward(Seconds time, const PipelineStage& stage);
+
+    // How much longer it takes with its collectives, by owner.
     std::vector<Seconds> exposed(std::size_t num_owners, double slowdown);
 
   private:
@@ -36,13 +47,14 @@ class StepEnd {
     void pass(const PassTime& pass);
 
     std::vector<TimedTask> tasks_;
-    std::vector<int> owners_;                        // [task] of a reduction, or -1
+    std::vector<int> owners_;                        // [task] of a collective, or -1
+    std::map<int, int> gathered_;                    // by layer: the last task that brings it
     std::array<int, kNumStreams> last_{-1, -1, -1};  // of each stream
     int beside_ = -1;                                // last task that ran beside a pass
     Seconds lead_;                                   // of the host, where the first pass begins
 };
 
-// What shows of a reduction; the rest of it is hidden.
+// What shows of a collective; the rest of it is hidden.
 void show(PhaseTime& reduction, Seconds exposed);
 
 }  // namespace headway::inline cost

@@ -64,15 +64,21 @@ void RoleWriter::launch(const PricedSlot& slot, double share) {
 
 void RoleWriter::block(const Block& block, GradientPart part) {
     micro_batch_ = block.micro_batch;
-    if (block.kind != BlockKind::layer)
-        return write_pass(layers_.outer(block.kind).of(block.pass), -1, block.pass, part);
-    write_pass(layers_.at(block.layer, micro_batch_).of(block.pass), block.layer, block.pass, part);
+    const bool forward = block.pass == Pass::forward;
+    if (block.kind != BlockKind::layer) {
+        // The table is in the first bucket, the head in a bucket of its own or with its layers.
+        const bool first = forward && micro_batch_ == 0 && !gathered_.empty();
+        return write_pass(layers_.outer(block.kind).of(block.pass), -1, block.pass, part,
+                          first ? gathered_.begin()->second : -1);
+    }
+    write_pass(layers_.at(block.layer, micro_batch_).of(block.pass), block.layer, block.pass, part,
+               forward ? take_gathered(block.layer) : -1);
     if (block.pass == Pass::backward && part != GradientPart::input)
         layers_.forget(block.layer, micro_batch_);
 }
 
 void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass,
-                            GradientPart part) {
+                            GradientPart part, int needs) {
     const std::array before = last_;
     const int beside_before = beside_;
     std::vector<int> task_of_slot;  // or of the one before it that has a task
@@ -82,7 +88,8 @@ void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pas
         std::vector<int> after = {
             slot.after >= 0 ? task_of_slot[static_cast<std::size_t>(slot.after)]
                             : before[static_cast<std::size_t>(stream_before(slot.after))]};
-        if (slot.stream != Stream::gradient && slot.after < 0) after.push_back(beside_before);
+        if (slot.stream != Stream::gradient && slot.after < 0)
+            after.insert(after.end(), {beside_before, needs});
         const double share = share_of(priced.weights, part);
         if (auto work = part_of(priced.work, share)) {
             previous = add(priced.phase, pass, layer, slot.stream, std::move(after),
@@ -96,7 +103,8 @@ void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pas
 
 int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece,
                             int previous) {
-    const int start = previous;
+    const int start = previous,
+              needs = piece.pass == Pass::forward ? take_gathered(piece.layer) : -1;
     std::map<int, int> task_of_slot;
     for (int i = 0; i < static_cast<int>(slots.size()); ++i) {
         const PricedSlot& priced = slots[static_cast<std::size_t>(i)];
@@ -106,9 +114,11 @@ int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiec
         auto work = part_of(priced.work, share);
         if (!work) continue;
         const auto after = task_of_slot.find(priced.slot.after);
-        const int task = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
-                             {after == task_of_slot.end() ? start : after->second},
-                             std::move(*work), priced.slot.chunk);
+        const bool begins = after == task_of_slot.end();
+        const int task =
+            add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
+                {begins ? start : after->second, begins ? needs : -1}, std::move(*work),
+                priced.slot.chunk);
         launch(priced, share);
         task_of_slot[i] = task;
         if (priced.slot.stream == Stream::gradient)
@@ -142,18 +152,38 @@ void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backw
 void RoleWriter::reduce(const std::vector<PhaseWork>& phases, int layer) {
     for (const PhaseWork& phase : phases) {
         const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-        if (reduce == nullptr || !reduce->overlaps_backward) continue;
+        if (reduce == nullptr || !leaves_early(phase)) continue;
         for (int k = layer < 0 ? reduce->num_buckets : 1; k > 0; --k)
             add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)},
                 pricer_.reduce_task(*reduce, 1.0 / reduce->num_buckets));
     }
 }
 
+void RoleWriter::gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage) {
+    for (int i = 0; i < std::max(1, stage.num_layers); ++i) {
+        const int layer = stage.num_layers > 0 ? stage.first_layer + i : -1;
+        for (const PhaseWork& phase : phases) {
+            if (!comes_ahead(phase)) continue;
+            const auto& work = std::get<ReduceWork>(phase.work);
+            gathered_[layer] = add(phase.phase, Pass::update, layer, Stream::gradient, {},
+                                   pricer_.reduce_task(work, 1.0 / work.num_buckets));
+        }
+    }
+}
+
+int RoleWriter::take_gathered(int layer) {
+    const auto found = gathered_.find(layer);
+    if (found == gathered_.end()) return -1;
+    const int task = found->second;
+    gathered_.erase(found);
+    return task;
+}
+
 void RoleWriter::update(const PhaseWork& phase) {
     const std::vector<int> after = {last_of(Stream::compute), last_of(Stream::communication),
                                     last_of(Stream::gradient)};
     if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
-        if (reduce->overlaps_backward) return;
+        if (leaves_early(phase) || comes_ahead(phase)) return;
         add(phase.phase, Pass::update, -1, Stream::gradient, after,
             pricer_.reduce_task(*reduce, 1.0));
     } else {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <vector>
 
 #include "models/cost/priced_layers.hpp"
@@ -24,6 +25,9 @@ class RoleWriter {
     // The buckets of a layer or, where it is -1, all there are: gradients that leave as soon as
     // they are whole.
     void reduce(const std::vector<PhaseWork>& phases, int layer);
+    // The parameters of these layers come from the begin of the step on, a bucket a layer; the
+    // first forward of a layer, and what stands before it, waits for its own.
+    void gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage);
     // A phase of the update; reductions that left early are not among them.
     void update(const PhaseWork& phase);
     // When all before it has ended; in the update, reductions too.
@@ -36,7 +40,10 @@ class RoleWriter {
     // What the host does for the last task, which is `share` of the slot.
     void launch(const PricedSlot& slot, double share);
     // A pass begins when what ran beside the one before it has ended.
-    void write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass, GradientPart part);
+    void write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass, GradientPart part,
+                    int needs = -1);
+    // The gather that a first forward of the layer waits for; -1: none, or not for the first time.
+    int take_gathered(int layer);
     // Slots of phases [begin, end), one after the other from task `previous` on; the last one's
     // task.
     int write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece, int previous);
@@ -47,6 +54,7 @@ class RoleWriter {
     Program& program_;
     int micro_batch_ = 0;
     int beside_ = -1;                             // the last task that runs beside a pass
+    std::map<int, int> gathered_;                 // by layer: the last task that brings it
     std::array<int, kNumStreamsWithSends> last_;  // last task of each stream; -1: none
     std::array<std::vector<int>, kNumStreamsWithSends> receives_;  // by the next task of a stream
 };

@@ -69,23 +69,27 @@ Seconds moe_part(const std::vector<PhaseTime>& times) {
     return total;
 }
 
-// Reductions run bucket by bucket beside the last micro-batch's backward: what they add to it is
-// theirs, the rest of them is hidden.
-void overlap_reductions(const Workload& workload, double slowdown, StepTime& step) {
+// Reductions run bucket by bucket beside the last micro-batch's backward, gathers beside the first
+// one's forward: what they add to it is theirs, the rest of them is hidden.
+void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double slowdown,
+                         StepTime& step) {
     std::vector<PhaseTime*> overlapped;
     std::vector<Seconds> bucket;
     for (PhaseTime& t : step.update) {
-        if (!leaves_early(*t.work)) continue;
+        if (!is_hidden_by(*t.work, hidden_by)) continue;
         overlapped.push_back(&t);
         bucket.push_back(bucket_time(t));
     }
     if (overlapped.empty()) return;
-    StepEnd end;
-    const int layers = static_cast<int>(workload.entry_of_layer.size());
-    end.backward(workload, step,
-                 {.embedding = true, .head_and_loss = true, .first_layer = 0, .num_layers = layers},
-                 bucket, 0);
-    const std::vector<Seconds> exposed = end.exposed(overlapped.size(), slowdown);
+    StepPart part;
+    const PipelineStage all = whole_model(static_cast<int>(workload.entry_of_layer.size()));
+    if (hidden_by == HiddenBy::first_forward) {
+        part.gather(all, bucket, 0);
+        part.first_forward(workload, step, all);
+    } else {
+        part.backward(workload, step, all, bucket, 0);
+    }
+    const std::vector<Seconds> exposed = part.exposed(overlapped.size(), slowdown);
     for (std::size_t i = 0; i < exposed.size(); ++i) show(*overlapped[i], exposed[i]);
 }
 
@@ -116,8 +120,8 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
     std::vector<PhaseTime> times;
     for (std::size_t i = 0; i < update.size(); ++i) {
         const PhaseWork& phase = update[i];
-        const double buckets =
-            leaves_early(phase) ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
+        const bool hides = leaves_early(phase) || comes_ahead(phase);
+        const double buckets = hides ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
         const Price price = price_phase({phase, mean[i]}, speeds, book, buckets, 1.0 / buckets);
         times.push_back({.work = &phase,
                          .time = buckets * price.time,
@@ -244,7 +248,8 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
         accumulate(step, step.layers[i].backward.phases, count);
     }
     step.update = price_update(workload.update, work.mean.update, work.speeds, book);
-    overlap_reductions(workload, profile.overheads.overlap_slowdown, step);
+    for (const HiddenBy pass : {HiddenBy::last_backward, HiddenBy::first_forward})
+        overlap_collectives(workload, pass, profile.overheads.overlap_slowdown, step);
     accumulate(step, step.update, 1);
     return step;
 }

@@ -239,6 +239,10 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
         alone && shards_optimizer(plan),
         "plan {}: zero1 (parallel.data_parallel_sharding_strategy) has no effect: one rank",
         plan.name);
+    notes.add_if(plan.overlap_param_gather && 
+                     (alone || !gathers_once(plan.parallel.data_parallel_sharding_strategy)),
+                 "plan {}: overlap_param_gather has no effect: no update gathers parameters",
+                 plan.name);
     notes.add_if(alone && !plan.overlap_grad_all_reduce,
                  "plan {}: overlap_grad_all_reduce has no effect: one rank", plan.name);
 }

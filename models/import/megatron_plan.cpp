@@ -151,10 +151,7 @@ void fill_sharding(const Job& job, Plan& plan) {
     plan.parallel.num_distributed_optimizer_instances =
         job.integer_or("num_distributed_optimizer_instances", 1, 1, 1 << 20);
     plan.overlap_grad_all_reduce = job.flag("overlap_grad_reduce");
-    if (job.flag("overlap_param_gather") && sharding == DataParallelSharding::optim)
-        job.leave(*job.find("overlap_param_gather"),
-                  "not modelled: parameters are gathered behind the optimizer, before the next "
-                  "forward pass");
+    plan.overlap_param_gather = job.flag("overlap_param_gather") && gathers_once(sharding);
 }
 
 // ---- Groups

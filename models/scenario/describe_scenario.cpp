@@ -291,6 +291,10 @@ void describe_plan(Fields& f, Plan& plan) {
     f.second_name("overlap_grad_reduce", overlap, "Megatron's overlap_grad_all_reduce");
     f.take("overlap_grad_reduce", overlap, "overlap_grad_all_reduce", overlap_given,
            plan.overlap_grad_all_reduce);
+    f.flag("overlap_param_gather", plan.overlap_param_gather,
+           "parameters of a sharded optimizer are gathered ahead of the layers of the first forward "
+           "pass; false: behind the optimizer",
+           optional);
     f.choice(
         "implementation", plan.implementation, kImplementationNames,
         "fused: rows are copied where they must move, by a host that is never waited for; "

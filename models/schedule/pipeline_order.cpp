@@ -307,4 +307,17 @@ PipelineOrder pipeline_order(PipelineSchedule schedule, const PipelineShape& sha
     return order;
 }
 
+std::vector<FirstForward> first_forwards(const std::vector<PipelineStep>& steps) {
+    std::vector<FirstForward> first;
+    const auto look = [&](const PipelineItem& item, std::size_t step) {
+        if (item.part == PipelinePart::forward && item.micro_batch == 0)
+            first.push_back({step, item.stage});
+    };
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        look(steps[i].item, i);
+        if (steps[i].beside) look(*steps[i].beside, i);
+    }
+    return first;
+}
+
 }  // namespace headway::inline schedule

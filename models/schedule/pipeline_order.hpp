@@ -59,6 +59,13 @@ struct PipelineOrder {
 // Why this schedule has no order of that shape, and the nearest legal value; empty: it has one.
 std::string pipeline_rule_broken(PipelineSchedule schedule, const PipelineShape& shape);
 
+// The first forward of each stage that a rank holds, in the order of its list.
+struct FirstForward {
+    std::size_t step = 0;
+    int stage = 0;
+};
+std::vector<FirstForward> first_forwards(const std::vector<PipelineStep>& steps);
+
 // Whether some steps of it are a forward beside a backward.
 bool has_pairs(PipelineSchedule schedule);
 

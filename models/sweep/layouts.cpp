@@ -132,11 +132,13 @@ std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t gl
     add("expert-tensor-parallel-size", p.expert_tensor_parallel_size);
     if (p.overlap_moe_expert_parallel_comm)
         flags.emplace_back("--overlap-moe-expert-parallel-comm");
+    if (plan.overlap_grad_all_reduce) flags.emplace_back("--overlap-grad-reduce");
     switch (p.data_parallel_sharding_strategy) {
         case DataParallelSharding::no_shard:
             break;
         case DataParallelSharding::optim:
             flags.emplace_back("--use-distributed-optimizer");
+            if (plan.overlap_param_gather) flags.emplace_back("--overlap-param-gather");
             break;
         default:
             flags.emplace_back("--use-megatron-fsdp");

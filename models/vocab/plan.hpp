@@ -142,6 +142,7 @@ struct Plan {
     int overlap_chunks =
         1;  // token chunks whose communication overlaps expert compute; 1: no overlap
     bool overlap_grad_all_reduce = true;
+    bool overlap_param_gather = false;
     Implementation implementation = Implementation::fused;
     GraphScopes cuda_graph_scope = 0;
     AttentionBackend attention_backend = AttentionBackend::fused;
@@ -152,6 +153,10 @@ struct Plan {
 };
 
 // ZeRO-1 and beyond: a rank updates its share of the parameters.
+// Whether an update ends with parameters that are gathered once, for all of the next step.
+constexpr bool gathers_once(DataParallelSharding sharding) {
+    return sharding == DataParallelSharding::optim || sharding == DataParallelSharding::optim_grads;
+}
 constexpr bool shards_optimizer(const Plan& plan) {
     return plan.parallel.data_parallel_sharding_strategy != DataParallelSharding::no_shard;
 }

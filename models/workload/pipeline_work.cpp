@@ -37,7 +37,7 @@ void add_rank(const StepShape& s, int rank, const std::vector<PipelineStage>& st
     std::vector<PhaseWork> phases;
     add_update(s, stages, phases);
     for (PhaseWork& phase : phases) {
-        if (leaves_early(phase)) continue;
+        if (leaves_early(phase) || comes_ahead(phase)) continue;
         const bool gradients = std::holds_alternative<ReduceWork>(phase.work) &&
                                phase.phase != Phase::param_all_gather;
         (gradients ? late : update).push_back(std::move(phase));
@@ -45,6 +45,13 @@ void add_rank(const StepShape& s, int rank, const std::vector<PipelineStage>& st
     if (work.schedule == PipelineSchedule::dualpipe)
         sum_copies(s, rank_parameters(s.scenario.model, s.plan, stages),
                    std::abs(s.mesh.pp - 1 - 2 * rank), late);
+}
+
+std::vector<PhaseWork> gathers_ahead(const StepShape& s, const PipelineStage& stage) {
+    std::vector<PhaseWork> phases;
+    add_update(s, {&stage, 1}, phases);
+    std::erase_if(phases, [](const PhaseWork& phase) { return !comes_ahead(phase); });
+    return phases;
 }
 
 // Only the first chunk of the first rank is cut into buckets (Megatron-LM,
@@ -96,6 +103,7 @@ PipelineWork build_pipeline(const Scenario& scenario, const Plan& plan) {
         for (int direction = 0; direction < lies.directions; ++direction)
             stages_of_rank[static_cast<std::size_t>(lies.rank_of(direction, i))].push_back(stage);
         work.reductions.push_back(early_reductions(s, stage, i == 0));
+        work.gathers.push_back(gathers_ahead(s, stage));
     }
     for (int rank = 0; rank < s.mesh.pp; ++rank)
         add_rank(s, rank, stages_of_rank[static_cast<std::size_t>(rank)], work);

@@ -84,9 +84,12 @@ std::vector<Block> stage_blocks(const PipelineStage& stage, Pass pass, int micro
     return blocks;
 }
 
+PipelineStage whole_model(int num_layers) {
+    return {.embedding = true, .head_and_loss = true, .first_layer = 0, .num_layers = num_layers};
+}
+
 std::vector<Block> step_blocks(int num_layers, int num_micro_batches) {
-    const PipelineStage all{
-        .embedding = true, .head_and_loss = true, .first_layer = 0, .num_layers = num_layers};
+    const PipelineStage all = whole_model(num_layers);
     std::vector<Block> blocks;
     for (int m = 0; m < num_micro_batches; ++m) {
         for (const Pass pass : {Pass::forward, Pass::backward}) {

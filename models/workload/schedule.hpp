@@ -21,6 +21,8 @@ struct Block {
     int micro_batch = 0;
 };
 
+// All layers of a model, with what stands before and after them.
+PipelineStage whole_model(int num_layers);
 std::vector<Block> step_blocks(int num_layers, int num_micro_batches);
 // One pass of a pipeline stage; `buckets`: the gradients of its layers are whole.
 std::vector<Block> stage_blocks(const PipelineStage& stage, Pass pass, int micro_batch,

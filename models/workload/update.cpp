@@ -56,7 +56,8 @@ class Update {
         : s_(s), phases_(phases), buckets_(std::max(1, num_layers)) {}
 
     void reduce_gradients(Phase phase, const Sharing& ranks, double parameters) {
-        const bool overlap = s_.plan.overlap_grad_all_reduce;
+        const HiddenBy overlap = s_.plan.overlap_grad_all_reduce ? HiddenBy::last_backward
+                                                                  : HiddenBy::nothing;
         const double bytes = gradient_bytes(s_) * parameters;
         if (!shards_optimizer(s_.plan))
             return add(phase, Collective::all_reduce, ranks.all, bytes, overlap);
@@ -70,7 +71,7 @@ class Update {
     void sum_over_tensor_ranks(double parameters) {
         if (s_.plan.parallel.sequence_parallel)
             add(Phase::tp_all_reduce, Collective::all_reduce, s_.mesh.tp_group(),
-                gradient_bytes(s_) * parameters, false);
+                gradient_bytes(s_) * parameters);
     }
 
     // The embedding's copies, on the first stage of a pipeline and on another one.
@@ -92,7 +93,7 @@ class Update {
             {.ranks = s_.mesh.pp, .chunks = parallel.virtual_pipeline_model_parallel_size});
         add(Phase::grad_all_reduce, Collective::all_reduce,
             s_.mesh.embedding_group(places.rank_of(0, copy)),
-            gradient_bytes(s_) * vocabulary_parameters(model, s_.plan).cut, false);
+            gradient_bytes(s_) * vocabulary_parameters(model, s_.plan).cut);
     }
 
     void optimize(double held, double own) {
@@ -107,20 +108,19 @@ class Update {
     }
 
     void gather_parameters(const Sharing& ranks, double parameters) {
-        const bool once =
-            shards_optimizer(s_.plan) && !at_least(s_, DataParallelSharding::optim_grads_params);
-        if (once)
+        if (gathers_once(s_.plan.parallel.data_parallel_sharding_strategy))
             add(Phase::param_all_gather, Collective::all_gather, ranks.shard,
-                s_.element * parameters, false);
+                s_.element * parameters,
+                s_.plan.overlap_param_gather ? HiddenBy::first_forward : HiddenBy::nothing);
     }
 
   private:
     void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
-             bool overlapped) {
+             HiddenBy hidden_by = HiddenBy::nothing) {
         if (group.size <= 1 || bytes <= 0.0) return;
         phases_.push_back(reduce_phase(phase, Pass::update, collective, group, bytes));
         auto& work = std::get<ReduceWork>(phases_.back().work);
-        work.overlaps_backward = overlapped;
+        work.hidden_by = hidden_by;
         work.num_buckets = buckets_;
     }
 

@@ -118,13 +118,17 @@ struct CountExchangeWork {
     std::optional<PhaseShape> shape{};  // of a layer whose counts nothing hides
 };
 
+// Which pass of a step hides a collective of its gradients or parameters, in buckets of a layer:
+// gradients leave behind the last micro-batch's backward, parameters come before the first forward.
+enum class HiddenBy { nothing, last_backward, first_forward };
+
 // Over `group_size` ranks that are `stride` apart.
 struct ReduceWork {
     Collective collective = Collective::all_reduce;
     int group_size = 1;
     int stride = 1;
     Bytes bytes;  // of the whole buffer
-    bool overlaps_backward = false;
+    HiddenBy hidden_by = HiddenBy::nothing;
     int num_buckets = 1;
 };
 
@@ -147,10 +151,17 @@ struct PhaseWork {
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
 
+inline bool is_hidden_by(const PhaseWork& phase, HiddenBy pass) {
+    const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+    return reduce != nullptr && reduce->hidden_by == pass;
+}
 // A reduction that overlaps backward: in buckets, each when its gradients are whole.
 inline bool leaves_early(const PhaseWork& phase) {
-    const auto* reduce = std::get_if<ReduceWork>(&phase.work);
-    return reduce != nullptr && reduce->overlaps_backward;
+    return is_hidden_by(phase, HiddenBy::last_backward);
+}
+// A gather of parameters that overlaps forward: in buckets, each before its layer.
+inline bool comes_ahead(const PhaseWork& phase) {
+    return is_hidden_by(phase, HiddenBy::first_forward);
 }
 
 // Phases [begin, end) of a pass that run chunked when the plan overlaps: the first and the last of
@@ -180,10 +191,11 @@ struct PipelineWork {
     Bytes message;                      // of one micro-batch, to the next stage or back
     std::vector<int> rows;              // [stage] times that it sends on: rows_sent
     std::vector<PathClass> paths;       // [pipeline rank] to the next one; the last one's to rank 0
-    // [stage] Reductions that leave as soon as the stage's gradients are whole; [pipeline rank]
-    // those that wait for the rank's last step; [pipeline rank] the optimizer, which waits for all
-    // ranks (the norm of all gradients), and the parameters' way back.
-    std::vector<std::vector<PhaseWork>> reductions, late_reductions, updates;
+    // [stage] Reductions that leave as soon as the stage's gradients are whole, and gathers of its
+    // parameters that come ahead of its first forward; [pipeline rank] reductions that wait for the
+    // rank's last step; [pipeline rank] the optimizer, which waits for all ranks (the norm of all
+    // gradients), and the parameters' way back.
+    std::vector<std::vector<PhaseWork>> reductions, gathers, late_reductions, updates;
     bool delay_wgrad = false;  // of a pair: weight gradients behind its exchanges
 
     // Between a stage and the next one.

@@ -391,6 +391,41 @@ TEST(Predict, GradientBucketsShowWhatTheBackwardDoesNotHide) {
     }
 }
 
+// L buckets of g each, from the begin of the step on; layer i's forward waits for bucket i: with a
+// forward of f a layer and g > f, L g - (L - 1) f shows; with g < f the first bucket.
+TEST(Predict, GatheredParametersShowWhatTheForwardDoesNotHide) {
+    Scenario s = toy::scenario(2, 8);
+    s.model.num_layers = 4;
+    s.model.vocab_size = 1000;
+    Plan plan = toy::ep(Dedup::none, 8);
+    plan.parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
+    plan.overlap_grad_all_reduce = false;
+    for (const double slower : {1.0, 100.0}) {  // the network, by which buckets outlast layers
+        Profile profile = toy::profile();
+        for (TimeCurve& curve : profile.communication)
+            if (curve.collective == Collective::all_reduce)
+                for (double& t : curve.seconds) t *= slower;
+        plan.overlap_param_gather = false;
+        const PlanPrediction apart = predict_plan(s, plan, profile);
+        plan.overlap_param_gather = true;
+        const PlanPrediction beside = predict_plan(s, plan, profile);
+        Seconds all, forward, shown;
+        for (const PhaseCost& p : apart.phases) {
+            if (p.phase == Phase::param_all_gather)
+                all += p.time;
+            else if (p.pass == Pass::forward && p.phase != Phase::lm_head &&
+                     p.phase != Phase::loss && p.phase != Phase::embed)
+                forward += p.time;
+        }
+        for (const PhaseCost& p : beside.phases)
+            if (p.phase == Phase::param_all_gather) shown += p.time;
+        const Seconds outlast = all > forward ? all - 0.75 * forward : all / 4.0;
+        EXPECT_NEAR(shown.in(us), outlast.in(us), 0.02 * all.in(us) + 8.0 * slower);
+        EXPECT_LE(beside.step, apart.step + 8.0 * slower * us);
+        EXPECT_LT(shown, 0.9 * all);
+    }
+}
+
 // A curve that does not say on which link it was measured is taken for this cluster's, and that is
 // said; one that says it is not mentioned.
 TEST(Predict, ACurveOfAnUnknownLinkIsWarnedAbout) {

@@ -40,6 +40,7 @@ std::vector<Case> cases() {
             {"tp and ring", tensor(2, 2), 4, RecomputeLevel::full},
             {"gathered keys", tensor(1, 2, CpCommType::all_gather), 8},
             {"heads for tokens", tensor(2, 4, CpCommType::a2a), 8},
+            {"zero-1", sharded(DataParallelSharding::optim)},
             {"zero-2", sharded(DataParallelSharding::optim_grads)},
             {"fsdp", sharded(DataParallelSharding::optim_grads_params)},
             {"fsdp and recompute", sharded(DataParallelSharding::optim_grads_params), 1,
@@ -59,6 +60,9 @@ TEST(MeshStep, SimulationAgreesWithPrediction) {
         // Buckets of gradients would contend with exchanges for the same links.
         plan.overlap_grad_all_reduce =
             c.group == 1 && c.parallel.num_distributed_optimizer_instances == 1;
+        plan.overlap_param_gather =
+            plan.overlap_grad_all_reduce &&
+            gathers_once(c.parallel.data_parallel_sharding_strategy);
         s.plans = {plan};
         s.baseline = plan.name;
         const Profile profile = toy::profile();

@@ -91,6 +91,22 @@ TEST(PipelineSimulation, TakesThePredictedTimeWhereNothingContends) {
         EXPECT_LT(std::abs(difference(scenario_of(layout))), 0.01) << layout.text();
 }
 
+// Parameters that come ahead of the first forwards: what shows of them on the first rank, the others
+// have them before their first micro-batch arrives.
+TEST(PipelineSimulation, GathersParametersAheadAsPredicted) {
+    for (Layout layout : layouts()) {
+        layout.group = 1;
+        Scenario s = scenario_of(layout);
+        s.plans[0].parallel.data_parallel_sharding_strategy = DataParallelSharding::optim;
+        const double reductions = difference(s);
+        const Seconds behind = predict_plan(s, s.plans[0], toy::profile(), {}).step;
+        s.plans[0].overlap_param_gather = true;
+        const Seconds ahead = predict_plan(s, s.plans[0], toy::profile(), {}).step;
+        EXPECT_LT(ahead, behind) << layout.text();
+        EXPECT_NEAR(difference(s), reductions, 0.003) << layout.text();
+    }
+}
+
 // DualPipe's two messages of a pair go to the same rank at once: over one NIC each has half of it
 // or, while a third passes, less.
 TEST(PipelineSimulation, MessagesOfAPairShareTheNic) {
