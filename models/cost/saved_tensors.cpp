@@ -93,6 +93,10 @@ void add_expert_parallel(const ExpertLayout& layout, const GroupLoad& load, Writ
     w.add("expert inputs", kMoe, rows * width, moe);
     w.add("pre-activations", kMoe, rows * f * w.b * (is_gated(w.model.moe.activation) ? 2 : 1),
           modules(Module::experts, Module::moe));
+    if (w.plan.implementation == Implementation::megatron && !fuses_expert_operators(w.plan) &&
+        w.model.moe.activation == Activation::quick_geglu)
+        w.add("clamped pre-activations", kMoe, rows * f * w.b * 2,
+              modules(Module::moe_act, Module::experts, Module::moe));
     w.add("hidden rows", kMoe, rows * f * w.b,
           modules(Module::moe_act, Module::experts, Module::moe));
     // Gates applied inside the activation need no copy that came back; applied to the copies

@@ -234,12 +234,25 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
         "plan {}: gradient_accumulation_fusion has no effect: the unfused implementation "
         "has passes of its own",
         plan.name);
+    const bool megatron = plan.implementation == Implementation::megatron;
+    notes.add_if(plan.use_transformer_engine_op_fuser && (!megatron || plan.is_head_parallel()),
+                 "plan {}: use_transformer_engine_op_fuser has no effect: its experts are not "
+                 "Megatron's",
+                 plan.name);
+    notes.add_if(
+        s.model.moe.add_bias_linear && plan.is_head_parallel(),
+        "plan {}: model.moe.add_bias_linear has no effect: experts of heads have no biases",
+        plan.name);
+    notes.add_if(s.model.moe.add_bias_linear && !plan.is_head_parallel() && !megatron,
+                 "plan {}: the time of model.moe.add_bias_linear is priced under implementation: "
+                 "megatron alone",
+                 plan.name);
     const bool alone = s.cluster.num_ranks() == 1;
     notes.add_if(
         alone && shards_optimizer(plan),
         "plan {}: zero1 (parallel.data_parallel_sharding_strategy) has no effect: one rank",
         plan.name);
-    notes.add_if(plan.overlap_param_gather && 
+    notes.add_if(plan.overlap_param_gather &&
                      (alone || !gathers_once(plan.parallel.data_parallel_sharding_strategy)),
                  "plan {}: overlap_param_gather has no effect: no update gathers parameters",
                  plan.name);

@@ -135,11 +135,13 @@ void fill_attention(const Job& job, ModelSpec& model) {
 Activation activation_of(const Job& job) {
     const std::string function = job.text("activation_func");
     const bool is_gelu = function.find("gelu") != std::string::npos;
-    const bool is_gated = job.flag("swiglu") || job.flag("quick_geglu");
-    if (job.flag("quick_geglu") || (is_gelu && job.flag("gated_linear_unit")))
+    const bool is_gated = job.flag("swiglu") || job.flag("gated_linear_unit");
+    if (job.flag("quick_geglu") || (is_gated && function.find("quick_gelu") != std::string::npos))
+        return Activation::quick_geglu;
+    if (is_gelu && is_gated)
         job.assume("gated GELU is priced as SwiGLU, which has the same matrices");
     if (job.flag("squared_relu")) job.assume("squared ReLU is priced as GELU");
-    return is_gated || job.flag("gated_linear_unit") ? Activation::swiglu : Activation::gelu;
+    return is_gated ? Activation::swiglu : Activation::gelu;
 }
 
 Dtype dtype_named(const Job& job, std::string_view name, Dtype otherwise) {
@@ -182,6 +184,7 @@ void fill_moe(const Job& job, ModelSpec& model, int ffn) {
     moe.top_k = job.integer_or("moe_router_topk", 2, 1, 1024);
     moe.expert_width = job.integer_or("moe_ffn_hidden_size", ffn, 1, kMaxWidth);
     moe.activation = model.dense_activation;
+    moe.add_bias_linear = job.flag("add_bias_linear");
     if (const auto width = job.integer("moe_shared_expert_intermediate_size", 0, kMaxWidth);
         width.value_or(0) > 0) {
         moe.num_shared_experts = 1;

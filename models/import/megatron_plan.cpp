@@ -220,6 +220,7 @@ void fill_experts(const Job& job, Plan& plan) {
 // Who launches, and what of it in CUDA graphs.
 void fill_host(const Job& job, Plan& plan) {
     plan.implementation = Implementation::megatron;
+    plan.use_transformer_engine_op_fuser = job.flag("use_transformer_engine_op_fuser");
     const std::string how = job.text("cuda_graph_impl", "none");
     const bool graphs = job.flag("enable_cuda_graph") || how != "none";
     const Setting* scope = job.find("cuda_graph_scope");

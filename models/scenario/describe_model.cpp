@@ -40,8 +40,13 @@ void describe_moe(Fields& f, Moe& moe) {
     f.integer("num_experts", moe.num_experts, {1, 65536}, "routed experts E");
     f.integer("top_k", moe.top_k, {1, 1024}, "experts per token k, at most num_experts");
     f.integer("expert_width", moe.expert_width, kWidth, "hidden width of one expert f");
-    f.choice("activation", moe.activation, kActivationNames,
-             "swiglu is gated (three matrices an expert), the others have two", optional);
+    f.choice(
+        "activation", moe.activation, kActivationNames,
+        "swiglu and quick_geglu (clamped, as in GPT-OSS) are gated, with three matrices an expert; "
+        "the others have two",
+        optional);
+    f.flag("add_bias_linear", moe.add_bias_linear,
+           "the products of a routed expert add a bias (experts of heads have none)", optional);
     f.integer("num_shared_experts", moe.num_shared_experts, {0, 1024},
               "experts that every token passes", optional);
     f.integer("shared_expert_width", moe.shared_expert_width, kWidthOrNone,

@@ -291,16 +291,22 @@ void describe_plan(Fields& f, Plan& plan) {
     f.second_name("overlap_grad_reduce", overlap, "Megatron's overlap_grad_all_reduce");
     f.take("overlap_grad_reduce", overlap, "overlap_grad_all_reduce", overlap_given,
            plan.overlap_grad_all_reduce);
-    f.flag("overlap_param_gather", plan.overlap_param_gather,
-           "parameters of a sharded optimizer are gathered ahead of the layers of the first forward "
-           "pass; false: behind the optimizer",
-           optional);
+    f.flag(
+        "overlap_param_gather", plan.overlap_param_gather,
+        "parameters of a sharded optimizer are gathered ahead of the layers of the first forward "
+        "pass; false: behind the optimizer",
+        optional);
     f.choice(
         "implementation", plan.implementation, kImplementationNames,
         "fused: rows are copied where they must move, by a host that is never waited for; "
         "unfused: with the duplications, casts, layout copies and host syncs of the code "
         "released with arXiv 2602.04870; torch, megatron: as fused, launched one by one by the "
         "host of eager PyTorch, or of Megatron-LM with TransformerEngine",
+        optional);
+    f.flag(
+        "use_transformer_engine_op_fuser", plan.use_transformer_engine_op_fuser,
+        "megatron: activation, clamps, biases and casts of experts are in the epilogues of their "
+        "products",
         optional);
     f.choice("attention_backend", plan.attention_backend, kAttentionBackendNames,
              "attention kernels: cuDNN's or FlashAttention 3's; flash: FlashAttention 2's, as "

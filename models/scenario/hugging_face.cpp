@@ -237,7 +237,10 @@ void add_activation(const Config& config, YamlNode& moe) {
             config.refuse_layer(node, "experts with the activation " + in_quotes(node->scalar));
         }
     }
-    add(moe, "activation", scalar_node("swiglu", config.at()));
+    // GPT-OSS says so by its class, not by a key.
+    const bool is_gpt_oss = config.family().model_types == "gpt_oss";
+    add(moe, "activation", scalar_node(is_gpt_oss ? "quick_geglu" : "swiglu", config.at()));
+    add_flag(config, moe, "add_bias_linear", is_gpt_oss);
 }
 
 void add_routing(const Config& config, YamlNode& moe) {

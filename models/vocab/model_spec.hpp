@@ -59,11 +59,14 @@ constexpr double bytes_per_element(Dtype dtype) {
 
 // gelu is exact (erf), gelu_tanh the tanh approximation; swiglu is gated: two up projections, 3
 // matrices.
-enum class Activation { gelu, gelu_tanh, swiglu };
+// quick_geglu is GPT-OSS's: g sigmoid(1.702 g) (1 + u) of a gate g clamped from above and a linear
+// half u clamped from both sides.
+enum class Activation { gelu, gelu_tanh, swiglu, quick_geglu };
 inline constexpr std::array kActivationNames = {
-    std::string_view("gelu"), std::string_view("gelu_tanh"), std::string_view("swiglu")};
+    std::string_view("gelu"), std::string_view("gelu_tanh"), std::string_view("swiglu"),
+    std::string_view("quick_geglu")};
 constexpr bool is_gated(Activation a) {
-    return a == Activation::swiglu;
+    return a == Activation::swiglu || a == Activation::quick_geglu;
 }
 // Weight matrices of one expert: up and down, and the gate when there is one.
 constexpr int matrices_per_expert(Activation a) {
@@ -113,6 +116,7 @@ struct Moe {
     int top_k = 0;         // k
     int expert_width = 0;  // f
     Activation activation = Activation::swiglu;
+    bool add_bias_linear = false;  // of a routed expert's products
     int num_shared_experts = 0;
     int shared_expert_width = 0;  // of one shared expert
     Dtype router_dtype = Dtype::fp32;

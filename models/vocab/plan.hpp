@@ -143,6 +143,7 @@ struct Plan {
         1;  // token chunks whose communication overlaps expert compute; 1: no overlap
     bool overlap_grad_all_reduce = true;
     bool overlap_param_gather = false;
+    bool use_transformer_engine_op_fuser = false;
     Implementation implementation = Implementation::fused;
     GraphScopes cuda_graph_scope = 0;
     AttentionBackend attention_backend = AttentionBackend::fused;
@@ -153,6 +154,11 @@ struct Plan {
 };
 
 // ZeRO-1 and beyond: a rank updates its share of the parameters.
+// Megatron's use_transformer_engine_op_fuser: what stands between and behind an expert's products
+// (activation, clamps, biases, gates, casts) is in their epilogues.
+constexpr bool fuses_expert_operators(const Plan& plan) {
+    return plan.implementation == Implementation::megatron && plan.use_transformer_engine_op_fuser;
+}
 // Whether an update ends with parameters that are gathered once, for all of the next step.
 constexpr bool gathers_once(DataParallelSharding sharding) {
     return sharding == DataParallelSharding::optim || sharding == DataParallelSharding::optim_grads;

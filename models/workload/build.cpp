@@ -73,7 +73,7 @@ Flops model_flops(const StepShape& s, int layer, double feed_forward) {
 // All that comes of the phases of both passes, in order; `load` is that of an MoE layer.
 void finish_layer(const StepShape& s, const GroupLoad* load, const ForwardParts& parts,
                   LayerWork& layer) {
-    const double rows = load != nullptr ? moe_rows(s, *load).sent : 0.0;
+    const MoeRows rows = load != nullptr ? moe_rows(s, *load) : MoeRows{};
     for (auto* phases : {&layer.forward, &layer.backward})
         add_framework_operators(s, rows, *phases);
     add_recompute(s, load, layer.first_layer, parts, layer);
@@ -143,7 +143,7 @@ void add_outer(const StepShape& s, Workload& workload) {
     workload.after.insert(workload.after.end(), backward, head.end());
     scatter_gradients(s, table, Beside::pass, workload.after);
     for (auto* phases : {&workload.before, &workload.after}) {
-        add_framework_operators(s, 0.0, *phases);
+        add_framework_operators(s, {}, *phases);
         set_host_work(s, *phases);
     }
 }

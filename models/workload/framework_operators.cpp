@@ -9,9 +9,15 @@ namespace {
 
 enum class Elements { rotated, rows, logits, tokens, table };
 
+// Bytes an element.
+struct PassBytes {
+    double forward, backward;
+    double of(Pass pass) const { return pass == Pass::forward ? forward : backward; }
+};
+
 struct Moved {
-    Elements of;
-    double forward, backward;  // bytes each
+    Elements elements;
+    PassBytes bytes;
 };
 
 // Plain PyTorch, operator by operator: rotary embedding in fp32 out of six of them, rows weighed
@@ -19,21 +25,21 @@ struct Moved {
 std::optional<Moved> moved_by_torch(Phase phase) {
     switch (phase) {
         case Phase::norm:
-            return Moved{Elements::tokens, 0, 8};
+            return Moved{Elements::tokens, {0, 8}};
         case Phase::attention_qkv:
-            return Moved{Elements::rotated, 73, 68};
+            return Moved{Elements::rotated, {73, 68}};
         case Phase::route:
-            return Moved{Elements::tokens, 6, 3};
+            return Moved{Elements::tokens, {6, 3}};
         case Phase::permute:
-            return Moved{Elements::rows, 0, 29};
+            return Moved{Elements::rows, {0, 29}};
         case Phase::regroup:
-            return Moved{Elements::rows, 2, 31};
+            return Moved{Elements::rows, {2, 31}};
         case Phase::ungroup:
-            return Moved{Elements::rows, 0, 31};
+            return Moved{Elements::rows, {0, 31}};
         case Phase::unpermute:
-            return Moved{Elements::rows, 52, 43};
+            return Moved{Elements::rows, {52, 43}};
         case Phase::loss:
-            return Moved{Elements::logits, 22, 21};
+            return Moved{Elements::logits, {22, 21}};
         default:
             return std::nullopt;
     }
@@ -42,10 +48,16 @@ std::optional<Moved> moved_by_torch(Phase phase) {
 // Megatron-LM: the loss of TransformerEngine; the table's gradient, written whole in every
 // micro-batch and added to the fp32 one.
 std::optional<Moved> moved_by_megatron(Phase phase) {
-    if (phase == Phase::loss) return Moved{Elements::logits, 9, 7};
-    if (phase == Phase::embed) return Moved{Elements::table, 0, 12};
+    if (phase == Phase::loss) return Moved{Elements::logits, {9, 7}};
+    if (phase == Phase::embed) return Moved{Elements::table, {0, 12}};
     return std::nullopt;
 }
+
+// Megatron-LM d98e8a6, core/transformer/moe/experts.py and core/fusions/fused_bias_geglu.py, of
+// EP's experts: the halves of GPT-OSS's activation are clamped and joined before it, in bytes an
+// element of a hidden row; a bias times its gate is added in fp32, expert by expert, behind the
+// second product, in bytes an element of a row.
+constexpr PassBytes kClamp{16, 30}, kExpertBias{28, 40};
 
 double elements(const StepShape& s, Elements of, double rows) {
     const Attention& a = s.scenario.model.attention;
@@ -65,9 +77,23 @@ double elements(const StepShape& s, Elements of, double rows) {
     return 0.0;
 }
 
+double expert_operator_bytes(const StepShape& s, Pass pass, double rows) {
+    const bool apart = s.plan.implementation == Implementation::megatron &&
+                       !s.plan.is_head_parallel() && !fuses_expert_operators(s.plan);
+    if (!apart) return 0.0;
+    const double biased = s.scenario.model.moe.add_bias_linear ? kExpertBias.of(pass) : 0.0;
+    return clamp_bytes(s, pass, rows * s.layout.expert_width) + biased * rows * s.layout.width;
+}
+
 }  // namespace
 
-void add_framework_operators(const StepShape& s, double rows, std::span<PhaseWork> phases) {
+double clamp_bytes(const StepShape& s, Pass pass, double hidden) {
+    const bool clamps = s.plan.implementation == Implementation::megatron &&
+                        s.scenario.model.moe.activation == Activation::quick_geglu;
+    return clamps ? kClamp.of(pass) * hidden : 0.0;
+}
+
+void add_framework_operators(const StepShape& s, const MoeRows& rows, std::span<PhaseWork> phases) {
     const Implementation framework = s.plan.implementation;
     if (!launches_eagerly(framework)) return;
     for (PhaseWork& phase : phases) {
@@ -75,11 +101,13 @@ void add_framework_operators(const StepShape& s, double rows, std::span<PhaseWor
                                                ? moved_by_torch(phase.phase)
                                                : moved_by_megatron(phase.phase);
         auto* compute = std::get_if<ComputeWork>(&phase.work);
-        if (!moved || compute == nullptr) continue;
-        const double bytes =
-            phase.kernel_pass() == Pass::forward ? moved->forward : moved->backward;
+        if (compute == nullptr) continue;
+        const Pass pass = phase.kernel_pass();
+        double bytes = 0.0;
+        if (moved) bytes = moved->bytes.of(pass) * elements(s, moved->elements, rows.sent);
+        if (phase.phase == Phase::expert) bytes += expert_operator_bytes(s, pass, rows.expert);
         if (bytes == 0.0) continue;
-        compute->add(move(Kernel::streaming, bytes * elements(s, moved->of, rows)));
+        compute->add(move(Kernel::streaming, bytes));
         // A curve of headway's own phase holds none of this.
         compute->shape.reset();
     }

@@ -96,6 +96,17 @@ Operations of_megatron(Phase phase) {
     }
 }
 
+// Biases of experts, one expert after the other (the code of kExpertBias): a product and a sum;
+// backward a cast, two products and two sums.
+Operations of_biases(const StepShape& s) {
+    const bool apart = s.plan.implementation == Implementation::megatron &&
+                       s.scenario.model.moe.add_bias_linear && !s.plan.is_head_parallel() &&
+                       !fuses_expert_operators(s.plan);
+    if (!apart) return {};
+    const double experts = experts_on_rank(s);
+    return {2.0 * experts + 2.0, 5.0 * experts + 2.0};
+}
+
 Operations operations_of(const StepShape& s, Phase phase) {
     const Plan& plan = s.plan;
     const auto of = [&](Phase p) {
@@ -112,6 +123,7 @@ Operations operations_of(const StepShape& s, Phase phase) {
         !has_scope(plan.cuda_graph_scope, GraphScope::moe_preprocess))
         add(of(Phase::permute));
     if (!moves && phase == Phase::combine) add(of(Phase::unpermute));
+    if (phase == Phase::expert) add(of_biases(s));
     // A module of TransformerEngine takes its host twice as long in FP8 as in BF16 (its issue 761).
     const bool modules =
         plan.implementation == Implementation::megatron && computes_narrow(plan, phase);

@@ -62,7 +62,7 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
                     .launches = fused ? static_cast<int>(passes) : static_cast<int>(2 * passes)};
     ComputeWork compute;
     compute.add(work);
-    if (!fused) {
+    if (!fused && !fuses_expert_operators(s.plan)) {
         // Activation: read the pre-activations, write the hidden rows; backward also reads their
         // gradient and writes the pre-activations' one.
         const double row = rows * inner * s.element, pre = is_gated(activation) ? 2.0 : 1.0;

@@ -21,6 +21,16 @@ double attention_parameters(const ModelSpec& model) {
     return query + key_value + gate + heads * l.value_width * d;
 }
 
+namespace {
+
+// Biases of one expert.
+double expert_biases(const Moe& moe, double width) {
+    if (!moe.add_bias_linear) return 0.0;
+    return (matrices_per_expert(moe.activation) - 1.0) * moe.expert_width + width;
+}
+
+}  // namespace
+
 ParameterCount count_parameters(const ModelSpec& model) {
     const Moe& moe = model.moe;
     const double d = model.hidden, layers = model.all_layers(), sparse = model.num_moe_layers();
@@ -32,7 +42,8 @@ ParameterCount count_parameters(const ModelSpec& model) {
     count.dense_mlp =
         (layers - sparse) * matrices_per_expert(model.dense_activation) * d * model.dense_width;
     count.router = sparse * d * moe.num_experts;
-    count.experts = sparse * matrices * d * moe.num_experts * moe.expert_width;
+    count.experts =
+        sparse * moe.num_experts * (matrices * d * moe.expert_width + expert_biases(moe, d));
     count.shared_experts = sparse * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
     count.mtp = model.mtp_num_layers * 2.0 * d * d;
     return count;
@@ -48,7 +59,10 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
         count.experts = sparse * matrices * width * heads->num_experts * heads->expert_width;
         count.projections = sparse * 2.0 * d * width;
     } else if (const auto& ep = std::get<ExpertParallel>(plan.layer); ep.latent_width) {
-        count.experts *= *ep.latent_width / d;
+        const double width = *ep.latent_width;
+        count.experts =
+            sparse * model.moe.num_experts *
+            (matrices * width * model.moe.expert_width + expert_biases(model.moe, width));
         count.projections = sparse * 2.0 * d * *ep.latent_width;
     }
     return count;
@@ -80,7 +94,8 @@ RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int la
     const auto& ep = std::get<ExpertParallel>(plan.layer);
     const double width = ep.latent_width.value_or(model.hidden);
     p.whole += d * moe.num_experts + (ep.latent_width ? 2.0 * d * width : 0.0);
-    p.experts = matrices * width * moe.num_experts * moe.expert_width / (n * e);
+    p.experts =
+        moe.num_experts / n * (matrices * width * moe.expert_width + expert_biases(moe, width)) / e;
     return p;
 }
 

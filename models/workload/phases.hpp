@@ -109,9 +109,11 @@ bool computes_narrow(const Plan& plan, Phase phase);
 // pads the experts' rows to its alignment (precision.cpp).
 void set_linear_types(const StepShape& s, LayerWork& layer);
 
-// What the plan's framework moves besides, of this many routed rows (framework_operators.cpp); and
-// in an update, of the gradients that the rank holds and of its own share of them.
-void add_framework_operators(const StepShape& s, double rows, std::span<PhaseWork> phases);
+// What the plan's framework moves besides, of these routed rows (framework_operators.cpp), for the
+// clamps of so many elements of hidden rows, and in an update, of the gradients that the rank holds
+// and of its own share of them.
+void add_framework_operators(const StepShape& s, const MoeRows& rows, std::span<PhaseWork> phases);
+double clamp_bytes(const StepShape& s, Pass pass, double hidden);
 double framework_update_bytes(const StepShape& s, double held, double own);
 // What the host of the plan's implementation does for them, in order (host_work.cpp).
 void set_host_work(const StepShape& s, std::span<PhaseWork> phases);

@@ -136,7 +136,8 @@ void add_attention_parts(const StepShape& s, LayerWork& layer) {
 // The activation function: pre-activations read, hidden rows written.
 KernelWork activation(const StepShape& s, double rows, double width) {
     const double moved = is_gated(s.scenario.model.moe.activation) ? 3.0 : 2.0;
-    return move(Kernel::streaming, moved * rows * width * s.element);
+    return move(Kernel::streaming,
+                moved * rows * width * s.element + clamp_bytes(s, Pass::forward, rows * width));
 }
 
 void add_moe_parts(const StepShape& s, const GroupLoad& load, LayerWork& layer) {

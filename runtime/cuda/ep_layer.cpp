@@ -12,11 +12,12 @@ namespace headway::runtime {
 namespace {
 
 kernels::GroupedActivation activation_of(Activation a) {
-    if (a == Activation::swiglu) {
+    if (is_gated(a)) {
+        const std::string found(kActivationNames[static_cast<std::size_t>(a)]);
         throw InputError({.where = "EP on CUDA",
-                          .found = "activation swiglu",
+                          .found = "activation " + found,
                           .accepted = "gelu or gelu_tanh",
-                          .hint = "swiglu runs with --device cpu"});
+                          .hint = found + " runs with --device cpu"});
     }
     return a == Activation::gelu ? kernels::GroupedActivation::gelu_erf
                                  : kernels::GroupedActivation::gelu_tanh;

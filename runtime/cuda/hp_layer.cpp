@@ -19,6 +19,11 @@ kernels::Activation activation_of(Activation a) {
             return kernels::Activation::gelu_erf;
         case Activation::gelu_tanh:
             return kernels::Activation::gelu_tanh;
+        case Activation::quick_geglu:
+            throw InputError({.where = "HP on CUDA",
+                              .found = "activation quick_geglu",
+                              .accepted = "gelu, gelu_tanh or swiglu",
+                              .hint = "quick_geglu runs with --device cpu"});
         case Activation::swiglu:
             break;
     }

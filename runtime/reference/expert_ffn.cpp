@@ -35,6 +35,19 @@ ValueAndSlope<S> silu(S z) {
     return {z * s, s * (1 + z * (1 - s))};
 }
 
+// GPT-OSS's gate and linear half, clamped; slopes are 0 where they are.
+template <class S>
+ValueAndSlope<S> clamped_quick_gelu(S z) {
+    const S limit = S(7), scale = S(1.702), x = std::min(z, limit);
+    const S s = 1 / (1 + std::exp(-scale * x));
+    return {x * s, z < limit ? s * (1 + scale * x * (1 - s)) : S(0)};
+}
+template <class S>
+ValueAndSlope<S> clamped_linear(S z) {
+    const S limit = S(7);
+    return {1 + std::clamp(z, -limit, limit), std::abs(z) < limit ? S(1) : S(0)};
+}
+
 // Hidden rows of one expert from its pre-activations.
 template <class S>
 Matrix<S> hidden_rows(Activation activation, ConstMatrixView<S> up, ConstMatrixView<S> gate) {
@@ -43,6 +56,9 @@ Matrix<S> hidden_rows(Activation activation, ConstMatrixView<S> up, ConstMatrixV
             return up.unaryExpr([](S z) { return gelu(z).value; });
         case Activation::gelu_tanh:
             return up.unaryExpr([](S z) { return gelu_tanh(z).value; });
+        case Activation::quick_geglu:
+            return gate.unaryExpr([](S z) { return clamped_quick_gelu(z).value; })
+                .cwiseProduct(up.unaryExpr([](S z) { return clamped_linear(z).value; }));
         case Activation::swiglu:
             break;
     }
@@ -60,6 +76,15 @@ void activation_backward(Activation activation, ConstMatrixView<S> up, ConstMatr
         case Activation::gelu_tanh:
             dup = dup.cwiseProduct(up.unaryExpr([](S z) { return gelu_tanh(z).slope; }));
             return;
+        case Activation::quick_geglu: {
+            const Matrix<S> linear = up.unaryExpr([](S z) { return clamped_linear(z).value; });
+            const Matrix<S> slope = up.unaryExpr([](S z) { return clamped_linear(z).slope; });
+            dgate = dup.cwiseProduct(linear).cwiseProduct(
+                gate.unaryExpr([](S z) { return clamped_quick_gelu(z).slope; }));
+            dup = dup.cwiseProduct(slope).cwiseProduct(
+                gate.unaryExpr([](S z) { return clamped_quick_gelu(z).value; }));
+            return;
+        }
         case Activation::swiglu:
             break;
     }

@@ -86,6 +86,22 @@ TEST(LayerPattern, ChunksAreSeenByTheirOwnTokens) {
     }
 }
 
+// A window's core runs at the rate of a causal sequence whose tokens see as many keys: 2 w (1 -
+// w/2S).
+TEST(LayerPattern, AWindowRunsAtTheRateOfAsManyKeys) {
+    Scenario s = toy::scenario();
+    s.batch.sequence_length = 4096;
+    const auto size = [&] {
+        for (const PhaseWork& phase : build_workload(s, s.plans[0]).layers[0].forward)
+            if (phase.phase == Phase::attention_core)
+                return std::get<ComputeWork>(phase.work).kernels[0].size;
+        return 0.0;
+    };
+    EXPECT_EQ(size(), 4096.0);
+    s.model.attention.window = 128;
+    EXPECT_EQ(size(), 256.0 * (1.0 - 128.0 / 8192.0));
+}
+
 // d h w_v more parameters a layer, and as many multiplications a token.
 TEST(LayerPattern, AnOutputGateIsAnotherProjection) {
     Scenario s = toy::scenario();

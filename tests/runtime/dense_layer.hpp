@@ -23,6 +23,9 @@ inline double act(Activation a, double z, double g) {
             return 0.5 * z *
                    (1.0 + std::tanh(std::sqrt(2.0 / 3.14159265358979323846) *
                                     (z + 0.044715 * z * z * z)));
+        case Activation::quick_geglu:
+            g = std::min(g, 7.0);
+            return (1.0 + std::clamp(z, -7.0, 7.0)) * g / (1.0 + std::exp(-1.702 * g));
         case Activation::swiglu:
             break;
     }

@@ -29,7 +29,8 @@ double max_difference(const Matrix<double>& a, const Matrix<double>& b) {
 std::vector<LayerCase> ep_cases() {
     std::vector<LayerCase> cases;
     for (Dedup dedup : {Dedup::none, Dedup::rank}) {
-        for (Activation a : {Activation::gelu, Activation::gelu_tanh, Activation::swiglu}) {
+        for (Activation a : {Activation::gelu, Activation::gelu_tanh, Activation::swiglu,
+                             Activation::quick_geglu}) {
             cases.push_back({.activation = a, .dedup = dedup});
         }
         cases.push_back({.top_k = 1, .dedup = dedup});
@@ -46,7 +47,8 @@ std::vector<LayerCase> ep_cases() {
 
 std::vector<LayerCase> hp_cases() {
     std::vector<LayerCase> cases;
-    for (Activation a : {Activation::gelu, Activation::gelu_tanh, Activation::swiglu}) {
+    for (Activation a :
+         {Activation::gelu, Activation::gelu_tanh, Activation::swiglu, Activation::quick_geglu}) {
         cases.push_back({.activation = a, .num_heads = 2, .head_width = 3});
     }
     cases.push_back({.top_k = 1, .num_heads = 4, .head_width = 2});

@@ -57,6 +57,19 @@ TEST(RateCurve, InterpolatesTheTimeAndKeepsTheRateOutside) {
 }
 
 // A rate that drops by more than the work grows would have more work take less time: t stays.
+// Tiles: below the first size of an attention core, a token takes the time that it takes there, so
+// that the rate falls with the size; a quarter of it is still what was measured.
+TEST(RateCurve, AnAttentionCoreBelowTheFirstSizeTakesTheTimeOfItsTiles) {
+    const RateCurve curve{.size = {512, 1024}, .width = {64, 128}, .rate = {100, 160, 200, 320}};
+    for (const double width : {64.0, 96.0, 128.0}) {
+        const double first = curve.at(Kernel::attention, 512, width).value;
+        EXPECT_EQ(curve.at(Kernel::attention, 256, width).value, 0.5 * first);
+        EXPECT_FALSE(curve.at(Kernel::attention, 128, width).extrapolated);
+        EXPECT_TRUE(curve.at(Kernel::attention, 100, width).extrapolated);
+        EXPECT_EQ(curve.at(Kernel::dense_gemm, 256, width).extrapolated, true);
+    }
+}
+
 TEST(RateCurve, MoreWorkNeverTakesLessTimeWhateverWasMeasured) {
     const RateCurve curve{
         .size = {16, 64, 256}, .width = {128, 256, 512}, .rate = {1, 9, 9, 5, 9, 60, 1, 40, 50}};

@@ -41,6 +41,36 @@ TEST(Framework, TorchWeighsAndAddsRowsOperatorByOperator) {
               bytes(a.forward, Phase::expert, Pass::forward));
 }
 
+// R rows at the busiest rank: Megatron clamps and joins the halves of quick_geglu by 16 and 30
+// bytes an element of R f, and adds biases by 28 and 40 bytes an element of R d. The fused
+// operators move none of it, and make no pass over the hidden rows (3 R f b and 6 R f b).
+TEST(Framework, MegatronClampsAndAddsBiasesByOperatorsOfTheirOwn) {
+    Scenario s = toy::scenario();
+    s.model.moe.activation = Activation::swiglu;
+    Plan plan = of(Implementation::megatron);
+    const LayerWork plain = build_workload(s, plan).layers[0];
+    s.model.moe.activation = Activation::quick_geglu;
+    const LayerWork clamped = build_workload(s, plan).layers[0];
+    s.model.moe.add_bias_linear = true;
+    const LayerWork biased = build_workload(s, plan).layers[0];
+    plan.use_transformer_engine_op_fuser = true;
+    const LayerWork fused = build_workload(s, plan).layers[0];
+    const double rows = expected_load(s, plan, 0).rows_max,
+                 hidden = rows * s.model.moe.expert_width;
+    const auto expert = [](const LayerWork& layer, Pass pass) {
+        return bytes(pass == Pass::forward ? layer.forward : layer.backward, Phase::expert, pass);
+    };
+    const auto moved = [&](const LayerWork& a, const LayerWork& b, Pass pass) {
+        return expert(a, pass) - expert(b, pass);
+    };
+    EXPECT_NEAR(moved(clamped, plain, Pass::forward), 16.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(clamped, plain, Pass::backward), 30.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(biased, clamped, Pass::forward), 28.0 * rows * 1024.0, 1.0);
+    EXPECT_NEAR(moved(biased, clamped, Pass::backward), 40.0 * rows * 1024.0, 1.0);
+    EXPECT_NEAR(moved(plain, fused, Pass::forward), 3.0 * 2.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(plain, fused, Pass::backward), 6.0 * 2.0 * hidden, 1.0);
+}
+
 // V = 32000: the loss of torch moves 22 and 21 bytes a logit more, that of Megatron-LM 9 and 7; the
 // table's gradient is written whole, 12 bytes an element.
 TEST(Framework, LossAndTableMoveTheLogitsAndTheTable) {
