@@ -32,12 +32,16 @@ def judge(table):
     cores = cores[(cores.window_size > 0) & (cores.window_size < cores.isl)]
     window = cores.window_size
     cores = with_rates(cores, window * (1 - window / (2 * cores.isl)))
-    for (width, tokens, window), rate in cores.groupby(["head_dim", "isl", "window_size"]).rate.median().items():
+    for (width, tokens, window), rate in (
+        cores.groupby(["head_dim", "isl", "window_size"]).rate.median().items()
+    ):
         if tokens < SEQ[0] or width not in whole.index.get_level_values(0):
             continue
         curve = whole[width].reindex(SEQ).dropna()
         size = 2 * window * (1 - window / (2 * tokens))
-        at = [np.interp(s, curve.index, curve) * min(1.0, s / curve.index[0]) for s in (size, tokens)]
+        at = [
+            np.interp(s, curve.index, curve) * min(1.0, s / curve.index[0]) for s in (size, tokens)
+        ]
         yield width, tokens, window, rate, *at
 
 
@@ -45,14 +49,18 @@ def main():
     root = Path(sys.argv[1])
     print("device, cores; error of the rule: median, worst; of the whole sequence's rate: median")
     for name, dev in DEVICES.items():
-        table = root / "data" / dev["dir"] / "attention" / dev["att"] / "context_attention_perf.parquet"
+        table = (
+            root / "data" / dev["dir"] / "attention" / dev["att"] / "context_attention_perf.parquet"
+        )
         if not table.exists() or "window_size" not in pd.read_parquet(table).columns:
             continue
         rows = np.array([row[3:] for row in judge(table)])
         if not len(rows):
             continue
         by_rule, by_whole = np.abs(rows[:, 1:] / rows[:, :1] - 1).T
-        print(f"{name}, {len(rows)}; {np.median(by_rule):.1%}, {by_rule.max():.1%}; {np.median(by_whole):.0%}")
+        print(
+            f"{name}, {len(rows)}; {np.median(by_rule):.1%}, {by_rule.max():.1%}; {np.median(by_whole):.0%}"
+        )
 
 
 if __name__ == "__main__":
