@@ -53,11 +53,13 @@ std::optional<Moved> moved_by_megatron(Phase phase) {
     return std::nullopt;
 }
 
-// Megatron-LM d98e8a6, core/transformer/moe/experts.py and core/fusions/fused_bias_geglu.py, of
-// EP's experts: the halves of GPT-OSS's activation are clamped and joined before it, in bytes an
-// element of a hidden row; a bias times its gate is added in fp32, expert by expert, behind the
-// second product, in bytes an element of a row.
-constexpr PassBytes kClamp{16, 30}, kExpertBias{28, 40};
+// Megatron-LM d98e8a6, core/transformer/moe/experts.py, core/fusions/fused_bias_geglu.py and
+// fused_bias_swiglu.py, of EP's experts; what such operators are worth on H200 is measured
+// (docs/validation_host_experts.csv). The halves of GPT-OSS's activation are clamped and joined
+// before it, and the gates' gradient is a sum over the hidden rows of a gated one, in bytes an
+// element of these; a bias times its gate is added in fp32, expert by expert, behind the second
+// product, in bytes an element of a row.
+constexpr PassBytes kClamp{31, 63}, kGatesGradient{0, 16}, kExpertBias{47, 69};
 
 double elements(const StepShape& s, Elements of, double rows) {
     const Attention& a = s.scenario.model.attention;
@@ -82,7 +84,9 @@ double expert_operator_bytes(const StepShape& s, Pass pass, double rows) {
                        !s.plan.is_head_parallel() && !fuses_expert_operators(s.plan);
     if (!apart) return 0.0;
     const double biased = s.scenario.model.moe.add_bias_linear ? kExpertBias.of(pass) : 0.0;
-    return clamp_bytes(s, pass, rows * s.layout.expert_width) + biased * rows * s.layout.width;
+    const double gates = is_gated(s.scenario.model.moe.activation) ? kGatesGradient.of(pass) : 0.0;
+    const double hidden = rows * s.layout.expert_width;
+    return clamp_bytes(s, pass, hidden) + gates * hidden + biased * rows * s.layout.width;
 }
 
 }  // namespace

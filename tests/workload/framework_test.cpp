@@ -41,9 +41,10 @@ TEST(Framework, TorchWeighsAndAddsRowsOperatorByOperator) {
               bytes(a.forward, Phase::expert, Pass::forward));
 }
 
-// R rows at the busiest rank: Megatron clamps and joins the halves of quick_geglu by 16 and 30
-// bytes an element of R f, and adds biases by 28 and 40 bytes an element of R d. The fused
-// operators move none of it, and make no pass over the hidden rows (3 R f b and 6 R f b).
+// R rows at the busiest rank: Megatron clamps and joins the halves of quick_geglu by 31 and 63
+// bytes an element of R f, adds biases by 47 and 69 bytes an element of R d, and sums the gates'
+// gradient by 16 bytes an element of R f. The fused operators move none of it, and make no pass
+// over the hidden rows (3 R f b and 6 R f b).
 TEST(Framework, MegatronClampsAndAddsBiasesByOperatorsOfTheirOwn) {
     Scenario s = toy::scenario();
     s.model.moe.activation = Activation::swiglu;
@@ -63,12 +64,12 @@ TEST(Framework, MegatronClampsAndAddsBiasesByOperatorsOfTheirOwn) {
     const auto moved = [&](const LayerWork& a, const LayerWork& b, Pass pass) {
         return expert(a, pass) - expert(b, pass);
     };
-    EXPECT_NEAR(moved(clamped, plain, Pass::forward), 16.0 * hidden, 1.0);
-    EXPECT_NEAR(moved(clamped, plain, Pass::backward), 30.0 * hidden, 1.0);
-    EXPECT_NEAR(moved(biased, clamped, Pass::forward), 28.0 * rows * 1024.0, 1.0);
-    EXPECT_NEAR(moved(biased, clamped, Pass::backward), 40.0 * rows * 1024.0, 1.0);
+    EXPECT_NEAR(moved(clamped, plain, Pass::forward), 31.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(clamped, plain, Pass::backward), 63.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(biased, clamped, Pass::forward), 47.0 * rows * 1024.0, 1.0);
+    EXPECT_NEAR(moved(biased, clamped, Pass::backward), 69.0 * rows * 1024.0, 1.0);
     EXPECT_NEAR(moved(plain, fused, Pass::forward), 3.0 * 2.0 * hidden, 1.0);
-    EXPECT_NEAR(moved(plain, fused, Pass::backward), 6.0 * 2.0 * hidden, 1.0);
+    EXPECT_NEAR(moved(plain, fused, Pass::backward), (6.0 * 2.0 + 16.0) * hidden, 1.0);
 }
 
 // V = 32000: the loss of torch moves 22 and 21 bytes a logit more, that of Megatron-LM 9 and 7; the
