@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/report/atomic_file.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
 #include "models/vocab/error.hpp"
@@ -49,7 +50,10 @@ po::options_description declare_options() {
     add("nodes", po::value<int>()->default_value(0), "nodes, in place of the cluster's own number");
     add("counters", po::value<std::string>()->default_value(""),
         "write what every link has carried to this CSV");
-    add("quiet", "with a command: do not print the map");
+    add("write", po::value<std::string>()->default_value(""),
+        "write the cluster, or the scenario, with the lab's bandwidths to this file: what a run in "
+        "the lab is predicted and simulated with");
+    add("quiet", "do not print the map");
     return options;
 }
 
@@ -76,35 +80,52 @@ HostKind parse_hosts(const std::string& text) {
     throw InputError({.where = "--hosts", .found = "'" + text + "'", .accepted = "gpus, nodes"});
 }
 
-Cluster load(const po::variables_map& values) {
+// The cluster, and the text of the file that it came from with the scale applied.
+struct Input {
+    Cluster cluster;
+    std::string scaled_text;
+};
+
+Input load(const po::variables_map& values, double scale) {
+    const bool of_scenario = values.count("scenario") != 0;
     if (values.count("cluster") + values.count("scenario") != 1) {
-        throw InputError(
-            {.where = "headway-lab",
-             .found = values.count("cluster") ? "a cluster and --scenario" : "no cluster",
-             .accepted = "a cluster file or preset, or --scenario FILE"});
+        throw InputError({.where = "headway-lab",
+                          .found = of_scenario ? "a cluster and --scenario" : "no cluster",
+                          .accepted = "a cluster file or preset, or --scenario FILE"});
     }
-    Cluster cluster = values.count("scenario")
-                          ? read_scenario(values["scenario"].as<std::string>()).cluster
-                          : read_cluster_or_preset(values["cluster"].as<std::string>());
     const int nodes = at_least(values, "nodes", 0);
+    if (of_scenario) {
+        Scenario scenario = read_scenario(values["scenario"].as<std::string>());
+        if (nodes > 0) scenario.cluster.num_nodes = nodes;
+        const Cluster cluster = scenario.cluster;
+        scenario.cluster = scaled(cluster, scale);
+        return {cluster, to_yaml(scenario)};
+    }
+    Cluster cluster = read_cluster_or_preset(values["cluster"].as<std::string>());
     if (nodes > 0) cluster.num_nodes = nodes;
-    return cluster;
+    return {cluster, to_yaml(scaled(cluster, scale))};
 }
 
-int run(const po::variables_map& values, const Launch& launch, std::vector<std::string> command) {
-    LabRun lab{
-        .plan = plan_lab(load(values), {.scale = parse_scale(values["scale"].as<std::string>()),
-                                        .hosts = parse_hosts(values["hosts"].as<std::string>())}),
-        .command = std::move(command),
+int run(const po::variables_map& values, const Launch& launch,
+        const std::vector<std::string>& command) {
+    const double scale = parse_scale(values["scale"].as<std::string>());
+    const Input input = load(values, scale);
+    const LabRun lab{
+        .plan = plan_lab(input.cluster,
+                         {.scale = scale, .hosts = parse_hosts(values["hosts"].as<std::string>())}),
+        .command = command,
         .environment = launch.environment,
         .counters = values["counters"].as<std::string>()};
-    const std::string map = describe(lab.plan);
-    if (lab.command.empty()) {
-        std::fputs(map.c_str(), stdout);
-        return 0;
+    if (command.empty() && !lab.counters.empty()) {
+        throw InputError({.where = "--counters",
+                          .found = "no command whose bytes could be counted",
+                          .accepted = "-- COMMAND at the end"});
     }
-    if (!values.count("quiet")) std::fputs(map.c_str(), stderr);
-    return run_lab(lab);
+    const std::string written = values["write"].as<std::string>();
+    if (!written.empty()) write_file_atomically(written, input.scaled_text);
+    if (!values.count("quiet"))
+        std::fputs(describe(lab.plan).c_str(), command.empty() ? stdout : stderr);
+    return command.empty() ? 0 : run_lab(lab);
 }
 
 }  // namespace

@@ -11,6 +11,10 @@ namespace {
 // As large Ethernet frames as clusters use: headers are 1 % of the bytes.
 constexpr int kMtu = 9000;
 
+// Every kernel has it, it fills a queue that never drops, and is ended by no rise of the delay.
+// BBR, which keeps queues short, leaves a fifth of links idle that many flows load both ways.
+constexpr const char* kCongestionControl = "reno";
+
 // A bucket as small as the kernel can still fill in time, so that an exchange gets no free start,
 // and a queue that never drops: what is sent too early waits, as behind a switch with flow control.
 std::string bucket(const std::string& interface, Bandwidth rate) {
@@ -66,10 +70,12 @@ LabScript host_script(const LabPlan& plan, int host) {
     for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(host)].routes) {
         const std::string peer = payload_address(route.peer);
         std::string& lines = route.via < 0 ? direct : relayed;
-        lines += route.via < 0
-                     ? fmt::format("route add {}/32 dev {} src {}\n", peer, route.interface, own)
-                     : fmt::format("route add {}/32 via {} dev {} onlink src {}\n", peer,
-                                   payload_address(route.via), route.interface, own);
+        lines +=
+            route.via < 0
+                ? fmt::format("route add {}/32 dev {} src {} congctl {}\n", peer, route.interface,
+                              own, kCongestionControl)
+                : fmt::format("route add {}/32 via {} dev {} onlink src {} congctl {}\n", peer,
+                              payload_address(route.via), route.interface, own, kCongestionControl);
     }
     script.ip += direct + relayed;
     return script;

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -31,6 +32,15 @@ namespace headway::runtime {
 namespace {
 
 constexpr int kMasterPort = 29500;  // torchrun's; headway's side channel takes the next one
+
+constexpr std::array<std::pair<const char*, const char*>, 4> kHostSettings{{
+    // Messages to another rail go over a neighbour, and come from others than they go to.
+    {"ip_forward", "1"},
+    {"conf/all/rp_filter", "0"},
+    {"conf/default/rp_filter", "0"},
+    // A pause between two exchanges is no reason to start the second one slowly.
+    {"tcp_slow_start_after_idle", "0"},
+}};
 
 struct Pipe {
     Descriptor read, write;
@@ -113,10 +123,8 @@ struct Holder {
         const std::string& name = plan.hosts[static_cast<std::size_t>(host)].name;
         if (unshare(CLONE_NEWNET | CLONE_NEWUTS) != 0) not_allowed("a network namespace");
         sethostname(name.c_str(), name.size());
-        // Messages to another rail go over a neighbour, and come from others than they go to.
-        write_proc("/proc/sys/net/ipv4/ip_forward", "1");
-        for (const char* which : {"all", "default"})
-            write_proc(fmt::format("/proc/sys/net/ipv4/conf/{}/rp_filter", which), "0");
+        for (const auto& [key, value] : kHostSettings)
+            write_proc(fmt::format("/proc/sys/net/ipv4/{}", key), value);
         send_byte(self.from.write);
         if (!await_byte(self.to.read)) _exit(1);
         run_script(host_script(plan, host));
