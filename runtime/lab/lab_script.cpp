@@ -17,12 +17,75 @@ constexpr const char* kCongestionControl = "reno";
 
 // A bucket as small as the kernel can still fill in time, so that an exchange gets no free start,
 // and a queue that never drops: what is sent too early waits, as behind a switch with flow control.
+long burst_of(double bytes_per_s) {
+    return static_cast<long>(std::max(2.0 * kMtu, bytes_per_s * 1e-3));
+}
+constexpr long kQueue = 64L << 20;
+
 std::string bucket(const std::string& interface, Bandwidth rate) {
     const double bytes_per_s = rate.in(byte / second);
-    const auto burst = static_cast<long>(std::max(2.0 * kMtu, bytes_per_s * 1e-3));
-    constexpr long kQueue = 64L << 20;
     return fmt::format("qdisc add dev {} root tbf rate {:.0f}bit burst {} limit {}\n", interface,
-                       8.0 * bytes_per_s, burst, kQueue);
+                       8.0 * bytes_per_s, burst_of(bytes_per_s), kQueue);
+}
+
+struct Flow {
+    int source = 0, destination = 0;  // hosts
+};
+
+// The same where messages are sent: they take turns frame by frame, as those of a NIC's queue pairs
+// do. One after the other they would all come to one host at a time. Acknowledgements (nothing
+// but that flag, below 64 bytes) wait for nothing; data that overtook data would be sent again.
+std::string fair_bucket(const std::string& interface, Bandwidth rate,
+                        const std::vector<Flow>& flows) {
+    const double bits = 8.0 * rate.in(byte / second);
+    const long burst = burst_of(bits / 8.0);
+    const auto class_of = [&](std::size_t minor, int prio, double share, long own_burst) {
+        return fmt::format(
+            "class add dev {0} parent 1:1 classid 1:{1:x} htb prio {2} rate {3:.0f}bit ceil "
+            "{4:.0f}bit burst {5} cburst {5} quantum {6}\nqdisc add dev {0} parent 1:{1:x} bfifo "
+            "limit {7}\n",
+            interface, minor, prio, share * bits, bits, own_burst, kMtu, kQueue);
+    };
+    std::string text = fmt::format(
+        "qdisc add dev {0} root handle 1: htb default 2\n"
+        "class add dev {0} parent 1: classid 1:1 htb rate {1:.0f}bit ceil {1:.0f}bit burst {2} "
+        "cburst {2} quantum {3}\n",
+        interface, bits, burst, kMtu);
+    text += class_of(2, 0, 0.1, burst);
+    text += fmt::format(
+        "filter add dev {} parent 1: protocol ip prio 1 u32 match u16 0 0xffc0 at 2 match u8 0x10 "
+        "0xff at 33 flowid 1:2\n",
+        interface);
+    for (std::size_t i = 0; i < flows.size(); ++i) {
+        text += class_of(i + 3, 1, 0.9 / static_cast<double>(flows.size()), kMtu);
+        text += fmt::format(
+            "filter add dev {} parent 1: protocol ip prio 2 u32 match ip src {}/32 match ip dst "
+            "{}/32 flowid 1:{:x}\n",
+            interface, payload_address(flows[i].source), payload_address(flows[i].destination),
+            i + 3);
+    }
+    return text;
+}
+
+// Those whose first bucket is this one: what its host sends by it, or the hosts behind it.
+std::vector<Flow> flows_through(const LabPlan& plan, const LabCable& cable) {
+    std::vector<Flow> flows;
+    for (const LabCable& feeder : plan.cables) {
+        const bool own = &feeder == &cable && cable.host >= 0;
+        const bool behind = cable.host < 0 && feeder.host >= 0 && feeder.up_link.empty() &&
+                            feeder.bridge == cable.lower_bridge;
+        if (!own && !behind) continue;
+        for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(feeder.host)].routes) {
+            if (route.interface == feeder.lower) flows.push_back({feeder.host, route.peer});
+        }
+    }
+    return flows;
+}
+
+std::string first_bucket(const LabPlan& plan, const LabCable& cable) {
+    const std::vector<Flow> flows = flows_through(plan, cable);
+    return flows.empty() ? bucket(cable.lower, cable.up)
+                         : fair_bucket(cable.lower, cable.up, flows);
 }
 
 std::string port(const std::string& interface, const std::string& bridge, bool dead) {
@@ -49,7 +112,7 @@ LabScript fabric_script(const LabPlan& plan, const std::vector<int>& holders) {
         if (!at_host) script.ip += port(cable.lower, cable.lower_bridge, cable.dead);
         if (cable.up_link.empty() || cable.dead) continue;
         script.tc += bucket(cable.upper, cable.down);
-        if (!at_host) script.tc += bucket(cable.lower, cable.up);
+        if (!at_host) script.tc += first_bucket(plan, cable);
     }
     return script;
 }
@@ -61,10 +124,11 @@ LabScript host_script(const LabPlan& plan, int host) {
         fmt::format("link set lo up\naddr add {}/32 dev {}\n", own, payload_interface(plan, host));
     for (const LabCable& cable : plan.cables) {
         if (cable.host != host) continue;
-        script.ip += fmt::format("link set {} up\n", cable.lower);
+        script.ip +=
+            fmt::format("link set {0} gso_max_size {1}\nlink set {0} up\n", cable.lower, 2 * kMtu);
         if (cable.lower == "mgmt")
             script.ip += fmt::format("addr add {}/16 dev mgmt\n", management_address(host));
-        if (!cable.up_link.empty() && !cable.dead) script.tc += bucket(cable.lower, cable.up);
+        if (!cable.up_link.empty() && !cable.dead) script.tc += first_bucket(plan, cable);
     }
     std::string direct, relayed;
     for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(host)].routes) {
@@ -72,10 +136,13 @@ LabScript host_script(const LabPlan& plan, int host) {
         std::string& lines = route.via < 0 ? direct : relayed;
         lines +=
             route.via < 0
-                ? fmt::format("route add {}/32 dev {} src {} congctl {}\n", peer, route.interface,
-                              own, kCongestionControl)
-                : fmt::format("route add {}/32 via {} dev {} onlink src {} congctl {}\n", peer,
-                              payload_address(route.via), route.interface, own, kCongestionControl);
+                ? fmt::format(
+                      "route add {}/32 dev {} src {} congctl {} initcwnd 100 initrwnd 100\n", peer,
+                      route.interface, own, kCongestionControl)
+                : fmt::format(
+                      "route add {}/32 via {} dev {} onlink src {} congctl {} initcwnd 100 "
+                      "initrwnd 100\n",
+                      peer, payload_address(route.via), route.interface, own, kCongestionControl);
     }
     script.ip += direct + relayed;
     return script;

@@ -33,13 +33,16 @@ namespace {
 
 constexpr int kMasterPort = 29500;  // torchrun's; headway's side channel takes the next one
 
-constexpr std::array<std::pair<const char*, const char*>, 4> kHostSettings{{
+constexpr std::array<std::pair<const char*, const char*>, 6> kHostSettings{{
     // Messages to another rail go over a neighbour, and come from others than they go to.
     {"ip_forward", "1"},
     {"conf/all/rp_filter", "0"},
     {"conf/default/rp_filter", "0"},
     // A pause between two exchanges is no reason to start the second one slowly.
     {"tcp_slow_start_after_idle", "0"},
+    // A message of a layer fits into what may be under way from the start.
+    {"tcp_rmem", "4096 4194304 33554432"},
+    {"tcp_wmem", "4096 1048576 33554432"},
 }};
 
 struct Pipe {
@@ -71,7 +74,7 @@ void write_proc(const std::string& file, const std::string& text) {
 }
 
 [[noreturn]] void not_allowed(const std::string& what) {
-    throw InputError({.where = "headway-lab",
+    throw InputError({.where = "this machine",
                       .found = fmt::format("{}: {}", what, std::strerror(errno)),
                       .accepted = "root, or a user who may make user, process and network "
                                   "namespaces",
@@ -99,10 +102,10 @@ void run_batch(const char* program, const std::string& lines) {
         throw std::runtime_error(fmt::format("cannot start {}", program));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        throw InputError({.where = "headway-lab",
+        throw InputError({.where = "this machine",
                           .found = fmt::format("no program '{}'", program),
                           .accepted = "iproute2, the Debian package of ip and tc"});
-    throw InputError({.where = "headway-lab",
+    throw InputError({.where = "this machine",
                       .found = fmt::format("{} refused a step (its words are above)", program),
                       .accepted = "a kernel with veth, bridge and tbf"});
 }
@@ -226,7 +229,7 @@ std::string find_program(const std::string& name, const Environment& environment
     for (std::string folder; std::getline(folders, folder, ':');) {
         if (access((folder + "/" + name).c_str(), X_OK) == 0) return folder + "/" + name;
     }
-    throw InputError({.where = "headway-lab", .found = "no program '" + name + "' in PATH"});
+    throw InputError({.where = "this machine", .found = "no program '" + name + "' in PATH"});
 }
 
 struct Carried {
