@@ -15,30 +15,21 @@ constexpr int kMtu = 9000;
 // BBR, which keeps queues short, leaves a fifth of links idle that many flows load both ways.
 constexpr const char* kCongestionControl = "reno";
 
-// A bucket as small as the kernel can still fill in time, so that an exchange gets no free start,
-// and a queue that never drops: what is sent too early waits, as behind a switch with flow control.
-long burst_of(double bytes_per_s) {
-    return static_cast<long>(std::max(2.0 * kMtu, bytes_per_s * 1e-3));
-}
-constexpr long kQueue = 64L << 20;
-
-std::string bucket(const std::string& interface, Bandwidth rate) {
-    const double bytes_per_s = rate.in(byte / second);
-    return fmt::format("qdisc add dev {} root tbf rate {:.0f}bit burst {} limit {}\n", interface,
-                       8.0 * bytes_per_s, burst_of(bytes_per_s), kQueue);
-}
-
 struct Flow {
     int source = 0, destination = 0;  // hosts
 };
 
-// The same where messages are sent: they take turns frame by frame, as those of a NIC's queue pairs
-// do. One after the other they would all come to one host at a time. Acknowledgements (nothing
-// but that flag, below 64 bytes) wait for nothing; data that overtook data would be sent again.
-std::string fair_bucket(const std::string& interface, Bandwidth rate,
-                        const std::vector<Flow>& flows) {
+// A bucket as small as the kernel can still fill in time, so that an exchange gets no free start,
+// with queues that never drop: what is sent too early waits, as behind a switch with flow control.
+// Where messages are sent (`flows`) they take turns frame by frame, as those of a NIC's queue pairs
+// do: one after the other they would all come to one host at a time. Everywhere else, as in a
+// switch, what comes first leaves first. Acknowledgements (nothing but that flag, below 64 bytes)
+// wait for nothing; data that overtook data would be sent again.
+std::string bucket(const std::string& interface, Bandwidth rate, const std::vector<Flow>& flows) {
+    constexpr long kQueue = 64L << 20;
+    constexpr std::size_t kAcknowledgements = 2, kData = 3;
     const double bits = 8.0 * rate.in(byte / second);
-    const long burst = burst_of(bits / 8.0);
+    const auto burst = static_cast<long>(std::max(2.0 * kMtu, bits / 8.0 * 1e-3));
     const auto class_of = [&](std::size_t minor, int prio, double share, long own_burst) {
         return fmt::format(
             "class add dev {0} parent 1:1 classid 1:{1:x} htb prio {2} rate {3:.0f}bit ceil "
@@ -47,22 +38,23 @@ std::string fair_bucket(const std::string& interface, Bandwidth rate,
             interface, minor, prio, share * bits, bits, own_burst, kMtu, kQueue);
     };
     std::string text = fmt::format(
-        "qdisc add dev {0} root handle 1: htb default 2\n"
+        "qdisc add dev {0} root handle 1: htb default {4:x}\n"
         "class add dev {0} parent 1: classid 1:1 htb rate {1:.0f}bit ceil {1:.0f}bit burst {2} "
         "cburst {2} quantum {3}\n",
-        interface, bits, burst, kMtu);
-    text += class_of(2, 0, 0.1, burst);
+        interface, bits, burst, kMtu, kData);
+    text += class_of(kAcknowledgements, 0, 0.1, burst) + class_of(kData, 1, 0.1, burst);
     text += fmt::format(
         "filter add dev {} parent 1: protocol ip prio 1 u32 match u16 0 0xffc0 at 2 match u8 0x10 "
-        "0xff at 33 flowid 1:2\n",
-        interface);
+        "0xff at 33 flowid 1:{:x}\n",
+        interface, kAcknowledgements);
     for (std::size_t i = 0; i < flows.size(); ++i) {
-        text += class_of(i + 3, 1, 0.9 / static_cast<double>(flows.size()), kMtu);
+        const std::size_t minor = kData + 1 + i;
+        text += class_of(minor, 1, 0.8 / static_cast<double>(flows.size()), kMtu);
         text += fmt::format(
             "filter add dev {} parent 1: protocol ip prio 2 u32 match ip src {}/32 match ip dst "
             "{}/32 flowid 1:{:x}\n",
             interface, payload_address(flows[i].source), payload_address(flows[i].destination),
-            i + 3);
+            minor);
     }
     return text;
 }
@@ -80,12 +72,6 @@ std::vector<Flow> flows_through(const LabPlan& plan, const LabCable& cable) {
         }
     }
     return flows;
-}
-
-std::string first_bucket(const LabPlan& plan, const LabCable& cable) {
-    const std::vector<Flow> flows = flows_through(plan, cable);
-    return flows.empty() ? bucket(cable.lower, cable.up)
-                         : fair_bucket(cable.lower, cable.up, flows);
 }
 
 std::string port(const std::string& interface, const std::string& bridge, bool dead) {
@@ -111,8 +97,8 @@ LabScript fabric_script(const LabPlan& plan, const std::vector<int>& holders) {
         script.ip += port(cable.upper, cable.bridge, cable.dead);
         if (!at_host) script.ip += port(cable.lower, cable.lower_bridge, cable.dead);
         if (cable.up_link.empty() || cable.dead) continue;
-        script.tc += bucket(cable.upper, cable.down);
-        if (!at_host) script.tc += first_bucket(plan, cable);
+        script.tc += bucket(cable.upper, cable.down, {});
+        if (!at_host) script.tc += bucket(cable.lower, cable.up, flows_through(plan, cable));
     }
     return script;
 }
@@ -128,7 +114,8 @@ LabScript host_script(const LabPlan& plan, int host) {
             fmt::format("link set {0} gso_max_size {1}\nlink set {0} up\n", cable.lower, 2 * kMtu);
         if (cable.lower == "mgmt")
             script.ip += fmt::format("addr add {}/16 dev mgmt\n", management_address(host));
-        if (!cable.up_link.empty() && !cable.dead) script.tc += first_bucket(plan, cable);
+        if (!cable.up_link.empty() && !cable.dead)
+            script.tc += bucket(cable.lower, cable.up, flows_through(plan, cable));
     }
     std::string direct, relayed;
     for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(host)].routes) {

@@ -105,7 +105,8 @@ TEST(LabPlan, OverridesSlowAndKillLinksAndSlowRanks) {
     const LabScript script = fabric_script(plan, std::vector<int>(8, 1));
     EXPECT_NE(script.ip.find("link set nic2 down"), std::string::npos);
     EXPECT_EQ(script.tc.find("dev nic2 "), std::string::npos);
-    EXPECT_NE(script.tc.find("dev nic1 root tbf rate 10000000000bit"), std::string::npos);
+    EXPECT_NE(script.tc.find("dev nic1 parent 1: classid 1:1 htb rate 10000000000bit"),
+              std::string::npos);
 }
 
 TEST(LabPlan, NodesAsHostsShareALoopback) {
