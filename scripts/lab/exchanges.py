@@ -71,7 +71,14 @@ def draw_cases():
         matrix = matrix_of(shape, hosts, draw)
         cases.append(("unseen", hosts, kind, shape, matrix))
     return [
-        {"set": s, "hosts": h, "topology": t, "matrix": m, "bytes": b, "cluster": topology(t, h, draw)}
+        {
+            "set": s,
+            "hosts": h,
+            "topology": t,
+            "matrix": m,
+            "bytes": b,
+            "cluster": topology(t, h, draw),
+        }
         for s, h, t, m, b in cases
     ]
 
@@ -84,7 +91,9 @@ def prepare(arguments, number, case):
     write_matrix(folder / "matrix.csv", case["bytes"])
     words = [arguments.bin / "headway-lab", folder / "cluster.yaml", "--scale", "1/40", "--quiet"]
     call([*words, "--write", folder / "scaled.yaml"])
-    case["simulated_s"], case["links"] = simulate(arguments, folder / "scaled.yaml", folder / "matrix.csv")
+    case["simulated_s"], case["links"] = simulate(
+        arguments, folder / "scaled.yaml", folder / "matrix.csv"
+    )
 
 
 def measure(arguments, case):
@@ -97,11 +106,15 @@ def measure(arguments, case):
         [*words, "--repeats", arguments.repeats, "-o", times],
         folder / "counters.csv",
     )
-    case["measured_s"], case["p10_s"], case["p90_s"] = quantiles([float(r["seconds"]) for r in read_csv(times)])
+    case["measured_s"], case["p10_s"], case["p90_s"] = quantiles(
+        [float(r["seconds"]) for r in read_csv(times)]
+    )
     passes = arguments.repeats + 1
     # Of links with little on them the barriers are the most.
     busiest = max(case["links"].values())
-    over = [carried[link] / (passes * b) - 1 for link, b in case["links"].items() if b > busiest / 20]
+    over = [
+        carried[link] / (passes * b) - 1 for link, b in case["links"].items() if b > busiest / 20
+    ]
     case["link_bytes_low"], case["link_bytes_high"] = min(over), max(over)
 
 
@@ -141,8 +154,11 @@ def run(arguments):
     write_csv(arguments.results / "simulated.csv", [{k: c[k] for k in keys} for c in cases])
     for number, case in enumerate(cases):
         measure(arguments, case)
-        print(f"{number:2} {case['hosts']:2} {case['topology']:9} {case['matrix']:7}"
-              f" simulated {case['simulated_s']:.3f} s, measured {case['measured_s']:.3f} s", flush=True)
+        print(
+            f"{number:2} {case['hosts']:2} {case['topology']:9} {case['matrix']:7}"
+            f" simulated {case['simulated_s']:.3f} s, measured {case['measured_s']:.3f} s",
+            flush=True,
+        )
     start, share = fit([c for c in cases if c["set"] == "fit"])
     rows = [judged(number, case, start, share) for number, case in enumerate(cases)]
     write_csv(arguments.results / "exchanges.csv", rows)
@@ -150,4 +166,9 @@ def run(arguments):
     print(f"transport, fitted on a star of 4: {1e3 * start:.2f} ms and {share:.1%} of a link")
     print(summary("as simulated", [float(r["simulated_error"]) for r in unseen]))
     print(summary("with the transport", [float(r["error"]) for r in unseen]))
-    print(summary("bytes of links", [max(abs(float(r["link_bytes_low"])), float(r["link_bytes_high"])) for r in unseen]))
+    print(
+        summary(
+            "bytes of links",
+            [max(abs(float(r["link_bytes_low"])), float(r["link_bytes_high"])) for r in unseen],
+        )
+    )

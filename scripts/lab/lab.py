@@ -17,7 +17,16 @@ def call(words, check=True):
 
 def in_lab(arguments, source, command, counters):
     """`command` on every rank of a cluster or scenario; what every link has carried, by its name."""
-    words = ["nice", "-n", "-10", arguments.bin / "headway-lab", *source, "--scale", SCALE, "--quiet"]
+    words = [
+        "nice",
+        "-n",
+        "-10",
+        arguments.bin / "headway-lab",
+        *source,
+        "--scale",
+        SCALE,
+        "--quiet",
+    ]
     call([*words, "--counters", counters, "--", *command])
     return {row["link"]: float(row["bytes"]) for row in read_csv(counters)}
 
@@ -55,4 +64,6 @@ def quantiles(values):
 
 def summary(name, errors):
     sizes = [abs(e) for e in errors]
-    return f"{name}: {len(sizes)} cases, median {statistics.median(sizes):.1%}, worst {max(sizes):.1%}"
+    return (
+        f"{name}: {len(sizes)} cases, median {statistics.median(sizes):.1%}, worst {max(sizes):.1%}"
+    )

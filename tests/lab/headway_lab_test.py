@@ -29,7 +29,9 @@ fabric: {nics_per_node: 1, nic: 40 Gbps, nodes_per_leaf: 2, oversubscription: 2,
 
 
 def lab(*words, **options):
-    return subprocess.run([LAB, *map(str, words)], text=True, capture_output=True, timeout=120, **options)
+    return subprocess.run(
+        [LAB, *map(str, words)], text=True, capture_output=True, timeout=120, **options
+    )
 
 
 def network_namespaces():
@@ -71,14 +73,25 @@ class Lab(unittest.TestCase):
         script = 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $(hostname)"'
         done = lab(self.cluster, "--scale", "1/40", "--quiet", "--", "sh", "-c", script)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(done.stdout.split("\n"))[1:], [f"{r} 4 0 10.21.0.1 gpu{r}" for r in range(4)])
+        self.assertEqual(
+            sorted(done.stdout.split("\n"))[1:], [f"{r} 4 0 10.21.0.1 gpu{r}" for r in range(4)]
+        )
 
     def test_exit_code_of_the_rank_that_fails(self):
-        done = lab(self.cluster, "--quiet", "--", "sh", "-c", 'if [ "$RANK" = 2 ]; then exit 5; fi; sleep 20')
+        done = lab(
+            self.cluster,
+            "--quiet",
+            "--",
+            "sh",
+            "-c",
+            'if [ "$RANK" = 2 ]; then exit 5; fi; sleep 20',
+        )
         self.assertEqual(done.returncode, 5, done.stderr)
 
     def test_slow_rank_runs_part_of_the_time(self):
-        slow = self.changed("nodes: 4", "nodes: 2\nrank_overrides: [{rank: 1, compute_factor: 0.25}]")
+        slow = self.changed(
+            "nodes: 4", "nodes: 2\nrank_overrides: [{rank: 1, compute_factor: 0.25}]"
+        )
         # What a rank gets of the processor in two seconds by the clock; a busy machine gives less, never more.
         script = 'timeout 2 sh -c "while :; do :; done"; echo "$RANK $(times | tail -1)"'
         done = lab(slow, "--", "sh", "-c", script)
@@ -92,16 +105,32 @@ class Lab(unittest.TestCase):
             ((self.cluster, "--hosts", "racks"), "gpus, nodes"),
             ((self.cluster, "--counters", self.dir / "c.csv"), "no command"),
             ((), "no cluster"),
-            ((self.cluster, "--quiet", "--", "no-such-program"), "no program 'no-such-program' in PATH"),
+            (
+                (self.cluster, "--quiet", "--", "no-such-program"),
+                "no program 'no-such-program' in PATH",
+            ),
         ):
             done = lab(*words)
             self.assertEqual(done.returncode, 2, words)
             self.assertIn(message, done.stderr)
 
     def test_without_rights_one_message(self):
-        forbid = "echo 0 >/proc/sys/user/max_net_namespaces && exec \"$@\""
-        command = ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "-", LAB, self.cluster, "--quiet"]
-        done = subprocess.run([*map(str, command), "--", "true"], text=True, capture_output=True, timeout=60)
+        forbid = 'echo 0 >/proc/sys/user/max_net_namespaces && exec "$@"'
+        command = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-c",
+            forbid,
+            "-",
+            LAB,
+            self.cluster,
+            "--quiet",
+        ]
+        done = subprocess.run(
+            [*map(str, command), "--", "true"], text=True, capture_output=True, timeout=60
+        )
         if "unshare" in done.stderr or "max_net_namespaces" in done.stderr:
             self.skipTest("no user namespaces: " + done.stderr.strip())
         self.assertEqual(done.returncode, 2, done.stderr)
@@ -112,8 +141,19 @@ class Lab(unittest.TestCase):
         rows = self.dir / "matrix.csv"
         rows.write_text("\n".join(",".join(map(str, row)) for row in matrix) + "\n")
         counters = self.dir / "counters.csv"
-        words = ("--matrix", rows, "--repeats", repeats, "--warmup", 0, "-o", self.dir / "times.csv")
-        done = lab(cluster, "--scale", "1/100", "--quiet", "--counters", counters, "--", EXCHANGE, *words)
+        words = (
+            "--matrix",
+            rows,
+            "--repeats",
+            repeats,
+            "--warmup",
+            0,
+            "-o",
+            self.dir / "times.csv",
+        )
+        done = lab(
+            cluster, "--scale", "1/100", "--quiet", "--counters", counters, "--", EXCHANGE, *words
+        )
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(counters, newline="", encoding="utf-8") as file:
             return {row["link"]: int(row["bytes"]) for row in csv.DictReader(file)}
@@ -121,7 +161,12 @@ class Lab(unittest.TestCase):
     @unittest.skipUnless(EXCHANGE, "built without Gloo")
     def test_links_carry_the_bytes_of_the_matrix(self):
         kib = 1024
-        matrix = [[0, 300 * kib, 400 * kib, 0], [0, 0, 0, 900 * kib], [700 * kib, 0, 0, 0], [0, 0, 200 * kib, 0]]
+        matrix = [
+            [0, 300 * kib, 400 * kib, 0],
+            [0, 0, 0, 900 * kib],
+            [700 * kib, 0, 0, 0],
+            [0, 0, 200 * kib, 0],
+        ]
         carried = self.exchange(self.cluster, matrix)
         expected = {f"nic_up:{r}": sum(matrix[r]) for r in range(4)}
         expected |= {f"nic_down:{r}": sum(row[r] for row in matrix) for r in range(4)}
@@ -131,21 +176,30 @@ class Lab(unittest.TestCase):
         for link, expected_bytes in expected.items():
             # Frames of 9000: 1 % of headers; and acknowledgements, notices and barriers of a few kB an exchange.
             low, high = 2 * expected_bytes, 2 * expected_bytes * 1.02 + 40e3
-            self.assertTrue(low <= carried[link] <= high, f"{link}: {carried[link]}, expected {low} to {high}")
+            self.assertTrue(
+                low <= carried[link] <= high, f"{link}: {carried[link]}, expected {low} to {high}"
+            )
 
     @unittest.skipUnless(EXCHANGE, "built without Gloo")
     def test_a_slow_link_is_slow(self):
         # 1 MB to rank 1 over a tenth of 400 Mbit/s: at least 0.2 s; a bucket cannot be beaten.
-        slow = self.changed("nodes: 4", "nodes: 4\nlink_overrides: [{link: nic_down:1, bandwidth_factor: 0.1}]")
+        slow = self.changed(
+            "nodes: 4", "nodes: 4\nlink_overrides: [{link: nic_down:1, bandwidth_factor: 0.1}]"
+        )
         self.exchange(slow, [[0, 1000000, 0, 0], [0] * 4, [0] * 4, [0] * 4], repeats=1)
         with open(self.dir / "times.csv", newline="", encoding="utf-8") as file:
             self.assertGreater(float(next(csv.DictReader(file))["seconds"]), 0.19)
 
     def test_a_dead_link_does_not_carry(self):
-        dead = self.changed("nodes: 4", "nodes: 4\nlink_overrides: [{link: nic:1, bandwidth_factor: 0}]")
-        reach = "import os,socket,sys\nif os.environ['RANK']!='0': sys.exit()\nfor h in (2,3):\n" + (
-            " s=socket.socket(); s.settimeout(1)\n try: s.connect(('10.20.0.%d'%h,9))\n"
-            " except ConnectionRefusedError: print(h,'answers')\n except OSError: print(h,'is silent')\n"
+        dead = self.changed(
+            "nodes: 4", "nodes: 4\nlink_overrides: [{link: nic:1, bandwidth_factor: 0}]"
+        )
+        reach = (
+            "import os,socket,sys\nif os.environ['RANK']!='0': sys.exit()\nfor h in (2,3):\n"
+            + (
+                " s=socket.socket(); s.settimeout(1)\n try: s.connect(('10.20.0.%d'%h,9))\n"
+                " except ConnectionRefusedError: print(h,'answers')\n except OSError: print(h,'is silent')\n"
+            )
         )
         done = lab(dead, "--quiet", "--", sys.executable, "-c", reach)
         self.assertEqual(done.returncode, 0, done.stderr)
