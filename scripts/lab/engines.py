@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from exchanges import cluster
-from lab import call, quantiles, simulate, write_csv, write_matrix
+from lab import call, first_in_line, quantiles, simulate, write_csv, write_matrix
 
 SOURCE = Path(__file__).resolve().parents[2] / "tests/bench/bench_exchange.cpp"
 MB = 1_000_000
@@ -50,18 +50,9 @@ def measure(arguments, programs, engine, source, matrix):
             words = {"folder": folder, "program": programs / "bench_exchange_mpi"}
             text = MPI_RANK.format(matrix=matrix, repeats=arguments.repeats, **words)
             command = ["bash", "-c", text]
-        lab = [
-            "nice",
-            "-n",
-            "-10",
-            arguments.bin / "headway-lab",
-            source,
-            "--scale",
-            "1/40",
-            "--quiet",
-            "--",
-        ]
-        return [float(line) for line in call([*lab, *command]).stdout.split()]
+        lab = [arguments.bin / "headway-lab", source, "--scale", "1/40", "--quiet", "--"]
+        done = call([*lab, *command], preexec_fn=first_in_line)
+        return [float(line) for line in done.stdout.split()]
 
 
 def run(arguments):

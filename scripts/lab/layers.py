@@ -1,6 +1,7 @@
 """MoE layers on 8 ranks, 4 hosts of 2 in two leaves: predicted (`headway verify`) and simulated (`headway alltoall` of the
 matrices that ran) against the lab. What the ranks' processor and the transport make of it is fitted on a star, at k = 4."""
 
+import statistics
 from collections import defaultdict
 
 from exchanges import fit
@@ -10,8 +11,18 @@ RANKS = 8
 PLANS = ("ep_naive", "ep_rank", "ep_node", "hp")
 EXCHANGES = ("dispatch", "combine", "head_scatter", "head_gather")
 # (k, oversubscription), none of them a star
-CASES = [(k, 2) for k in range(1, 9)] + [(k, over) for over in (1, 4) for k in (1, 2, 4, 8)]
+ROUNDS = 3
+CASES = [(k, 2) for k in range(1, 9)] + [(k, over) for over in (1, 4) for k in (2, 4, 8)]
 
+CLUSTER = """
+name: {name}
+device: {{name: CPU, peak_matmul: 100 TFLOP/s, memory_bandwidth: 10 TB/s, memory: 16 GiB}}
+reserve: {{context: 0 B, communicator: 0 B, fragmentation: 0 %}}
+nodes: {nodes}
+gpus_per_node: {gpus}
+pcie: {{bandwidth: 40 Gbps, latency: 50 us}}
+fabric: {{nics_per_node: {gpus}, nic: 4 Gbps, nic_latency: 50 us, spine_latency: 50 us{leaves}}}
+"""
 SCENARIO = """
 model:
   name: lab
@@ -21,15 +32,8 @@ model:
   attention: {{num_heads: 8, num_kv_heads: 8, head_width: 32}}
   moe: {{num_experts: 32, top_k: {k}, expert_width: 16, activation: swiglu}}
   dtype: fp32
-cluster:
-  name: {name}
-  device: {{name: CPU, peak_matmul: 100 TFLOP/s, memory_bandwidth: 10 TB/s, memory: 16 GiB}}
-  reserve: {{context: 0 B, communicator: 0 B, fragmentation: 0 %}}
-  nodes: {nodes}
-  gpus_per_node: {gpus}
-  pcie: {{bandwidth: 40 Gbps, latency: 50 us}}
-  fabric: {{nics_per_node: {gpus}, nic: 4 Gbps, nic_latency: 50 us, spine_latency: 50 us{leaves}}}
-batch: {{sequence_length: 512}}
+cluster: {cluster}
+batch: {{sequence_length: 1024}}
 plans:
   - {{name: ep_naive, expert_parallel: {{}}, group_size: 8}}
   - {{name: ep_rank, expert_parallel: {{dedup: rank}}, group_size: 8}}
@@ -39,74 +43,69 @@ baseline: ep_naive
 """
 
 
-def scenario(arguments, name, k, leaves="", nodes=4, gpus=2):
-    """The file, and the one with the lab's bandwidths."""
+def with_scale(arguments, words, file):
+    """What headway-lab writes for a file: the same with the lab's bandwidths."""
+    scaled = file.with_name(file.stem + "_scaled.yaml")
+    lab = [arguments.bin / "headway-lab", *words, file, "--scale", SCALE, "--quiet"]
+    call([*lab, "--write", scaled])
+    return scaled
+
+
+def cluster(arguments, name, leaves="", nodes=4, gpus=2):
+    """Its file, and the one with the lab's bandwidths."""
+    file = arguments.results / f"{name}_cluster.yaml"
+    file.write_text(CLUSTER.format(name=name, leaves=leaves, nodes=nodes, gpus=gpus))
+    return file, with_scale(arguments, [], file)
+
+
+def scenario(arguments, name, k, cluster_file):
     file = arguments.results / f"{name}.yaml"
-    file.write_text(SCENARIO.format(name=name, k=k, leaves=leaves, nodes=nodes, gpus=gpus))
-    scaled = arguments.results / f"{name}_scaled.yaml"
-    words = [arguments.bin / "headway-lab", "--scenario", file, "--scale", SCALE, "--quiet"]
-    call([*words, "--write", scaled])
-    return file, scaled
+    file.write_text(SCENARIO.format(k=k, cluster=cluster_file.name))
+    return file, with_scale(arguments, ["--scenario"], file)
 
 
-def cluster_of(scaled):
-    """The cluster of a written scenario, as a file of its own."""
-    lines, inside = [], False
-    for line in scaled.read_text().splitlines():
-        inside = line == "cluster:" or (inside and line.startswith(" "))
-        if inside and line.startswith("  "):
-            lines.append(line[2:])
-    file = scaled.with_name(scaled.stem + "_cluster.yaml")
-    file.write_text("\n".join(lines) + "\n")
-    return file
-
-
-def run_layers(arguments, name, file):
-    measured = arguments.results / f"{name}.csv"
-    words = [
-        arguments.bin / "headway-run",
-        file,
-        "-o",
-        measured,
-        "--matrices",
-        arguments.results / f"bytes_{name}",
-    ]
+def run_layers(arguments, name, file, number):
+    """Round `number` of a scenario; one that is there is not repeated."""
+    measured = arguments.results / f"{name}_round{number}.csv"
+    if measured.exists():
+        return measured
+    bytes_prefix = arguments.results / f"bytes_{name}"
+    words = [arguments.bin / "headway-run", file, "-o", measured, "--matrices", bytes_prefix]
     command = [*words, "--warmup", 1, "--repeats", arguments.repeats]
     in_lab(arguments, ("--scenario", file), command, arguments.results / f"counters_{name}.csv")
     return measured
 
 
-def measure_curve(arguments, name, ranks, nodes, gpus):
+def measure_curve(arguments, name, ranks, nodes, gpus, sizes):
     """[bytes that a rank sends, seconds measured, seconds simulated] of even exchanges."""
-    file, scaled = scenario(arguments, name, 4, nodes=nodes, gpus=gpus)
+    file, scaled = cluster(arguments, name, nodes=nodes, gpus=gpus)
     matrices = []
-    for kib in (16, 64, 256, 1024):
+    for kib in sizes:
         rows = [[0 if i == j else kib * 1024 for j in range(ranks)] for i in range(ranks)]
         matrices.append(write_matrix(arguments.results / f"{name}_{kib}.csv", rows))
     times = arguments.results / f"{name}_times.csv"
     words = [arguments.bin / "headway-exchange", "--repeats", 9, "-o", times]
     for matrix in matrices:
         words += ["--matrix", matrix]
-    in_lab(arguments, ("--scenario", file), words, arguments.results / f"counters_{name}.csv")
+    in_lab(arguments, (file,), words, arguments.results / f"counters_{name}.csv")
     seconds = defaultdict(list)
     for row in read_csv(times):
         seconds[row["matrix"]].append(float(row["seconds"]))
-    cluster = cluster_of(scaled)
     return [
         (
             int(m.stem.split("_")[-1]) * 1024 * (ranks - 1),
             quantiles(seconds[str(m)])[0],
-            simulate(arguments, cluster, m)[0],
+            simulate(arguments, scaled, m)[0],
         )
         for m in matrices
     ]
 
 
 def curve_text(path, ranks, link, points):
-    sizes, times = (
-        ", ".join(f"{p[0]} B" for p in points),
-        ", ".join(f"{1e3 * p[1]:.6g} ms" for p in points),
-    )
+    sizes = ", ".join(f"{p[0]} B" for p in points)
+    # Short ones are mostly the wait for a processor, which may fall by chance.
+    rising = [max(q[1] for q in points[: i + 1]) for i in range(len(points))]
+    times = ", ".join(f"{1e3 * t:.6g} ms" for t in rising)
     return (
         f"  - {{collective: all_to_all, path: {path}, num_ranks: {ranks}, link: {link}, bytes: [{sizes}], "
         f'time: [{times}], residual: 3 %, source: "headway-exchange in the lab, even, a star"}}\n'
@@ -115,11 +114,12 @@ def curve_text(path, ranks, link, points):
 
 def calibrate(arguments):
     """The profile, and start and share of the transport over the NICs."""
-    file, scaled = scenario(arguments, "star", 4)
+    cluster_file, _ = cluster(arguments, "star")
+    file, scaled = scenario(arguments, "star_layers", 4, cluster_file)
     base, profile = arguments.results / "base.yaml", arguments.results / "profile.yaml"
     headway = arguments.bin / "headway"
     call([headway, "calibrate", file, "--device", "cpu", "--ranks", 2, "--passes", 1, "-o", base])
-    measured = run_layers(arguments, "star", file)
+    measured = run_layers(arguments, "star", file, 1)
     call(
         [
             headway,
@@ -135,8 +135,8 @@ def calibrate(arguments):
             profile,
         ]
     )
-    over_nic = measure_curve(arguments, "nics", RANKS, RANKS, 1)
-    inside = measure_curve(arguments, "node", 2, 1, 2)
+    over_nic = measure_curve(arguments, "nics", RANKS, RANKS, 1, (64, 128, 256, 512, 1024))
+    inside = measure_curve(arguments, "node", 2, 1, 2, (64, 512, 4096))
     text = profile.read_text()
     begin, end = text.index("communication:"), text.index("overheads:")
     curves = "".join(curve_text(path, RANKS, "12.5 MB/s", over_nic) for path in ("nic", "spine"))
@@ -157,7 +157,16 @@ def phase_times(rows, source, plan):
     return result
 
 
-def simulated_exchange(arguments, name, cluster, plan, phase, direction, transport):
+def median_times(files, plan):
+    """Of each phase the median of the rounds, so that a minute in which the machine served others does not count."""
+    rounds = [phase_times(read_csv(file), "measured", plan) for file in files]
+    return {
+        key: tuple(statistics.median(r[key][i] for r in rounds) for i in range(3))
+        for key in rounds[0]
+    }
+
+
+def simulated_exchange(arguments, name, scaled_cluster, plan, phase, direction, transport):
     """Node-dedup's two stages, over NICs and inside nodes, follow each other."""
     file = arguments.results / f"bytes_{name}_{plan}_{phase}_{direction}.csv"
     matrix = [
@@ -175,31 +184,26 @@ def simulated_exchange(arguments, name, cluster, plan, phase, direction, transpo
             for i, row in enumerate(matrix)
         ]
         stage = write_matrix(arguments.results / "stage.csv", part)
-        total += simulate(arguments, cluster, stage)[0] / transport[1] + transport[0]
+        total += simulate(arguments, scaled_cluster, stage)[0] / transport[1] + transport[0]
     return total
 
 
-def judge(arguments, name, scaled, measured, profile, transport):
+def judge(arguments, name, scaled, scaled_cluster, rounds, profile, transport):
     both = arguments.results / f"both_{name}.csv"
-    words = [
-        arguments.bin / "headway",
-        "verify",
-        scaled,
-        "--profile",
-        profile,
-        "--measured",
-        measured,
-    ]
+    words = [arguments.bin / "headway", "verify", scaled, "--profile", profile]
+    words += ["--measured", rounds[0]]
     call([*words, "--tolerance", 100000, "--csv", both])
-    rows, cluster = read_csv(both), cluster_of(scaled)
+    rows = read_csv(both)
     layers = {}
     for plan in PLANS:
-        run, model = phase_times(rows, "measured", plan), phase_times(rows, "predicted", plan)
+        run, model = median_times(rounds, plan), phase_times(rows, "predicted", plan)
         simulated = 0.0
         for (direction, phase), time in model.items():
             is_exchange = phase in EXCHANGES
             simulated += (
-                simulated_exchange(arguments, name, cluster, plan, phase, direction, transport)
+                simulated_exchange(
+                    arguments, name, scaled_cluster, plan, phase, direction, transport
+                )
                 if is_exchange
                 else time[0]
             )
@@ -233,14 +237,19 @@ def rows_of(k, over, layers):
 
 def run(arguments):
     profile, transport = calibrate(arguments)
-    rows = []
+    inputs, rounds = {}, defaultdict(list)
     for k, over in CASES:
         name = f"k{k}_over{over}"
-        file, scaled = scenario(
-            arguments, name, k, f", nodes_per_leaf: 2, oversubscription: {over}"
-        )
-        measured = run_layers(arguments, name, file)
-        rows += rows_of(k, over, judge(arguments, name, scaled, measured, profile, transport))
+        leaves = f", nodes_per_leaf: 2, oversubscription: {over}"
+        cluster_file, scaled_cluster = cluster(arguments, name, leaves)
+        inputs[k, over] = (name, *scenario(arguments, name, k, cluster_file), scaled_cluster)
+    for number in range(1, ROUNDS + 1):
+        for case, (name, file, _, _) in inputs.items():
+            rounds[case].append(run_layers(arguments, name, file, number))
+    rows = []
+    for (k, over), (name, _, scaled, scaled_cluster) in inputs.items():
+        layers = judge(arguments, name, scaled, scaled_cluster, rounds[k, over], profile, transport)
+        rows += rows_of(k, over, layers)
         for row in rows[-len(PLANS) :]:
             print(
                 k,

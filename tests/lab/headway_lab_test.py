@@ -77,6 +77,23 @@ class Lab(unittest.TestCase):
             sorted(done.stdout.split("\n"))[1:], [f"{r} 4 0 10.21.0.1 gpu{r}" for r in range(4)]
         )
 
+    def test_ranks_of_a_node_share_a_host(self):
+        nodes = self.changed(
+            "gpus_per_node: 1", "gpus_per_node: 2\npcie: {bandwidth: 1 GB/s, latency: 1 us}"
+        )
+        script = 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $LOCAL_WORLD_SIZE $(hostname)"'
+        done = lab(
+            nodes, "--scale", "1/40", "--hosts", "nodes", "--quiet", "--", "sh", "-c", script
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        expected = [f"{r} 8 {r % 2} 2 node{r // 2}" for r in range(8)]
+        self.assertEqual(sorted(done.stdout.split("\n"))[1:], expected)
+
+    def test_a_preset_of_many_links_is_built(self):
+        # 16 GPUs with NVLink, a NIC each, on rails.
+        done = lab("dgx_h100", "--nodes", 2, "--scale", "1/1000", "--quiet", "--", "true")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_exit_code_of_the_rank_that_fails(self):
         done = lab(
             self.cluster,
