@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 #include "models/report/text_table.hpp"
 #include "models/vocab/error.hpp"
