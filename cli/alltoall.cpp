@@ -56,14 +56,8 @@ po::options_description alltoall_options() {
 }
 
 Cluster load_cluster(const po::variables_map& values) {
-    const ReadOptions options = read_options(values);
-    const std::string word = required(values, "cluster", "alltoall");
-    const std::filesystem::path path(word);
-    std::error_code ignored;
-    const bool is_name =
-        !path.has_parent_path() && !path.has_extension() && !std::filesystem::exists(path, ignored);
     Cluster cluster =
-        read_cluster(is_name ? find_preset("clusters", word, options) : path, options);
+        read_cluster_or_preset(required(values, "cluster", "alltoall"), read_options(values));
     const int nodes = whole_number(values, "nodes", 0, 1'000'000);
     if (nodes > 0) cluster.num_nodes = nodes;
     return cluster;

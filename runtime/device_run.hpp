@@ -1,5 +1,6 @@
-// A run of plans on GPUs, one process per rank, as `headway-run --device cuda` makes it. In a build
-// without CUDA and NCCL it is refused.
+// A run of plans, one process per rank: on GPUs, as `headway-run --device cuda` makes it, or on
+// CPUs over a network, where a launcher started several ranks. A build without CUDA and NCCL
+// refuses the first, one without Gloo the second.
 #pragma once
 
 #include <functional>
@@ -29,5 +30,6 @@ struct DeviceRun {
 
 // Exit code. InputError for what cannot be run at all.
 int run_on_devices(const DeviceRun& run);
+int run_over_network(const DeviceRun& run);  // with an identity
 
 }  // namespace headway::runtime

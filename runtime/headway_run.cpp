@@ -106,10 +106,9 @@ DeviceRun device_run(const po::variables_map& values, const Launch& launch,
 int run(const po::variables_map& values, const Launch& launch) {
     for (const char* needed : {"scenario", "out"}) required(values, needed, "headway-run");
     const bool gpus = on_gpus(values);
-    const MeasureOptions options = measure_options(values);
-    const auto identity =
-        gpus ? rank_identity(launch.environment, values["rendezvous"].as<std::string>())
-             : std::nullopt;
+    auto identity = rank_identity(launch.environment, values["rendezvous"].as<std::string>());
+    if (!gpus && identity && identity->size == 1) identity.reset();  // its ranks are threads
+    const MeasureOptions options = measure_options(values, gpus || identity);
     const int asked = at_least(values, "ranks", 0);
     const int ranks = asked == 0 && identity ? identity->size : asked;
     const Scenario whole = read_scenario(values["scenario"].as<std::string>());
@@ -123,6 +122,8 @@ int run(const po::variables_map& values, const Launch& launch) {
     const std::vector<Plan> plans = chosen_plans(scenario, values);
     warn_of_settings(whole, plans, identity);
     if (gpus) return run_on_devices(device_run(values, launch, identity, scenario, plans, options));
+    if (identity)
+        return run_over_network(device_run(values, launch, identity, scenario, plans, options));
     std::vector<Timeline> timelines;
     for (Measurement& m :
          measure_on_threads(scenario, plans, options, values["max-time"].as<double>())) {

@@ -22,9 +22,10 @@ constexpr std::string_view kUsage = R"(headway-run SCENARIO.yaml -o measured.csv
 
 Runs the MoE layers of the scenario, forward and backward, on real ranks and writes how long each
 phase took on every rank: the same CSV as a prediction, to be compared by `headway verify`. One group
-of the plan is run. With --device cpu ranks are threads; with --device cuda they are processes, one
-per rank: started here (--ranks N), or this program is started by torchrun, mpirun or srun. Ranks
-that share a GPU get MPS and an equal share of it. Attention, dense layers, the gradients'
+of the plan is run. With --device cpu ranks are threads, or processes that exchange over the network
+where torchrun, mpirun, srun or headway-lab started several of this program. With --device cuda they
+are processes, started so or here (--ranks N); those that share a GPU get MPS and an equal share of
+it. Attention, dense layers, the gradients'
 all-reduce and the optimizer are not run, nor recompute and overlap: a plan that sets one of them is
 warned about, and `headway verify` predicts the layers as they were run.
 Exit codes: 0 done, 2 bad input, 4 a rank failed or stalled (no file is written).
@@ -59,7 +60,7 @@ po::options_description declare_options() {
     add("out,o", po::value<std::string>(), "measured Timeline CSV, written whole or not at all");
     add("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda");
     add("rendezvous", po::value<std::string>()->default_value(""),
-        "cuda: HOST:PORT of rank 0 (default: from the launcher)");
+        "processes: HOST:PORT of rank 0 (default: from the launcher)");
     add("device-memory", po::value<double>()->default_value(0.0),
         "cuda: GiB for each rank's layers (default: its share of 85 % of the GPU)");
     add("plan", po::value<std::vector<std::string>>(), "run this plan only; may be repeated");
@@ -88,9 +89,8 @@ po::options_description declare_options() {
     add("max-time", po::value<double>()->default_value(1800.0),
         "refuse runs estimated to take longer (seconds)");
     add("inject-fault", po::value<std::string>(),
-        "KIND:RANK:PHASE with KIND throw or stall, with cuda also kill or stop, to see how a "
-        "failing "
-        "rank is reported");
+        "KIND:RANK:PHASE with KIND throw or stall, of processes also kill or stop, to see how a "
+        "failing rank is reported");
     return options;
 }
 
@@ -119,7 +119,7 @@ std::vector<Plan> chosen_plans(const Scenario& scenario, const po::variables_map
     return plans;
 }
 
-MeasureOptions measure_options(const po::variables_map& values) {
+MeasureOptions measure_options(const po::variables_map& values, bool processes) {
     MeasureOptions options{.num_layers = at_least(values, "layers", 1),
                            .num_warmups = at_least(values, "warmup", 0),
                            .num_repeats = at_least(values, "repeats", 1),
@@ -144,7 +144,7 @@ MeasureOptions measure_options(const po::variables_map& values) {
     }
     options.threads.deadline = std::chrono::milliseconds(static_cast<long>(deadline * 1e3) + 1);
     if (values.count("inject-fault"))
-        options.fault = parse_fault(values["inject-fault"].as<std::string>(), on_gpus(values));
+        options.fault = parse_fault(values["inject-fault"].as<std::string>(), processes);
     return options;
 }
 

@@ -18,6 +18,7 @@ bool on_gpus(const boost::program_options::variables_map& values);
 std::vector<Plan> chosen_plans(const Scenario& scenario,
                                const boost::program_options::variables_map& values);
 
-MeasureOptions measure_options(const boost::program_options::variables_map& values);
+// `processes`: its ranks are, and may be killed.
+MeasureOptions measure_options(const boost::program_options::variables_map& values, bool processes);
 
 }  // namespace headway::runtime

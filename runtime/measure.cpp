@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -32,12 +33,6 @@ struct Run {
 
     int layer(int l) const { return scenario.model.moe_layer(l); }
 };
-
-void obey(const InjectedFault& fault, int rank, CallSite site) {
-    if (rank != fault.rank || site.phase != fault.phase) return;
-    if (fault.kind == InjectedFault::Kind::throws) throw std::runtime_error("injected fault");
-    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
-}
 
 // Calls run_layer(layer) between barriers, warm-ups first, and keeps the samples of the others.
 template <class RunLayer>
@@ -125,8 +120,10 @@ void run_rank(Run& run, Communicator& comm) {
 
 }  // namespace
 
-Measurement measure_plan(const Scenario& scenario, const Plan& plan,
-                         const MeasureOptions& options) {
+namespace {
+
+std::shared_ptr<Run> prepare(const Scenario& scenario, const Plan& plan,
+                             const MeasureOptions& options) {
     auto run = std::make_shared<Run>();
     run->scenario = scenario;
     run->setup = layer_setup(scenario, plan);
@@ -134,11 +131,51 @@ Measurement measure_plan(const Scenario& scenario, const Plan& plan,
     run->samples.resize(static_cast<std::size_t>(plan.group_size));
     for (int l = 0; l < options.num_layers; ++l)
         run->routing.push_back(layer_routing(scenario, run->setup, run->layer(l)));
+    return run;
+}
+
+int num_passes(const MeasureOptions& options) {
+    return options.num_layers * (options.num_warmups + options.num_repeats);
+}
+
+}  // namespace
+
+void obey(const InjectedFault& fault, int rank, CallSite site) {
+    using Kind = InjectedFault::Kind;
+    if (rank != fault.rank || site.phase != fault.phase) return;
+    if (fault.kind == Kind::throws) throw std::runtime_error("injected fault");
+    // The next sign of life of a rank that is a process names this phase.
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    if (fault.kind == Kind::is_killed) raise(SIGKILL);
+    if (fault.kind == Kind::is_stopped) raise(SIGSTOP);
+    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+Measurement measure_plan(const Scenario& scenario, const Plan& plan,
+                         const MeasureOptions& options) {
+    const std::shared_ptr<Run> run = prepare(scenario, plan, options);
     const auto ledgers = run_on_threads(
         plan.group_size, [run](Communicator& comm) { run_rank(*run, comm); }, options.threads);
+    return to_measurement(scenario, plan, cpu_name(), run->samples, ledgers, num_passes(options),
+                          Timing::isolated);
+}
 
-    const int passes = options.num_layers * (options.num_warmups + options.num_repeats);
-    return to_measurement(scenario, plan, cpu_name(), run->samples, ledgers, passes,
+Measurement measure_rank(const Scenario& scenario, const Plan& plan, const MeasureOptions& options,
+                         Communicator& communicator) {
+    const std::shared_ptr<Run> run = prepare(scenario, plan, options);
+    const TrafficLedger before = communicator.traffic();
+    communicator.barrier();  // begin times of all ranks count from here
+    run->origin = Clock::now();
+    run_rank(*run, communicator);
+    const TrafficLedger after = communicator.traffic();
+    const auto gather = [&](std::span<const std::int64_t> counts) {
+        return communicator.all_gather_counts(counts);
+    };
+    const int ranks = communicator.size();
+    const auto samples =
+        gather_samples(gather, ranks, run->samples[static_cast<std::size_t>(communicator.rank())]);
+    return to_measurement(scenario, plan, cpu_name(), samples,
+                          gather_ledgers(gather, ranks, before, after), num_passes(options),
                           Timing::isolated);
 }
 
@@ -157,7 +194,7 @@ RunEstimate estimate_run(const Scenario& scenario, const Plan& plan,
         for (int i = 0; i < compute->num_kernels; ++i)
             flops += n * compute->kernels[static_cast<std::size_t>(i)].flops.in(flop);
     }
-    const double passes = options.num_layers * (options.num_warmups + options.num_repeats);
+    const double passes = num_passes(options);
     const double cores = std::min(n, static_cast<double>(num_cores()));
     const double backward = options.backward ? 3.0 : 1.0;
     const double width = setup.head_parallel           ? setup.hp.head_width

@@ -38,6 +38,14 @@ struct MeasureOptions {
 // `scenario` as scenario_to_run gives it. fp64 models run in fp64, all others in fp32.
 Measurement measure_plan(const Scenario& scenario, const Plan& plan, const MeasureOptions& options);
 
+// The same by ranks that are processes, of which `communicator` is this one; collective. The
+// Measurement is that of all ranks, on every rank.
+Measurement measure_rank(const Scenario& scenario, const Plan& plan, const MeasureOptions& options,
+                         Communicator& communicator);
+
+// What is to happen to `rank` on entering `site`.
+void obey(const InjectedFault& fault, int rank, CallSite site);
+
 // What a run would need. Time assumes 4 GFLOP/s a core: a slow core, so a pessimist's number.
 struct RunEstimate {
     Seconds time;

@@ -1,6 +1,7 @@
 #include "runtime/phase_samples.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "models/report/quantile.hpp"
@@ -93,6 +94,58 @@ void lay_out(std::vector<Span>& spans) {
 }
 
 }  // namespace
+
+std::vector<std::vector<LayerSamples>> gather_samples(const GatherCounts& gather, int num_ranks,
+                                                      const std::vector<LayerSamples>& own) {
+    std::vector<std::int64_t> flat;
+    for (const LayerSamples& execution : own) {
+        for (const PhaseSample& p : execution.phases) {
+            flat.push_back(std::llround(1e9 * p.begin));
+            flat.push_back(std::llround(1e9 * p.duration));
+        }
+    }
+    const std::vector<std::int64_t> all = gather(flat);
+    std::vector<std::vector<LayerSamples>> by_rank(static_cast<std::size_t>(num_ranks), own);
+    std::size_t at = 0;
+    for (auto& executions : by_rank) {
+        for (LayerSamples& execution : executions) {
+            for (PhaseSample& p : execution.phases) {
+                p.begin = 1e-9 * static_cast<double>(all[at++]);
+                p.duration = 1e-9 * static_cast<double>(all[at++]);
+            }
+        }
+    }
+    return by_rank;
+}
+
+std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ranks,
+                                          const TrafficLedger& before, TrafficLedger after) {
+    std::vector<std::int64_t> flat;
+    for (const auto& [site, bytes] : after) {
+        const auto old = before.find(site);
+        for (std::size_t r = 0; r < bytes.size(); ++r)
+            flat.push_back(bytes[r] - (old == before.end() ? 0 : old->second[r]));
+    }
+    const std::vector<std::int64_t> all = gather(flat);
+    std::vector<TrafficLedger> ledgers(static_cast<std::size_t>(num_ranks));
+    auto at = all.begin();
+    for (TrafficLedger& ledger : ledgers) {
+        for (const auto& [site, bytes] : after) {
+            ledger[site].assign(at, at + num_ranks);
+            at += num_ranks;
+        }
+    }
+    // Sites of what ran before, which nobody sent from since.
+    for (const auto& [site, bytes] : after) {
+        const bool used = std::any_of(ledgers.begin(), ledgers.end(), [&](const auto& ledger) {
+            const auto& sent = ledger.at(site);
+            return std::any_of(sent.begin(), sent.end(), [](std::int64_t b) { return b != 0; });
+        });
+        if (used) continue;
+        for (TrafficLedger& ledger : ledgers) ledger.erase(site);
+    }
+    return ledgers;
+}
 
 Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
                            std::vector<std::vector<LayerSamples>> samples,

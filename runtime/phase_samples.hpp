@@ -4,7 +4,10 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
+#include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +43,15 @@ struct LayerSamples {
     int layer = 0;
     std::vector<PhaseSample> phases;
 };
+
+// The counts of all ranks in rank order: Communicator::all_gather_counts, or its like on GPUs.
+using GatherCounts = std::function<std::vector<std::int64_t>(std::span<const std::int64_t>)>;
+// What all ranks recorded, on every rank. They executed the same phases. [rank][execution]
+std::vector<std::vector<LayerSamples>> gather_samples(const GatherCounts& gather, int num_ranks,
+                                                      const std::vector<LayerSamples>& own);
+// What every rank sent between two states of its ledger; a gathering may be booked too. [rank]
+std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ranks,
+                                          const TrafficLedger& before, TrafficLedger after);
 
 // samples [rank][execution], equally many on all ranks; `ledgers` [rank] of `num_passes` passes,
 // warm-ups included. `device` is what was measured. In flow, begin times of all ranks count from

@@ -62,30 +62,12 @@ std::uint64_t mix(std::uint64_t x) {
 Topology::Topology(const Cluster& given, std::uint64_t ecmp_seed)
     : cluster_(with_merged_nics(given)), ecmp_seed_(ecmp_seed) {
     check(cluster_);
-    const Cluster& cluster = cluster_;
-    const auto speed = [](Bandwidth b) { return b.in(kBytesPerSecond); };
-    const double nvlink = cluster.nvlink ? speed(cluster.nvlink->bandwidth) : 0.0;
-    const double pcie = cluster.pcie ? speed(cluster.pcie->bandwidth) : 0.0;
-    const double root = cluster.pcie ? speed(cluster.pcie->root_bandwidth) : 0.0;
-    const Fabric fabric = cluster.fabric.value_or(Fabric{});
-    const double nic = speed(fabric.nic);
-    double trunk = 0.0;
-    if (cluster.fabric && fabric.nodes_per_leaf > 0) {
-        const int nics_per_leaf = fabric.nodes_per_leaf * (fabric.rails ? 1 : fabric.nics_per_node);
-        num_uplinks_ = links_per_leaf(cluster);
-        trunk = nic * nics_per_leaf / fabric.oversubscription / num_uplinks_;
+    num_uplinks_ = links_per_leaf(cluster_);
+    for (int k = 0; k < kNumLinkKinds; ++k) {
+        const auto kind = static_cast<LinkKind>(k);
+        add_links(kind, full_bandwidth(cluster_, kind).in(kBytesPerSecond));
     }
-    add_links(LinkKind::nvlink_up, nvlink);
-    add_links(LinkKind::nvlink_down, nvlink);
-    add_links(LinkKind::pcie_up, pcie);
-    add_links(LinkKind::pcie_root_up, root);
-    add_links(LinkKind::pcie_root_down, root);
-    add_links(LinkKind::pcie_down, pcie);
-    add_links(LinkKind::nic_up, nic);
-    add_links(LinkKind::leaf_up, trunk);
-    add_links(LinkKind::leaf_down, trunk);
-    add_links(LinkKind::nic_down, nic);
-    for (const LinkOverride& o : cluster.link_overrides) apply(o);
+    for (const LinkOverride& o : cluster_.link_overrides) apply(o);
 }
 
 void Topology::add_links(LinkKind kind, double bytes_per_second) {
@@ -119,12 +101,6 @@ void Topology::apply(const LinkOverride& override) {
         .hint = link_hint(cluster_, override.link)});
 }
 
-int Topology::leaf_of(int nic) const {
-    const Fabric& f = *cluster_.fabric;
-    const int group = nic / f.nics_per_node / f.nodes_per_leaf;
-    return f.rails ? group * f.nics_per_node + nic % f.nics_per_node : group;
-}
-
 int Topology::uplink_of(int source, int destination) const {
     if (num_uplinks_ == 1) return 0;
     const auto pair = static_cast<std::uint64_t>(source) << 32 |
@@ -146,26 +122,19 @@ void Topology::add_pcie_path(int source, int destination, Path& path) const {
     path.add(link(LinkKind::pcie_down, destination));
 }
 
-// Over the fabric. With rails, a message to another rail first goes over NVLink to the GPU of its
-// own node that has the number of the destination (NCCL's PXN), so that it never changes rails.
 void Topology::add_nic_path(int source, int destination, Path& path) const {
-    const Fabric& f = *cluster_.fabric;
-    const int to = nic_of(cluster_, destination);
-    int from = nic_of(cluster_, source);
-    if (f.rails && from % f.nics_per_node != to % f.nics_per_node) {
-        const int relay = cluster_.node_of(source) * cluster_.gpus_per_node +
-                          destination % cluster_.gpus_per_node;
-        if (path_class(cluster_, source, relay) == PathClass::nvlink) {
-            path.add(link(LinkKind::nvlink_up, source));
-            path.add(link(LinkKind::nvlink_down, relay));
-            from = nic_of(cluster_, relay);
-        }
+    const int relay = relay_of(cluster_, source, destination);
+    if (relay != source) {
+        path.add(link(LinkKind::nvlink_up, source));
+        path.add(link(LinkKind::nvlink_down, relay));
     }
+    const int from = nic_of(cluster_, relay), to = nic_of(cluster_, destination);
     path.add(link(LinkKind::nic_up, from));
-    if (f.nodes_per_leaf > 0 && leaf_of(from) != leaf_of(to)) {
+    if (cluster_.fabric->nodes_per_leaf > 0 &&
+        leaf_of_nic(cluster_, from) != leaf_of_nic(cluster_, to)) {
         const int uplink = uplink_of(source, destination);
-        path.add(link(LinkKind::leaf_up, leaf_of(from) * num_uplinks_ + uplink));
-        path.add(link(LinkKind::leaf_down, leaf_of(to) * num_uplinks_ + uplink));
+        path.add(link(LinkKind::leaf_up, leaf_of_nic(cluster_, from) * num_uplinks_ + uplink));
+        path.add(link(LinkKind::leaf_down, leaf_of_nic(cluster_, to) * num_uplinks_ + uplink));
     }
     path.add(link(LinkKind::nic_down, to));
 }

@@ -90,7 +90,6 @@ class Topology {
     void apply(const LinkOverride& override);
     void add_nic_path(int source, int destination, Path& path) const;
     void add_pcie_path(int source, int destination, Path& path) const;
-    int leaf_of(int nic) const;
     int uplink_of(int source, int destination) const;
 
     Cluster cluster_;

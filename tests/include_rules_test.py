@@ -63,6 +63,7 @@ ONLY_IN = {
     "yaml-cpp/": {"models/scenario"},
     "boost/program_options": {"cli", "runtime", "kernels"},
     "nccl": {"runtime"},
+    "gloo/": {"runtime"},
     "cuda": {"kernels", "runtime"},
     "cublas": {"kernels", "runtime"},
 }

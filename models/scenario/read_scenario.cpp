@@ -93,6 +93,14 @@ Cluster read_cluster(const std::filesystem::path& path, const ReadOptions& optio
     return read_part<Cluster>(path, options, ReferenceKind::cluster, check_cluster);
 }
 
+Cluster read_cluster_or_preset(const std::string& word, const ReadOptions& options) {
+    const std::filesystem::path path(word);
+    std::error_code ignored;
+    const bool is_name =
+        !path.has_parent_path() && !path.has_extension() && !std::filesystem::exists(path, ignored);
+    return read_cluster(is_name ? find_preset("clusters", word, options) : path, options);
+}
+
 Profile read_profile(const std::filesystem::path& path, const ReadOptions& options) {
     return read_part<Profile>(path, options, ReferenceKind::profile, check_profile);
 }

@@ -41,6 +41,9 @@ ModelSpec read_model(const std::filesystem::path& path,
                      std::vector<std::string>* notes = nullptr);
 Cluster read_cluster(const std::filesystem::path& path,
                      const ReadOptions& options = {builtin_preset_dirs()});
+// A file, or the name of a preset, which has neither folder nor extension.
+Cluster read_cluster_or_preset(const std::string& word,
+                               const ReadOptions& options = {builtin_preset_dirs()});
 Profile read_profile(const std::filesystem::path& path,
                      const ReadOptions& options = {builtin_preset_dirs()});
 

@@ -15,10 +15,15 @@ int divide_up(int a, int b) {
     return (a + b - 1) / b;
 }
 
+// A GPU with several NICs of its own sees them as one of their sum.
+int merged_nics(const Cluster& c) {
+    return std::min(c.fabric->nics_per_node, c.gpus_per_node);
+}
+
 int num_leaves(const Cluster& c) {
     if (!c.fabric || c.fabric->nodes_per_leaf == 0) return 0;
-    const int nics = std::min(c.fabric->nics_per_node, c.gpus_per_node);
-    return divide_up(c.num_nodes, c.fabric->nodes_per_leaf) * (c.fabric->rails ? nics : 1);
+    return divide_up(c.num_nodes, c.fabric->nodes_per_leaf) *
+           (c.fabric->rails ? merged_nics(c) : 1);
 }
 
 // A whole number without sign or blanks, or -1.
@@ -74,8 +79,7 @@ int num_links(const Cluster& c, LinkKind kind) {
             return per_switch > 0 ? c.num_nodes * divide_up(c.gpus_per_node, per_switch) : 0;
         case LinkKind::nic_up:
         case LinkKind::nic_down:
-            // A GPU with several NICs of its own sees them as one.
-            return c.fabric ? c.num_nodes * std::min(c.fabric->nics_per_node, c.gpus_per_node) : 0;
+            return c.fabric ? c.num_nodes * merged_nics(c) : 0;
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
             return num_leaves(c) * links_per_leaf(c);
@@ -142,6 +146,47 @@ std::string link_hint(const Cluster& cluster, const std::string& unknown) {
     }
     const std::string near = did_you_mean(unknown.substr(0, unknown.find(':')), kinds);
     return near.empty() ? "" : "did you mean '" + near + "'?";
+}
+
+Bandwidth full_bandwidth(const Cluster& c, LinkKind kind) {
+    if (num_links(c, kind) == 0) return {};
+    const Fabric fabric = c.fabric.value_or(Fabric{});
+    switch (kind) {
+        case LinkKind::nvlink_up:
+        case LinkKind::nvlink_down:
+            return c.nvlink->bandwidth;
+        case LinkKind::pcie_up:
+        case LinkKind::pcie_down:
+            return c.pcie->bandwidth;
+        case LinkKind::pcie_root_up:
+        case LinkKind::pcie_root_down:
+            return c.pcie->root_bandwidth;
+        case LinkKind::nic_up:
+        case LinkKind::nic_down:
+            if (fabric.nics_per_node <= c.gpus_per_node) return fabric.nic;
+            return fabric.nic * fabric.nics_per_node / c.gpus_per_node;
+        case LinkKind::leaf_up:
+        case LinkKind::leaf_down:
+            break;
+    }
+    const int nics = fabric.nodes_per_leaf * (fabric.rails ? 1 : merged_nics(c));
+    return full_bandwidth(c, LinkKind::nic_up) * nics / fabric.oversubscription / links_per_leaf(c);
+}
+
+int leaf_of_nic(const Cluster& cluster, int nic) {
+    const int nics = merged_nics(cluster), per_leaf = cluster.fabric->nodes_per_leaf,
+              group = per_leaf > 0 ? nic / nics / per_leaf : 0;
+    return cluster.fabric->rails ? group * nics + nic % nics : group;
+}
+
+int relay_of(const Cluster& cluster, int source, int destination) {
+    const int nics = merged_nics(cluster);
+    if (!cluster.fabric->rails ||
+        nic_of(cluster, source) % nics == nic_of(cluster, destination) % nics)
+        return source;
+    const int relay =
+        cluster.node_of(source) * cluster.gpus_per_node + destination % cluster.gpus_per_node;
+    return path_class(cluster, source, relay) == PathClass::nvlink ? relay : source;
 }
 
 Seconds link_latency(const Cluster& cluster, PathClass path) {

@@ -53,6 +53,15 @@ std::vector<NamedLink> links_named(const Cluster& cluster, const std::string& na
 std::string all_link_names(const Cluster& cluster);
 std::string link_hint(const Cluster& cluster, const std::string& unknown);  // or empty
 
+// Of one link of this kind, one direction, overrides aside; the uplinks of a leaf share its trunk.
+Bandwidth full_bandwidth(const Cluster& cluster, LinkKind kind);
+// Where a NIC hangs, below num_links(leaf_up) / links_per_leaf; with rails every rail has its own.
+int leaf_of_nic(const Cluster& cluster, int nic);
+// With rails, a message to another rail first goes over NVLink to the GPU of its own node that has
+// the number of the destination (NCCL's PXN), so that it never changes rails: that rank. Else the
+// source.
+int relay_of(const Cluster& cluster, int source, int destination);
+
 // No message over a path of this class arrives before.
 Seconds link_latency(const Cluster& cluster, PathClass path);
 

@@ -206,53 +206,6 @@ Executions run_hp_ep(DeviceContext& context, const RunOf& run) {
     return repeat(context, layer, tokens, forced, run);
 }
 
-// Every rank's phases, on every rank: all ranks executed the same phases.
-std::vector<Executions> gather(DeviceCommunicator& communicator, const Executions& own) {
-    std::vector<std::int64_t> flat;
-    for (const LayerSamples& execution : own) {
-        for (const PhaseSample& p : execution.phases) {
-            flat.push_back(std::llround(1e9 * p.begin));
-            flat.push_back(std::llround(1e9 * p.duration));
-        }
-    }
-    const std::vector<std::int64_t> all = communicator.all_gather_counts(flat);
-    std::vector<Executions> by_rank(static_cast<std::size_t>(communicator.size()), own);
-    std::size_t at = 0;
-    for (Executions& executions : by_rank) {
-        for (LayerSamples& execution : executions) {
-            for (PhaseSample& p : execution.phases) {
-                p.begin = 1e-9 * static_cast<double>(all[at++]);
-                p.duration = 1e-9 * static_cast<double>(all[at++]);
-            }
-        }
-    }
-    return by_rank;
-}
-
-// What this rank sent since `before`, of every rank.
-std::vector<TrafficLedger> gather_ledgers(DeviceCommunicator& communicator,
-                                          const TrafficLedger& before) {
-    std::vector<std::int64_t> flat;
-    std::vector<CallSite> sites;
-    for (const auto& [site, bytes] : communicator.traffic()) {
-        sites.push_back(site);
-        const auto old = before.find(site);
-        for (std::size_t r = 0; r < bytes.size(); ++r)
-            flat.push_back(bytes[r] - (old == before.end() ? 0 : old->second[r]));
-    }
-    const std::vector<std::int64_t> all = communicator.all_gather_counts(flat);
-    const auto ranks = static_cast<std::size_t>(communicator.size());
-    std::vector<TrafficLedger> ledgers(ranks);
-    auto at = all.begin();
-    for (TrafficLedger& ledger : ledgers) {
-        for (const CallSite& site : sites) {
-            ledger[site].assign(at, at + static_cast<std::ptrdiff_t>(ranks));
-            at += static_cast<std::ptrdiff_t>(ranks);
-        }
-    }
-    return ledgers;
-}
-
 // The lowest clock of the ranks' GPUs, and what held one of them down.
 RunState run_state(DeviceCommunicator& communicator) {
     const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
@@ -286,8 +239,13 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
     RunState state = run_state(context.communicator);
     state.graph = graph;
     state.in_flow = options.timing == Timing::in_flow;
-    const std::vector<Executions> by_rank = gather(context.communicator, own);
-    const std::vector<TrafficLedger> ledgers = gather_ledgers(context.communicator, before);
+    const auto gather = [&](std::span<const std::int64_t> counts) {
+        return context.communicator.all_gather_counts(counts);
+    };
+    const int ranks = context.communicator.size();
+    const std::vector<Executions> by_rank = gather_samples(gather, ranks, own);
+    const std::vector<TrafficLedger> ledgers =
+        gather_ledgers(gather, ranks, before, context.communicator.traffic());
     // A replay books nothing: the capture did.
     const int enqueued =
         graph ? std::max(options.num_warmups, 1) + 1 : options.num_warmups + options.num_repeats;

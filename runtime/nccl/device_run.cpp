@@ -3,9 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 #include <optional>
-#include <thread>
 
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
@@ -17,17 +15,6 @@
 namespace headway::runtime {
 
 namespace {
-
-void obey(const InjectedFault& fault, int rank, CallSite site) {
-    using Kind = InjectedFault::Kind;
-    if (rank != fault.rank || site.phase != fault.phase) return;
-    if (fault.kind == Kind::throws) throw std::runtime_error("injected fault");
-    // The next sign of life names this phase.
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
-    if (fault.kind == Kind::is_killed) raise(SIGKILL);
-    if (fault.kind == Kind::is_stopped) raise(SIGSTOP);
-    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
-}
 
 std::size_t arena_bytes(const DeviceRun& run, int sharers) {
     if (run.memory) return static_cast<std::size_t>(run.memory->in(byte));

@@ -53,34 +53,11 @@ void run_body(const GpuRank& rank, SideChannel& channel,
     channel.barrier();
 }
 
-[[noreturn]] void leave(const std::string& text, int code) {
-    if (!text.empty()) std::fputs((text + "\n").c_str(), stderr);
-    std::fflush(nullptr);
-    std::_Exit(code);
-}
-
 }  // namespace
 
 int run_gpu_rank(const GpuRank& rank, const std::function<void(const GpuRankContext&)>& body) {
-    const std::string prefix =
-        fmt::format("{}: rank {}: error: ", rank.program, rank.identity.rank);
-    try {
-        run_process_rank(
-            rank.identity, with_versions(rank.facts), rank.channel,
-            [&](const std::string& failure) {
-                leave(prefix + failure + " (this rank was stuck)", kRankFailureExit);
-            },
-            [&](SideChannel& channel) { run_body(rank, channel, body); });
-        return 0;
-    } catch (const RankFailure& failure) {
-        const int witness = failure.rank == 0 ? 1 : 0;
-        const bool speaks = rank.identity.rank == failure.rank || rank.identity.rank == witness;
-        leave(speaks ? prefix + failure.what() : "", kRankFailureExit);
-    } catch (const InputError& error) {
-        leave(rank.identity.rank == 0 ? prefix + error.what() : "", 2);
-    } catch (const std::exception& error) {
-        leave(prefix + "internal (please report it): " + error.what(), 3);
-    }
+    return run_rank_to_its_end(rank.program, rank.identity, with_versions(rank.facts), rank.channel,
+                               [&](SideChannel& channel) { run_body(rank, channel, body); });
 }
 
 }  // namespace headway::runtime

@@ -1,5 +1,6 @@
 #include "runtime/process/connection.hpp"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
@@ -159,6 +160,23 @@ bool is_loopback(const std::string& host) {
         return false;
     }
     return addresses != nullptr;
+}
+
+std::string own_address_towards(const std::string& host) {
+    const Addresses addresses = resolve(host, 9);
+    for (const addrinfo* a = addresses.get(); a != nullptr; a = a->ai_next) {
+        if (a->ai_family != AF_INET) continue;
+        // Nothing is sent: a datagram socket only looks the route up.
+        const Descriptor fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        sockaddr_in own{};
+        socklen_t size = sizeof(own);
+        char text[INET_ADDRSTRLEN] = {};
+        if (connect(fd.get(), a->ai_addr, a->ai_addrlen) == 0 &&
+            getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
+            inet_ntop(AF_INET, &own.sin_addr, text, sizeof(text)) != nullptr)
+            return text;
+    }
+    return host;
 }
 
 int port_of(const Descriptor& listener) {

@@ -65,6 +65,8 @@ class Connection {
 Descriptor listen_on(int port, bool loopback_only);
 // Whether 127.0.0.1 is all that a host's name stands for: who connects to it arrives there.
 bool is_loopback(const std::string& host);
+// The number of this machine on the way to a host; the host's name where it stands for nothing.
+std::string own_address_towards(const std::string& host);
 int port_of(const Descriptor& listener);
 std::optional<Connection> accept_on(const Descriptor& listener);
 // Tries until it works or the time is over.

@@ -157,7 +157,7 @@ std::optional<RankIdentity> rank_identity(const Environment& environment,
                           .found = fmt::format("rank {} of {}, {} of {} on this machine", id.rank,
                                                id.size, id.local_rank, id.local_size)});
     }
-    if (id.port == 0 || id.host.empty()) {
+    if (id.size > 1 && (id.port == 0 || id.host.empty())) {
         throw InputError({.where = where,
                           .found = "no address of rank 0",
                           .hint = "--rendezvous HOST:PORT names it"});

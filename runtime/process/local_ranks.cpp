@@ -65,6 +65,7 @@ class SignalQueue {
     stay_on(
         cores_of_rank(allowed_cores(), static_cast<int>(rank), static_cast<int>(run.added.size())));
     for (const auto& [name, value] : run.added[rank]) setenv(name.c_str(), value.c_str(), 1);
+    if (run.enter) run.enter(rank);
     if (rank == 0 && run.listen_fd >= 0) fcntl(run.listen_fd, F_SETFD, 0);
     execv(run.executable.c_str(), arguments.data());
     _exit(127);

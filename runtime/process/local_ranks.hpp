@@ -4,6 +4,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,10 +23,11 @@ struct RankEnd {
 };
 
 struct LocalRun {
-    std::string executable;              // a path
-    std::vector<std::string> arguments;  // without the program's name
-    std::vector<Environment> added;      // to this process's environment, by rank
-    int listen_fd = -1;                  // stays open in rank 0
+    std::string executable;                       // a path
+    std::vector<std::string> arguments;           // without the program's name
+    std::vector<Environment> added;               // to this process's environment, by rank
+    int listen_fd = -1;                           // stays open in rank 0
+    std::function<void(std::size_t rank)> enter;  // in the rank's process, before it executes
     std::chrono::milliseconds grace{6'000};
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include "models/vocab/error.hpp"
@@ -33,6 +35,39 @@ void run_process_rank(const RankIdentity& identity, const Facts& facts,
         channel.fail(error.what());
     }
     channel.finish();
+}
+
+namespace {
+
+[[noreturn]] void leave(const std::string& text, int code) {
+    if (!text.empty()) std::fputs((text + "\n").c_str(), stderr);
+    std::fflush(nullptr);
+    std::_Exit(code);
+}
+
+}  // namespace
+
+int run_rank_to_its_end(const std::string& program, const RankIdentity& identity,
+                        const Facts& facts, const ChannelOptions& options,
+                        const std::function<void(SideChannel&)>& body) {
+    const std::string prefix = fmt::format("{}: rank {}: error: ", program, identity.rank);
+    try {
+        run_process_rank(
+            identity, facts, options,
+            [&](const std::string& failure) {
+                leave(prefix + failure + " (this rank was stuck)", kRankFailureExit);
+            },
+            body);
+        return 0;
+    } catch (const RankFailure& failure) {
+        const int witness = failure.rank == 0 ? 1 : 0;
+        const bool speaks = identity.rank == failure.rank || identity.rank == witness;
+        leave(speaks ? prefix + failure.what() : "", kRankFailureExit);
+    } catch (const InputError& error) {
+        leave(identity.rank == 0 ? prefix + error.what() : "", 2);
+    } catch (const std::exception& error) {
+        leave(prefix + "internal (please report it): " + error.what(), 3);
+    }
 }
 
 std::string fingerprint(std::string_view text) {

@@ -288,6 +288,16 @@ class Figures(unittest.TestCase):
         for text in ("zipf, exact", "256 ranks", "distinct completion instants"):
             self.assertIn(text, out.read_text())
 
+    def test_the_layers_of_the_lab_are_drawn(self):
+        script = Path(PLOT).with_name("lab_layers.py")
+        rows = ROOT / "docs/validation_lab/layers.csv"
+        out = self.folder / "lab.svg"
+        command = [PYTHON, str(script), str(rows), str(out)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for text in ("EP by node", "4:1", "oversubscription"):
+            self.assertIn(text, out.read_text())
+
     def test_a_sweep_that_is_not_finished_is_refused(self):
         self.expect_refused(self.plot(OVER_K.rpartition("# end")[0]), "end mark")
         self.expect_refused(self.plot(MAP, "--figure", "step"), "figure 'step'")
