@@ -100,7 +100,8 @@ class Install(unittest.TestCase):
     def test_every_program_and_verb_has_its_help(self):
         for program in sorted(path.name for path in (self.prefix / "bin").iterdir()):
             self.assertIn(program, self.check(program, "--help"))
-            self.assertIn("headway", self.check(program, "--version"))
+            if program != "headway-bench":  # of kernels alone, which include nothing of the rest
+                self.assertIn("headway", self.check(program, "--version"))
         for verb in self.verbs():
             self.assertIn(f"headway {verb}", self.check("headway", verb, "--help"))
 
