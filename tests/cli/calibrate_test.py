@@ -336,7 +336,7 @@ class ImportLogs(InAFolder):
         trace = os.path.join(self.folder.name, "t.json")
         for words in (
             [*calibrate, "--from", pipe],
-            [*calibrate, "--from-grid", pipe],
+            [*calibrate, "--multiprocessors", "132", "--from-grid", pipe],
             [*calibrate, "--from-nccl-tests", pipe],
             [*calibrate, "--device", "cpu", "--samples", pipe],
             [*verify, "--measured", pipe],
