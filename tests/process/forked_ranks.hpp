@@ -89,7 +89,7 @@ struct ForkedRun {
     _exit(code);
 }
 
-// Ranks that have not ended 50 s after the start, and stopped ones once the others have ended, are
+// Ranks that have not ended 120 s after the start, and stopped ones once the others have ended, are
 // killed.
 inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
                                           const std::function<void(SideChannel&)>& body) {
@@ -138,7 +138,7 @@ inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
     };
     while (left > 0) {
         const bool only_stopped = collect();
-        if (left > 0 && (only_stopped || since() > 50.0)) {
+        if (left > 0 && (only_stopped || since() > 120.0)) {
             for (const pid_t pid : pids) {
                 if (pid > 0) kill(pid, SIGKILL);
             }

@@ -18,7 +18,11 @@ void expect_all_end(const std::vector<ForkedRank>& ranks, int exit_code, const s
         EXPECT_EQ(ranks[r].exit_code, exit_code) << "rank " << r << ": " << ranks[r].message;
         EXPECT_NE(ranks[r].message.find(message), std::string::npos)
             << "rank " << r << " says: " << ranks[r].message;
-        EXPECT_LT(ranks[r].seconds, 25.0);  // before any long deadline
+        // A fault is heard of before any long deadline; without one a busy machine may take its
+        // time.
+        if (exit_code != 0) {
+            EXPECT_LT(ranks[r].seconds, 25.0);
+        }
     }
 }
 
