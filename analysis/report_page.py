@@ -177,12 +177,14 @@ def page(prediction, scenario: str | None) -> str:
         for plan in data["plans"]
         if not plan["feasible"]
     ]
+    unpriced = [f"{plan['name']}: {plan['because']}" for plan in data.get("unpriced", [])]
     warnings = [f"{plan['name']}: {text}" for plan in data["plans"] for text in plan["warnings"]]
     parts = [
         f"<h1>{name}: one training step</h1><p>{source}. Intervals hold the residuals of the curves "
         "and the spread of the routing.</p>",
         "<h2>Plans</h2>" + plans_table(data) + totals_table(data),
         listing("Plans that do not fit", unfit) if unfit else "",
+        listing("Plans without a price", unpriced) if unpriced else "",
         "<h2>Figures</h2>" + drawings(prediction),
         "<h2>Phases</h2>" + phases_table(data),
         "<h2>One MoE layer</h2>" + layer_table(data),

@@ -103,6 +103,7 @@ _PREDICTION = {
     **_NAMES,
     "baseline": str,
     "notes": [str],
+    "unpriced": Maybe([{"name": str, "because": str}]),
     "plans": [
         {
             "name": str,

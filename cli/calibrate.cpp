@@ -258,16 +258,16 @@ void write_cluster(const std::string& file, Cluster cluster) {
 }
 
 Profile profile_of_grid(const po::variables_map& values, Profile profile) {
-    const Scenario scenario = load_scenario(values, "calibrate");
-    std::vector<runtime::GridSample> samples;
-    for (const std::string& file : values["from-grid"].as<Strings>()) {
-        for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
-    }
     if (values.count("multiprocessors") == 0) {
         throw InputError({.where = "--from-grid",
                           .found = "no --multiprocessors, which the samples do not hold",
                           .accepted = "those of the GPU that a rank ran on, or of its share",
                           .hint = "an H200 has 132, a quarter of it under MPS 32"});
+    }
+    const Scenario scenario = load_scenario(values, "calibrate");
+    std::vector<runtime::GridSample> samples;
+    for (const std::string& file : values["from-grid"].as<Strings>()) {
+        for (auto& s : runtime::read_grid_samples(file)) samples.push_back(std::move(s));
     }
     CalibrationSamples calibration{.num_multiprocessors =
                                        whole_number(values, "multiprocessors", 1, 4096)};

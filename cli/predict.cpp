@@ -81,11 +81,10 @@ int run_predict(Args args) {
                                          .timeline = format == "csv"};
     Prediction prediction = predict(scenario, profile_of(scenario), predict_options);
     prediction.version = version();
+    warn_of_unpriced(prediction);
     write_result(formatted(prediction, format, (*values)["verbose"].as<bool>()),
                  optional_text(*values, "out"));
-    const bool fits = std::all_of(prediction.plans.begin(), prediction.plans.end(),
-                                  [](const PlanPrediction& plan) { return plan.feasible; });
-    return fits ? kDone : kNegative;
+    return all_can_run(prediction) ? kDone : kNegative;
 }
 
 }  // namespace headway::cli

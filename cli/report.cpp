@@ -2,7 +2,6 @@
 // analysis/report.py from the result files that predict and show would write.
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -67,6 +66,7 @@ int run_report(Args args) {
     const Scenario scenario = load_scenario(*values, "report");
     Prediction prediction = predict(scenario, profile_of(scenario));
     prediction.version = version();
+    warn_of_unpriced(prediction);
     const std::string python = python_with_matplotlib("report");
     const ScratchFolder scratch;
     const fs::path result = scratch.path() / "prediction.json",
@@ -77,9 +77,7 @@ int run_report(Args args) {
         {python, report_script().string(), result.string(), "--scenario", text.string(), "-o", out},
         Chatter::shown);
     if (code != kDone) return code;
-    const bool fits = std::all_of(prediction.plans.begin(), prediction.plans.end(),
-                                  [](const PlanPrediction& plan) { return plan.feasible; });
-    return fits ? kDone : kNegative;
+    return all_can_run(prediction) ? kDone : kNegative;
 }
 
 }  // namespace headway::cli

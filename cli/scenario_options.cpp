@@ -32,6 +32,17 @@ void warn_of_other_device(const Scenario& scenario) {
 
 }  // namespace
 
+void warn_of_unpriced(const Prediction& prediction) {
+    for (const UnpricedPlan& plan : prediction.unpriced)
+        warn("plan " + plan.name + " has no price: " + plan.because);
+}
+
+bool all_can_run(const Prediction& prediction) {
+    return prediction.unpriced.empty() &&
+           std::all_of(prediction.plans.begin(), prediction.plans.end(),
+                       [](const PlanPrediction& plan) { return plan.feasible; });
+}
+
 void add_scenario_options(po::options_description& options) {
     options.add_options()("scenario", po::value<std::string>()->value_name("FILE"),
                           "scenario file (YAML)")(

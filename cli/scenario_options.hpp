@@ -6,6 +6,7 @@
 
 #include "cli/options.hpp"
 #include "models/scenario/read_scenario.hpp"
+#include "models/vocab/prediction.hpp"
 #include "models/vocab/scenario.hpp"
 
 namespace headway::cli {
@@ -25,6 +26,12 @@ Scenario load_open_scenario(const po::variables_map& values, std::string_view ve
 // One line on standard error for each key that no number depends on, for verbs whose result has no
 // place for notes.
 void print_unused_keys(Scenario scenario);
+
+// One line on standard error for each plan whose curves the profile lacks.
+void warn_of_unpriced(const Prediction& prediction);
+
+// Every plan has a price and the memory it needs.
+bool all_can_run(const Prediction& prediction);
 
 // A profile file, or the name of a preset.
 Profile load_profile(const std::string& file_or_preset, const ReadOptions& options);

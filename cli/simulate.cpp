@@ -244,12 +244,18 @@ int run_simulate(Args args) {
     if (micro_batches > 0) shorten(scenario, micro_batches);
     Prediction prediction;
     if (whole_step) prediction = predict(scenario, profile_of(scenario), {.only_plans = wanted});
+    warn_of_unpriced(prediction);
+    const auto is_simulated = [&](const Plan& plan) {
+        const auto is_it = [&](const UnpricedPlan& p) { return p.name == plan.name; };
+        return (wanted.empty() || std::ranges::find(wanted, plan.name) != wanted.end()) &&
+               std::ranges::none_of(prediction.unpriced, is_it);
+    };
     const sim::Topology topology(scenario.cluster, scenario.routing.seed);
     std::vector<PlanRun> runs;
     std::optional<TraceFile> trace_file;
     if (trace) trace_file.emplace(*trace);
     for (const Plan& plan : scenario.plans) {
-        if (!wanted.empty() && std::ranges::find(wanted, plan.name) == wanted.end()) continue;
+        if (!is_simulated(plan)) continue;
         sim::TraceSink sink;
         if (trace_file) {
             sink = trace_file->sink(plan.name, scenario.cluster.num_ranks());
@@ -277,7 +283,7 @@ int run_simulate(Args args) {
     write_result(simulation_report(scenario, runs, format), optional_text(*values, "out"));
     const bool all_run = std::ranges::none_of(
         runs, [](const PlanRun& run) { return run.result.unreachable.has_value(); });
-    return all_run ? kDone : kNegative;
+    return all_run && prediction.unpriced.empty() ? kDone : kNegative;
 }
 
 }  // namespace headway::cli

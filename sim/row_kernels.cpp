@@ -72,7 +72,8 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
     return (any[0] | any[1] | any[2] | any[3]) == 0;
 }
 
-[[gnu::always_inline]] inline double least_lane(Doubles v) {
+[[gnu::always_inline]] inline double least_lane(const Doubles& all) {
+    Doubles v = all;
     Doubles other = __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
     v = other < v ? other : v;
     other = __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An installed headway needs nothing of the tree that it was built from. The build is installed, the prefix is moved, and
-every verb runs there; then parts of the moved prefix are taken away, and each must be missed: a path of the build machine
-that is still looked at would find it in the source tree.
+every verb and program runs there while empty folders are mounted over the source tree and the build; then parts of the
+moved prefix are taken away, and each must be missed.
 usage: install_test.py BUILD_FOLDER"""
 
 import os
@@ -13,11 +13,45 @@ import tempfile
 import unittest
 from pathlib import Path
 
-BUILD = Path(sys.argv.pop(1))
+BUILD = Path(sys.argv.pop(1)).resolve()
+SOURCE = Path(__file__).resolve().parents[1]
+# Runs a command in a mount namespace of its own, where source tree and build are empty folders.
+HIDE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+HIDE += [
+    'for f in "$1" "$2"; do [ ! -d "$f" ] || mount -t tmpfs none "$f"; done; shift 2; exec "$@"'
+]
+HIDE += ["sh", str(SOURCE), str(BUILD)]
+TEMPORARY = Path(tempfile.gettempdir()).resolve()
+CAN_HIDE = not any(TEMPORARY.is_relative_to(folder) for folder in (SOURCE, BUILD)) and (
+    subprocess.run([*HIDE, "true"], capture_output=True).returncode == 0
+)
 # What a user without headway in the environment has; the build's own python3 and its matplotlib stay.
 ENVIRONMENT = {
     key: os.environ[key] for key in ("PATH", "HOME", "LANG", "PYENV_ROOT") if key in os.environ
 }
+
+TESTS = Path(__file__).parent
+COMMANDS = """\
+predict paper_4gpu.yaml --format json -o result.json
+explain paper_4gpu.yaml --plan ep_naive --phase dispatch
+simulate paper_4gpu.yaml --layers 1 --trace trace.json.gz
+alltoall --matrix bytes.csv --cluster dgx_h100
+matrix paper_4gpu.yaml --plan ep_naive -o matrix.csv
+sweep paper_4gpu.yaml --axis model.moe.top_k=2,4 -o all.csv
+sweep paper_4gpu.yaml --axis model.moe.top_k=2,4 --shard 0/2 -o s0.csv
+sweep paper_4gpu.yaml --axis model.moe.top_k=2,4 --shard 1/2 -o s1.csv
+merge s0.csv s1.csv -o merged.csv
+best paper_4gpu.yaml
+calibrate --from-nccl-tests log.txt --base h100_public -o mine.yaml
+import top1_64_experts.log --cluster dgx_h100 -o job.yaml
+predict job.yaml --profile h100_public
+validate
+show paper_4gpu.yaml
+list
+completion bash""".splitlines()
+SMALL = "--tokens 32 --ranks 2"
+RUN = f"cpu_small.yaml {SMALL} --plan ep_naive --repeats 1 -o m.csv"
+VERIFY = f"verify other/cpu_small.yaml --profile gpu.yaml --measured m.csv {SMALL}"
 
 
 class Install(unittest.TestCase):
@@ -36,7 +70,7 @@ class Install(unittest.TestCase):
         shutil.copytree(cls.prefix / "share/headway/scenarios/studies", cls.work)
         for name in ("paper_4gpu.yaml", "cpu_small.yaml"):
             shutil.copy(cls.prefix / "share/headway/scenarios" / name, cls.work)
-        (cls.work / "bytes.csv").write_text("0,1000000\n2000000,0\n")
+        (cls.work / "bytes.csv").write_text("0,1,2,3,4,5,6,7\n" * 8)
 
     @classmethod
     def tearDownClass(cls):
@@ -44,7 +78,7 @@ class Install(unittest.TestCase):
 
     def run_program(self, program, *words):
         return subprocess.run(
-            [self.prefix / "bin" / program, *words],
+            [*(HIDE if CAN_HIDE else []), self.prefix / "bin" / program, *words],
             cwd=self.work,
             env=ENVIRONMENT,
             capture_output=True,
@@ -56,78 +90,53 @@ class Install(unittest.TestCase):
         self.assertEqual(done.returncode, 0, f"{program} {' '.join(words)}: {done.stderr}")
         return done.stdout
 
-    def test_every_verb_works_in_a_moved_prefix(self):
-        paper, small = "paper_4gpu.yaml", "cpu_small.yaml"
-        small_run = ["--tokens", "32", "--ranks", "2"]
-        commands = [
-            ["predict", paper, "--format", "json", "-o", "result.json"],
-            ["explain", paper, "--plan", "ep_naive", "--phase", "dispatch"],
-            ["simulate", paper, "--layers", "1"],
-            ["alltoall", "--help"],
-            ["matrix", paper, "--plan", "ep_naive", "-o", "matrix.csv"],
-            ["sweep", paper, "--axis", "model.moe.top_k=2,4", "-o", "all.csv"],
-            ["sweep", paper, "--axis", "model.moe.top_k=2,4", "--shard", "0/2", "-o", "s0.csv"],
-            ["sweep", paper, "--axis", "model.moe.top_k=2,4", "--shard", "1/2", "-o", "s1.csv"],
-            ["merge", "s0.csv", "s1.csv", "-o", "merged.csv"],
-            ["best", paper],
-            [
-                "calibrate",
-                "--from-nccl-tests",
-                "log.txt",
-                "--base",
-                "h100_public",
-                "-o",
-                "mine.yaml",
-            ],
-            ["import", "top1_64_experts.log", "--cluster", "dgx_h100", "-o", "job.yaml"],
-            ["validate"],
-            ["show", paper],
-            ["list"],
-            ["completion", "bash"],
-        ]
-        shutil.copy(
-            next(Path(__file__).parent.glob("fit/logs/*all_reduce*.log")), self.work / "log.txt"
-        )
-        shutil.copy(Path(__file__).parent / "import/jobs/top1_64_experts.log", self.work)
-        for words in commands:
-            self.check("headway", *words)
-        self.check(
-            "headway-run", small, *small_run, "--plan", "ep_naive", "--repeats", "1", "-o", "m.csv"
-        )
-        # Curves of a GPU, in its type and over its link, for EP alone: off, but to be compared.
-        text = (self.prefix / "share/headway/scenarios/cpu_small.yaml").read_text()
-        lines = [line for line in text.splitlines() if "head_parallel: {" not in line]
-        (self.work / "other").mkdir()
-        (self.work / "other/cpu_small.yaml").write_text(
-            "\n".join(lines).replace("dtype: fp32", "dtype: bf16")
-        )
-        profile = self.prefix / "share/headway/scenarios/profiles/l40s_public.yaml"
-        gpu = profile.read_text().replace("path: nvlink", "path: pcie")
-        (self.work / "gpu.yaml").write_text(gpu)
-        verify = [
-            "verify",
-            "other/cpu_small.yaml",
-            "--profile",
-            "gpu.yaml",
-            "--measured",
-            "m.csv",
-            *small_run,
-        ]
-        verified = self.run_program("headway", *verify)
-        self.assertIn(
-            verified.returncode, (0, 1), verified.stderr
-        )  # 1: that machine is not the profile's
-        tried = {words[0] for words in commands} | {"verify"}
-        if self.run_program("headway", "plot", "result.json", "-o", "x.png").returncode == 0:
-            self.check("headway", "report", paper, "-o", "report.html")
+    def verbs(self):
+        return set(re.findall(r"^  ([a-z]+) {2,}", self.check("headway", "--help"), re.MULTILINE))
+
+    @unittest.skipUnless(CAN_HIDE, "no user namespaces, or a temporary folder inside")
+    def test_source_tree_and_build_are_out_of_sight(self):
+        for folder in (SOURCE, BUILD):
+            seen = subprocess.run([*HIDE, "ls", folder], capture_output=True, text=True)
+            self.assertNotIn("CMake", seen.stdout)
+            self.assertIn("CMake", " ".join(os.listdir(folder)))
+
+    def test_every_program_and_verb_has_its_help(self):
+        for program in sorted(path.name for path in (self.prefix / "bin").iterdir()):
+            self.assertIn(program, self.check(program, "--help"))
+            if program != "headway-bench":  # of kernels alone, which include nothing of the rest
+                self.assertIn("headway", self.check(program, "--version"))
+        for verb in self.verbs():
+            self.assertIn(f"headway {verb}", self.check("headway", verb, "--help"))
+
+    def test_every_verb_runs(self):
+        shutil.copy(next(TESTS.glob("fit/logs/*all_reduce*.log")), self.work / "log.txt")
+        shutil.copy(TESTS / "import/jobs/top1_64_experts.log", self.work)
+        for command in COMMANDS:
+            self.check("headway", *command.split())
+        self.check("headway-run", *RUN.split())
+        self.write_profile_of_another_machine()
+        verified = self.run_program("headway", *VERIFY.split())
+        # 1: the run is not what that profile predicts.
+        self.assertIn(verified.returncode, (0, 1), verified.stderr)
+        self.assertIn("predicted", verified.stdout)
+        tried = {command.split()[0] for command in COMMANDS} | {"verify"}
+        plot = self.run_program("headway", "plot", "result.json", "-o", "x.png")
+        if plot.returncode == 0:
+            self.assertTrue((self.work / "x.png").read_bytes().startswith(b"\x89PNG"))
+            self.check("headway", "report", "paper_4gpu.yaml", "-o", "report.html")
         else:
-            self.assertIn(
-                "no Python with matplotlib",
-                self.run_program("headway", "plot", "result.json").stderr,
-            )
-        tried |= {"plot", "report"}
-        verbs = re.findall(r"^  ([a-z]+) {2,}", self.check("headway", "--help"), re.MULTILINE)
-        self.assertEqual(set(verbs) - tried, set(), "a verb that this test does not try")
+            self.assertIn("no Python with matplotlib", plot.stderr)
+        self.assertEqual(self.verbs() - tried - {"plot", "report"}, set(), "verbs not tried")
+
+    def write_profile_of_another_machine(self):
+        """Curves of a GPU, in its type and over its link, for EP alone: off, but to be compared."""
+        scenarios = self.prefix / "share/headway/scenarios"
+        lines = (scenarios / "cpu_small.yaml").read_text().splitlines()
+        text = "\n".join(line for line in lines if "head_parallel: {" not in line)
+        (self.work / "other").mkdir()
+        (self.work / "other/cpu_small.yaml").write_text(text.replace("dtype: fp32", "dtype: bf16"))
+        gpu = (scenarios / "profiles/l40s_public.yaml").read_text()
+        (self.work / "gpu.yaml").write_text(gpu.replace("path: nvlink", "path: pcie"))
 
     def test_what_is_taken_from_the_prefix_is_missed(self):
         data = self.prefix / "share/headway"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "models/cost/loads.hpp"
@@ -273,6 +274,29 @@ std::vector<std::string> notes_of(const Scenario& scenario, const std::vector<Pl
     return once;
 }
 
+namespace {
+
+// Plans without a price are told apart from the others, which are compared with the baseline.
+void drop_unpriced(const std::vector<std::optional<MissingCurve>>& missing, bool strict,
+                   Prediction& prediction, std::vector<Plan>& plans,
+                   std::vector<PlanPrediction>& predicted) {
+    std::vector<Plan> priced;
+    std::vector<PlanPrediction> prices;
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+        if (missing[i]) {
+            if (strict || plans[i].name == prediction.baseline) throw *missing[i];
+            prediction.unpriced.push_back({plans[i].name, missing[i]->what()});
+        } else {
+            priced.push_back(std::move(plans[i]));
+            prices.push_back(std::move(predicted[i]));
+        }
+    }
+    plans = std::move(priced);
+    predicted = std::move(prices);
+}
+
+}  // namespace
+
 Prediction predict(const Scenario& scenario, const Profile& profile,
                    const PredictOptions& options) {
     Prediction prediction{.scenario = scenario.name,
@@ -294,9 +318,15 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     note_sizes(scenario, plans, prediction);
     const std::vector<std::vector<GroupLoad>> loads = loads_of_plans(scenario, plans, options);
     std::vector<PlanPrediction> predicted(plans.size());
+    std::vector<std::optional<MissingCurve>> missing(plans.size());
     for_each_job(plans.size(), options.threads, [&](std::size_t i) {
-        predicted[i] = predict_plan(scenario, plans[i], profile, options, loads[i]);
+        try {
+            predicted[i] = predict_plan(scenario, plans[i], profile, options, loads[i]);
+        } catch (const MissingCurve& error) {
+            missing[i] = error;
+        }
     });
+    drop_unpriced(missing, options.strict, prediction, plans, predicted);
     const auto baseline =
         std::find_if(predicted.begin(), predicted.end(),
                      [&](const PlanPrediction& p) { return p.name == scenario.baseline; });
@@ -311,6 +341,10 @@ Prediction predict(const Scenario& scenario, const Profile& profile,
     }
     for (PlanPrediction& p : predicted) {
         if (wanted(p.name)) prediction.plans.push_back(std::move(p));
+    }
+    if (prediction.plans.empty()) {
+        for (const std::optional<MissingCurve>& error : missing)
+            if (error) throw *error;
     }
     return prediction;
 }

@@ -17,7 +17,7 @@ constexpr std::size_t kNumKernelSources = 2 * kNumKernels * kNumDtypes;
 
 [[noreturn]] void missing_curve(const Profile& profile, const std::string& what,
                                 const std::string& hint) {
-    throw InputError(
+    throw MissingCurve(
         {.where = "profile " + profile.name, .found = "no curve for " + what, .hint = hint});
 }
 

@@ -51,7 +51,7 @@ class RoleBuilder {
           ranks_(ranks_of_role),
           pricer_(pricer),
           messages_(messages),
-          writer_(workload, pricer, layers, program) {}
+          writer_(pricer, layers, program) {}
 
     void build() {
         const std::vector<PipelineStep>& steps = order_.steps[index(role_)];
@@ -240,7 +240,7 @@ class ProgramBuilder {
 
     void build_role() {
         PricedLayers layers = layers_of({.first = 0, .count = program_.num_ranks});
-        RoleWriter writer(workload_, pricer_, layers, program_);
+        RoleWriter writer(pricer_, layers, program_);
         writer.gather(workload_.update, whole_model(scenario_.model.all_layers()));
         for (const Block& block :
              step_blocks(scenario_.model.all_layers(), workload_.num_micro_batches)) {

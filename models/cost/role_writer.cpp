@@ -27,9 +27,8 @@ std::optional<TaskWork> part_of(const TaskWork& work, double share) {
 
 }  // namespace
 
-RoleWriter::RoleWriter(const Workload& workload, TaskPricer& pricer, PricedLayers& layers,
-                       Program& program)
-    : workload_(workload), pricer_(pricer), layers_(layers), program_(program) {
+RoleWriter::RoleWriter(TaskPricer& pricer, PricedLayers& layers, Program& program)
+    : pricer_(pricer), layers_(layers), program_(program) {
     last_.fill(-1);
 }
 

@@ -13,8 +13,7 @@ namespace headway::inline cost {
 
 class RoleWriter {
   public:
-    RoleWriter(const Workload& workload, TaskPricer& pricer, PricedLayers& layers,
-               Program& program);
+    RoleWriter(TaskPricer& pricer, PricedLayers& layers, Program& program);
 
     // The next task of each stream waits for these messages.
     void receive(const std::vector<int>& messages);
@@ -48,7 +47,6 @@ class RoleWriter {
     // task.
     int write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece, int previous);
 
-    const Workload& workload_;
     TaskPricer& pricer_;
     PricedLayers& layers_;
     Program& program_;

@@ -122,6 +122,9 @@ Json plan_json(const PlanPrediction& plan) {
 std::string prediction_to_json(const Prediction& prediction) {
     Json plans = Json::array();
     for (const PlanPrediction& plan : prediction.plans) plans.push_back(plan_json(plan));
+    Json unpriced = Json::array();
+    for (const UnpricedPlan& plan : prediction.unpriced)
+        unpriced.push_back({{"name", plan.name}, {"because", plan.because}});
     const Json json = {{"scenario", prediction.scenario},
                        {"profile", prediction.profile},
                        {"seed", prediction.seed},
@@ -132,6 +135,7 @@ std::string prediction_to_json(const Prediction& prediction) {
                        {"global_batch_sequences", prediction.size.sequences},
                        {"tokens_per_step", prediction.size.tokens()},
                        {"notes", prediction.notes},
+                       {"unpriced", unpriced},
                        {"plans", plans}};
     // Names come from files of any encoding: what is not UTF-8 is replaced, not an exception.
     return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';

@@ -177,11 +177,18 @@ constexpr std::array kFamilies = {
                       "vocab_size=32000 hidden_size=4096 intermediate_size=11008 "
                       "num_hidden_layers=32 num_attention_heads=32 num_local_experts=8 "
                       "num_experts_per_tok=2 shared_intermediate_size=0"},
-    HuggingFaceFamily{"bailing_moe bailing_moe_v2", "",
+    HuggingFaceFamily{"bailing_moe", "",
                       "shared=num_shared_experts shared_width=moe_intermediate_size",
                       "vocab_size=30592 hidden_size=1024 num_hidden_layers=24 "
                       "num_attention_heads=16 num_experts=16 num_shared_experts=0 "
                       "num_experts_per_tok=2 first_k_dense_replace=0 use_sliding_window=false"},
+    HuggingFaceFamily{"bailing_moe_v2", "",
+                      "shared=num_shared_experts shared_width=moe_intermediate_size",
+                      "vocab_size=157184 hidden_size=2048 intermediate_size=5120 "
+                      "moe_intermediate_size=512 num_hidden_layers=20 num_attention_heads=16 "
+                      "num_key_value_heads=4 head_dim=128 num_experts=256 num_shared_experts=1 "
+                      "num_experts_per_tok=8 first_k_dense_replace=1 n_group=8 topk_group=4 "
+                      "topk_method=noaux_tc"},
     HuggingFaceFamily{"aria aria_text", "",
                       "experts=moe_num_experts top_k=moe_topk expert_width=intermediate_size "
                       "shared=moe_num_shared_experts shared_width=intermediate_size",

@@ -29,6 +29,11 @@ class InputError : public std::runtime_error {
     std::vector<InputProblem> problems_;
 };
 
+// A profile lacks a curve that a plan needs; another plan may do without it.
+class MissingCurve : public InputError {
+    using InputError::InputError;
+};
+
 // The candidate nearest to `word` by edit distance if it is near enough to be a typo, else empty.
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);
 

@@ -133,6 +133,11 @@ struct StepSize {
     std::int64_t tokens() const { return sequences * sequence_length; }
 };
 
+// A plan that needs a curve which the profile lacks.
+struct UnpricedPlan {
+    std::string name, because;
+};
+
 struct Prediction {
     std::string scenario;
     std::string profile;
@@ -141,7 +146,8 @@ struct Prediction {
     std::string baseline;
     StepSize size;
     std::vector<PlanPrediction> plans;
-    std::vector<std::string> notes;  // assumptions of the scenario ("HP twin: ...")
+    std::vector<UnpricedPlan> unpriced;  // beside plans that have a price, the baseline among them
+    std::vector<std::string> notes;      // assumptions of the scenario ("HP twin: ...")
 };
 
 }  // namespace headway

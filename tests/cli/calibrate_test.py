@@ -307,6 +307,7 @@ class ImportLogs(InAFolder):
             ([*cpu, "--path", "nic"], "--path"),
             ([*cpu, "--max-seconds", "1"], "--max-seconds"),
             (["calibrate", "--from-kernel-bench", "x.csv", SCENARIO], "a scenario"),
+            (["calibrate", SCENARIO, "--from-grid", "x.csv"], "no --multiprocessors"),
         ):
             done = self.headway(*words, "-o", self.out)
             self.assertEqual(done.returncode, 2, words)
@@ -335,7 +336,7 @@ class ImportLogs(InAFolder):
         trace = os.path.join(self.folder.name, "t.json")
         for words in (
             [*calibrate, "--from", pipe],
-            [*calibrate, "--from-grid", pipe],
+            [*calibrate, "--multiprocessors", "132", "--from-grid", pipe],
             [*calibrate, "--from-nccl-tests", pipe],
             [*calibrate, "--device", "cpu", "--samples", pipe],
             [*verify, "--measured", pipe],

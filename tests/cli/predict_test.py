@@ -167,6 +167,28 @@ class Predict(unittest.TestCase):
         self.assertNotRegex(text, r"""(src|href)=["'](?!#)""")
         self.assertEqual([path.name for path in self.folder.iterdir()], ["report.html"])
 
+    def test_a_plan_that_the_profile_cannot_price_leaves_the_others(self):
+        # The profile of L40S knows no fused experts, which HP needs: EP is answered, HP named, and the exit code is 1.
+        scenario = self.folder / "l40s.yaml"
+        scenario.write_text(
+            "model: {preset: paper_base}\n"
+            "cluster: {preset: 8x_l40s_pcie}\n"
+            "batch: {sequence_length: 2048}\n"
+            "plans:\n"
+            "  - {name: ep, expert_parallel: {}, group_size: 8}\n"
+            "  - {name: hp, head_parallel: {num_heads: 8}, group_size: 8}\n"
+            "profile: {preset: l40s_public}\n"
+        )
+        for words in (["predict", scenario], ["simulate", scenario, "--epsilon", "0.1"]):
+            result = headway(*words, "--format", "json")
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertEqual([plan["name"] for plan in json.loads(result.stdout)["plans"]], ["ep"])
+            self.assertIn("plan hp has no price: profile l40s_public: no curve for", result.stderr)
+        unpriced = json.loads(headway("predict", scenario, "--format", "json").stdout)["unpriced"]
+        self.assertIn("fused_expert", unpriced[0]["because"])
+        alone = headway("predict", scenario, "--plan", "hp")
+        self.assertEqual(alone.returncode, 2, alone.stdout)
+
     def test_infeasible_plans_exit_with_one(self):
         shown = headway("show", SCENARIO).stdout
         # The GPU's memory is the only bare "memory:" of a scenario.

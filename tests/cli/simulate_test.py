@@ -221,6 +221,18 @@ class Simulate(unittest.TestCase):
         )
         self.expect_bad_input("simulate", SCENARIO, "--epsilon", "-1", fragment="--epsilon")
 
+    def test_a_machine_beyond_memory_is_refused_with_the_limit(self):
+        scenario = self.folder / "large.yaml"
+        scenario.write_text(
+            "model: {preset: olmoe_1b_7b}\n"
+            "cluster: {preset: dgx_h100, nodes: 25000}\n"
+            "batch: {sequence_length: 4096}\n"
+            "plans: [{name: ep, expert_parallel: {}, group_size: 8}]\n"
+            "profile: {preset: h100_public}\n"
+        )
+        self.expect_bad_input("simulate", scenario, fragment="200000 ranks in groups of up to 8")
+        self.expect_bad_input("simulate", scenario, fragment="accepted: up to about")
+
     def test_a_step_over_a_dead_rail_is_a_negative_result(self):
         scenario = Path(__file__).with_name("dead_rail.yaml")
         result = headway("simulate", scenario)

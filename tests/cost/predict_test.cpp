@@ -303,6 +303,27 @@ TEST(Predict, MissingCurveIsAnErrorThatNamesIt) {
     }
 }
 
+// System: EP, the baseline, and HP, whose fused experts the profile does not know. Expectation: EP
+// has the price that it has alone, HP is named with the curve that it lacks, and asking for HP
+// alone is an error.
+TEST(Predict, APlanWhoseCurveIsMissingLeavesTheOthers) {
+    Profile profile = toy::profile();
+    profile.kernel(Kernel::fused_expert).forward.clear();
+    Scenario s = toy::scenario();
+    const Prediction alone = predict(s, profile);
+    s.plans.push_back(toy::hp(8, s.model, 8));
+    const Prediction both = predict(s, profile);
+    ASSERT_EQ(both.plans.size(), 1u);
+    EXPECT_EQ(both.plans[0].step, alone.plans[0].step);
+    ASSERT_EQ(both.unpriced.size(), 1u);
+    EXPECT_EQ(both.unpriced[0].name, "hp");
+    EXPECT_NE(both.unpriced[0].because.find("fused_expert"), std::string::npos);
+    EXPECT_THROW(predict(s, profile, {.only_plans = {"hp"}}), MissingCurve);
+    EXPECT_THROW(predict(s, profile, {.strict = true}), InputError);
+    s.baseline = "hp";
+    EXPECT_THROW(predict(s, profile), MissingCurve);
+}
+
 TEST(Predict, SpeedupIsAgainstTheBaselineEvenWhenItIsNotShown) {
     Scenario s = toy::scenario();
     s.plans.push_back(toy::hp(8, s.model, 8));

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -255,9 +256,38 @@ const Import kImports[] = {
      PathClass::nic},
 };
 
-// System: a profile without curves. Expectation: each log fills the curve named, and every row of
-// 1 MiB or more is within 5 % of it.
+struct PrintedRow {
+    double size, busbw;  // bytes, GB/s
+};
+
+// Size and out-of-place bus bandwidth of the rows of a log, as its text prints them.
+std::vector<PrintedRow> printed_rows(const char* file) {
+    const std::regex row_begin(R"(\d+\s+\d+\s+(float|half|bfloat16|u?int8|double)\b)");
+    const std::regex tag(R"(\[\d+\])");  // of Hydra, also inside rows
+    std::vector<PrintedRow> rows;
+    std::ifstream stream(kLogs / "real" / file);
+    for (std::string line; std::getline(stream, line);) {
+        line = std::regex_replace(line, tag, "");
+        std::smatch match;
+        if (!std::regex_search(line, match, row_begin)) continue;
+        std::istringstream words(line.substr(static_cast<std::size_t>(match.position())));
+        std::vector<std::string> w;
+        for (std::string word; words >> word;) w.push_back(word);
+        // ... time algbw busbw errors, twice
+        if (w.size() > 10) rows.push_back({std::stod(w[0]), std::stod(w[w.size() - 6])});
+    }
+    return rows;
+}
+
+// What nccl-tests' PERFORMANCE.md multiplies size / time by.
+double bus_factor(Collective collective, int n) {
+    return (collective == Collective::all_reduce ? 2.0 : 1.0) * (n - 1) / n;
+}
+
+// System: a profile without curves. Expectation: each log fills the curve named, and in every row
+// of 1 MiB or more its time is within 5 % of the row's, its bus bandwidth of the one printed.
 TEST(NcclImport, FillsCurvesThatHoldTheRowsOfPublicLogs) {
+    int judged = 0;
     for (const Import& import : kImports) {
         SCOPED_TRACE(import.file);
         Profile profile;
@@ -266,6 +296,8 @@ TEST(NcclImport, FillsCurvesThatHoldTheRowsOfPublicLogs) {
         ASSERT_EQ(profile.communication.size(), static_cast<std::size_t>(import.num_curves));
         ASSERT_EQ(sentences.size(), profile.communication.size());
         EXPECT_EQ(profile.communication[0].collective, import.collective);
+        const std::vector<PrintedRow> printed = printed_rows(import.file);
+        std::size_t row = 0;
         for (std::size_t t = 0; t < log.tables.size(); ++t) {
             const NcclTable& table = log.tables[t];
             const TimeCurve& curve = profile.communication[t];
@@ -273,13 +305,23 @@ TEST(NcclImport, FillsCurvesThatHoldTheRowsOfPublicLogs) {
             EXPECT_EQ(curve.num_ranks, import.ranks);
             EXPECT_EQ(curve.link, Bandwidth{});
             EXPECT_TRUE(std::is_sorted(curve.seconds.begin(), curve.seconds.end()));
-            for (std::size_t i = 0; i < table.size.size(); ++i) {
+            for (std::size_t i = 0; i < table.size.size(); ++i, ++row) {
+                ASSERT_LT(row, printed.size());
+                ASSERT_EQ(printed[row].size, table.size[i]);
                 if (table.size[i] < 1 << 20) continue;
                 const double at = curve.at(curve_bytes(table, curve.path, table.size[i])).value;
                 EXPECT_NEAR(at, table.seconds[i], 0.05 * table.seconds[i]) << table.size[i];
+                const double busbw =
+                    bus_factor(curve.collective, curve.num_ranks) * table.size[i] / at;
+                EXPECT_NEAR(busbw / 1e9, printed[row].busbw, 0.05 * printed[row].busbw)
+                    << table.size[i];
+                ++judged;
             }
         }
+        EXPECT_EQ(row, printed.size());
     }
+    EXPECT_GE(std::size(kImports), 25u);
+    EXPECT_GE(judged, 150);
 }
 
 // A log that leaves something out is refused, and the message names the option that states it.

@@ -24,20 +24,28 @@ struct ForkedRank {
     std::string message;   // of the exception that ended it
 };
 
-// Longer than a busy machine keeps a process waiting, short enough for a test.
-inline ChannelOptions short_deadlines() {
+// No deadline passes, however busy the machine is: for ranks that come and end by themselves.
+inline ChannelOptions long_deadlines() {
     using std::chrono::milliseconds;
-    return {.rendezvous = milliseconds(4000),
+    return {.rendezvous = milliseconds(60000),
             .beat = milliseconds(20),
-            .silence = milliseconds(1500),
-            .deadline = milliseconds(1500),
+            .silence = milliseconds(60000),
+            .deadline = milliseconds(60000),
             .settle = milliseconds(500),
             .grace = milliseconds(1000)};
 }
 
+// For ranks that must be missed: longer than a busy machine keeps a process waiting.
+inline ChannelOptions short_deadlines() {
+    ChannelOptions options = long_deadlines();
+    options.rendezvous = std::chrono::milliseconds(10000);
+    options.silence = options.deadline = std::chrono::milliseconds(3000);
+    return options;
+}
+
 struct ForkedRun {
     int num_ranks = 3;
-    ChannelOptions options = short_deadlines();
+    ChannelOptions options = long_deadlines();
     std::function<Facts(int rank)> facts = [](int) { return Facts{{"scenario", "same"}}; };
     std::vector<int> absent;      // ranks that never come
     std::vector<int> claimed_as;  // the rank that each process claims to be; empty: its own
@@ -81,7 +89,7 @@ struct ForkedRun {
     _exit(code);
 }
 
-// Ranks that have not ended 20 s after the start, and stopped ones once the others have ended, are
+// Ranks that have not ended 120 s after the start, and stopped ones once the others have ended, are
 // killed.
 inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
                                           const std::function<void(SideChannel&)>& body) {
@@ -130,7 +138,7 @@ inline std::vector<ForkedRank> run_forked(const ForkedRun& run,
     };
     while (left > 0) {
         const bool only_stopped = collect();
-        if (left > 0 && (only_stopped || since() > 20.0)) {
+        if (left > 0 && (only_stopped || since() > 120.0)) {
             for (const pid_t pid : pids) {
                 if (pid > 0) kill(pid, SIGKILL);
             }

@@ -173,7 +173,7 @@ void expect_ranks_meet(const std::function<Environment(int rank)>& environment) 
         int code = 1;
         try {
             run_process_rank(
-                *rank_identity(environment(rank), ""), {}, short_deadlines(),
+                *rank_identity(environment(rank), ""), {}, long_deadlines(),
                 [](const std::string&) { _exit(9); },
                 [&](SideChannel& channel) {
                     const auto all = channel.all_gather("ranks", std::to_string(channel.rank()));

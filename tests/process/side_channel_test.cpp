@@ -18,7 +18,11 @@ void expect_all_end(const std::vector<ForkedRank>& ranks, int exit_code, const s
         EXPECT_EQ(ranks[r].exit_code, exit_code) << "rank " << r << ": " << ranks[r].message;
         EXPECT_NE(ranks[r].message.find(message), std::string::npos)
             << "rank " << r << " says: " << ranks[r].message;
-        EXPECT_LT(ranks[r].seconds, 15.0);
+        // A fault is heard of before any long deadline; without one a busy machine may take its
+        // time.
+        if (exit_code != 0) {
+            EXPECT_LT(ranks[r].seconds, 25.0);
+        }
     }
 }
 
@@ -82,11 +86,12 @@ TEST(SideChannel, NamesARankKilledInAPhase) {
 
 TEST(SideChannel, NamesAStoppedRank) {
     for (const int victim : {0, 1}) {
-        const auto ranks = run_forked({}, [victim](SideChannel& channel) {
-            enter_and_be_heard(channel, kExpert);
-            if (channel.rank() == victim) raise(SIGSTOP);
-            channel.barrier();
-        });
+        const auto ranks =
+            run_forked({.options = short_deadlines()}, [victim](SideChannel& channel) {
+                enter_and_be_heard(channel, kExpert);
+                if (channel.rank() == victim) raise(SIGSTOP);
+                channel.barrier();
+            });
         expect_all_end(ranks, kRankFailureExit,
                        "rank " + std::to_string(victim) +
                            " failed in phase expert (backward): no sign of life",
@@ -126,7 +131,7 @@ TEST(SideChannel, PassesOnWhatARankThrows) {
 }
 
 TEST(SideChannel, NamesARankThatMakesNoProgress) {
-    const auto ranks = run_forked({}, [](SideChannel& channel) {
+    const auto ranks = run_forked({.options = short_deadlines()}, [](SideChannel& channel) {
         channel.enter(kExpert);
         channel.barrier();
         if (channel.rank() == 1) {
@@ -143,7 +148,7 @@ TEST(SideChannel, NamesARankThatMakesNoProgress) {
 
 // All wait; rank 2 has entered fewer phases than the others.
 TEST(SideChannel, NamesTheRankFurthestBehindWhenAllWait) {
-    const auto ranks = run_forked({}, [](SideChannel& channel) {
+    const auto ranks = run_forked({.options = short_deadlines()}, [](SideChannel& channel) {
         channel.enter(kDispatch);
         channel.barrier();
         if (channel.rank() != 2) channel.enter(kExpert);
@@ -183,7 +188,7 @@ TEST(SideChannel, PrefersACauseToItsSymptom) {
 
 TEST(SideChannel, NamesARankThatNeverComes) {
     ForkedRun run{.absent = {1}};
-    run.options.rendezvous = milliseconds(700);
+    run.options.rendezvous = milliseconds(2000);
     const auto ranks = run_forked(run, [](SideChannel&) {});
     expect_all_end(ranks, kRankFailureExit, "rank 1 failed before its first phase: it did not",
                    {1});

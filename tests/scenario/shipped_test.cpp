@@ -5,6 +5,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <string>
 
 #include "models/scenario/read_scenario.hpp"
 
@@ -65,6 +67,18 @@ TEST(Shipped, ClustersReadBack) {
         EXPECT_EQ(cluster.name, file.stem());
         EXPECT_FALSE(cluster.source.empty());
         EXPECT_EQ(to_yaml(read_cluster(alone(to_yaml(cluster)), kNoPresets)), to_yaml(cluster));
+    }
+}
+
+// What PyTorch reports of the devices (its out-of-memory messages), in GiB: below the decimal GB of
+// the datasheets, above them as GiB.
+TEST(Shipped, CapacitiesAreWhatPyTorchReports) {
+    const std::map<std::string, double> reported = {{"dgx_b200", 178.35}, {"gb200_nvl72", 184.31},
+                                                    {"dgx_h200", 139.8},  {"dgx_h100", 79.1},
+                                                    {"dgx_a100", 79.1},   {"8x_l40s_pcie", 44.4}};
+    for (const auto& [name, capacity] : reported) {
+        const Cluster cluster = read_cluster(kScenarios / "clusters" / (name + ".yaml"));
+        EXPECT_NEAR(cluster.device.memory.in(GiB), capacity, 0.005 * capacity) << name;
     }
 }
 

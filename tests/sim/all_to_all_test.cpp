@@ -109,6 +109,7 @@ TEST(AllToAll, TheErrorBoundHoldsAndShrinksWithEpsilon) {
                 const AllToAllResult r = run(topology, sizes, 64, {.epsilon = epsilon});
                 const double bound = r.error_bound.in(second);
                 EXPECT_LE(std::abs((r.completion - exact.completion).in(second)), bound);
+                EXPECT_GE(r.completion * (1 + 1e-9), r.lower_bound);
                 EXPECT_LT(r.instants, exact.instants);
                 EXPECT_LT(bound, previous);
                 previous = bound;
