@@ -11,6 +11,7 @@
 
 #include "models/vocab/error.hpp"
 #include "runtime/program.hpp"
+#include "runtime/step/step_options.hpp"
 
 namespace headway::runtime {
 
@@ -24,9 +25,10 @@ Runs the MoE layers of the scenario, forward and backward, on real ranks and wri
 phase took on every rank: the same CSV as a prediction, to be compared by `headway verify`. One group
 of the plan is run. With --device cpu ranks are threads; with --device cuda they are processes, one
 per rank: started here (--ranks N), or this program is started by torchrun, mpirun or srun. Ranks
-that share a GPU get MPS and an equal share of it. Attention, dense layers, the gradients'
-all-reduce and the optimizer are not run, nor recompute and overlap: a plan that sets one of them is
-warned about, and `headway verify` predicts the layers as they were run.
+that share a GPU get MPS and an equal share of it. With --steps N whole training steps run, from the
+embedding to AdamW, free-running; what a plan asks and a step does not execute is refused. Without, the
+MoE layers run alone: recompute, overlap and the like are warned about, and `headway verify` predicts
+the layers as they were run.
 Exit codes: 0 done, 2 bad input, 4 a rank failed or stalled (no file is written).
 
 Options)";
@@ -91,6 +93,7 @@ po::options_description declare_options() {
         "KIND:RANK:PHASE with KIND throw or stall, with cuda also kill or stop, to see how a "
         "failing "
         "rank is reported");
+    add_step_options(options);
     return options;
 }
 

@@ -33,12 +33,6 @@ struct Run {
     int layer(int l) const { return scenario.model.moe_layer(l); }
 };
 
-void obey(const InjectedFault& fault, int rank, CallSite site) {
-    if (rank != fault.rank || site.phase != fault.phase) return;
-    if (fault.kind == InjectedFault::Kind::throws) throw std::runtime_error("injected fault");
-    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
-}
-
 // Calls run_layer(layer) between barriers, warm-ups first, and keeps the samples of the others.
 template <class RunLayer>
 void repeat(Run& run, RankContext& context, RunLayer&& run_layer) {
@@ -112,7 +106,7 @@ void run_rank(Run& run, Communicator& comm) {
     RankContext context{.communicator = comm, .origin = run.origin};
     if (run.options.fault) {
         context.on_enter = [fault = *run.options.fault, rank = comm.rank()](CallSite site) {
-            obey(fault, rank, site);
+            obey_on_thread(fault, rank, site);
         };
     }
     const bool doubles = run.scenario.model.dtype == Dtype::fp64;
@@ -124,6 +118,12 @@ void run_rank(Run& run, Communicator& comm) {
 }
 
 }  // namespace
+
+void obey_on_thread(const InjectedFault& fault, int rank, CallSite site) {
+    if (rank != fault.rank || site.phase != fault.phase) return;
+    if (fault.kind == InjectedFault::Kind::throws) throw std::runtime_error("injected fault");
+    for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
 
 Measurement measure_plan(const Scenario& scenario, const Plan& plan,
                          const MeasureOptions& options) {

@@ -22,6 +22,9 @@ struct InjectedFault {
     Phase phase = Phase::expert;
 };
 
+// On a rank that is a thread: throws or stalls where the fault says so.
+void obey_on_thread(const InjectedFault& fault, int rank, CallSite site);
+
 struct MeasureOptions {
     int num_layers = 1;
     int num_warmups = 2;

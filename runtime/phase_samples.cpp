@@ -1,6 +1,7 @@
 #include "runtime/phase_samples.hpp"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "models/report/quantile.hpp"
@@ -62,19 +63,12 @@ std::vector<ArrivalSkew> skews_of(const std::vector<std::vector<LayerSamples>>& 
     return result;
 }
 
-// An exchange lasts from when the last rank has come to it; what the others waited comes before.
 void take_waits_out(std::vector<std::vector<LayerSamples>>& by_rank) {
     for (std::size_t i = 0; i < by_rank.front().size(); ++i) {
         for (std::size_t p = 0; p < by_rank.front()[i].phases.size(); ++p) {
-            if (!is_communication(by_rank.front()[i].phases[p].site.phase)) continue;
-            double last = 0.0;
-            for (const auto& samples : by_rank) last = std::max(last, samples[i].phases[p].begin);
-            for (auto& samples : by_rank) {
-                PhaseSample& sample = samples[i].phases[p];
-                const double wait = std::min(last - sample.begin, sample.duration);
-                sample.begin += wait;
-                sample.duration -= wait;
-            }
+            std::vector<PhaseSample*> one;
+            for (auto& samples : by_rank) one.push_back(&samples[i].phases[p]);
+            take_wait_out(one);
         }
     }
 }
@@ -94,21 +88,36 @@ void lay_out(std::vector<Span>& spans) {
 
 }  // namespace
 
+void take_wait_out(std::span<PhaseSample* const> by_rank) {
+    if (!is_communication(by_rank.front()->site.phase)) return;
+    double last = 0.0;
+    for (const PhaseSample* sample : by_rank) last = std::max(last, sample->begin);
+    for (PhaseSample* sample : by_rank) {
+        const double wait = std::min(last - sample->begin, sample->duration);
+        sample->begin += wait;
+        sample->duration -= wait;
+    }
+}
+
+Timeline measured_timeline(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           std::size_t num_ranks) {
+    return {.source = Source::measured,
+            .scenario = scenario.name,
+            .plan = plan.name,
+            .layer_split = std::string(plan.layer_split()),
+            .profile = device,
+            .seed = scenario.routing.seed,
+            .size = RunSize{.num_ranks = static_cast<int>(num_ranks),
+                            .tokens_per_rank = static_cast<int>(scenario.batch.tokens_per_rank())}};
+}
+
 Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
                            std::vector<std::vector<LayerSamples>> samples,
                            std::span<const TrafficLedger> ledgers, int num_passes, Timing timing) {
     Measurement result;
     result.skews = skews_of(samples);
     if (timing == Timing::in_flow) take_waits_out(samples);
-    result.timeline = {
-        .source = Source::measured,
-        .scenario = scenario.name,
-        .plan = plan.name,
-        .layer_split = std::string(plan.layer_split()),
-        .profile = device,
-        .seed = scenario.routing.seed,
-        .size = RunSize{.num_ranks = static_cast<int>(samples.size()),
-                        .tokens_per_rank = static_cast<int>(scenario.batch.tokens_per_rank())}};
+    result.timeline = measured_timeline(scenario, plan, device, samples.size());
     result.traffic = gather_traffic(ledgers);
     for (auto& [site, matrix] : result.traffic) {
         for (std::int64_t& bytes : matrix.bytes) bytes /= num_passes;

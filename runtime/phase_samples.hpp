@@ -5,6 +5,7 @@
 
 #include <array>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,14 @@ struct LayerSamples {
     int layer = 0;
     std::vector<PhaseSample> phases;
 };
+
+// One phase on all ranks, in flow: an exchange lasts from when the last rank has come to it; what
+// the others waited comes before.
+void take_wait_out(std::span<PhaseSample* const> by_rank);
+
+// Without spans.
+Timeline measured_timeline(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           std::size_t num_ranks);
 
 // samples [rank][execution], equally many on all ranks; `ledgers` [rank] of `num_passes` passes,
 // warm-ups included. `device` is what was measured. In flow, begin times of all ranks count from
