@@ -51,6 +51,23 @@ StepRouting step_routing(const Scenario& scenario, const StepSetup& setup, bool 
     return routing;
 }
 
+std::vector<std::span<const std::int32_t>> forced_choices(const StepSetup& setup,
+                                                          const StepRouting& routing, int layer,
+                                                          int rank) {
+    if (routing.empty()) return {};
+    std::size_t moe = 0;
+    while (setup.model.moe_layer(static_cast<int>(moe)) != layer) ++moe;
+    if (!setup.moe.head_parallel)
+        return {routing[moe].front()[static_cast<std::size_t>(rank)].expert};
+    const HpShape& hp = setup.moe.hp;
+    std::vector<std::span<const std::int32_t>> choices;
+    for (const HeadBlock& block : head_blocks(hp, rank)) {
+        const auto head = static_cast<std::size_t>(hp.first_head(rank) + block.rows.head);
+        choices.emplace_back(routing[moe][head][static_cast<std::size_t>(block.source)].expert);
+    }
+    return choices;
+}
+
 template <class S>
 ReferenceStep<S>::ReferenceStep(RankContext& context, const StepSetup& setup,
                                 const StepRouting& routing)
@@ -120,23 +137,6 @@ void ReferenceStep<S>::forward(int index) {
 }
 
 template <class S>
-std::vector<std::span<const std::int32_t>> ReferenceStep<S>::forced(int index) const {
-    std::vector<std::span<const std::int32_t>> choices;
-    if (routing_.empty()) return choices;
-    std::size_t moe = 0;
-    while (setup_.model.moe_layer(static_cast<int>(moe)) != index) ++moe;
-    const int rank = context_.communicator.rank();
-    if (!setup_.moe.head_parallel)
-        return {routing_[moe].front()[static_cast<std::size_t>(rank)].expert};
-    const HpShape& hp = setup_.moe.hp;
-    for (const HeadBlock& block : head_blocks(hp, rank))
-        choices.push_back(routing_[moe][static_cast<std::size_t>(
-            hp.first_head(rank) + block.rows.head)][static_cast<std::size_t>(block.source)]
-                              .expert);
-    return choices;
-}
-
-template <class S>
 Matrix<S> ReferenceStep<S>::feed_forward(int index, LayerState& state) {
     const ModelSpec& model = setup_.model;
     const Matrix<S>& x = state.half.normed2;
@@ -147,7 +147,7 @@ Matrix<S> ReferenceStep<S>::feed_forward(int index, LayerState& state) {
         return expert_forward<S>(model.dense_activation, {&state.weights.dense, 1}, all, state.ffn,
                                  Summation::fast);
     }
-    const auto choices = forced(index);
+    const auto choices = forced_choices(setup_, routing_, index, context_.communicator.rank());
     if (setup_.moe.head_parallel)
         return hp_forward<S>(context_, nullptr, setup_.moe.hp, state.weights.hp, x, state.hp,
                              choices);

@@ -4,6 +4,7 @@
 //   loss = mean over all tokens of all ranks of ln sum_v exp z_v - z_target
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "runtime/step/flat_weights.hpp"
@@ -16,6 +17,12 @@ namespace headway::runtime {
 // [MoE layer][router][source], as layer_routing gives it; empty: the routers choose.
 using StepRouting = std::vector<std::vector<std::vector<Assignment>>>;
 StepRouting step_routing(const Scenario& scenario, const StepSetup& setup, bool forced);
+
+// Those of the rows that this rank's experts of a layer get from the routers here: one part for EP,
+// one for each of head_blocks() for HP; none where the routers choose.
+std::vector<std::span<const std::int32_t>> forced_choices(const StepSetup& setup,
+                                                          const StepRouting& routing, int layer,
+                                                          int rank);
 
 template <class S>
 class ReferenceStep {
@@ -51,7 +58,6 @@ class ReferenceStep {
     void backward(int index);
     Matrix<S> feed_forward(int index, LayerState& state);
     Matrix<S> feed_backward(int index, const LayerState& state, BlockWeights<S>& gradients);
-    std::vector<std::span<const std::int32_t>> forced(int index) const;
     void reduce(const Section& section);
     void adamw();
 
