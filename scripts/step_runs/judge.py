@@ -12,15 +12,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-PREDICTED = ["case", "plan", "ranks", "layers", "tokens", "step_s", "low_s", "high_s", "memory_bytes"]
-JUDGED = [*PREDICTED, "measured_s", "p10_s", "p90_s", "measured_memory_bytes", "error", "memory_error"]
+PREDICTED = [
+    "case",
+    "plan",
+    "ranks",
+    "layers",
+    "tokens",
+    "step_s",
+    "low_s",
+    "high_s",
+    "memory_bytes",
+]
+JUDGED = [
+    *PREDICTED,
+    "measured_s",
+    "p10_s",
+    "p90_s",
+    "measured_memory_bytes",
+    "error",
+    "memory_error",
+]
 
 
 def predict(headway: str, profile: str, cases: str, out: str) -> None:
     rows = []
     for case in sorted(Path(cases).glob("*.yaml")):
         command = [headway, "predict", str(case), "--profile", profile, "--format", "json"]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
         layers = next(int(line.split(":")[1]) for line in case.open() if "num_layers:" in line)
         for plan in found["plans"]:
             ranks = found["num_ranks"]
@@ -117,16 +137,22 @@ def phases(headway: str, profile: str, cases: str, results: str, out: str) -> No
         if not file.exists():
             continue
         command = [headway, "verify", str(case), "--profile", profile, "--measured", str(file)]
-        subprocess.run([*command, "--csv", str(both), "--tolerance", "1e9"], check=True, capture_output=True)
+        subprocess.run(
+            [*command, "--csv", str(both), "--tolerance", "1e9"], check=True, capture_output=True
+        )
         for (plan, phase, pass_), (predicted, found) in by_phase(both).items():
             rows.append([case.stem, plan, phase, pass_, predicted, found])
             total = sums.setdefault((phase, pass_), [0.0, 0.0])
             total[0] += predicted
             total[1] += found
     write(out, ["case", "plan", "phase", "pass", "predicted_s", "measured_s"], rows)
-    for (phase, pass_), (predicted, found) in sorted(sums.items(), key=lambda item: -abs(item[1][0] - item[1][1])):
+    for (phase, pass_), (predicted, found) in sorted(
+        sums.items(), key=lambda item: -abs(item[1][0] - item[1][1])
+    ):
         ratio = f"{predicted / found - 1:+7.1%}" if found > 0 else "      -"
-        print(f"{phase:<16} {pass_:<8} predicted {1e3 * predicted:8.2f} ms, measured {1e3 * found:8.2f} ms, {ratio}")
+        print(
+            f"{phase:<16} {pass_:<8} predicted {1e3 * predicted:8.2f} ms, measured {1e3 * found:8.2f} ms, {ratio}"
+        )
 
 
 def by_phase(file: Path) -> dict[tuple[str, str, str], list[float]]:

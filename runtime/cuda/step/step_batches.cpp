@@ -1,4 +1,4 @@
-#include "runtime/cuda/step_batches.hpp"
+#include "runtime/cuda/step/step_batches.hpp"
 
 #include <algorithm>
 #include <numeric>

@@ -1,4 +1,4 @@
-#include "runtime/cuda/measure_step_device.hpp"
+#include "runtime/cuda/step/measure_cuda_step.hpp"
 
 #include <fmt/format.h>
 
@@ -12,7 +12,7 @@
 
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
-#include "runtime/cuda/cuda_step.hpp"
+#include "runtime/cuda/step/cuda_step.hpp"
 #include "runtime/cuda/measure_device.hpp"
 #include "runtime/thread_communicator.hpp"
 

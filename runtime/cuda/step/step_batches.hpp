@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "runtime/cuda/device_arena.hpp"
-#include "runtime/cuda/step_kernels.hpp"
+#include "runtime/cuda/step/step_kernels.hpp"
 #include "runtime/step/step_tokens.hpp"
 
 namespace headway::runtime {

@@ -1,5 +1,5 @@
 #include "kernels/check.hpp"
-#include "runtime/cuda/step_kernels.hpp"
+#include "runtime/cuda/step/step_kernels.hpp"
 
 namespace headway::runtime {
 namespace {

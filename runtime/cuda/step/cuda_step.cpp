@@ -1,4 +1,4 @@
-#include "runtime/cuda/cuda_step.hpp"
+#include "runtime/cuda/step/cuda_step.hpp"
 
 #include <algorithm>
 #include <utility>

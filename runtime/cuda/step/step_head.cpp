@@ -1,8 +1,8 @@
-#include "runtime/cuda/step_head.hpp"
+#include "runtime/cuda/step/step_head.hpp"
 
 #include <algorithm>
 
-#include "runtime/cuda/step_kernels.hpp"
+#include "runtime/cuda/step/step_kernels.hpp"
 
 namespace headway::runtime {
 namespace {
