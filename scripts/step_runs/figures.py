@@ -1,4 +1,4 @@
-"""Figures of whole steps: figures.py steps JUDGED.csv OUT.png, figures.py losses OUT.png NAME=LOSSES.csv..."""
+"""Figures of whole steps: figures.py steps JUDGED.csv OUT.png, figures.py losses OUT.png CPU.csv NAME=LOSSES.csv..."""
 
 import csv
 import sys
@@ -41,23 +41,35 @@ def steps(judged: str, out: str) -> None:
     figure.savefig(out)
 
 
-def losses(out: str, *files: str) -> None:
+def read_losses(file: str) -> dict[str, list[float]]:
+    plans: dict[str, list[float]] = {}
+    for row in csv.DictReader(Path(file).open()):
+        plans.setdefault(row["plan"], []).append(float(row["loss"]))
+    return plans
+
+
+def losses(out: str, reference: str, *files: str) -> None:
+    """Means over 25 steps, and how far the first steps are from the reference's."""
+    of_cpu = read_losses(reference)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     for number, file in enumerate(files):
         name, path = file.split("=", 1)
-        plans: dict[str, list[float]] = {}
-        for row in csv.DictReader(Path(path).open()):
-            plans.setdefault(row["plan"], []).append(float(row["loss"]))
-        for plan, values in plans.items():
-            line = ("-", "--", ":")[number % 3]
-            label, colour = f"{NAMES[plan]}, {name}", MARKS[plan][1]
-            left.plot(range(1, len(values) + 1), values, line, color=colour, linewidth=1)
-            right.plot(range(1, 21), values[:20], line, color=colour, linewidth=1.2, label=label)
+        for plan, values in read_losses(path).items():
+            style = {"linestyle": ("-", "--")[number % 2], "color": MARKS[plan][1]}
+            means = [sum(values[i : i + 25]) / 25 for i in range(0, len(values) - 24, 25)]
+            steps_ = range(13, 13 + 25 * len(means), 25)
+            left.plot(steps_, means, label=f"{NAMES[plan]}, {name}", **style)
+            if plan in of_cpu:
+                far = [value - other for value, other in zip(values, of_cpu[plan])]
+                right.plot(range(1, len(far) + 1), far, **style)
     left.set_xlabel("step")
-    right.set_xlabel("step, the first 20")
-    left.set_ylabel("loss (nats a byte)")
-    right.legend(fontsize="small")
-    figure.suptitle("A model of bytes learns docs/model.md")
+    left.set_ylabel("loss (nats a byte), mean of 25 steps")
+    left.legend(fontsize="small")
+    right.axhline(0, color="0.5", linewidth=1, zorder=0)
+    right.set_xlabel("step")
+    right.set_xticks(range(0, 21, 5))
+    right.set_ylabel("loss less the CPU reference's (nats)")
+    figure.suptitle("A model of bytes learns docs/model.md: EP and HP, one and two GPUs")
     figure.savefig(out)
 
 
