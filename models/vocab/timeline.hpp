@@ -72,8 +72,8 @@ struct Timeline {
     std::string profile;
     std::string version;
     std::uint64_t seed = 0;
-    std::optional<RunState> run;  // of a run on GPUs
-    std::optional<RunSize> size;  // of a measured run; older files do not say it
+    std::optional<RunState> run;    // of a run on GPUs
+    std::optional<RunSize> size;    // of a measured run; older files do not say it
     std::optional<StepTimes> step;  // of a run of whole steps; else spans are of MoE layers alone
     std::vector<Span> spans;
 };

@@ -11,8 +11,8 @@
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/measure_device.hpp"
-#include "runtime/cuda/step/measure_cuda_step.hpp"
 #include "runtime/cuda/rank_device.hpp"
+#include "runtime/cuda/step/measure_cuda_step.hpp"
 #include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 

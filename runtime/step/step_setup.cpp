@@ -28,6 +28,7 @@ std::vector<std::string> unknown_to_a_step(const ModelSpec& model, const LayerSe
                     model.hidden));
     set(model.mtp_num_layers > 0, fmt::format("mtp_num_layers: {}", model.mtp_num_layers));
     set(model.tied_embeddings, "tied_embeddings: true");
+    set(model.moe.add_bias_linear, "add_bias_linear: true");
     set(moe.dims.shared_width > 0, "shared experts");
     set(moe.dims.aux_free_bias, "aux_free_bias: true");
     set(moe.dims.latent_width > 0, fmt::format("latent_width: {}", moe.dims.latent_width));

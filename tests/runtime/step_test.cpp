@@ -258,6 +258,7 @@ TEST(Step, RefusesWhatItDoesNotExecute) {
            [](Scenario& s) { s.plans[0].implementation = Implementation::torch; });
     expect("num_kv_heads: 1", [](Scenario& s) { s.model.attention.num_kv_heads = 1; });
     expect("tied_embeddings", [](Scenario& s) { s.model.tied_embeddings = true; });
+    expect("add_bias_linear", [](Scenario& s) { s.model.moe.add_bias_linear = true; });
     expect("shared experts", [](Scenario& s) {
         s.model.moe.num_shared_experts = 1;
         s.model.moe.shared_expert_width = 8;

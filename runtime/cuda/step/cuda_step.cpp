@@ -39,7 +39,7 @@ const StepSetup& checked(const StepSetup& setup) {
         refuse("vocab_size: " + std::to_string(model.vocab_size), "multiples of 8");
     if (model.has_dense_layers() &&
         (is_gated(model.dense_activation) || model.dense_width % 8 != 0))
-        refuse("dense layers with swiglu or a width that 8 does not divide",
+        refuse("gated dense layers, or a width of them that 8 does not divide",
                "gelu or gelu_tanh, and multiples of 8; others run with --device cpu");
     return setup;
 }

@@ -12,8 +12,8 @@
 
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
-#include "runtime/cuda/step/cuda_step.hpp"
 #include "runtime/cuda/measure_device.hpp"
+#include "runtime/cuda/step/cuda_step.hpp"
 #include "runtime/thread_communicator.hpp"
 
 namespace headway::runtime {
