@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -17,7 +18,9 @@
 #include "cli/scenario_options.hpp"
 #include "cli/verdict.hpp"
 #include "cli/verify_job.hpp"
+#include "cli/verify_step.hpp"
 #include "models/cost/moe_layer.hpp"
+#include "models/cost/predict.hpp"
 #include "models/report/compare.hpp"
 #include "models/report/human.hpp"
 #include "models/report/timeline_csv.hpp"
@@ -35,14 +38,15 @@ CommandHelp verify_help() {
                 "verify SCENARIO.yaml --profile P (--measured M.csv | --run | --grid G.csv |\n"
                 "       --megatron-log LOG | --torch-trace T.json.gz) [options]",
             .about =
-                "Predicts the MoE layers that a run executed, joins both by phase, and prints\n"
-                "predicted, measured, signed error and whether the measurement lies in the\n"
-                "predicted interval. Give the same --ranks and --tokens as to headway-run.\n"
+                "Predicts the MoE layers, or the whole steps, that a run executed, joins both by\n"
+                "phase, and prints predicted, measured, signed error and whether the measurement\n"
+                "lies in the predicted interval. Give the same --ranks and --tokens as to\n"
+                "headway-run.\n"
                 "With --megatron-log: the whole step against a job's log, its time, TFLOP/s and\n"
                 "memory, and the scenario against the arguments at its head. With --torch-trace:\n"
                 "each phase of a step against the kernels that a profiled job ran in it.\n"
-                "Exit code 1: a whole pass of a layer, or a phase of at least --min-time, is off\n"
-                "by more than the tolerance.",
+                "Exit code 1: a step, a whole pass of a layer, or a phase of at least --min-time\n"
+                "is off by more than the tolerance.",
             .examples =
                 "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --measured m.csv\n"
                 "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --run --tokens 768\n"
@@ -209,24 +213,35 @@ int run_verify(Args args) {
                              profile.provenance.device, measured.profile));
         }
         const Plan& plan = plan_of(scenario, measured);
-        MoePrediction prediction =
-            predict_moe_layers(scenario, plan, profile, num_layers(measured));
-        for (const std::string& warning : prediction.warnings) warn(warning);
-        const Comparison comparison = compare(prediction.timeline, runs);
+        std::optional<Verdict> step;
+        Timeline predicted;
+        if (are_of_steps(runs)) {
+            PlanPrediction prediction = predict_plan(scenario, plan, profile);
+            for (const std::string& warning : prediction.warnings) warn(warning);
+            step = judge_step(prediction, runs, tolerance);
+            predicted = std::move(prediction.timeline);
+        } else {
+            MoePrediction prediction =
+                predict_moe_layers(scenario, plan, profile, num_layers(measured));
+            for (const std::string& warning : prediction.warnings) warn(warning);
+            predicted = std::move(prediction.timeline);
+        }
+        const Comparison comparison = compare(predicted, runs);
         if (comparison.phases.empty()) {
             throw InputError({.where = "plan " + plan.name,
                               .found = "no phase that is both predicted and measured",
                               .accepted = "a run of the plan's MoE layers"});
         }
         const Verdict verdict = judge(comparison, tolerance, min_time);
-        text += to_table(comparison) + memory_line(scenario, plan, measured) + verdict.text + "\n";
-        passed = passed && verdict.passed;
+        text += to_table(comparison) + (step ? step->text : memory_line(scenario, plan, measured)) +
+                verdict.text + "\n";
+        passed = passed && verdict.passed && (!step || step->passed);
         Timeline middle = runs[median_run(runs)];
-        middle.profile = prediction.timeline.profile;
-        middle.version = prediction.timeline.version = version();
-        middle.scenario = prediction.timeline.scenario;
-        middle.seed = prediction.timeline.seed;
-        both.push_back(std::move(prediction.timeline));
+        middle.profile = predicted.profile;
+        middle.version = predicted.version = version();
+        middle.scenario = predicted.scenario;
+        middle.seed = predicted.seed;
+        both.push_back(std::move(predicted));
         both.push_back(std::move(middle));
     }
     write_stdout(text);

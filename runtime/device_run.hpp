@@ -10,6 +10,7 @@
 
 #include "runtime/measure.hpp"
 #include "runtime/process/launch_environment.hpp"
+#include "runtime/step/measure_step.hpp"
 
 namespace headway::runtime {
 
@@ -21,11 +22,13 @@ struct DeviceRun {
     Scenario scenario;
     std::vector<Plan> plans;
     MeasureOptions options;
-    std::string configuration;    // what must be the same on all ranks
-    std::optional<Bytes> memory;  // per rank; none: its share of 85 % of the GPU
+    std::string configuration;     // what must be the same on all ranks
+    std::optional<StepRun> steps;  // none: the MoE layers alone
+    std::optional<Bytes> memory;   // per rank; none: its share of 85 % of the GPU
     // On rank 0: after each plan, and when all ranks have done all plans.
     std::function<void(const Measurement&)> report;
     std::function<void(const std::vector<Timeline>&)> finish;
+    std::function<void(const std::vector<StepMeasurement>&)> finish_steps;
 };
 
 // Exit code. InputError for what cannot be run at all.

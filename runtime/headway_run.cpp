@@ -25,6 +25,8 @@
 #include "runtime/headway_run_threads.hpp"
 #include "runtime/layer_setup.hpp"
 #include "runtime/program.hpp"
+#include "runtime/step/measure_step.hpp"
+#include "runtime/step/step_options.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -34,6 +36,14 @@ namespace po = boost::program_options;
 void write_timelines(std::vector<Timeline> timelines, const std::string& file) {
     for (Timeline& timeline : timelines) timeline.version = version();
     write_file_atomically(file, timelines_to_csv(timelines));
+}
+
+void write_steps(const std::vector<StepMeasurement>& steps, const StepRun& run,
+                 const std::string& file) {
+    std::vector<Timeline> timelines;
+    for (const StepMeasurement& m : steps) timelines.push_back(m.timeline);
+    write_timelines(std::move(timelines), file);
+    if (!run.losses.empty()) write_file_atomically(run.losses, losses_csv(steps));
 }
 
 // The bytes between the ranks in one pass of a layer, a file for every exchange.
@@ -56,6 +66,9 @@ std::string configuration_of(const po::variables_map& values, const std::vector<
     text << "exchange=" << values["exchange"].as<std::string>() << "\n";
     text << "timing=" << values["timing"].as<std::string>() << "\n";
     text << "forward-only=" << values.count("forward-only") << "\n";
+    if (const auto steps = step_options(values))
+        text << "steps=" << steps->num_steps << steps->forced << steps->check << " "
+             << steps->learning_rate << " " << steps->data << "\n";
     for (const Plan& plan : plans) text << plan.name << "\n";
     return text.str();
 }
@@ -97,14 +110,19 @@ DeviceRun device_run(const po::variables_map& values, const Launch& launch,
         print_summary(measurement);
         write_matrices(measurement, prefix);
     };
-    run.finish = [out = values["out"].as<std::string>()](const std::vector<Timeline>& timelines) {
-        write_timelines(timelines, out);
+    run.steps = step_options(values);
+    const std::string out = values.count("out") != 0 ? values["out"].as<std::string>() : "";
+    run.finish = [out](const std::vector<Timeline>& timelines) { write_timelines(timelines, out); };
+    run.finish_steps = [out, steps = run.steps](const std::vector<StepMeasurement>& all) {
+        write_steps(all, *steps, out);
     };
     return run;
 }
 
 int run(const po::variables_map& values, const Launch& launch) {
-    for (const char* needed : {"scenario", "out"}) required(values, needed, "headway-run");
+    const auto steps = step_options(values);
+    required(values, "scenario", "headway-run");
+    if (!steps || !steps->check) required(values, "out", "headway-run");
     const bool gpus = on_gpus(values);
     auto identity = rank_identity(launch.environment, values["rendezvous"].as<std::string>());
     if (!gpus && identity && identity->size == 1) identity.reset();  // its ranks are threads
@@ -120,8 +138,22 @@ int run(const po::variables_map& values, const Launch& launch) {
                           .accepted = fmt::format("1 to {}", num_moe_layers)});
     }
     const std::vector<Plan> plans = chosen_plans(scenario, values);
-    warn_of_settings(whole, plans, identity);
+    if (steps)
+        check_steps(whole, plans, *steps);
+    else
+        warn_of_settings(whole, plans, identity);
     if (gpus) return run_on_devices(device_run(values, launch, identity, scenario, plans, options));
+    if (steps) {
+        if (identity)
+            throw InputError(
+                {.where = "--steps",
+                 .found = "CPU ranks that are processes",
+                 .accepted = "ranks that are threads, without a launcher, or --device cuda"});
+        write_steps(
+            steps_on_threads(scenario, plans, *steps, options, values["max-time"].as<double>()),
+            *steps, values["out"].as<std::string>());
+        return 0;
+    }
     if (identity)
         return run_over_network(device_run(values, launch, identity, scenario, plans, options));
     std::vector<Timeline> timelines;

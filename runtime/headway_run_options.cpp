@@ -11,6 +11,7 @@
 
 #include "models/vocab/error.hpp"
 #include "runtime/program.hpp"
+#include "runtime/step/step_options.hpp"
 
 namespace headway::runtime {
 
@@ -25,9 +26,9 @@ phase took on every rank: the same CSV as a prediction, to be compared by `headw
 of the plan is run. With --device cpu ranks are threads, or processes that exchange over the network
 where torchrun, mpirun, srun or headway-lab started several of this program. With --device cuda they
 are processes, started so or here (--ranks N); those that share a GPU get MPS and an equal share of
-it. Attention, dense layers, the gradients'
-all-reduce and the optimizer are not run, nor recompute and overlap: a plan that sets one of them is
-warned about, and `headway verify` predicts the layers as they were run.
+it. With --steps N whole training steps run, from the embedding to AdamW, free-running; what a plan
+asks and a step does not execute is refused. Without, the MoE layers run alone: recompute, overlap
+and the like are warned about, and `headway verify` predicts the layers as they were run.
 Exit codes: 0 done, 2 bad input, 4 a rank failed or stalled (no file is written).
 
 Options)";
@@ -91,6 +92,7 @@ po::options_description declare_options() {
     add("inject-fault", po::value<std::string>(),
         "KIND:RANK:PHASE with KIND throw or stall, of processes also kill or stop, to see how a "
         "failing rank is reported");
+    add_step_options(options);
     return options;
 }
 

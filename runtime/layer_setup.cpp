@@ -107,44 +107,49 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
     return result;
 }
 
+std::vector<std::string> settings_not_executed(const Scenario& scenario, const Plan& plan) {
+    std::vector<std::string> settings;
+    const auto set = [&](bool differs, std::string text) {
+        if (differs) settings.push_back(std::move(text));
+    };
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    set(plan.recompute != Recompute{}, "recompute: " + recompute_text(plan.recompute));
+    set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
+    set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
+    set(plan.implementation == Implementation::unfused, "implementation: unfused");
+    const Parallel& p = plan.parallel;
+    set(shards_optimizer(plan), fmt::format("data_parallel_sharding_strategy: {}",
+                                            kDataParallelShardingNames[static_cast<std::size_t>(
+                                                p.data_parallel_sharding_strategy)]));
+    const auto axis = [&](const char* key, int size) {
+        set(size > 1, fmt::format("{}: {}", key, size));
+    };
+    axis("tensor_model_parallel_size", p.tensor_model_parallel_size);
+    axis("context_parallel_size", p.context_parallel_size);
+    axis("pipeline_model_parallel_size", p.pipeline_model_parallel_size);
+    axis("expert_tensor_parallel_size", p.expert_tensor_parallel_size);
+    set(plan.optimizer == Optimizer::adamw_8bit, "optimizer: adamw_8bit");
+    const auto set_dtype = [&](const char* key, Dtype value) {
+        set(value != Dtype::fp32,
+            fmt::format("{}: {}", key, kDtypeNames[static_cast<std::size_t>(value)]));
+    };
+    set_dtype("main_grads_dtype", plan.main_grads_dtype);
+    set_dtype("main_params_dtype", plan.main_params_dtype);
+    set_dtype("exp_avg_dtype", plan.exp_avg_dtype);
+    set_dtype("exp_avg_sq_dtype", plan.exp_avg_sq_dtype);
+    set(plan.store_param_remainders, "store_param_remainders: true");
+    set(plan.precision.recipe != Recipe::none,
+        fmt::format("precision.recipe: {}",
+                    kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));
+    const int micro_batches = num_micro_batches(scenario, plan);
+    set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
+    return settings;
+}
+
 std::vector<std::string> not_executed(const Scenario& scenario) {
     std::vector<std::string> sentences;
     for (const Plan& plan : scenario.plans) {
-        std::vector<std::string> settings;
-        const auto set = [&](bool differs, std::string text) {
-            if (differs) settings.push_back(std::move(text));
-        };
-        const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-        set(plan.recompute != Recompute{}, "recompute: " + recompute_text(plan.recompute));
-        set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
-        set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
-        set(plan.implementation == Implementation::unfused, "implementation: unfused");
-        const Parallel& p = plan.parallel;
-        set(shards_optimizer(plan), fmt::format("data_parallel_sharding_strategy: {}",
-                                                kDataParallelShardingNames[static_cast<std::size_t>(
-                                                    p.data_parallel_sharding_strategy)]));
-        const auto axis = [&](const char* key, int size) {
-            set(size > 1, fmt::format("{}: {}", key, size));
-        };
-        axis("tensor_model_parallel_size", p.tensor_model_parallel_size);
-        axis("context_parallel_size", p.context_parallel_size);
-        axis("pipeline_model_parallel_size", p.pipeline_model_parallel_size);
-        axis("expert_tensor_parallel_size", p.expert_tensor_parallel_size);
-        set(plan.optimizer == Optimizer::adamw_8bit, "optimizer: adamw_8bit");
-        const auto set_dtype = [&](const char* key, Dtype value) {
-            set(value != Dtype::fp32,
-                fmt::format("{}: {}", key, kDtypeNames[static_cast<std::size_t>(value)]));
-        };
-        set_dtype("main_grads_dtype", plan.main_grads_dtype);
-        set_dtype("main_params_dtype", plan.main_params_dtype);
-        set_dtype("exp_avg_dtype", plan.exp_avg_dtype);
-        set_dtype("exp_avg_sq_dtype", plan.exp_avg_sq_dtype);
-        set(plan.store_param_remainders, "store_param_remainders: true");
-        set(plan.precision.recipe != Recipe::none,
-            fmt::format("precision.recipe: {}",
-                        kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));
-        const int micro_batches = num_micro_batches(scenario, plan);
-        set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
+        const std::vector<std::string> settings = settings_not_executed(scenario, plan);
         if (settings.empty()) continue;
         sentences.push_back(fmt::format(
             "plan {}: {} is not executed: the MoE layers run alone, one micro-batch, phase after "

@@ -29,8 +29,10 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan);
 // the scenario's own number, and its nodes; so does the size that all plans have.
 Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens);
 
-// Settings of the plans and the batch that scenario_to_run takes back because no runtime executes
-// them: a sentence for each plan that has some. A run is of the MoE layers alone, one micro-batch.
+// Settings of the plan and the batch that no runtime executes, as "key: value".
+std::vector<std::string> settings_not_executed(const Scenario& scenario, const Plan& plan);
+// What of them scenario_to_run takes back for a run of the MoE layers alone, one micro-batch: a
+// sentence for each plan that has some.
 std::vector<std::string> not_executed(const Scenario& scenario);
 
 // Chosen experts of every router and source rank in `layer`. [router][source] of [tokens, k]

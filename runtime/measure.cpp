@@ -118,10 +118,6 @@ void run_rank(Run& run, Communicator& comm) {
     }
 }
 
-}  // namespace
-
-namespace {
-
 std::shared_ptr<Run> prepare(const Scenario& scenario, const Plan& plan,
                              const MeasureOptions& options) {
     auto run = std::make_shared<Run>();

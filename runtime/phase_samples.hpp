@@ -52,6 +52,13 @@ std::vector<std::vector<LayerSamples>> gather_samples(const GatherCounts& gather
 // What every rank sent between two states of its ledger; a gathering may be booked too. [rank]
 std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ranks,
                                           const TrafficLedger& before, TrafficLedger after);
+// One phase on all ranks, in flow: an exchange lasts from when the last rank has come to it; what
+// the others waited comes before.
+void take_wait_out(std::span<PhaseSample* const> by_rank);
+
+// Without spans.
+Timeline measured_timeline(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           std::size_t num_ranks);
 
 // samples [rank][execution], equally many on all ranks; `ledgers` [rank] of `num_passes` passes,
 // warm-ups included. `device` is what was measured. In flow, begin times of all ranks count from

@@ -87,10 +87,15 @@ AttentionHalf::bf16* AttentionHalf::normed(const void* saved) const {
 }
 
 void AttentionHalf::forward(const AttentionHalfParameters& p, const bf16* x, const bf16* delta,
-                            bf16* h, void* saved, void* workspace, cudaStream_t stream) const {
+                            bf16* h, void* saved, void* workspace, cudaStream_t stream,
+                            const AttentionHook& on_part) const {
+    const auto begin = [&](AttentionPart part) {
+        if (on_part) on_part(part);
+    };
     Arena saved_arena(saved), arena(workspace);
     const Saved s = cut_saved(saved_arena);
     std::byte* shared = cut_scratch(arena).shared;
+    begin(AttentionPart::norm);
     rms_norm_forward(norm(),
                      {.x = x,
                       .delta = delta,
@@ -99,19 +104,28 @@ void AttentionHalf::forward(const AttentionHalfParameters& p, const bf16* x, con
                       .y = s.normed1,
                       .inverse = s.inverse1},
                      stream);
+    begin(AttentionPart::qkv);
     qkv_.run(s.normed1, p.qkv, s.qkv, shared, stream);
+    begin(AttentionPart::core);
     attention_->forward({s.qkv, s.o, s.log_sum}, shared, stream);
+    begin(AttentionPart::output);
     output_.run(s.o, p.output, h, shared, stream, s.sum);
+    begin(AttentionPart::norm);
     rms_norm_forward(norm(), {.x = h, .weight = p.norm2, .y = s.normed2, .inverse = s.inverse2},
                      stream);
 }
 
 void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf16* d_normed,
                              const bf16* dy, bf16* dx, const AttentionHalfGradients& g,
-                             const void* saved, void* workspace, cudaStream_t stream) const {
+                             const void* saved, void* workspace, cudaStream_t stream,
+                             const AttentionHook& on_part) const {
+    const auto begin = [&](AttentionPart part) {
+        if (on_part) on_part(part);
+    };
     Arena saved_arena(const_cast<void*>(saved)), arena(workspace);
     const Saved s = cut_saved(saved_arena);
     const Scratch t = cut_scratch(arena);
+    begin(AttentionPart::norm);
     rms_norm_backward(norm(),
                       {.sum = h,
                        .weight = p.norm2,
@@ -122,11 +136,15 @@ void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf
                        .dweight = g.norm2},
                       t.shared, stream);
     bf16* rows = d_normed;  // d o, then d normed1
+    begin(AttentionPart::output);
     output_dgrad_.run(t.dh, p.output, rows, t.shared, stream);
     output_wgrad_.run(t.dh, s.o, g.output, t.shared, stream);
+    begin(AttentionPart::core);
     attention_->backward({s.qkv, s.o, rows, s.log_sum, t.dqkv}, t.shared, stream);
+    begin(AttentionPart::qkv);
     qkv_wgrad_.run(t.dqkv, s.normed1, g.qkv, t.shared, stream);
     qkv_dgrad_.run(t.dqkv, p.qkv, rows, t.shared, stream);
+    begin(AttentionPart::norm);
     rms_norm_backward(norm(),
                       {.sum = s.sum,
                        .weight = p.norm1,

@@ -4,6 +4,7 @@
 // order.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "kernels/attention/attention.hpp"
@@ -26,6 +27,10 @@ struct AttentionHalfGradients {
     float *norm1 = nullptr, *norm2 = nullptr, *qkv = nullptr, *output = nullptr;
 };
 
+/// Called before each part is enqueued: for whoever times them.
+enum class AttentionPart { norm, qkv, core, output };
+using AttentionHook = std::function<void(AttentionPart)>;
+
 class AttentionHalf {
   public:
     using bf16 = __nv_bfloat16;
@@ -39,13 +44,15 @@ class AttentionHalf {
 
     /// x, delta (may be null) and h are [T, d]; norm2(h) is left in `saved`.
     void forward(const AttentionHalfParameters& parameters, const bf16* x, const bf16* delta,
-                 bf16* h, void* saved, void* workspace, cudaStream_t stream) const;
+                 bf16* h, void* saved, void* workspace, cudaStream_t stream,
+                 const AttentionHook& on_part = {}) const;
     [[nodiscard]] bf16* normed(const void* saved) const;
     /// d_normed, the gradient of norm2(h), is overwritten; dy is that of h from behind the layer,
     /// dx that of x and of delta.
     void backward(const AttentionHalfParameters& parameters, const bf16* h, bf16* d_normed,
                   const bf16* dy, bf16* dx, const AttentionHalfGradients& gradients,
-                  const void* saved, void* workspace, cudaStream_t stream) const;
+                  const void* saved, void* workspace, cudaStream_t stream,
+                  const AttentionHook& on_part = {}) const;
 
   private:
     struct Saved {

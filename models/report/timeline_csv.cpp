@@ -28,6 +28,7 @@ constexpr std::size_t kNumColumns = 16;
 constexpr std::string_view kLayer = "# layer: ", kLayerColumns = "plan,layer";
 constexpr std::string_view kRun = "# run: ";
 constexpr std::string_view kSize = "# size: ", kSizeColumns = "plan,ranks,tokens";
+constexpr std::string_view kStep = "# step: ", kStepColumns = "plan,step_s,low_s,high_s,samples";
 constexpr std::string_view kRunColumns = "plan,clock_mhz,throttle,memory_peak_bytes,graph,in_flow";
 
 void append_row(fmt::memory_buffer& out, std::string_view source, const std::string& plan,
@@ -63,6 +64,12 @@ void append_head(fmt::memory_buffer& out, std::span<const Timeline> timelines) {
                        one.run->clock_mhz, csv_field(one.run->throttle),
                        one.run->memory_peak.in(byte), one.run->graph ? 1 : 0,
                        one.run->in_flow ? 1 : 0);
+    }
+    for (const Timeline& one : timelines) {
+        if (!one.step || one.source != Source::measured || one.spans.empty()) continue;
+        fmt::format_to(std::back_inserter(out), "{}{},{},{},{},{}\n", kStep, csv_field(one.plan),
+                       one.step->time.in(second), one.step->low.in(second),
+                       one.step->high.in(second), one.step->samples);
     }
     fmt::format_to(std::back_inserter(out), "{}\n", kColumns);
 }
@@ -130,6 +137,19 @@ std::pair<std::string, RunSize> read_size(const LineReader& lines) {
             {.num_ranks = row.integer(1, 1), .tokens_per_rank = row.integer(2, 1)}};
 }
 
+using StepLines = std::vector<std::pair<std::string, StepTimes>>;  // by plan
+
+std::pair<std::string, StepTimes> read_step(const LineReader& lines) {
+    const CsvRow row(std::string_view(lines.line()).substr(kStep.size()), kStepColumns,
+                     lines.where());
+    row.expect_size(5);
+    return {std::string(row.text(0)),
+            {.time = row.non_negative(1) * second,
+             .low = row.non_negative(2) * second,
+             .high = row.non_negative(3) * second,
+             .samples = row.integer(4, 1)}};
+}
+
 using LayerSplits = std::vector<std::pair<std::string, std::string>>;  // by plan
 
 std::pair<std::string, std::string> read_layer(const LineReader& lines) {
@@ -146,6 +166,7 @@ struct RunLines {
     LayerSplits layers;
     RunSizes sizes;
     RunStates states;
+    StepLines steps;
 };
 
 // The five lines of comments, those of plans and runs, and the column names, in this order and no
@@ -164,6 +185,8 @@ Timeline read_head(LineReader& lines, RunLines& runs) {
         runs.sizes.push_back(read_size(lines));
     for (; more && lines.line().starts_with(kRun); more = lines.next())
         runs.states.push_back(read_run(lines));
+    for (; more && lines.line().starts_with(kStep); more = lines.next())
+        runs.steps.push_back(read_step(lines));
     lines.expect_line(kColumns, "the column names");
     return head;
 }
@@ -251,6 +274,7 @@ std::vector<Timeline> read_timelines(std::istream& stream, const std::string& fi
             give_layers(runs.layers, timelines);
             give(runs.sizes, &Timeline::size, kSize, timelines, file_name);
             give(runs.states, &Timeline::run, kRun, timelines, file_name);
+            give(runs.steps, &Timeline::step, kStep, timelines, file_name);
             return timelines;
         }
         const CsvRow row(lines.line(), kColumns, lines.where());

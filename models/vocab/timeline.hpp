@@ -56,6 +56,14 @@ struct RunSize {
     friend bool operator==(const RunSize&, const RunSize&) = default;
 };
 
+// Whole steps of a measured run, end to end and without the events that time their phases.
+struct StepTimes {
+    Seconds time, low, high;  // the median, p10 and p90
+    int samples = 0;
+
+    friend bool operator==(const StepTimes&, const StepTimes&) = default;
+};
+
 struct Timeline {
     Source source = Source::predicted;
     std::string scenario;
@@ -64,8 +72,9 @@ struct Timeline {
     std::string profile;
     std::string version;
     std::uint64_t seed = 0;
-    std::optional<RunState> run;  // of a run on GPUs
-    std::optional<RunSize> size;  // of a measured run; older files do not say it
+    std::optional<RunState> run;    // of a run on GPUs
+    std::optional<RunSize> size;    // of a measured run; older files do not say it
+    std::optional<StepTimes> step;  // of a run of whole steps; else spans are of MoE layers alone
     std::vector<Span> spans;
 };
 

@@ -54,7 +54,7 @@ ExchangeShape exchange_shape(const LayerSetup& setup, std::int64_t tokens) {
 }  // namespace
 
 CudaEpLayer::CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens,
-                         DeviceCommunicator* peers)
+                         DeviceCommunicator* peers, const Parameters* given)
     : context_(context),
       shape_(exchange_shape(setup, tokens)),
       hidden_(setup.dims.expert_width),
@@ -64,8 +64,13 @@ CudaEpLayer::CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::i
           make_expert_exchange(context, peers != nullptr ? *peers : context.communicator, shape_)) {
     DeviceArena& arena = context.arena;
     const std::vector<std::int64_t> n = sizes();
-    weights_ = {arena.take<bf16>(n[0]), arena.take<bf16>(n[1]), arena.take<bf16>(n[2])};
-    gradients_ = {arena.take<float>(n[0]), arena.take<float>(n[1]), arena.take<float>(n[2])};
+    if (given != nullptr) {
+        weights_ = given->weights;
+        gradients_ = given->gradients;
+    } else {
+        weights_ = {arena.take<bf16>(n[0]), arena.take<bf16>(n[1]), arena.take<bf16>(n[2])};
+        gradients_ = {arena.take<float>(n[0]), arena.take<float>(n[1]), arena.take<float>(n[2])};
+    }
     index_ = arena.take<std::int32_t>(shape_.slots());
     gate_ = arena.take<float>(shape_.slots());
 }

@@ -24,11 +24,16 @@ class CudaEpLayer {
     struct Gradients {
         float *router = nullptr, *w1 = nullptr, *w2 = nullptr;
     };
+    struct Parameters {
+        Weights weights;
+        Gradients gradients;
+    };
 
-    // Takes weights, gradients and routing from the arena. InputError for what the kernels cannot
-    // do. `peers`: the ranks that share the experts, null for all of the context's.
+    // Takes routing from the arena, and weights and gradients unless they are given. InputError for
+    // what the kernels cannot do. `peers`: the ranks that share the experts, null for all of the
+    // context's.
     CudaEpLayer(DeviceContext& context, const LayerSetup& setup, std::int64_t tokens,
-                DeviceCommunicator* peers = nullptr);
+                DeviceCommunicator* peers = nullptr, const Parameters* given = nullptr);
     CudaEpLayer(const CudaEpLayer&) = delete;
     CudaEpLayer& operator=(const CudaEpLayer&) = delete;
 

@@ -81,7 +81,7 @@ kernels::HpLayerRouting take_routing(const kernels::GroupingShape& rows, DeviceA
 
 }  // namespace
 
-CudaHpLayer::CudaHpLayer(DeviceContext& context, const LayerSetup& setup)
+CudaHpLayer::CudaHpLayer(DeviceContext& context, const LayerSetup& setup, const Parameters* given)
     : context_(context),
       num_ranks_(setup.num_ranks),
       tokens_(static_cast<int>(setup.hp.tokens.front())),
@@ -94,10 +94,15 @@ CudaHpLayer::CudaHpLayer(DeviceContext& context, const LayerSetup& setup)
       head_gemms_(kernels::HeadImpl::hopper, nullptr, head_shape_) {
     DeviceArena& arena = context.arena;
     const std::vector<std::int64_t> n = sizes();
-    weights_ = {arena.take<bf16>(n[0]), arena.take<bf16>(n[1]), arena.take<bf16>(n[2]),
-                arena.take<bf16>(n[3]), arena.take<float>(n[4])};
-    gradients_ = {arena.take<float>(n[0]), arena.take<float>(n[1]), arena.take<float>(n[2]),
-                  arena.take<float>(n[3]), arena.take<float>(n[4])};
+    if (given != nullptr) {
+        weights_ = given->weights;
+        gradients_ = given->gradients;
+    } else {
+        weights_ = {arena.take<bf16>(n[0]), arena.take<bf16>(n[1]), arena.take<bf16>(n[2]),
+                    arena.take<bf16>(n[3]), arena.take<float>(n[4])};
+        gradients_ = {arena.take<float>(n[0]), arena.take<float>(n[1]), arena.take<float>(n[2]),
+                      arena.take<float>(n[3]), arena.take<float>(n[4])};
+    }
     const kernels::GroupingShape rows = shape_.router().grouping();
     sub_tokens_ = arena.take<bf16>(rows.num_subtokens() * shape_.width);
     gathered_ = arena.take<bf16>(rows.num_subtokens() * shape_.width);

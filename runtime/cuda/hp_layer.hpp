@@ -23,10 +23,14 @@ class CudaHpLayer {
     struct Gradients {
         float *project = nullptr, *merge = nullptr, *w1 = nullptr, *w2 = nullptr, *router = nullptr;
     };
+    struct Parameters {
+        Weights weights;
+        Gradients gradients;
+    };
 
-    // Takes weights, gradients and what forward saves from the arena. InputError for what the
-    // kernels cannot do.
-    CudaHpLayer(DeviceContext& context, const LayerSetup& setup);
+    // Takes what forward saves from the arena, and weights and gradients unless they are given.
+    // InputError for what the kernels cannot do.
+    CudaHpLayer(DeviceContext& context, const LayerSetup& setup, const Parameters* given = nullptr);
 
     const Weights& weights() const { return weights_; }
     const Gradients& gradients() const { return gradients_; }

@@ -206,20 +206,6 @@ Executions run_hp_ep(DeviceContext& context, const RunOf& run) {
     return repeat(context, layer, tokens, forced, run);
 }
 
-// The lowest clock of the ranks' GPUs, and what held one of them down.
-RunState run_state(DeviceCommunicator& communicator) {
-    const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
-    std::array<std::int64_t, 8> own{static_cast<std::int64_t>(clocks.sm_mhz)};
-    clocks.throttle.copy(reinterpret_cast<char*>(&own[1]), sizeof(own) - sizeof(own[0]) - 1);
-    const std::vector<std::int64_t> all = communicator.all_gather_counts(own);
-    RunState state{.clock_mhz = static_cast<int>(all.front())};
-    for (auto rank = all.begin(); rank != all.end(); rank += own.size()) {
-        state.clock_mhz = std::min(state.clock_mhz, static_cast<int>(*rank));
-        if (state.throttle.empty()) state.throttle = reinterpret_cast<const char*>(&*(rank + 1));
-    }
-    return state;
-}
-
 DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, const Plan& plan,
                           const DeviceMeasureOptions& options) {
     const LayerSetup setup = layer_setup(scenario, plan);
@@ -264,20 +250,23 @@ DeviceMeasurement measure(DeviceContext& context, const Scenario& scenario, cons
 
 }  // namespace
 
+RunState run_state(DeviceCommunicator& communicator) {
+    const kernels::bench::ClockSample clocks = kernels::bench::sample_clocks();
+    std::array<std::int64_t, 8> own{static_cast<std::int64_t>(clocks.sm_mhz)};
+    clocks.throttle.copy(reinterpret_cast<char*>(&own[1]), sizeof(own) - sizeof(own[0]) - 1);
+    const std::vector<std::int64_t> all = communicator.all_gather_counts(own);
+    RunState state{.clock_mhz = static_cast<int>(all.front())};
+    for (auto rank = all.begin(); rank != all.end(); rank += own.size()) {
+        state.clock_mhz = std::min(state.clock_mhz, static_cast<int>(*rank));
+        if (state.throttle.empty()) state.throttle = reinterpret_cast<const char*>(&*(rank + 1));
+    }
+    return state;
+}
+
 DeviceMeasurement measure_on_device(DeviceContext& context, const Scenario& scenario,
                                     const Plan& plan, const DeviceMeasureOptions& options) {
-    context.site.reset();
-    const std::size_t mark = context.arena.used();
-    try {
-        return measure(context, scenario, plan, options);
-    } catch (const RankFailure&) {
-        throw;
-    } catch (const InputError&) {
-        context.arena.release(mark);
-        throw;
-    } catch (const std::exception& error) {
-        throw RankFailure(context.communicator.rank(), context.site, error.what());
-    }
+    return as_failures_of_the_rank(context,
+                                   [&] { return measure(context, scenario, plan, options); });
 }
 
 std::string device_name() {

@@ -6,9 +6,11 @@
 // exchanges. Isolated timing (PhaseClock) serves curves.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <string>
 
+#include "models/vocab/error.hpp"
 #include "runtime/cuda/phase_clock.hpp"
 #include "runtime/phase_samples.hpp"
 
@@ -34,6 +36,25 @@ struct DeviceMeasurement {
 DeviceMeasurement measure_on_device(DeviceContext& context, const Scenario& scenario,
                                     const Plan& plan, const DeviceMeasureOptions& options);
 
+// What `body` throws on the way becomes a RankFailure that names this rank and its phase.
+template <class Body>
+auto as_failures_of_the_rank(DeviceContext& context, Body&& body) {
+    context.site.reset();
+    const std::size_t mark = context.arena.used();
+    try {
+        return body();
+    } catch (const RankFailure&) {
+        throw;
+    } catch (const InputError&) {
+        context.arena.release(mark);
+        throw;
+    } catch (const std::exception& error) {
+        throw RankFailure(context.communicator.rank(), context.site, error.what());
+    }
+}
+
 std::string device_name();
+// Collective: the lowest clock of the ranks' GPUs, and what held one of them down.
+RunState run_state(DeviceCommunicator& communicator);
 
 }  // namespace headway::runtime

@@ -36,6 +36,8 @@ class PhaseClock {
     double host_seconds() const;  // since start()
     Timing timing() const { return timing_; }
 
+    std::size_t num_phases() const { return marks_.size(); }  // since start()
+
     // After the stream was waited for: the phases since start(), in order. A captured clock gives
     // those of the last replay.
     std::vector<PhaseSample> read() const;

@@ -2,6 +2,7 @@
 
 #include "kernels/check.hpp"
 #include "runtime/cuda/row_kernels.hpp"
+#include "runtime/step/normal_draw.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -13,23 +14,11 @@ unsigned blocks_of(std::int64_t items, int per_block) {
     return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-__device__ std::uint64_t mix(std::uint64_t z) {
-    z += 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-}
-
-// Box-Muller on a counter hash.
 template <typename T>
 __global__ void fill_normal_kernel(T* out, std::int64_t count, float sigma, std::uint64_t seed) {
     for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < count;
-         i += std::int64_t{gridDim.x} * kThreads) {
-        const std::uint64_t bits = mix(mix(seed) ^ static_cast<std::uint64_t>(i));
-        const float u = (float(bits >> 40) + 0.5f) * 0x1p-24f;
-        const float v = float((bits >> 8) & 0xFFFFFFu) * 0x1p-24f;
-        out[i] = T(sigma * sqrtf(-2.0f * __logf(u)) * __cosf(6.2831853f * v));
-    }
+         i += std::int64_t{gridDim.x} * kThreads)
+        out[i] = T(sigma * normal_at(seed, i));
 }
 
 template <typename T>

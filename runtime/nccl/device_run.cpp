@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/measure_device.hpp"
 #include "runtime/cuda/rank_device.hpp"
+#include "runtime/cuda/step/measure_cuda_step.hpp"
 #include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 
@@ -21,6 +23,28 @@ std::size_t arena_bytes(const DeviceRun& run, int sharers) {
     std::size_t available = 0, total = 0;
     HEADWAY_CUDA_CHECK(cudaMemGetInfo(&available, &total));
     return total / 100 * 85 / static_cast<std::size_t>(sharers);
+}
+
+// Whole steps of all plans.
+void run_steps(const DeviceRun& run, const GpuRankContext& rank, DeviceContext& context) {
+    std::optional<NcclCommunicator> reductions;
+    if (rank.channel.size() > 1) reductions.emplace(rank.channel);
+    DeviceCommunicator* const others = reductions ? &*reductions : nullptr;
+    const bool first = rank.channel.rank() == 0;
+    std::vector<StepMeasurement> measurements;
+    for (const Plan& plan : run.plans) {
+        if (run.steps->check) {
+            const std::string text =
+                check_step_on_device(context, others, run.scenario, plan, *run.steps);
+            if (first) std::fputs(text.c_str(), stdout);
+            continue;
+        }
+        measurements.push_back(
+            measure_steps_on_device(context, others, run.scenario, plan, *run.steps, run.options));
+        if (first) print_step_summary(measurements.back());
+    }
+    rank.channel.barrier();
+    if (first && !run.steps->check) run.finish_steps(measurements);
 }
 
 void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
@@ -52,6 +76,7 @@ void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
     if (first) options.progress = run.options.progress;
     std::vector<Timeline> timelines;
     report_before_unwinding(rank.channel, [&] {
+        if (run.steps) return run_steps(run, rank, context);
         for (const Plan& plan : run.plans) {
             const DeviceMeasurement result =
                 measure_on_device(context, run.scenario, plan, options);

@@ -451,6 +451,47 @@ class Verify(unittest.TestCase):
             self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
             self.assertIn(found, done.stderr)
 
+    def test_a_run_of_whole_steps_is_judged_by_the_step(self):
+        scenario = os.path.join(os.path.dirname(SCENARIO), "step_text.yaml")
+        of = [scenario, "--profile", "h200_layers"]
+        asked = [HEADWAY, "predict", *of, "--plan", "hp", "--format", "json"]
+        done = subprocess.run(asked, capture_output=True, text=True)
+        predicted = json.loads(done.stdout)["plans"][0]
+        head = self.HEAD.format("step_text") + "# size: hp,2,1024\n"
+        step = "# run: hp,1980,,1e9,0,1\n# step: hp,{},0.001,1,15\n"
+        rows = self.COLUMNS + self.rows("measured", plan="hp") + "# end: 2 rows\n"
+        files = {}
+        for name, factor in (("twice", 2), ("same", 1)):
+            files[name] = os.path.join(self.folder.name, name + ".csv")
+            with open(files[name], "w") as out:
+                out.write(head + step.format(factor * predicted["step_time_s"]) + rows)
+        files["layers"] = os.path.join(self.folder.name, "layers.csv")
+        with open(files["layers"], "w") as out:
+            out.write(head + rows)
+
+        def verify(*names, tolerance="25"):
+            measured = [word for name in names for word in ("--measured", files[name])]
+            return subprocess.run(
+                [HEADWAY, "verify", *of, *measured, "--tolerance", tolerance, "--min-time", "1e9"],
+                capture_output=True,
+                text=True,
+            )
+
+        # Twice as long as predicted: 50 % too little was said. The pass of the one phase is off too.
+        done = verify("twice", tolerance="49")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stdout, r"step: predicted .*, -50\.0 %, outside its interval")
+        memory = 100 * (predicted["memory"]["allocated_bytes"] / 1e9 - 1)
+        self.assertIn(f"{memory:+.1f} %", done.stdout)
+        self.assertRegex(
+            verify("same").stdout, r"step: predicted .*, [+-]0\.0 %, inside its interval"
+        )
+        # The median of both: 1.5 times as long.
+        self.assertIn("-33.3 %", verify("twice", "same").stdout)
+        mixed = verify("same", "layers")
+        self.assertEqual(mixed.returncode, 2, mixed.stdout)
+        self.assertIn("whole steps and layers alone", mixed.stderr)
+
 
 # headway-grid and headway-comm as calibrate sees them: what they are asked goes to calls.txt, what they
 # measure is made up, and what they are to do wrong stands in fault.txt.

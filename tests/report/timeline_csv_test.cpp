@@ -96,6 +96,29 @@ TEST(TimelineCsv, KeepsHowARunWent) {
     EXPECT_NE(error_of(replaced(text, "# run: hp,1980", "# run: hp,-1")), "");
 }
 
+// A run of whole steps says what a step took; files without the line are of layers.
+TEST(TimelineCsv, KeepsTheTimeOfAStep) {
+    std::vector<Timeline> both(2);
+    for (Timeline& t : both) {
+        t.source = Source::measured;
+        t.spans.resize(1);
+    }
+    both[0].plan = "ep";
+    both[1].plan = "hp";
+    both[1].step = {
+        .time = 0.25 * second, .low = 0.125 * second, .high = 0.5 * second, .samples = 15};
+    const std::string text = timelines_to_csv(both);
+    EXPECT_NE(text.find("\n# step: hp,0.25,0.125,0.5,15\n"), std::string::npos) << text;
+    const auto timelines = read(text);
+    EXPECT_FALSE(timelines.at(0).step);
+    EXPECT_EQ(timelines.at(1).step, both[1].step);
+    EXPECT_EQ(timelines_to_csv(timelines), text);
+    EXPECT_NE(error_of(replaced(text, "# step: hp,0.25", "# step: hp,-1")), "");
+    EXPECT_NE(error_of(replaced(text, ",0.5,15", ",0.5")), "");
+    EXPECT_NE(error_of(replaced(text, ",0.5,15", ",0.5,0")), "");
+    EXPECT_NE(error_of(replaced(text, "# step: hp", "# step: none")), "");
+}
+
 // A measured run says on how many ranks and of how many tokens it was; a prediction does not.
 TEST(TimelineCsv, MeasuredRunsSayTheirSize) {
     auto both = read(prediction_to_csv(sample_prediction()));

@@ -49,3 +49,19 @@ sed 's/expert_parallel: {}/recompute: full, overlap_chunks: 2, expert_parallel: 
 "$run" "$dir/step.yaml" "${small[@]}" >/dev/null 2>"$dir/stderr" || exit 1
 grep -qF "plan ep_naive: recompute: full, overlap_chunks: 2 is not executed" "$dir/stderr" ||
     { echo "silent about recompute: $(cat "$dir/stderr")"; exit 1; }
+
+# Whole steps: a loss for each, the step's time in the head, and what a step cannot do is refused, not skipped.
+"$run" "$scenario" --tokens 16 --steps 2 --warmup 1 --repeats 1 -o "$out" --losses "$dir/losses.csv" >/dev/null || exit 1
+[ "$(grep -c '^hp,[1-4],[0-9.]*$' "$dir/losses.csv")" = 4 ] || { echo "not 4 losses: $(cat "$dir/losses.csv")"; exit 1; }
+[ "$(grep -c '^# step: .*,2$' "$out")" = 3 ] || { echo "no step times: $(head -20 "$out")"; exit 1; }
+grep -q '^measured,hp,1,-1,0,update,optimizer,' "$out" || { echo "no optimizer"; exit 1; }
+asks=$(mktemp)
+mv "$dir/step.yaml" "$asks" && rm -f "$dir"/*
+scenario=$asks expect 2 "recompute: full, overlap_chunks: 2" --tokens 16 --steps 2 --plan ep_naive -o "$out"
+rm -f "$asks"
+expect 2 "--data without --steps" "${small[@]}" --data x
+expect 2 "--layers with --steps" --steps 2 --layers 2 -o "$out"
+expect 2 "--check with --device cpu" --steps 2 --check -o "$out"
+expect 2 "256: tokens are bytes" --tokens 16 --steps 2 --data "$scenario" -o "$out"
+expect 4 "rank 1 failed in phase attention_core (forward)" --tokens 16 --steps 2 --warmup 0 -o "$out" \
+    --inject-fault throw:1:attention_core

@@ -1,0 +1,89 @@
+"""Draws models to judge the prediction of whole steps by: draw.py SEED FOLDER writes a scenario each, for one and two ranks."""
+
+import random
+import sys
+from pathlib import Path
+
+SCENARIO = """\
+# Drawn by scripts/step_runs/draw.py {seed} before any step of it was run or looked at.
+model:
+  name: {name}
+  vocab_size: {vocabulary}
+  hidden: {hidden}
+  num_layers: {layers}
+{dense}  attention: {{num_heads: {heads}, num_kv_heads: {heads}, head_width: {head_width}}}
+  moe: {{num_experts: {experts}, top_k: {top_k}, expert_width: {width}, activation: gelu}}
+  dtype: bf16
+cluster: {{preset: dgx_h200, nodes: 1, gpus_per_node: {ranks}}}
+batch: {{sequence_length: {sequence}, sequences_per_rank: {sequences}}}
+plans:
+{plans}baseline: {baseline}
+"""
+DENSE = "  num_dense_layers: 1\n  dense_width: {}\n  dense_activation: gelu\n"
+MAX_PARAMETERS = 2.5e9  # of all ranks: 18 bytes each
+MAX_WORK = 6e14  # FLOPs of a rank's step, forward and backward
+
+
+def draw(random_: random.Random, ranks: int) -> dict:
+    while True:
+        hidden = random_.choice([512, 768, 1024, 1536, 2048])
+        case = {
+            "ranks": ranks,
+            "hidden": hidden,
+            "layers": random_.choice([2, 3, 4, 6, 8, 12, 16, 24]),
+            "head_width": random_.choice([64, 128]),
+            "experts": random_.choice([16, 24, 32, 48, 64, 96, 128]),
+            "top_k": random_.choice([1, 2, 3, 4, 6, 8]),
+            "width": 64 * random_.randint(4, 32),
+            "vocabulary": random_.choice([8192, 16384, 32000, 50304]),
+            "sequence": random_.choice([256, 512, 1024, 2048, 4096]),
+            "sequences": random_.choice([1, 2, 3, 4, 6, 8]),
+            "hp_heads": hidden // random_.choice([64, 128, 256]),
+            "dense": random_.random() < 0.25,
+        }
+        tokens = case["sequence"] * case["sequences"]
+        expert = 2 * hidden * case["width"]
+        parameters = 2 * case["vocabulary"] * hidden + case["layers"] * (
+            4 * hidden**2 + case["experts"] * expert
+        )
+        active = case["vocabulary"] * hidden + case["layers"] * (
+            4 * hidden**2 + case["top_k"] * expert
+        )
+        fits = parameters < MAX_PARAMETERS and 6 * active * tokens < MAX_WORK and tokens <= 16384
+        if fits and (case["layers"] > 2 or not case["dense"]) and case["hp_heads"] % ranks == 0:
+            return case
+
+
+def text(name: str, seed: int, case: dict) -> str:
+    group = f"group_size: {case['ranks']}"
+    plans = [
+        f"ep_naive, expert_parallel: {{}}, {group}",
+        f"hp, head_parallel: {{num_heads: {case['hp_heads']}}}, {group}",
+    ]
+    if case["ranks"] > 1:
+        plans.insert(1, f"ep_rank, expert_parallel: {{dedup: rank}}, {group}")
+    return SCENARIO.format(
+        **case
+        | {
+            "name": name,
+            "seed": seed,
+            "heads": case["hidden"] // case["head_width"],
+            "dense": DENSE.format(4 * case["hidden"]) if case["dense"] else "",
+            "plans": "".join(f"  - {{name: {plan}}}\n" for plan in plans),
+            "baseline": "ep_naive",
+        }
+    )
+
+
+def main() -> None:
+    seed, folder = int(sys.argv[1]), Path(sys.argv[2])
+    random_ = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for ranks, count in ((1, 8), (2, 14)):
+        for number in range(count):
+            name = f"step_{ranks}_{number + 1:02}"
+            (folder / f"{name}.yaml").write_text(text(name, seed, draw(random_, ranks)))
+
+
+if __name__ == "__main__":
+    main()

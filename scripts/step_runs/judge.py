@@ -1,0 +1,171 @@
+"""Predictions of the drawn steps, and what became of them.
+
+judge.py predict HEADWAY PROFILE CASES OUT.csv: step time, interval and memory of every plan, before anything is run.
+judge.py judge PREDICTED.csv RESULTS OUT.csv: beside them the measured Timelines RESULTS/<case>.csv; prints the errors.
+judge.py phases HEADWAY PROFILE CASES RESULTS OUT.csv: the same phase by phase, by `headway verify`.
+"""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+PREDICTED = [
+    "case",
+    "plan",
+    "ranks",
+    "layers",
+    "tokens",
+    "step_s",
+    "low_s",
+    "high_s",
+    "memory_bytes",
+]
+JUDGED = [
+    *PREDICTED,
+    "measured_s",
+    "p10_s",
+    "p90_s",
+    "measured_memory_bytes",
+    "error",
+    "memory_error",
+]
+
+
+def predict(headway: str, profile: str, cases: str, out: str) -> None:
+    rows = []
+    for case in sorted(Path(cases).glob("*.yaml")):
+        command = [headway, "predict", str(case), "--profile", profile, "--format", "json"]
+        found = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        )
+        layers = next(int(line.split(":")[1]) for line in case.open() if "num_layers:" in line)
+        for plan in found["plans"]:
+            ranks = found["num_ranks"]
+            tokens = found["tokens_per_step"] // ranks
+            times = [plan["step_time_s"], *plan["step_time_interval_s"]]
+            memory = plan["memory"]["allocated_bytes"]
+            rows.append([case.stem, plan["name"], ranks, layers, tokens, *times, memory])
+    write(out, PREDICTED, rows)
+
+
+def write(out: str, columns: list[str], rows: list[list]) -> None:
+    with Path(out).open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def measured(file: Path) -> dict[str, dict[str, float]]:
+    """By plan, from the head of a Timeline CSV."""
+    plans: dict[str, dict[str, float]] = {}
+    for line in file.open():
+        if line.startswith("# run: "):
+            name, _, _, memory, *_ = line[7:].split(",")
+            plans.setdefault(name, {})["memory"] = float(memory)
+        if line.startswith("# step: "):
+            name, *times = line[8:].split(",")
+            plans.setdefault(name, {}).update(zip(("time", "low", "high"), map(float, times[:3])))
+    return plans
+
+
+def summary(name: str, errors: list[float]) -> None:
+    if not errors:
+        return
+    size = sorted(abs(e) for e in errors)
+    print(
+        f"{name}: {len(errors)}, median {statistics.median(size):.1%}, 95th percentile "
+        f"{size[min(len(size) - 1, int(0.95 * len(size)))]:.1%}, worst {size[-1]:.1%}, mean {statistics.mean(errors):+.1%}"
+    )
+
+
+def judge(predicted: str, results: str, out: str) -> None:
+    rows = []
+    for row in csv.DictReader(Path(predicted).open()):
+        file = Path(results) / f"{row['case']}.csv"
+        found = measured(file).get(row["plan"]) if file.exists() else None
+        if found is None:
+            print(f"not run: {row['case']} {row['plan']}")
+            continue
+        error = float(row["step_s"]) / found["time"] - 1
+        memory = float(row["memory_bytes"]) / found["memory"] - 1
+        numbers = [found["time"], found["low"], found["high"], found["memory"], error, memory]
+        rows.append([row[c] for c in PREDICTED] + numbers)
+    write(out, JUDGED, rows)
+    report([dict(zip(JUDGED, row)) for row in rows])
+
+
+def report(rows: list[dict]) -> None:
+    for row in rows:
+        inside = float(row["low_s"]) <= row["measured_s"] <= float(row["high_s"])
+        print(
+            f"{row['case']} {row['plan']:<9} L {row['layers']:>2} T {row['tokens']:>5}: predicted "
+            f"{1e3 * float(row['step_s']):7.2f} ms, measured {1e3 * row['measured_s']:7.2f}, {row['error']:+6.1%} "
+            f"{'inside ' if inside else 'outside'} memory {row['memory_error']:+.1%}"
+        )
+    kinds = {
+        "all steps": lambda r: True,
+        "one rank": lambda r: r["ranks"] == "1",
+        "two ranks": lambda r: r["ranks"] == "2",
+        "EP naive": lambda r: r["plan"] == "ep_naive",
+        "EP by rank": lambda r: r["plan"] == "ep_rank",
+        "HP": lambda r: r["plan"] == "hp",
+    }
+    for name, chosen in kinds.items():
+        summary(f"step time, {name}", [r["error"] for r in rows if chosen(r)])
+    inside = [float(r["low_s"]) <= r["measured_s"] <= float(r["high_s"]) for r in rows]
+    print(f"inside their interval: {sum(inside)} of {len(inside)}")
+    summary("memory", [r["memory_error"] for r in rows])
+    steps = {(r["case"], r["plan"]): r for r in rows}
+    ratios = []
+    for (case, plan), row in steps.items():
+        hp = steps.get((case, "hp"))
+        if plan == "hp" or hp is None:
+            continue
+        predicted = float(row["step_s"]) / float(hp["step_s"])
+        ratios.append(predicted / (row["measured_s"] / hp["measured_s"]) - 1)
+    summary("speedup of HP over EP", ratios)
+
+
+def phases(headway: str, profile: str, cases: str, results: str, out: str) -> None:
+    """Of every phase and pass the sums over the spans of all cases' steps, predicted and on the slowest rank."""
+    rows, sums = [], {}
+    for case in sorted(Path(cases).glob("*.yaml")):
+        file, both = Path(results) / f"{case.stem}.csv", Path(results) / f"{case.stem}_both.csv"
+        if not file.exists():
+            continue
+        command = [headway, "verify", str(case), "--profile", profile, "--measured", str(file)]
+        subprocess.run(
+            [*command, "--csv", str(both), "--tolerance", "1e9"], check=True, capture_output=True
+        )
+        for (plan, phase, pass_), (predicted, found) in by_phase(both).items():
+            rows.append([case.stem, plan, phase, pass_, predicted, found])
+            total = sums.setdefault((phase, pass_), [0.0, 0.0])
+            total[0] += predicted
+            total[1] += found
+    write(out, ["case", "plan", "phase", "pass", "predicted_s", "measured_s"], rows)
+    for (phase, pass_), (predicted, found) in sorted(
+        sums.items(), key=lambda item: -abs(item[1][0] - item[1][1])
+    ):
+        ratio = f"{predicted / found - 1:+7.1%}" if found > 0 else "      -"
+        print(
+            f"{phase:<16} {pass_:<8} predicted {1e3 * predicted:8.2f} ms, measured {1e3 * found:8.2f} ms, {ratio}"
+        )
+
+
+def by_phase(file: Path) -> dict[tuple[str, str, str], list[float]]:
+    lines = [line for line in file.open() if not line.startswith("#")]
+    slowest: dict[tuple, float] = {}
+    for row in csv.DictReader(lines):
+        key = (row["plan"], row["phase"], row["pass"], row["source"], row["layer"])
+        slowest[key] = max(slowest.get(key, 0.0), float(row["duration_s"]) * int(row["count"]))
+    sums: dict[tuple[str, str, str], list[float]] = {}
+    for (plan, phase, pass_, source, _), time in slowest.items():
+        sums.setdefault((plan, phase, pass_), [0.0, 0.0])[source == "measured"] += time
+    return sums
+
+
+if __name__ == "__main__":
+    {"predict": predict, "judge": judge, "phases": phases}[sys.argv[1]](*sys.argv[2:])

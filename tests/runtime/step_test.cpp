@@ -1,0 +1,279 @@
+// A whole step on the CPU: its gradient against finite differences of the loss, N ranks against
+// one, AdamW by hand, what is refused.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "models/vocab/error.hpp"
+#include "models/workload/workload.hpp"
+#include "runtime/step/measure_step.hpp"
+#include "runtime/step/reference_step.hpp"
+#include "runtime/thread_communicator.hpp"
+
+namespace headway::runtime {
+namespace {
+
+const HeadParallel kHeads{
+    .num_heads = 2, .head_width = 4, .num_experts = 4, .top_k = 2, .expert_width = 6};
+
+Scenario tiny(MoeLayerSplit layer, int ranks, int sequences) {
+    Scenario s{.name = "tiny"};
+    s.model = {
+        .vocab_size = 11,
+        .hidden = 8,
+        .num_layers = 3,
+        .num_dense_layers = 1,
+        .dense_width = 5,
+        .dense_activation = Activation::gelu,
+        .moe = {.num_experts = 4, .top_k = 2, .expert_width = 6, .activation = Activation::swiglu},
+        .dtype = Dtype::fp64};
+    s.model.attention = {.num_heads = 2, .num_kv_heads = 2, .head_width = 4};
+    s.cluster = {.name = "box", .num_nodes = 1, .gpus_per_node = ranks};
+    s.cluster.pcie = Pcie{.bandwidth = GB / second};
+    s.batch = {.sequence_length = 5, .sequences_per_rank = sequences};
+    s.plans = {{.name = "p", .layer = layer, .group_size = ranks}};
+    return s;
+}
+
+std::vector<MoeLayerSplit> splits() {
+    return {ExpertParallel{}, ExpertParallel{.dedup = Dedup::rank}, kHeads};
+}
+
+// What all ranks hold after a number of steps on the same tokens, with the last step's gradients.
+struct Result {
+    double loss = 0.0;
+    std::vector<StepParameters> parameters;  // [rank]
+    std::vector<std::vector<double>> values, gradients;
+};
+
+// `change` is made to the parameters of every rank before the first step.
+Result run(const Scenario& scenario, int steps,
+           const std::function<void(int, std::vector<double>&)>& change = {}) {
+    const StepRun options{.num_steps = steps, .forced = true};
+    const auto ranks = static_cast<std::size_t>(scenario.plans[0].group_size);
+    auto setup = std::make_shared<StepSetup>(step_setup(scenario, scenario.plans[0], options));
+    auto routing = std::make_shared<StepRouting>(step_routing(scenario, *setup, true));
+    auto result = std::make_shared<Result>();
+    result->parameters.resize(ranks);
+    result->values.resize(ranks);
+    result->gradients.resize(ranks);
+    auto shared = std::make_shared<std::vector<double>>(ranks);
+    run_on_threads(static_cast<int>(ranks), [=](Communicator& comm) {
+        RankContext context{.communicator = comm};
+        ReferenceStep<double> step(context, *setup, *routing);
+        const auto r = static_cast<std::size_t>(comm.rank());
+        if (change) change(comm.rank(), step.values());
+        for (int i = 0; i < steps; ++i) {
+            step.start(TokenSource(*setup, "").of(i, comm.rank()));
+            run_step(step, step_blocks(setup->model.num_layers, 1));
+        }
+        (*shared)[r] = step.loss();
+        result->parameters[r] = step.parameters();
+        result->values[r] = step.values();
+        result->gradients[r] = step.gradients();
+    });
+    for (const double loss : *shared) result->loss += loss;
+    return *result;
+}
+
+// dL/dp = (L(p + e) - L(p - e)) / 2e, e = 1e-5: error e^2 L''' / 6, about 1e-9. Every tensor, some
+// elements of each, on two ranks; what all ranks hold is changed on all of them.
+TEST(Step, GradientIsTheDerivativeOfTheLoss) {
+    constexpr double e = 1e-5;
+    for (const MoeLayerSplit& split : splits()) {
+        const Scenario scenario = tiny(split, 2, 1);
+        const Result at = run(scenario, 1);
+        for (const Section& section : at.parameters[1].sections) {
+            for (const WeightTensor& tensor : section.tensors) {
+                for (const std::int64_t i : {std::int64_t{1}, tensor.count() * 2 / 3}) {
+                    const auto place = static_cast<std::size_t>(tensor.place + i);
+                    const bool own = tensor.place >= section.own;
+                    const auto moved = [&](double by) {
+                        return run(scenario, 1,
+                                   [=](int rank, std::vector<double>& values) {
+                                       if (!own || rank == 1) values[place] += by;
+                                   })
+                            .loss;
+                    };
+                    EXPECT_NEAR(at.gradients[1][place], (moved(e) - moved(-e)) / (2 * e), 2e-8)
+                        << tensor.name << " " << i;
+                }
+            }
+        }
+    }
+}
+
+// Two ranks with a sequence each compute what one rank with both does, after three steps.
+TEST(Step, RanksDoNotChangeTheResult) {
+    for (const MoeLayerSplit& split : splits()) {
+        const Scenario apart = tiny(split, 2, 1);
+        // Routing is drawn by source rank: one rank reads both parts of it.
+        Result two = run(apart, 3);
+        const StepSetup setup = step_setup(apart, apart.plans[0], {.forced = true});
+        const Scenario together = tiny(split, 1, 2);
+        const StepSetup whole = step_setup(together, together.plans[0], {.forced = true});
+        StepRouting joined = step_routing(apart, setup, true);
+        for (auto& layer : joined) {
+            for (auto& sources : layer) {
+                auto& first = sources[0].expert;
+                first.insert(first.end(), sources[1].expert.begin(), sources[1].expert.end());
+                sources.resize(1);
+            }
+        }
+        double loss = 0.0;
+        run_on_threads(1, [&](Communicator& comm) {
+            RankContext context{.communicator = comm};
+            ReferenceStep<double> step(context, whole, joined);
+            for (int i = 0; i < 3; ++i) {
+                step.start(TokenSource(whole, "").of(i, 0));
+                run_step(step, step_blocks(3, 1));
+            }
+            loss = step.loss();
+            for (std::size_t s = 0; s < step.parameters().sections.size(); ++s) {
+                const Section &one = step.parameters().sections[s],
+                              &half = two.parameters[1].sections[s];
+                for (std::size_t t = 0; t < one.tensors.size(); ++t) {
+                    const bool own = half.tensors[t].place >= half.own;
+                    // Of what is a rank's own, rank 1 has the second half.
+                    const std::int64_t shift = own ? half.tensors[t].count() : 0;
+                    for (std::int64_t i = 0; i < half.tensors[t].count(); ++i) {
+                        const auto a = static_cast<std::size_t>(one.tensors[t].place + shift + i),
+                                   b = static_cast<std::size_t>(half.tensors[t].place + i);
+                        ASSERT_NEAR(step.values()[a], two.values[1][b], 1e-8)
+                            << one.tensors[t].name << " " << i;
+                        ASSERT_NEAR(step.gradients()[a], two.gradients[1][b], 1e-9);
+                    }
+                }
+            }
+        });
+        EXPECT_NEAR(loss, two.loss, 1e-9);
+    }
+}
+
+// At t = 1 both moments are unbiased by their own 1 - b: m / (1 - b1) = g, v / (1 - b2) = g^2, so a
+// parameter moves by -lr g / (|g| + eps), whatever g is.
+TEST(Step, FirstAdamWStepMovesByTheLearningRate) {
+    const Scenario scenario = tiny(kHeads, 1, 1);
+    std::vector<double> before;
+    const Result after = run(scenario, 1, [&](int, std::vector<double>& v) { before = v; });
+    int moved = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        const double g = after.gradients[0][i], step = after.values[0][i] - before[i];
+        EXPECT_NEAR(step, g == 0.0 ? 0.0 : -1e-3 * g / (std::abs(g) + 1e-8), 1e-12);
+        moved += g != 0.0;
+    }
+    EXPECT_GT(moved, 300);
+}
+
+// With a head of zeros all logits are equal: the loss is ln V.
+TEST(Step, LossOfEqualLogitsIsTheLogarithmOfTheVocabulary) {
+    const Scenario scenario = tiny(ExpertParallel{}, 1, 1);
+    const StepSetup setup = step_setup(scenario, scenario.plans[0], {.forced = true});
+    const WeightTensor head = step_parameters(setup, 0).after()["head"];
+    const Result result = run(scenario, 1, [&](int, std::vector<double>& v) {
+        std::fill_n(v.begin() + head.place, head.count(), 0.0);
+    });
+    EXPECT_NEAR(result.loss, std::log(11.0), 1e-12);
+}
+
+TEST(Step, LossFallsOnText) {
+    const auto file = std::filesystem::temp_directory_path() / "headway_step_test.txt";
+    std::ofstream(file) << std::string("the quick brown fox jumps over the lazy dog. ") +
+                               std::string("the quick brown fox jumps over the lazy dog. ");
+    for (const MoeLayerSplit& split : splits()) {
+        Scenario scenario = tiny(split, 2, 4);
+        scenario.model.vocab_size = 256;
+        const StepMeasurement m =
+            measure_steps(scenario, scenario.plans[0],
+                          {.num_steps = 60, .data = file.string(), .learning_rate = 0.01},
+                          {.num_warmups = 0, .num_repeats = 1});
+        ASSERT_EQ(m.losses.size(), 61U);
+        EXPECT_NEAR(m.losses.front(), std::log(256.0), 1.0);
+        EXPECT_LT(m.losses.back(), 0.6 * m.losses.front());
+    }
+    std::filesystem::remove(file);
+}
+
+// Every phase that the Workload of the step has, once a layer and pass.
+TEST(Step, PhasesAreThoseOfTheWorkload) {
+    for (const MoeLayerSplit& split : splits()) {
+        const Scenario scenario = tiny(split, 2, 1);
+        const StepMeasurement m =
+            measure_steps(scenario, scenario.plans[0], {.num_steps = 2, .forced = true},
+                          {.num_warmups = 0, .num_repeats = 3});
+        EXPECT_EQ(m.timeline.step->samples, 2);
+        std::multiset<std::string> measured;
+        std::set<std::string> predicted;
+        const auto label = [](int layer, Phase phase, Pass pass) {
+            return std::to_string(layer) + " " + std::string(name(phase)) + " " +
+                   std::string(name(pass));
+        };
+        const auto add = [&](int layer, const std::vector<PhaseWork>& phases) {
+            for (const PhaseWork& p : phases) predicted.insert(label(layer, p.phase, p.pass));
+        };
+        const Workload work = build_workload(scenario, scenario.plans[0]);
+        for (const auto* phases : {&work.before, &work.after, &work.update}) add(-1, *phases);
+        for (std::size_t l = 0; l < 3; ++l) {
+            const LayerWork& layer = work.layers[static_cast<std::size_t>(work.entry_of_layer[l])];
+            add(static_cast<int>(l), layer.forward);
+            add(static_cast<int>(l), layer.backward);
+        }
+        for (const Span& s : m.timeline.spans) {
+            // The gates' gradient that rank-dedup sends back has no price of its own.
+            if (s.phase == Phase::count_exchange && s.pass == Pass::backward) continue;
+            EXPECT_EQ(s.samples, 3);
+            if (s.rank == 0) measured.insert(label(s.layer, s.phase, s.pass));
+        }
+        EXPECT_EQ(measured, std::multiset<std::string>(predicted.begin(), predicted.end()));
+    }
+}
+
+std::string refusal(const Scenario& scenario, const StepRun& run = {.forced = true}) {
+    try {
+        check_steps(scenario, scenario.plans, run);
+        step_setup(scenario, scenario.plans[0], run);
+    } catch (const InputError& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Step, RefusesWhatItDoesNotExecute) {
+    const auto expect = [](const std::string& word, const std::function<void(Scenario&)>& change) {
+        Scenario scenario = tiny(ExpertParallel{}, 2, 1);
+        EXPECT_EQ(refusal(scenario), "");
+        change(scenario);
+        EXPECT_NE(refusal(scenario).find(word), std::string::npos)
+            << word << ": " << refusal(scenario);
+    };
+    expect("overlap_chunks: 2", [](Scenario& s) { s.plans[0].overlap_chunks = 2; });
+    expect("num_micro_batches: 4", [](Scenario& s) { s.batch.num_micro_batches = 4; });
+    expect("adamw_8bit", [](Scenario& s) { s.plans[0].optimizer = Optimizer::adamw_8bit; });
+    expect("implementation: torch",
+           [](Scenario& s) { s.plans[0].implementation = Implementation::torch; });
+    expect("num_kv_heads: 1", [](Scenario& s) { s.model.attention.num_kv_heads = 1; });
+    expect("tied_embeddings", [](Scenario& s) { s.model.tied_embeddings = true; });
+    expect("add_bias_linear", [](Scenario& s) { s.model.moe.add_bias_linear = true; });
+    expect("shared experts", [](Scenario& s) {
+        s.model.moe.num_shared_experts = 1;
+        s.model.moe.shared_expert_width = 8;
+    });
+    expect("a group of 2 on a cluster of 4", [](Scenario& s) { s.cluster.gpus_per_node = 4; });
+    Scenario skewed = tiny(ExpertParallel{}, 2, 1);
+    skewed.routing.skew = Skew::zipf;
+    EXPECT_NE(refusal(skewed, {}).find("--force-routing"), std::string::npos);
+    EXPECT_NE(refusal(tiny(ExpertParallel{}, 2, 1), {.data = "x"}).find("vocab_size: 11"),
+              std::string::npos);
+    HeadParallel shared = kHeads;
+    shared.num_heads = 1;
+    shared.head_width = 8;
+    EXPECT_NE(refusal(tiny(shared, 2, 1)).find("2 ranks for 1 heads"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace headway::runtime
