@@ -166,11 +166,13 @@ class Importer {
         r.measured_enqueue = table_->enqueue_ms * ms;
         r.peak_memory = table_->peak_bytes * byte;
         r.replayed_step = step_alone(write(step, latency, r.host_scale, Markers::kernels));
-        r.inferred.push_back(
-            fmt::format("host times are {:.3f} of the profiled ones: so that a step that begins "
-                        "idle is enqueued "
-                        "in {:.3f} ms, as measured without profiler",
-                        r.host_scale, table_->enqueue_ms));
+        r.inferred.push_back(fmt::format(
+            "host times are {:.3f} of the profiled ones: so that {}, as without the profiler",
+            r.host_scale,
+            host_bound_ ? fmt::format("the step, which waits for its host, takes {:.3f} ms",
+                                      table_->step_ms)
+                        : fmt::format("a step that begins idle is enqueued in {:.3f} ms",
+                                      table_->enqueue_ms)));
         if (table_->fake) {
             std::vector<std::string> texts;
             for (const auto& [kind, us] : table_->nccl_host_us)
