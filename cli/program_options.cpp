@@ -63,7 +63,8 @@ void add_program_options(po::options_description& options) {
 bool has_program(const po::variables_map& values, const std::vector<std::string>& taken) {
     const bool given = values.count("program") != 0;
     std::vector<OptionUse> uses = {{"cluster", given, "--program"},
-                                   {"routing", given, "--program"}};
+                                   {"routing", given, "--program"},
+                                   {"task", given, "--program"}};
     std::vector<std::string> names;
     for (const auto& [name, value] : values) names.push_back(name);
     const std::vector<std::string> own = {"program", "cluster", "profile",

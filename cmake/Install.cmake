@@ -2,7 +2,7 @@
 # folder links the same place to the source tree, so that a program looks in one place alone.
 include(GNUInstallDirs)
 file(RELATIVE_PATH HEADWAY_DATA_FROM_PROGRAM ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_DATADIR}/headway)
-set(headway_data ${CMAKE_SOURCE_DIR}/scenarios ${CMAKE_SOURCE_DIR}/analysis)
+set(headway_data ${CMAKE_SOURCE_DIR}/scenarios ${CMAKE_SOURCE_DIR}/analysis ${CMAKE_SOURCE_DIR}/recorder)
 
 get_filename_component(headway_links ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}/${HEADWAY_DATA_FROM_PROGRAM} ABSOLUTE)
 file(MAKE_DIRECTORY ${headway_links})

@@ -146,7 +146,7 @@ void describe_head(Fields& f, Recording& r) {
     f.quantity("replayed_step", r.replayed_step, kTime, "the recorded kernels, replayed");
     f.quantity("peak_memory", r.peak_memory, kBytes, "of the allocator");
     f.map("router", r.router, "of its MoE layers", describe_router);
-    f.texts("inferred", r.inferred, "what the trace does not say");
+    f.texts("inferred", r.inferred, "what the trace does not say", Presence::optional);
     f.list("groups", r.groups, "axes of the layout", describe_group, Presence::optional);
 }
 
