@@ -57,6 +57,7 @@ class Install(unittest.TestCase):
         return done.stdout
 
     def test_every_verb_works_in_a_moved_prefix(self):
+        self.assertTrue((self.prefix / "share/headway/recorder/headway_recorder.py").exists())
         paper, small = "paper_4gpu.yaml", "cpu_small.yaml"
         small_run = ["--tokens", "32", "--ranks", "2"]
         commands = [

@@ -103,6 +103,9 @@ class Collector {
         HostEvent event{.at = launch.begin, .end = launch.end};
         const auto gpu = gpu_.find(launch.correlation);
         const std::string& name = trace_.names[launch.name];
+        if (name.starts_with("hip"))
+            refuse(fmt::format("'{}', a call of HIP", name),
+                   "what a host waits for is read by CUDA's names");
         if (gpu != gpu_.end()) {
             const GpuWork& work = trace_.gpu[static_cast<std::size_t>(gpu->second)];
             if (work.in_graph)

@@ -234,6 +234,9 @@ TEST(ImportRecording, RefusesWhatATraceDoesNotHold) {
     Kineto graph = one_step();
     graph.kernel("g", 32.0, 60.0, 4.0, 7, 1, R"("graph id": 5)");
     has(refused(graph, nullptr), "kernels of a CUDA graph");
+    Kineto hip = one_step();
+    hip.span("cuda_runtime", "hipLaunchKernel", 1, 32.0, 1.0, R"("correlation": 101)");
+    has(refused(hip, nullptr), "'hipLaunchKernel', a call of HIP");
     Kineto marked = one_step();
     marked.annotation("headway.comm 3", 31.0, 2.0);
     has(refused(marked, nullptr), "give its table: --comm");
