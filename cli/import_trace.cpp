@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cmath>
 #include <optional>
 #include <string>
 
@@ -39,10 +40,12 @@ std::string comment_of(const Recording& recording) {
 
 void note_replay(const Recording& recording) {
     if (!recording.measured_step || !recording.replayed_step) return;
+    const double error = *recording.replayed_step / *recording.measured_step - 1.0;
     note(fmt::format(
         "replay of the recorded kernels: {} a step; measured without profiler: {} ({:+.1f} %)",
-        human(*recording.replayed_step), human(*recording.measured_step),
-        100.0 * (*recording.replayed_step / *recording.measured_step - 1.0)));
+        human(*recording.replayed_step), human(*recording.measured_step), 100.0 * error));
+    if (std::abs(error) > 0.1)
+        warn("the replay is more than 10 % off: predictions from it are, too");
 }
 
 }  // namespace

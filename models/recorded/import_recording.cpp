@@ -37,6 +37,7 @@ class Importer {
         labels_ = labels_of(trace_, *step.step);
         stream_ = compute_stream(trace_, *step.step);
         check_calls(*step.step);
+        check_number_of_calls(steps);
         fit_scale(step, latency);
         Recording recording = write(step, latency, scale_, Markers::calls);
         recording.host_scale = scale_;
@@ -96,6 +97,18 @@ class Importer {
                        "functional collectives and DTensor's are not recorded yet; those of "
                        "torch.distributed are");
         }
+    }
+
+    void check_number_of_calls(const std::vector<HostStep>& steps) const {
+        if (table_ == nullptr) return;
+        std::size_t marked = 0;
+        for (const HostStep& step : steps)
+            for (const HostEvent& event : step.events)
+                marked += event.kind == HostEventKind::call_begin ? 1 : 0;
+        if (marked != table_->calls.size())
+            refuse(fmt::format("{} marked calls; {} has {}", marked, table_->file,
+                               table_->calls.size()),
+                   "is the table of another trace?");
     }
 
     [[noreturn]] void refuse(std::string found, std::string hint) const {

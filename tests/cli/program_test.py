@@ -115,7 +115,7 @@ class Program(unittest.TestCase):
         self.refused(("--torch-trace", trace), "give its table: --comm")
         self.refused(
             ("--torch-trace", trace, "--comm", TRACES / "ep-32k_comm.json"),
-            "no scale of the trace's host times",
+            "marked calls; ",
         )
         self.refused(("--torch-trace", trace, "--comm", TRACES / "one-8_comm.json"), "ranks 1; ")
         self.refused(("--torch-trace", trace, "--comm", trace), "no 'format'")
