@@ -10,6 +10,7 @@
 #include "cli/explain_difference.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
+#include "cli/program_options.hpp"
 #include "cli/scenario_options.hpp"
 #include "models/vocab/error.hpp"
 
@@ -19,7 +20,8 @@ namespace {
 CommandHelp explain_help() {
     return {
         .usage =
-            "explain SCENARIO.yaml --plan NAME --phase PHASE | --memory | --simulate [options]",
+            "explain SCENARIO.yaml --plan NAME --phase PHASE | --memory | --simulate [options]\n"
+            "       headway explain --program P.yaml --cluster C --profile PR [--task N] [options]",
         .about =
             "Shows how the time of one phase came about: bytes, messages and FLOPs, the link or\n"
             "curve that decides, the point on it, the lower bound and the fraction achieved.\n"
@@ -38,6 +40,7 @@ CommandHelp explain_help() {
 po::options_description explain_options() {
     po::options_description options("Options");
     add_scenario_options(options);
+    add_program_options(options);
     options.add_options()("plan", po::value<std::string>()->value_name("NAME"),
                           "plan of the scenario (may be left out if it has only one)")(
         "phase", po::value<std::string>()->value_name("PHASE"),
@@ -45,6 +48,7 @@ po::options_description explain_options() {
         "pass", po::value<std::string>()->value_name("PASS"),
         "forward, backward or update (default: forward, or update for a phase of the step's end)")(
         "memory", po::bool_switch(), "instead of a phase: memory by tensor, item and stage")(
+        "task", po::value<int>()->value_name("N"), "of a program: this task alone, counted from 0")(
         "simulate", po::bool_switch(),
         "instead of a phase: what makes the simulated step differ from the predicted one")(
         "out,o", po::value<std::string>()->value_name("FILE"),
@@ -78,6 +82,7 @@ std::string text_of(const Explanation& explanation) {
 int run_explain(Args args) {
     const auto values = parse_options(args, explain_help(), explain_options());
     if (!values) return kDone;
+    if (has_program(*values, {"task"})) return explain_program_verb(*values);
     const Scenario scenario = load_scenario(*values, "explain");
     const Plan& plan = plan_named(scenario, *values, "explain");
     if ((*values)["memory"].as<bool>()) {

@@ -7,6 +7,7 @@
 #include <system_error>
 #include <vector>
 
+#include "cli/import_trace.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
@@ -22,18 +23,23 @@ using Strings = std::vector<std::string>;
 
 CommandHelp import_help() {
     return {
-        .usage = "import FILE [ARGUMENT...] --cluster NAME|FILE [options] [-- ARGUMENT...]",
+        .usage =
+            "import FILE [ARGUMENT...] --cluster NAME|FILE [options] [-- ARGUMENT...]\n"
+            "       headway import --torch-trace T.json.gz [--comm S.json] [options]",
         .about =
             "Reads what a training job is started with and writes it as a scenario: a launch\n"
             "script or a log of Megatron-LM, YAML with MODEL_ARGS, run_config.yaml of\n"
             "Megatron-Bridge, TOML, JSON or a command of torchtitan, a Hugging Face config.json.\n"
             "What headway does not model is named with its line, on standard error and as a\n"
             "comment of the scenario. ARGUMENTs are those of the script itself ($1, $2 ...), or\n"
-            "more arguments of Megatron beside MODEL_ARGS or a config.json.",
+            "more arguments of Megatron beside MODEL_ARGS or a config.json.\n"
+            "With --torch-trace: one rank's step of any PyTorch script as a program, which\n"
+            "predict, simulate and explain replay on a cluster (--program).",
         .examples =
             "  headway import train_mixtral.sh --cluster dgx_h100 --gpus 64 -o job.yaml\n"
             "  headway import Qwen3-30B-A3B.yaml --cluster dgx_h100 --gpus 32 --set TP=1 \\\n"
-            "      --set PP=1 --set EP=8 --set MBS=1 --set GBS=512 --vocab-size 151936",
+            "      --set PP=1 --set EP=8 --set MBS=1 --set GBS=512 --vocab-size 151936\n"
+            "  headway import --torch-trace rank0.json.gz --comm rank0_comm.json -o program.yaml",
         .positional = {"job", "argument"},
         .repeat_last = true};
 }
@@ -59,6 +65,7 @@ po::options_description import_options() {
         "folder with clusters/, models/, profiles/, searched before the shipped one")(
         "out,o", po::value<std::string>()->value_name("FILE"),
         "write there instead of to standard output")("help,h", "this text");
+    add_trace_options(options);
     return options;
 }
 
@@ -109,6 +116,15 @@ std::string profile_text(const po::variables_map& values) {
 int run_import(Args args) {
     const auto values = parse_options(args, import_help(), import_options());
     if (!values) return kDone;
+    const bool trace = values->count("torch-trace") != 0;
+    std::vector<OptionUse> uses;
+    for (const char* name : {"job", "argument", "cluster", "gpus", "set", "model", "vocab-size",
+                             "profile", "head-parallel-twin", "presets"})
+        uses.push_back({name, !trace, "a job, without --torch-trace"});
+    for (const char* name : {"comm", "step", "top-k"})
+        uses.push_back({name, trace, "--torch-trace"});
+    check_uses(*values, uses);
+    if (trace) return import_torch_trace(*values);
     const fs::path file = required(*values, "job", "import");
     const ImportOptions options = options_of(*values);
     const ImportedJob job = import_job(file, options);

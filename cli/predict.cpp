@@ -8,6 +8,7 @@
 
 #include "cli/options.hpp"
 #include "cli/output.hpp"
+#include "cli/program_options.hpp"
 #include "cli/scenario_options.hpp"
 #include "models/report/prediction_csv.hpp"
 #include "models/report/prediction_json.hpp"
@@ -18,7 +19,9 @@ namespace headway::cli {
 namespace {
 
 CommandHelp predict_help() {
-    return {.usage = "predict SCENARIO.yaml [options]",
+    return {.usage =
+                "predict SCENARIO.yaml [options]\n"
+                "       headway predict --program P.yaml --cluster C --profile PR [options]",
             .about =
                 "Predicts one training step under every plan of the scenario: its time with an\n"
                 "interval, where it goes phase by phase, traffic by link class, and memory of the\n"
@@ -33,6 +36,7 @@ CommandHelp predict_help() {
 po::options_description predict_options() {
     po::options_description options("Options");
     add_scenario_options(options);
+    add_program_options(options);
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
                           "only this plan (may be repeated)")(
         "format", po::value<std::string>()->default_value("table")->value_name("FORMAT"),
@@ -69,6 +73,7 @@ std::string formatted(const Prediction& prediction, const std::string& format, b
 int run_predict(Args args) {
     const auto values = parse_options(args, predict_help(), predict_options());
     if (!values) return kDone;
+    if (has_program(*values, {"format"})) return predict_program_verb(*values);
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");
     const Scenario scenario = load_scenario(*values, "predict");

@@ -13,6 +13,7 @@
 
 #include "cli/options.hpp"
 #include "cli/output.hpp"
+#include "cli/program_options.hpp"
 #include "cli/resources.hpp"
 #include "cli/scenario_options.hpp"
 #include "cli/simulate_report.hpp"
@@ -32,7 +33,9 @@ namespace {
 constexpr double kDefaultEpsilon = 1e-2;
 
 CommandHelp simulate_help() {
-    return {.usage = "simulate SCENARIO.yaml [options]",
+    return {.usage =
+                "simulate SCENARIO.yaml [options]\n"
+                "       headway simulate --program P.yaml --cluster C --profile PR [options]",
             .about =
                 "Executes one training step of every plan, rank by rank, on the links of the\n"
                 "cluster: stragglers under skewed routing, contention on shared links, overlap,\n"
@@ -48,6 +51,7 @@ CommandHelp simulate_help() {
 po::options_description simulate_options() {
     po::options_description options("Options");
     add_scenario_options(options);
+    add_program_options(options);
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
                           "only this plan (may be repeated)")(
@@ -222,6 +226,7 @@ void check_size(const Scenario& scenario) {
 int run_simulate(Args args) {
     const auto values = parse_options(args, simulate_help(), simulate_options());
     if (!values) return kDone;
+    if (has_program(*values, {})) return simulate_program_verb(*values);
     keep_freed_memory();
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"table", "json", "csv"}, "--format");

@@ -21,6 +21,14 @@ MAY_INCLUDE = {
     "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},
     "models/report": {VOCAB},
     "models/trace": {VOCAB, "models/report"},
+    "models/recorded": {
+        VOCAB,
+        "models/scenario",
+        "models/workload",
+        "models/cost",
+        "models/report",
+        "models/trace",
+    },
     "models/validate": {VOCAB, "models/cost"},
     "models/sweep": {VOCAB, "models/scenario", "models/workload", "models/cost", "models/report"},
     "sim": {VOCAB, "models/workload"},
@@ -35,6 +43,7 @@ MAY_INCLUDE = {
         "models/fit",
         "models/report",
         "models/trace",
+        "models/recorded",
         "models/validate",
         "models/sweep",
         "sim",
@@ -50,7 +59,7 @@ NAMESPACES = {
     "models/import": "headway::inline importing",  # a word of C++20 modules
     **{
         f"models/{name}": f"headway::inline {name}"
-        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep", "trace")
+        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep", "trace", "recorded")
     },
     "sim": "headway::sim",
     "kernels": "headway::kernels",

@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "models/cost/fitted_tasks.hpp"
 #include "models/workload/traffic.hpp"
 
 namespace headway::inline cost {
@@ -66,36 +67,9 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
     return task;
 }
 
-// Latency and efficiencies that make the uniform exchange of these bytes take the curve's time
-// on every path class.
 void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
                            Collective collective) const {
-    const auto pcie = static_cast<std::size_t>(PathClass::pcie);
-    const double squeeze = root_squeeze(scenario_.cluster, group_size);
-    PathBytes links = mean;
-    links[pcie] *= squeeze;
-    const std::vector<PathTime> times = book_.path_times(mean, mean, links, group_size, collective);
-    if (times.empty()) return;
-    Seconds latency = times.front().time;
-    // A message at the floor still needs time for its bytes: a tenth of it.
-    for (const PathTime& t : times) latency = min(latency, min(t.floor, 0.9 * t.time));
-    stage.latency = latency;
-    for (const PathTime& t : times) {
-        const double rate = t.bytes / (t.time - latency).in(second);
-        stage.efficiency[static_cast<std::size_t>(t.path)] =
-            rate / link_bandwidth(scenario_.cluster, t.path).in(byte / second);
-    }
-    stage.efficiency[pcie] *= squeeze;  // what the simulator finds on the switches' uplinks
-    // Flows over the spine pass NICs and uplinks. Where the uplinks are the narrower ones their
-    // bytes, times the oversubscription, tell the efficiency, so that the NIC's floor comes once;
-    // else the NIC's do.
-    const auto nic = static_cast<std::size_t>(PathClass::nic),
-               spine = static_cast<std::size_t>(PathClass::spine);
-    const auto of = [&](PathClass c) { return std::ranges::find(times, c, &PathTime::path); };
-    const auto card = of(PathClass::nic), uplink = of(PathClass::spine);
-    if (card == times.end() || uplink == times.end()) return;
-    if (uplink->bytes < card->bytes || uplink->time < card->time)
-        stage.efficiency[spine] = stage.efficiency[nic];
+    cost::fit_stage(stage, mean, group_size, collective, book_, scenario_.cluster);
 }
 
 ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
@@ -231,21 +205,9 @@ SendTask TaskPricer::send_task(Bytes bytes, int from_block, int to_block,
 }
 
 ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
-    ReduceTask task{.collective = work.collective,
-                    .group_size = work.group_size,
-                    .stride = work.stride,
-                    .bytes = std::llround(work.bytes.in(byte)*share)};
     ReduceWork part = work;
     part.bytes *= share;
-    const RingTime ring = book_.ring_time(part);
-    task.latency = 0.1 * ring.time;
-    // What a lane achieves holds for its hops under one leaf and over the spine alike.
-    const double efficiency = ring.bytes_of_lane / (ring.time - task.latency) / ring.lanes.of_lane;
-    const PathClass farthest = ring.lanes.farthest;
-    task.efficiency[static_cast<std::size_t>(farthest)] = efficiency;
-    if (farthest == PathClass::spine)
-        task.efficiency[static_cast<std::size_t>(PathClass::nic)] = efficiency;
-    return task;
+    return fitted_reduction(part, book_);
 }
 
 }  // namespace headway::inline cost

@@ -1,7 +1,7 @@
 // What one rank's streams do with tasks of known times, and how much of each task the step shows.
 // Compute runs `slowdown` times as long while anything communicates. The rank's host enqueues the
 // tasks one after the other, ahead of the device: compute starts when its enqueueing has begun and
-// ends no earlier than that has; all else starts when it is enqueued. Private to models/cost.
+// ends no earlier than that has; all else starts when it is enqueued. Used by models/recorded too.
 #pragma once
 
 #include <span>

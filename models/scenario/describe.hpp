@@ -13,6 +13,7 @@ void describe(Fields& fields, ModelSpec& model);
 void describe(Fields& fields, Cluster& cluster);
 void describe(Fields& fields, Profile& profile);
 void describe(Fields& fields, Scenario& scenario);
+void describe(Fields& fields, Routing& routing);  // under its key
 void describe(Fields& fields, AnchorSet& anchors);
 
 }  // namespace headway::inline scenario

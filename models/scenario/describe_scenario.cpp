@@ -328,6 +328,10 @@ void describe_sweep_axis(Fields& f, SweepAxis& axis) {
 
 }  // namespace
 
+void describe(Fields& f, Routing& routing) {
+    f.map("routing", routing, "how tokens choose experts", describe_routing, optional);
+}
+
 void describe(Fields& f, Scenario& scenario) {
     f.text("name", scenario.name, "name in tables; left out: the name of the file", optional);
     f.reference("model", ReferenceKind::model, scenario.model, "the transformer",
@@ -335,7 +339,7 @@ void describe(Fields& f, Scenario& scenario) {
     f.reference("cluster", ReferenceKind::cluster, scenario.cluster, "the machine",
                 [](Fields& g, Cluster& c) { describe(g, c); });
     f.map("batch", scenario.batch, "work of one step on one rank", describe_batch);
-    f.map("routing", scenario.routing, "how tokens choose experts", describe_routing, optional);
+    describe(f, scenario.routing);
     f.list("plans", scenario.plans, "parallel plans to compare", describe_plan);
     f.text("baseline", scenario.baseline,
            "name of the plan that speedups refer to; left out: the first plan", optional);

@@ -164,8 +164,12 @@ class Fields {
     }
 
     // A list of texts; a single one may stand without brackets. An empty list is not written.
-    void texts(std::string_view name, std::vector<std::string>& values, std::string_view meaning) {
-        text_list({.name = name, .meaning = meaning, .is_set = !values.empty()},
+    void texts(std::string_view name, std::vector<std::string>& values, std::string_view meaning,
+               Presence presence = Presence::required) {
+        text_list({.name = name,
+                   .meaning = meaning,
+                   .presence = presence,
+                   .is_set = !values.empty()},
                   {.kind = Rule::Kind::text}, values);
     }
 

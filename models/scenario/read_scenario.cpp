@@ -105,6 +105,17 @@ Profile read_profile(const std::filesystem::path& path, const ReadOptions& optio
     return read_part<Profile>(path, options, ReferenceKind::profile, check_profile);
 }
 
+Routing read_routing(const std::filesystem::path& path, const Moe& moe) {
+    const ReadOptions options;
+    YamlReader reader(options);
+    Scenario scenario;
+    scenario.model.moe = moe;
+    reader.read_file(reader.load(path), std::nullopt, scenario.routing);
+    if (reader.is_clean("")) reader.add_check("", check_routing(scenario));
+    reader.throw_if_any();
+    return std::move(scenario.routing);
+}
+
 std::string to_yaml(const Scenario& scenario) {
     std::string text;
     for (const std::string& note : scenario.notes) text += "# " + note + '\n';

@@ -46,6 +46,8 @@ Cluster read_cluster_or_preset(const std::string& word,
                                const ReadOptions& options = {builtin_preset_dirs()});
 Profile read_profile(const std::filesystem::path& path,
                      const ReadOptions& options = {builtin_preset_dirs()});
+// A file with the `routing:` of a scenario and nothing else, for a router of these experts.
+Routing read_routing(const std::filesystem::path& path, const Moe& moe);
 
 // Fully resolved text: no presets, no references, every default written out. Reading it again gives
 // the same value, to the last bit of every number.

@@ -235,6 +235,10 @@ class Handler {
             event_.collective.name = text;
         else if (name == "dtype")
             event_.collective.dtype = text;
+        else if (name == "In split size")
+            event_.collective.in_splits = text;
+        else if (name == "Out split size")
+            event_.collective.out_splits = text;
         else if (name == "Process Group Ranks")
             event_.collective.ranks = text;
         else if (name == "Process Group Name" || name == "Process Group Description")
@@ -278,18 +282,21 @@ class Handler {
             }
             trace_.host.push_back(span);
         } else if ((cat == "cuda_runtime" || cat == "cuda_driver") && event_.correlation >= 0) {
-            trace_.launches.push_back({event_.correlation, begin, thread()});
+            trace_.launches.push_back(
+                {event_.correlation, begin, begin + duration, thread(), interned(event_.name)});
         }
     }
 
     void take_gpu(Nanoseconds begin, Nanoseconds duration) {
-        GpuWork work{.begin = begin,
-                     .duration = duration,
-                     .name = interned(event_.name),
-                     .stream = event_.stream,
-                     .correlation = event_.correlation,
-                     .is_kernel = event_.cat == "kernel",
-                     .in_graph = event_.in_graph};
+        GpuWork work{
+            .begin = begin,
+            .duration = duration,
+            .name = interned(event_.name),
+            .stream = event_.stream,
+            .correlation = event_.correlation,
+            .is_kernel = event_.cat == "kernel",
+            .in_graph = event_.in_graph,
+            .to_host = event_.cat == "gpu_memcpy" && event_.name.find("DtoH") != event_.name.npos};
         if (!event_.collective.name.empty() || event_.name.find("nccl") != event_.name.npos) {
             work.collective = static_cast<std::int32_t>(trace_.collectives.size());
             trace_.collectives.push_back(std::move(event_.collective));

@@ -21,6 +21,7 @@ struct NcclCall {
     std::string ranks;             // its ranks as the file has them: the first 30 or so
     std::int64_t in = 0, out = 0;  // elements of this rank
     int group_size = 0;
+    std::string in_splits, out_splits;  // "[3, 5]", in rows; "[]": even
 };
 
 struct GpuWork {
@@ -31,6 +32,7 @@ struct GpuWork {
     std::int32_t collective = -1;  // in TorchTrace::collectives
     bool is_kernel = true;         // else a copy or a fill
     bool in_graph = false;         // replayed from a CUDA graph
+    bool to_host = false;          // a copy that ends in the host's memory
 
     Nanoseconds end() const { return begin + duration; }
 };
@@ -44,10 +46,12 @@ struct HostSpan {
     bool is_annotation = false;
 };
 
+// A call of the runtime or the driver that the GPU has something of.
 struct Launch {
     std::int64_t correlation = -1;
-    Nanoseconds begin = 0;
+    Nanoseconds begin = 0, end = 0;
     std::int32_t thread = 0;
+    std::uint32_t name = 0;  // in TorchTrace::names
 };
 
 // From an operator of the forward pass to the one of the backward pass that differentiates it.
