@@ -125,8 +125,7 @@ PipelineTime run_order(const PipelineWork& work, Chunks& chunks, PriceBook& book
     for (int i = 0; i + 1 < result.order.stages; ++i)
         if (work.rows[at(i)] > 1)
             result.wide_hops[i] = price_hops(work, work.message_behind(i), book, 0.0);
-    result.times =
-        execute(result, [&](int, const PipelineStep& step) { return chunks.of(step); });
+    result.times = execute(result, [&](int, const PipelineStep& step) { return chunks.of(step); });
     const std::vector<Seconds>& busy = result.times.busy;
     result.shown =
         static_cast<std::size_t>(std::max_element(busy.begin(), busy.end()) - busy.begin());
@@ -338,14 +337,11 @@ std::vector<PhaseTime> gathers_of_rank(const RankWork& work, double slowdown, co
     std::vector<PhaseTime> phases;
     StepPart begin;
     for (const FirstForward& first : firsts) {
-        const std::size_t owner = phases.size(), stage = at(first.stage);
-        std::vector<Seconds> buckets;
-        for (const PhaseTime& t :
-             price_update(pipeline.gathers[stage], mean.gathers[stage], work.speeds, book)) {
-            buckets.push_back(bucket_time(t));
-            phases.push_back(t);
-        }
-        begin.gather(pipeline.stages[stage], buckets, owner);
+        const std::size_t stage = at(first.stage);
+        const std::vector<PhaseTime> gathers =
+            price_update(pipeline.gathers[stage], mean.gathers[stage], work.speeds, book);
+        begin.gather(pipeline.stages[stage], gathers, phases.size());
+        phases.insert(phases.end(), gathers.begin(), gathers.end());
     }
     if (phases.empty()) return phases;
     auto next = firsts.begin();

@@ -52,7 +52,7 @@ void StepPart::pass(const PassTime& pass) {
 }
 
 void StepPart::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
-                       const std::vector<Seconds>& buckets, std::size_t first_owner) {
+                        const std::vector<Seconds>& buckets, std::size_t first_owner) {
     for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
         if (block.pass == Pass::forward) continue;
         const bool own =
@@ -70,32 +70,43 @@ void StepPart::backward(const Workload& workload, const StepTime& step, const Pi
     }
 }
 
-void StepPart::gather(const PipelineStage& stage, const std::vector<Seconds>& buckets,
+void StepPart::gather(const PipelineStage& stage, const std::vector<PhaseTime>& gathers,
                       std::size_t first_owner) {
-    for (int i = 0; i < std::max(1, stage.num_layers); ++i) {
-        for (std::size_t k = 0; k < buckets.size(); ++k)
-            add({Stream::gradient, buckets[k]}, static_cast<int>(first_owner + k));
-        gathered_[stage.first_layer + i] = last_of(Stream::gradient);
-    }
+    const auto bring = [&](NeededBy by) {
+        int last = -1;
+        for (std::size_t k = 0; k < gathers.size(); ++k) {
+            if (std::get<ReduceWork>(gathers[k].work->work).needed_by != by) continue;
+            add({Stream::gradient, bucket_time(gathers[k])}, static_cast<int>(first_owner + k));
+            last = last_of(Stream::gradient);
+        }
+        return last;
+    };
+    table_ = std::max(table_, bring(NeededBy::table));
+    for (int i = 0; i < stage.num_layers; ++i)
+        gathered_[stage.first_layer + i] = bring(NeededBy::layers);
+    head_ = std::max(head_, bring(NeededBy::head));
 }
 
 void StepPart::first_forward(const Workload& workload, const StepTime& step,
                              const PipelineStage& stage) {
     for (const Block& block : stage_blocks(stage, Pass::forward, 0)) {
+        const bool before = block.kind == BlockKind::before;
         if (block.kind == BlockKind::layer) {
             beside_ = gathered_.at(block.layer);
             const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
             pass(step.layers[static_cast<std::size_t>(entry)].forward);
         } else {
-            if (block.kind == BlockKind::before) beside_ = gathered_.at(stage.first_layer);
-            pass((block.kind == BlockKind::before ? step.before : step.after).forward);
+            beside_ = before ? table_ : head_;
+            pass((before ? step.before : step.after).forward);
         }
     }
 }
 
 void StepPart::first_forward(Seconds time, const PipelineStage& stage) {
-    const int last_layer = stage.first_layer + std::max(1, stage.num_layers) - 1;
-    add({Stream::compute, time, last_of(Stream::communication), gathered_.at(last_layer)});
+    const int layers =
+        stage.num_layers > 0 ? gathered_.at(stage.first_layer + stage.num_layers - 1) : table_;
+    add({Stream::compute, time, last_of(Stream::communication),
+         stage.head_and_loss ? std::max(head_, layers) : layers});
 }
 
 std::vector<Seconds> StepPart::exposed(std::size_t num_owners, double slowdown) {

@@ -29,11 +29,12 @@ class StepPart {
     void backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
                   const std::vector<Seconds>& buckets, std::size_t first_owner);
 
-    // The parameters of these layers, from the begin on, a bucket of every gather a layer, of owners
-    // first_owner, first_owner + 1, ...
-    void gather(const PipelineStage& stage, const std::vector<Seconds>& buckets,
+    // The parameters of these layers, from the begin on, a bucket of every gather a layer, with the
+    // table's before and the head's behind them; of owners first_owner, first_owner + 1, ...
+    void gather(const PipelineStage& stage, const std::vector<PhaseTime>& gathers,
                 std::size_t first_owner);
-    // The first forward of these layers; each waits for its parameters.
+    // The first forward of these layers, with what stands before and behind them; each waits for
+    // its parameters.
     void first_forward(const Workload& workload, const StepTime& step, const PipelineStage& stage);
     // The same as one task that waits for the parameters of all of them.
     void first_forward(Seconds time, const PipelineStage& stage);
@@ -49,6 +50,7 @@ class StepPart {
     std::vector<TimedTask> tasks_;
     std::vector<int> owners_;                        // [task] of a collective, or -1
     std::map<int, int> gathered_;                    // by layer: the last task that brings it
+    int table_ = -1, head_ = -1;                     // that bring these
     std::array<int, kNumStreams> last_{-1, -1, -1};  // of each stream
     int beside_ = -1;                                // last task that ran beside a pass
     Seconds lead_;                                   // of the host, where the first pass begins

@@ -65,10 +65,9 @@ void RoleWriter::block(const Block& block, GradientPart part) {
     micro_batch_ = block.micro_batch;
     const bool forward = block.pass == Pass::forward;
     if (block.kind != BlockKind::layer) {
-        // The table is in the first bucket, the head in a bucket of its own or with its layers.
-        const bool first = forward && micro_batch_ == 0 && !gathered_.empty();
+        int& brought = block.kind == BlockKind::before ? table_ : head_;
         return write_pass(layers_.outer(block.kind).of(block.pass), -1, block.pass, part,
-                          first ? gathered_.begin()->second : -1);
+                          forward ? std::exchange(brought, -1) : -1);
     }
     write_pass(layers_.at(block.layer, micro_batch_).of(block.pass), block.layer, block.pass, part,
                forward ? take_gathered(block.layer) : -1);
@@ -114,10 +113,9 @@ int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiec
         if (!work) continue;
         const auto after = task_of_slot.find(priced.slot.after);
         const bool begins = after == task_of_slot.end();
-        const int task =
-            add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
-                {begins ? start : after->second, begins ? needs : -1}, std::move(*work),
-                priced.slot.chunk);
+        const int task = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
+                             {begins ? start : after->second, begins ? needs : -1},
+                             std::move(*work), priced.slot.chunk);
         launch(priced, share);
         task_of_slot[i] = task;
         if (priced.slot.stream == Stream::gradient)
@@ -159,15 +157,21 @@ void RoleWriter::reduce(const std::vector<PhaseWork>& phases, int layer) {
 }
 
 void RoleWriter::gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage) {
-    for (int i = 0; i < std::max(1, stage.num_layers); ++i) {
-        const int layer = stage.num_layers > 0 ? stage.first_layer + i : -1;
+    const auto bring = [&](NeededBy by, int layer, int& last) {
         for (const PhaseWork& phase : phases) {
-            if (!comes_ahead(phase)) continue;
-            const auto& work = std::get<ReduceWork>(phase.work);
-            gathered_[layer] = add(phase.phase, Pass::update, layer, Stream::gradient, {},
-                                   pricer_.reduce_task(work, 1.0 / work.num_buckets));
+            const auto* work = std::get_if<ReduceWork>(&phase.work);
+            if (!comes_ahead(phase) || work->needed_by != by) continue;
+            last = add(phase.phase, Pass::update, layer, Stream::gradient, {},
+                       pricer_.reduce_task(*work, 1.0 / work->num_buckets));
         }
+    };
+    bring(NeededBy::table, -1, table_);
+    for (int layer = stage.first_layer; layer < stage.first_layer + stage.num_layers; ++layer) {
+        int last = -1;
+        bring(NeededBy::layers, layer, last);
+        if (last >= 0) gathered_[layer] = last;
     }
+    bring(NeededBy::head, -1, head_);
 }
 
 int RoleWriter::take_gathered(int layer) {

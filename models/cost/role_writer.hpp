@@ -25,7 +25,7 @@ class RoleWriter {
     // they are whole.
     void reduce(const std::vector<PhaseWork>& phases, int layer);
     // The parameters of these layers come from the begin of the step on, a bucket a layer; the
-    // first forward of a layer, and what stands before it, waits for its own.
+    // first forward of a layer, and of what stands before and behind them, waits for its own.
     void gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage);
     // A phase of the update; reductions that left early are not among them.
     void update(const PhaseWork& phase);
@@ -53,6 +53,7 @@ class RoleWriter {
     int micro_batch_ = 0;
     int beside_ = -1;                             // the last task that runs beside a pass
     std::map<int, int> gathered_;                 // by layer: the last task that brings it
+    int table_ = -1, head_ = -1;                  // the tasks that bring these; -1: none, or used
     std::array<int, kNumStreamsWithSends> last_;  // last task of each stream; -1: none
     std::array<std::vector<int>, kNumStreamsWithSends> receives_;  // by the next task of a stream
 };

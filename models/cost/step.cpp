@@ -74,17 +74,19 @@ Seconds moe_part(const std::vector<PhaseTime>& times) {
 void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double slowdown,
                          StepTime& step) {
     std::vector<PhaseTime*> overlapped;
+    std::vector<PhaseTime> alone;
     std::vector<Seconds> bucket;
     for (PhaseTime& t : step.update) {
         if (!is_hidden_by(*t.work, hidden_by)) continue;
         overlapped.push_back(&t);
+        alone.push_back(t);
         bucket.push_back(bucket_time(t));
     }
     if (overlapped.empty()) return;
     StepPart part;
     const PipelineStage all = whole_model(static_cast<int>(workload.entry_of_layer.size()));
     if (hidden_by == HiddenBy::first_forward) {
-        part.gather(all, bucket, 0);
+        part.gather(all, alone, 0);
         part.first_forward(workload, step, all);
     } else {
         part.backward(workload, step, all, bucket, 0);

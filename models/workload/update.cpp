@@ -56,8 +56,8 @@ class Update {
         : s_(s), phases_(phases), buckets_(std::max(1, num_layers)) {}
 
     void reduce_gradients(Phase phase, const Sharing& ranks, double parameters) {
-        const HiddenBy overlap = s_.plan.overlap_grad_all_reduce ? HiddenBy::last_backward
-                                                                  : HiddenBy::nothing;
+        const HiddenBy overlap =
+            s_.plan.overlap_grad_all_reduce ? HiddenBy::last_backward : HiddenBy::nothing;
         const double bytes = gradient_bytes(s_) * parameters;
         if (!shards_optimizer(s_.plan))
             return add(phase, Collective::all_reduce, ranks.all, bytes, overlap);
@@ -107,21 +107,32 @@ class Update {
             std::get<ComputeWork>(phases_.back().work).add(move(Kernel::streaming, besides, 5));
     }
 
-    void gather_parameters(const Sharing& ranks, double parameters) {
-        if (gathers_once(s_.plan.parallel.data_parallel_sharding_strategy))
-            add(Phase::param_all_gather, Collective::all_gather, ranks.shard,
-                s_.element * parameters,
-                s_.plan.overlap_param_gather ? HiddenBy::first_forward : HiddenBy::nothing);
+    // `table`, `head`: of the dense ones.
+    void gather_parameters(const Sharings& ranks, const RankParameters& count, double table,
+                           double head) {
+        if (!gathers_once(s_.plan.parallel.data_parallel_sharding_strategy)) return;
+        const HiddenBy overlap =
+            s_.plan.overlap_param_gather ? HiddenBy::first_forward : HiddenBy::nothing;
+        const auto gather = [&](const Sharing& of, double parameters, NeededBy by) {
+            add(Phase::param_all_gather, Collective::all_gather, of.shard, s_.element * parameters,
+                overlap, by);
+        };
+        const bool apart = overlap != HiddenBy::nothing;
+        if (apart) gather(ranks.dense, table, NeededBy::table);
+        gather(ranks.dense, count.dense() - (apart ? table + head : 0.0), NeededBy::layers);
+        gather(ranks.experts, count.experts, NeededBy::layers);
+        if (apart) gather(ranks.dense, head, NeededBy::head);
     }
 
   private:
     void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
-             HiddenBy hidden_by = HiddenBy::nothing) {
+             HiddenBy hidden_by = HiddenBy::nothing, NeededBy needed_by = NeededBy::layers) {
         if (group.size <= 1 || bytes <= 0.0) return;
         phases_.push_back(reduce_phase(phase, Pass::update, collective, group, bytes));
         auto& work = std::get<ReduceWork>(phases_.back().work);
         work.hidden_by = hidden_by;
-        work.num_buckets = buckets_;
+        work.needed_by = needed_by;
+        work.num_buckets = needed_by == NeededBy::layers ? buckets_ : 1;
     }
 
     const StepShape& s_;
@@ -163,7 +174,12 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
                 std::vector<PhaseWork>& update) {
     const RankParameters count = rank_parameters(s.scenario.model, s.plan, stages);
     int layers = 0;
-    for (const PipelineStage& stage : stages) layers += stage.num_layers;
+    double in_layers = 0.0;  // parameters that are not experts'
+    for (const PipelineStage& stage : stages) {
+        layers += stage.num_layers;
+        for (int i = 0; i < stage.num_layers; ++i)
+            in_layers += layer_parameters(s.scenario.model, s.plan, stage.first_layer + i).dense();
+    }
     const auto [dense, experts] = sharings(s);
     Update phases(s, layers, update);
     phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
@@ -175,8 +191,9 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     phases.optimize(
         held,
         sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size : held);
-    phases.gather_parameters(dense, count.dense());
-    phases.gather_parameters(experts, count.experts);
+    const double vocabulary = vocabulary_parameters(s.scenario.model, s.plan).dense();
+    const double table = std::ranges::any_of(stages, &PipelineStage::embedding) ? vocabulary : 0.0;
+    phases.gather_parameters({dense, experts}, count, table, count.dense() - in_layers - table);
 }
 
 }  // namespace headway::inline workload

@@ -121,6 +121,9 @@ struct CountExchangeWork {
 // Which pass of a step hides a collective of its gradients or parameters, in buckets of a layer:
 // gradients leave behind the last micro-batch's backward, parameters come before the first forward.
 enum class HiddenBy { nothing, last_backward, first_forward };
+// What of a first forward waits for gathered parameters: each layer for its bucket, what stands
+// before the layers for the table, what stands behind them for the head.
+enum class NeededBy { layers, table, head };
 
 // Over `group_size` ranks that are `stride` apart.
 struct ReduceWork {
@@ -129,6 +132,7 @@ struct ReduceWork {
     int stride = 1;
     Bytes bytes;  // of the whole buffer
     HiddenBy hidden_by = HiddenBy::nothing;
+    NeededBy needed_by = NeededBy::layers;
     int num_buckets = 1;
 };
 
