@@ -139,21 +139,22 @@ std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ra
         for (TrafficLedger& ledger : ledgers) ledger.erase(site);
     }
     return ledgers;
-    void take_wait_out(std::span<PhaseSample* const> by_rank) {
-        if (!is_communication(by_rank.front()->site.phase)) return;
-        double last = 0.0;
-        for (const PhaseSample* sample : by_rank) last = std::max(last, sample->begin);
-        for (PhaseSample* sample : by_rank) {
-            const double wait = std::min(last - sample->begin, sample->duration);
-            sample->begin += wait;
-            sample->duration -= wait;
-        }
-    }
+}
 
-    Timeline measured_timeline(const Scenario& scenario, const Plan& plan,
-                               const std::string& device, std::size_t num_ranks) {
-        return {
-            .source = Source::measured,
+void take_wait_out(std::span<PhaseSample* const> by_rank) {
+    if (!is_communication(by_rank.front()->site.phase)) return;
+    double last = 0.0;
+    for (const PhaseSample* sample : by_rank) last = std::max(last, sample->begin);
+    for (PhaseSample* sample : by_rank) {
+        const double wait = std::min(last - sample->begin, sample->duration);
+        sample->begin += wait;
+        sample->duration -= wait;
+    }
+}
+
+Timeline measured_timeline(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           std::size_t num_ranks) {
+    return {.source = Source::measured,
             .scenario = scenario.name,
             .plan = plan.name,
             .layer_split = std::string(plan.layer_split()),
@@ -161,30 +162,29 @@ std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ra
             .seed = scenario.routing.seed,
             .size = RunSize{.num_ranks = static_cast<int>(num_ranks),
                             .tokens_per_rank = static_cast<int>(scenario.batch.tokens_per_rank())}};
-    }
+}
 
-    Measurement to_measurement(
-        const Scenario& scenario, const Plan& plan, const std::string& device,
-        std::vector<std::vector<LayerSamples>> samples, std::span<const TrafficLedger> ledgers,
-        int num_passes, Timing timing) {
-        Measurement result;
-        result.skews = skews_of(samples);
-        if (timing == Timing::in_flow) take_waits_out(samples);
-        result.timeline = measured_timeline(scenario, plan, device, samples.size());
-        result.traffic = gather_traffic(ledgers);
-        for (auto& [site, matrix] : result.traffic) {
-            for (std::int64_t& bytes : matrix.bytes) bytes /= num_passes;
-        }
-        for (int rank = 0; rank < static_cast<int>(samples.size()); ++rank) {
-            for (Span span : spans_of(samples[static_cast<std::size_t>(rank)], rank)) {
-                const auto traffic = result.traffic.find({span.phase, span.pass});
-                if (traffic != result.traffic.end())
-                    span.bytes = static_cast<double>(traffic->second.sent(rank)) * byte;
-                result.timeline.spans.push_back(span);
-            }
-        }
-        lay_out(result.timeline.spans);
-        return result;
+Measurement to_measurement(const Scenario& scenario, const Plan& plan, const std::string& device,
+                           std::vector<std::vector<LayerSamples>> samples,
+                           std::span<const TrafficLedger> ledgers, int num_passes, Timing timing) {
+    Measurement result;
+    result.skews = skews_of(samples);
+    if (timing == Timing::in_flow) take_waits_out(samples);
+    result.timeline = measured_timeline(scenario, plan, device, samples.size());
+    result.traffic = gather_traffic(ledgers);
+    for (auto& [site, matrix] : result.traffic) {
+        for (std::int64_t& bytes : matrix.bytes) bytes /= num_passes;
     }
+    for (int rank = 0; rank < static_cast<int>(samples.size()); ++rank) {
+        for (Span span : spans_of(samples[static_cast<std::size_t>(rank)], rank)) {
+            const auto traffic = result.traffic.find({span.phase, span.pass});
+            if (traffic != result.traffic.end())
+                span.bytes = static_cast<double>(traffic->second.sent(rank)) * byte;
+            result.timeline.spans.push_back(span);
+        }
+    }
+    lay_out(result.timeline.spans);
+    return result;
+}
 
 }  // namespace headway::runtime

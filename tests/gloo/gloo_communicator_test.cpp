@@ -144,7 +144,7 @@ TEST(GlooCommunicator, LayersEqualThoseOfThreadsToTheLastBit) {
 
 // Rank 1 of 3 ends in the dispatch, while the others wait for what it does not send.
 std::vector<ForkedRank> run_until(const std::function<void()>& end_of_rank_1) {
-    return run_forked({.num_ranks = 3}, [&](SideChannel& channel) {
+    return run_forked({.num_ranks = 3, .options = short_deadlines()}, [&](SideChannel& channel) {
         const auto comm = make_gloo_communicator(channel, {.host = "127.0.0.1"});
         comm->enter({Phase::dispatch, Pass::forward});
         if (comm->rank() == 1) {
