@@ -9,7 +9,7 @@
 
 namespace headway::inline cost {
 
-// Of an exchange in which the mean rank sends these bytes, on every path class. `cluster`: as the
+// The exchange in which the mean rank sends these bytes, on every path class. `cluster`: as the
 // book prices it.
 void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, Collective collective,
                const PriceBook& book, const Cluster& cluster);

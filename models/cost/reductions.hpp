@@ -12,7 +12,7 @@
 
 namespace headway::inline cost {
 
-// Of a collective that leaves early or comes ahead, before any of it is hidden.
+// The time of a bucket that leaves early or comes ahead, before any of it is hidden.
 Seconds bucket_time(const PhaseTime& reduction);
 
 // A part of a rank's step as tasks of its streams: its end from its first whole gradients on, or

@@ -35,7 +35,7 @@ class Exchanges {
     Exchanges(const Recording& recording, const Cluster& cluster,
               const std::optional<Routing>& routing);
 
-    // Of the exchange `task`, the way it goes.
+    // The way that the exchange `task` goes.
     ExchangedBytes bytes(int task);
 
   private:

@@ -243,7 +243,7 @@ class Importer {
         recording.router = router;
     }
 
-    // Of the integers that ranks exchange: the most frequent number of them; 0: none.
+    // The most frequent number of integers that ranks exchange; 0: none.
     int entries_of_counts() const {
         std::map<std::int64_t, int> times;
         const auto count = [&](const std::string& dtype, std::int64_t elements) {

@@ -137,7 +137,7 @@ class Layout {
         out_.program.tasks.push_back(std::move(task));
     }
 
-    // Of the slowest rank.
+    // The slowest rank's.
     Seconds compute(const RecordedTask& recorded, ComputeTask& task) {
         Seconds slowest;
         const std::size_t ranks = speed_.size();

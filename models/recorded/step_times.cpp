@@ -24,7 +24,7 @@ const GpuWork& gpu_of(const TorchTrace& trace, const HostEvent& event) {
     return trace.gpu[static_cast<std::size_t>(event.gpu)];
 }
 
-// Of a wait, and of a launch that returns when its work is done, the host's time is no work.
+// The host's time is no work in a wait, nor in a launch that returns when its work is done.
 bool host_blocks(const HostEvent& event) {
     return event.kind == HostEventKind::host_waits || event.blocks;
 }

@@ -13,7 +13,7 @@
 
 namespace headway::inline recorded {
 
-// Of a kernel's time, what does not grow with its rows: its launch on the device and its tail.
+// What of a kernel's time does not grow with its rows: its launch on the device and its tail.
 inline constexpr Seconds kFixedOfKernel = 3.0 * us;
 
 // Calls that the recorder has marked, and NCCL's kernels: as collectives, or as the kernels that

@@ -166,11 +166,9 @@ class Fields {
     // A list of texts; a single one may stand without brackets. An empty list is not written.
     void texts(std::string_view name, std::vector<std::string>& values, std::string_view meaning,
                Presence presence = Presence::required) {
-        text_list({.name = name,
-                   .meaning = meaning,
-                   .presence = presence,
-                   .is_set = !values.empty()},
-                  {.kind = Rule::Kind::text}, values);
+        text_list(
+            {.name = name, .meaning = meaning, .presence = presence, .is_set = !values.empty()},
+            {.kind = Rule::Kind::text}, values);
     }
 
     // A set of choices, bit i for names[i]; a single one may stand without brackets. An empty set

@@ -53,7 +53,8 @@ std::vector<NamedLink> links_named(const Cluster& cluster, const std::string& na
 std::string all_link_names(const Cluster& cluster);
 std::string link_hint(const Cluster& cluster, const std::string& unknown);  // or empty
 
-// Of one link of this kind, one direction, overrides aside; the uplinks of a leaf share its trunk.
+// What one link of this kind carries in one direction, overrides aside; the uplinks of a leaf share
+// its trunk.
 Bandwidth full_bandwidth(const Cluster& cluster, LinkKind kind);
 // Where a NIC hangs, below num_links(leaf_up) / links_per_leaf; with rails every rail has its own.
 int leaf_of_nic(const Cluster& cluster, int nic);

@@ -166,7 +166,7 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
         {{.kernel = Kernel::attention,
           .flops = flops * flop,
           .bytes = (forward ? 1.0 : 2.0) * io * byte,
-          // Of the causal sequence whose tokens see as many keys.
+          // That of a causal sequence whose tokens see as many keys.
           .size = 2.0 * mean_context(model.attention,
                                      static_cast<double>(s.scenario.batch.sequence_length), layer),
           .width = w.query_key,

@@ -297,7 +297,7 @@ int run_inside(const LabRun& run, const std::string& program, const Descriptor& 
     return exit_code_of(end);
 }
 
-// Of a user without rights, who becomes root of the namespaces alone.
+// A user without rights becomes root of the namespaces alone.
 void map_users(pid_t child) {
     write_proc(fmt::format("/proc/{}/setgroups", child), "deny");
     write_proc(fmt::format("/proc/{}/uid_map", child), fmt::format("0 {} 1", getuid()));

@@ -10,7 +10,7 @@
 
 namespace headway::runtime {
 
-// Of one rank.
+// One rank's.
 struct StepRecord {
     std::vector<double> step_times;               // s, of the steps timed as wholes
     std::vector<std::vector<StepSample>> phases;  // [step timed by phases]

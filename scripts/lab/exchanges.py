@@ -110,7 +110,7 @@ def measure(arguments, case):
         [float(r["seconds"]) for r in read_csv(times)]
     )
     passes = arguments.repeats + 1
-    # Of links with little on them the barriers are the most.
+    # Barriers are the most of what links with little on them carry.
     busiest = max(case["links"].values())
     over = [
         carried[link] / (passes * b) - 1 for link, b in case["links"].items() if b > busiest / 20

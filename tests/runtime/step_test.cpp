@@ -139,7 +139,7 @@ TEST(Step, RanksDoNotChangeTheResult) {
                               &half = two.parameters[1].sections[s];
                 for (std::size_t t = 0; t < one.tensors.size(); ++t) {
                     const bool own = half.tensors[t].place >= half.own;
-                    // Of what is a rank's own, rank 1 has the second half.
+                    // Rank 1 has the second half of what is a rank's own.
                     const std::int64_t shift = own ? half.tensors[t].count() : 0;
                     for (std::int64_t i = 0; i < half.tensors[t].count(); ++i) {
                         const auto a = static_cast<std::size_t>(one.tensors[t].place + shift + i),

@@ -29,7 +29,7 @@ class CudaStep {
     CudaStep(const CudaStep&) = delete;
     CudaStep& operator=(const CudaStep&) = delete;
 
-    // Of the next step, whose phases are marked where the context has a clock.
+    // The next step; its phases are marked where the context has a clock.
     void start(int step);
 
     void begin_block(const Block& block);
