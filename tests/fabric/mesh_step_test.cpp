@@ -60,9 +60,8 @@ TEST(MeshStep, SimulationAgreesWithPrediction) {
         // Buckets of gradients would contend with exchanges for the same links.
         plan.overlap_grad_all_reduce =
             c.group == 1 && c.parallel.num_distributed_optimizer_instances == 1;
-        plan.overlap_param_gather =
-            plan.overlap_grad_all_reduce &&
-            gathers_once(c.parallel.data_parallel_sharding_strategy);
+        plan.overlap_param_gather = plan.overlap_grad_all_reduce &&
+                                    gathers_once(c.parallel.data_parallel_sharding_strategy);
         s.plans = {plan};
         s.baseline = plan.name;
         const Profile profile = toy::profile();

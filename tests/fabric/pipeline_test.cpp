@@ -91,8 +91,8 @@ TEST(PipelineSimulation, TakesThePredictedTimeWhereNothingContends) {
         EXPECT_LT(std::abs(difference(scenario_of(layout))), 0.01) << layout.text();
 }
 
-// Parameters that come ahead of the first forwards: what shows of them on the first rank, the others
-// have them before their first micro-batch arrives.
+// Parameters that come ahead of the first forwards: what shows of them on the first rank, the
+// others have them before their first micro-batch arrives.
 TEST(PipelineSimulation, GathersParametersAheadAsPredicted) {
     for (Layout layout : layouts()) {
         layout.group = 1;
