@@ -59,7 +59,17 @@ NAMESPACES = {
     "models/import": "headway::inline importing",  # a word of C++20 modules
     **{
         f"models/{name}": f"headway::inline {name}"
-        for name in ("schedule", "scenario", "workload", "cost", "fit", "report", "sweep", "trace", "recorded")
+        for name in (
+            "schedule",
+            "scenario",
+            "workload",
+            "cost",
+            "fit",
+            "report",
+            "sweep",
+            "trace",
+            "recorded",
+        )
     },
     "sim": "headway::sim",
     "kernels": "headway::kernels",

@@ -101,7 +101,9 @@ class Install(unittest.TestCase):
             self.assertIn("CMake", " ".join(os.listdir(folder)))
 
     def test_every_program_and_verb_has_its_help(self):
-        self.assertTrue((self.prefix / "share/headway/analysis/recorder/headway_recorder.py").exists())
+        self.assertTrue(
+            (self.prefix / "share/headway/analysis/recorder/headway_recorder.py").exists()
+        )
         for program in sorted(path.name for path in (self.prefix / "bin").iterdir()):
             self.assertIn(program, self.check(program, "--help"))
             if program != "headway-bench":  # of kernels alone, which include nothing of the rest
