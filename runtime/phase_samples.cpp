@@ -30,17 +30,8 @@ std::vector<Span> spans_of(const std::vector<LayerSamples>& samples, int rank) {
         }
     }
     std::vector<Span> spans;
-    for (Series& s : all) {
-        spans.push_back({.rank = rank,
-                         .layer = s.layer,
-                         .pass = s.site.pass,
-                         .phase = s.site.phase,
-                         .begin = quantile(s.begins, 0.5) * second,
-                         .duration = quantile(s.durations, 0.5) * second,
-                         .low = quantile(s.durations, 0.1) * second,
-                         .high = quantile(s.durations, 0.9) * second,
-                         .samples = static_cast<int>(s.durations.size())});
-    }
+    for (Series& s : all)
+        spans.push_back(median_span(rank, s.layer, s.site, s.begins, s.durations));
     return spans;
 }
 
@@ -139,6 +130,19 @@ std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ra
         for (TrafficLedger& ledger : ledgers) ledger.erase(site);
     }
     return ledgers;
+}
+
+Span median_span(int rank, int layer, CallSite site, std::vector<double>& begins,
+                 std::vector<double>& durations) {
+    return {.rank = rank,
+            .layer = layer,
+            .pass = site.pass,
+            .phase = site.phase,
+            .begin = quantile(begins, 0.5) * second,
+            .duration = quantile(durations, 0.5) * second,
+            .low = quantile(durations, 0.1) * second,
+            .high = quantile(durations, 0.9) * second,
+            .samples = static_cast<int>(durations.size())};
 }
 
 void take_wait_out(std::span<PhaseSample* const> by_rank) {

@@ -56,6 +56,10 @@ std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ra
 // the others waited comes before.
 void take_wait_out(std::span<PhaseSample* const> by_rank);
 
+// One phase of a rank over its executions: medians, tenth and ninetieth percentile. Sorts both.
+Span median_span(int rank, int layer, CallSite site, std::vector<double>& begins,
+                 std::vector<double>& durations);
+
 // Without spans.
 Timeline measured_timeline(const Scenario& scenario, const Plan& plan, const std::string& device,
                            std::size_t num_ranks);

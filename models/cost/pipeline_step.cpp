@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "models/cost/pipeline_pairs.hpp"
@@ -307,13 +308,12 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
         for (const int stage : whole) {
             const std::size_t first =
                 price(pipeline.reductions[at(stage)], mean.reductions[at(stage)]);
-            std::vector<Seconds> buckets;
-            for (std::size_t k = first; k < phases.size(); ++k) {
-                buckets.push_back(bucket_time(phases[k]));
-                if (!in_buckets) end.reduce(phases[k].time, k);
+            if (in_buckets) {
+                end.backward(work.busiest, step, pipeline.stages[at(stage)],
+                             std::span(phases).subspan(first), first);
+                continue;
             }
-            if (in_buckets)
-                end.backward(work.busiest, step, pipeline.stages[at(stage)], buckets, first);
+            for (std::size_t k = first; k < phases.size(); ++k) end.reduce(phases[k].time, k);
         }
     }
     for (std::size_t k = price(pipeline.late_reductions[rank], mean.late_reductions[rank]);

@@ -52,7 +52,7 @@ void StepPart::pass(const PassTime& pass) {
 }
 
 void StepPart::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
-                        const std::vector<Seconds>& buckets, std::size_t first_owner) {
+                        std::span<const PhaseTime> reductions, std::size_t first_owner) {
     for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
         if (block.pass == Pass::forward) continue;
         const bool own =
@@ -62,15 +62,16 @@ void StepPart::backward(const Workload& workload, const StepTime& step, const Pi
             pass(step.layers[static_cast<std::size_t>(entry)].backward);
         } else if (block.kind == BlockKind::bucket && own) {
             const int ready = last_of(Stream::compute);
-            for (std::size_t k = 0; k < buckets.size(); ++k)
-                add({Stream::gradient, buckets[k], ready}, static_cast<int>(first_owner + k));
+            for (std::size_t k = 0; k < reductions.size(); ++k)
+                add({Stream::gradient, bucket_time(reductions[k]), ready},
+                    static_cast<int>(first_owner + k));
         } else if (block.kind == BlockKind::before && stage.embedding) {
             pass(step.before.backward);
         }
     }
 }
 
-void StepPart::gather(const PipelineStage& stage, const std::vector<PhaseTime>& gathers,
+void StepPart::gather(const PipelineStage& stage, std::span<const PhaseTime> gathers,
                       std::size_t first_owner) {
     const auto bring = [&](NeededBy by) {
         int last = -1;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "models/cost/step.hpp"
@@ -27,11 +28,11 @@ class StepPart {
     // The backward of these layers, last first, and of what is before them; after each layer a
     // bucket of every reduction, of owners first_owner, first_owner + 1, ...
     void backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
-                  const std::vector<Seconds>& buckets, std::size_t first_owner);
+                  std::span<const PhaseTime> reductions, std::size_t first_owner);
 
     // The parameters of these layers, from the begin on, a bucket of every gather a layer, with the
     // table's before and the head's behind them; of owners first_owner, first_owner + 1, ...
-    void gather(const PipelineStage& stage, const std::vector<PhaseTime>& gathers,
+    void gather(const PipelineStage& stage, std::span<const PhaseTime> gathers,
                 std::size_t first_owner);
     // The first forward of these layers, with what stands before and behind them; each waits for
     // its parameters.

@@ -75,12 +75,10 @@ void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double sl
                          StepTime& step) {
     std::vector<PhaseTime*> overlapped;
     std::vector<PhaseTime> alone;
-    std::vector<Seconds> bucket;
     for (PhaseTime& t : step.update) {
         if (!is_hidden_by(*t.work, hidden_by)) continue;
         overlapped.push_back(&t);
         alone.push_back(t);
-        bucket.push_back(bucket_time(t));
     }
     if (overlapped.empty()) return;
     StepPart part;
@@ -89,7 +87,7 @@ void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double sl
         part.gather(all, alone, 0);
         part.first_forward(workload, step, all);
     } else {
-        part.backward(workload, step, all, bucket, 0);
+        part.backward(workload, step, all, alone, 0);
     }
     const std::vector<Seconds> exposed = part.exposed(overlapped.size(), slowdown);
     for (std::size_t i = 0; i < exposed.size(); ++i) show(*overlapped[i], exposed[i]);

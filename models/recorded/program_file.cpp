@@ -24,7 +24,7 @@ constexpr Range kTaskNumber = {.low = 0, .high = 1 << 24};
 enum class HostThen { waits };
 constexpr std::array kHostThenNames = {std::string_view("waits")};
 
-// Not written where it is nought.
+// Not written where it is 0.
 template <class Q>
 void unless_none(Fields& f, std::string_view name, Q& value, Range range,
                  std::string_view meaning) {

@@ -39,17 +39,8 @@ std::vector<Span> step_spans(const std::vector<std::vector<StepSample>>& steps, 
         }
     }
     std::vector<Span> spans;
-    for (auto& [key, series] : all) {
-        spans.push_back({.rank = rank,
-                         .layer = key.first,
-                         .pass = key.second.pass,
-                         .phase = key.second.phase,
-                         .begin = quantile(series.begins, 0.5) * second,
-                         .duration = quantile(series.durations, 0.5) * second,
-                         .low = quantile(series.durations, 0.1) * second,
-                         .high = quantile(series.durations, 0.9) * second,
-                         .samples = static_cast<int>(series.durations.size())});
-    }
+    for (auto& [key, series] : all)
+        spans.push_back(median_span(rank, key.first, key.second, series.begins, series.durations));
     std::ranges::stable_sort(spans, {}, [](const Span& s) { return s.begin.in(second); });
     return spans;
 }

@@ -16,7 +16,7 @@ StepMeasurement measure_steps_on_device(DeviceContext& context, DeviceCommunicat
                                         const Scenario& scenario, const Plan& plan,
                                         const StepRun& run, const MeasureOptions& options);
 
-// Collective: one step here and on the CPU reference in fp64. Of every tensor the largest distance
+// Collective: one step here and on the CPU reference in fp64. The largest distance of every tensor
 // of its gradient from the reference's over the ranks and layers, in norms of the reference's;
 // text with a line for each, on all ranks. Throws std::runtime_error beyond bf16's tolerance.
 std::string check_step_on_device(DeviceContext& context, DeviceCommunicator* reductions,
