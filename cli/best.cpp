@@ -287,6 +287,7 @@ Json candidate_json(const Candidate& c) {
     if (hp) json["num_heads"] = hp->num_heads;
     json.update({{"recompute", recompute_text(c.plan.recompute)},
                  {"zero1", shards_optimizer(c.plan)},
+                 {"overlap_param_gather", c.plan.overlap_param_gather},
                  {"overlap_chunks", c.plan.overlap_chunks},
                  {"sequences_per_rank", c.batch.sequences_per_rank},
                  {"num_micro_batches", c.batch.num_micro_batches},

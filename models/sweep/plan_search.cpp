@@ -190,6 +190,7 @@ void for_each_knob(Plan plan, const ModelSpec& model, std::int64_t tokens, bool 
                 if (chunks > tokens || (chunks > 1 && !can_chunk(plan))) continue;
                 plan.recompute = recompute;
                 plan.parallel.data_parallel_sharding_strategy = sharding;
+                plan.overlap_param_gather = gathers_once(sharding);
                 plan.overlap_chunks = chunks;
                 visit(plan);
             }
@@ -343,6 +344,7 @@ std::vector<Alternative> alternatives(const Scenario& scenario, const Candidate&
     plan = chosen.plan;
     plan.parallel.data_parallel_sharding_strategy =
         shards_optimizer(plan) ? DataParallelSharding::no_shard : DataParallelSharding::optim;
+    plan.overlap_param_gather = shards_optimizer(plan);
     add(shards_optimizer(plan) ? "ZeRO-1" : "no ZeRO", plan, chosen.batch);
     for (const Batch& batch : batches_of(scenario, chosen.plan, sequences_of_step(scenario))) {
         if (batch.sequences_per_rank == chosen.batch.sequences_per_rank) continue;

@@ -13,6 +13,7 @@ import unittest
 from pathlib import Path
 
 HEADWAY = ""
+KNOBS = ("group_size", "recompute", "zero1", "overlap_param_gather")
 SCENARIO = ""
 
 
@@ -83,7 +84,7 @@ class Best(unittest.TestCase):
         for key in ("sequences_per_rank", "num_micro_batches"):
             text = re.sub(rf"(?m)^  {key}: .*", f"  {key}: {fastest[key]}", text)
         plan = {"name": "a", "implementation": "megatron"}
-        plan |= {key: fastest[key] for key in ("group_size", "recompute", "zero1")}
+        plan |= {key: fastest[key] for key in KNOBS}
         plan["expert_parallel"] = {"dedup": "rank", "moe_token_dispatcher_type": "flex"}
         plans, profile = text.index("plans:"), text.index("profile:")
         alone = self.folder / "one.yaml"
@@ -110,8 +111,9 @@ class Best(unittest.TestCase):
             f"batch: {{sequence_length: 2048, sequences_per_rank: {fastest['sequences_per_rank']},"
             f" num_micro_batches: {fastest['num_micro_batches']}}}",
         )
-        keys = ("group_size", "recompute", "overlap_chunks", "zero1")
-        knobs = ", ".join(f"{key}: {json.dumps(fastest[key])}" for key in keys).replace('"', "")
+        knobs = ", ".join(
+            f"{key}: {json.dumps(fastest[key])}" for key in (*KNOBS, "overlap_chunks")
+        ).replace('"', "")
         path = self.folder / "one.yaml"
         path.write_text(
             head
