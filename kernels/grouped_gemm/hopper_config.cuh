@@ -49,7 +49,7 @@ struct HopperConfig {
     static constexpr int kStages = kBudget / kStageBytes;
     static constexpr int kStagingOffset = kStages * kStageBytes;
     static constexpr int kBarrierOffset = kStagingOffset + kNumStaging * kStagingBytes;
-    static constexpr int kSharedBytes = kBarrierOffset + 16 * kStages + 32 + 1024;  // + alignment
+    static constexpr int kSharedBytes = kBarrierOffset + 16 * kStages + 1024;  // + alignment
     static constexpr int kThreads = 384;  // producer warpgroup, two consumer warpgroups
     static_assert(kStages >= 3 && kStages <= 16);
 };

@@ -8,11 +8,6 @@
 
 namespace headway::kernels {
 
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-}
-
 // One consumer warpgroup's two staging buffers and where they go.
 struct Staging {
     uint8_t* buffers;
@@ -41,12 +36,11 @@ struct PieceTarget {
     bool clipped;
 };
 
+// Called by the whole warpgroup behind a fence and a barrier.
 template <int ElementBytes>
-__device__ __forceinline__ void release_piece(const Staging& staging, const uint8_t* buffer,
-                                              const PieceTarget& to) {
+__device__ __forceinline__ void write_piece(const Staging& staging, const uint8_t* buffer,
+                                            const PieceTarget& to) {
     constexpr int kPerChunk = 16 / ElementBytes;
-    ptx::fence_proxy_async();
-    ptx::named_barrier_sync(staging.barrier_id, 128);
     if (to.num_valid >= 64 || to.clipped) {
         if (staging.thread == 0) ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.plane);
     } else {
@@ -67,20 +61,31 @@ __device__ __forceinline__ void release_piece(const Staging& staging, const uint
     if (staging.thread == 0)
         ptx::tma_store_commit();  // also when empty: keeps the two buffers' turns
 }
+template <int ElementBytes>
+__device__ __forceinline__ void release_piece(const Staging& staging, const uint8_t* buffer,
+                                              const PieceTarget& to) {
+    ptx::fence_proxy_async();
+    ptx::named_barrier_sync(staging.barrier_id, 128);
+    write_piece<ElementBytes>(staging, buffer, to);
+}
+
+// Where a lane's row of the four 8x8 matrices lies that hold columns 16 pair .. 16 pair + 15 of a
+// warp's 16 rows, in the order of an accumulator: matrix i is rows 8 (i%2) on, columns 8 (i/2) on.
+__device__ __forceinline__ uint32_t matrices_at(const uint8_t* buffer, int thread, int pair) {
+    const int lane = thread % 32, warp = thread / 32;
+    const int row = 16 * warp + ((lane / 8) & 1) * 8 + lane % 8;
+    const int chunk = 2 * pair + lane / 16;
+    return ptx::smem_addr(buffer) + row * 128 + ((chunk ^ (row & 7)) << 4);
+}
 
 // 64 columns of bf16: words[i] packs columns 8 (i/2) + 2 (lane%4) .. +1 of row 16 warp + 8 (i%2) +
 // lane/4.
 __device__ __forceinline__ void stage_bf16(uint8_t* buffer, int thread,
                                            const uint32_t (&words)[16]) {
-    const int lane = thread % 32, warp = thread / 32;
-    const int row = 16 * warp + ((lane / 8) & 1) * 8 + lane % 8;
-    const uint32_t line = ptx::smem_addr(buffer) + row * 128;
 #pragma unroll
-    for (int pair = 0; pair < 4; ++pair) {
-        const int chunk = 2 * pair + lane / 16;
-        ptx::stmatrix_x4(line + ((chunk ^ (row & 7)) << 4), words[4 * pair], words[4 * pair + 1],
+    for (int pair = 0; pair < 4; ++pair)
+        ptx::stmatrix_x4(matrices_at(buffer, thread, pair), words[4 * pair], words[4 * pair + 1],
                          words[4 * pair + 2], words[4 * pair + 3]);
-    }
 }
 
 // 32 columns of fp32, from accumulators 4 * first_block ...

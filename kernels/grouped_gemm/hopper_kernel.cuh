@@ -84,6 +84,10 @@ __device__ __forceinline__ void load_slot(const HopperParams& p, const GroupTile
 }
 
 template <class C>
+inline constexpr bool has_slope =
+    C::kForm == GroupedForm::dgrad&& C::kAct != GroupedActivation::none;
+
+template <class C>
 __device__ __forceinline__ void produce(const HopperParams& p, uint8_t* smem, uint64_t* full,
                                         uint64_t* empty) {
     TileWalk walk = make_walk<C>(p);
@@ -97,6 +101,14 @@ __device__ __forceinline__ void produce(const HopperParams& p, uint8_t* smem, ui
                 ptx::mbarrier_arrive_expect_tx(&full[at.stage], C::kStageBytes);
                 load_slot<C>(p, tile, smem + at.stage * C::kStageBytes, &full[at.stage], kb);
                 at.advance<C::kStages>();
+            }
+            if constexpr (has_slope<C>) {
+                for (int consumer = 0; consumer < 2; ++consumer) {
+                    ptx::mbarrier_wait(&empty[at.stage], at.phase ^ 1);
+                    load_slope_pieces<C>(p, tile, consumer, smem + at.stage * C::kStageBytes,
+                                         &full[at.stage]);
+                    at.advance<C::kStages>();
+                }
             }
         }
         __syncwarp();
@@ -143,19 +155,27 @@ __device__ __forceinline__ void free_slot(uint64_t* empty) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty);
 }
 
+// Frees the slot of the last tile's pieces once its stores have read them: thread 0 issued the bulk
+// ones, every warp its own masked ones. Put off until the next tile's products run.
+__device__ __forceinline__ void free_stored_slot(uint64_t*& empty, int thread) {
+    if (empty == nullptr) return;
+    if (thread == 0) ptx::tma_store_wait_read<0>();
+    __syncwarp();
+    free_slot(empty);
+    empty = nullptr;
+}
+
 template <class C>
 __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, uint64_t* full,
                                         uint64_t* empty, int consumer) {
-    constexpr bool kSlope = C::kForm == GroupedForm::dgrad && C::kAct != GroupedActivation::none;
     TileWalk walk = make_walk<C>(p);
     GroupTile tile;
     PipelineSlot at;
     Staging staging{smem + C::kStagingOffset + consumer * 2 * C::kStagingBytes, 1 + consumer,
                     static_cast<int>(threadIdx.x) % 128};
-    SlopePieces<C> pieces{empty + C::kStages + 2 * consumer};
+    uint64_t* stored_from = nullptr;  // `empty` of the slot that a tile's stores still read
     for (int t = blockIdx.x; walk.find(t, tile); t += gridDim.x) {
         float d[C::kSubtiles][C::kTileN / 2];
-        if constexpr (kSlope) pieces.begin(p, tile, consumer, staging);
         const int blocks = num_k_blocks<C>(p, tile);
         if (C::kForm == GroupedForm::wgrad && blocks == 0) {
 #pragma unroll
@@ -171,6 +191,9 @@ __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, ui
                 if (valid < C::kTileK) clear_tail_rows<C>(slot, valid, consumer, staging.thread);
             }
             multiply_slot<C>(d, slot, consumer, kb > 0);
+            if constexpr (has_slope<C>) {
+                if (kb == 0) free_stored_slot(stored_from, staging.thread);
+            }
             if (kb > 0) {
                 ptx::wgmma_wait<1>();
                 free_slot(&empty[previous]);
@@ -182,10 +205,21 @@ __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, ui
         if (blocks > 0) free_slot(&empty[previous]);
 #pragma unroll
         for (int i = 0; i < C::kSubtiles; ++i) ptx::wgmma_pin(d[i]);
-        if constexpr (kSlope)
-            store_tile_with_slope<C>(p, tile, d, staging, pieces);
-        else
+        if constexpr (has_slope<C>) {
+            for (int owner = 0; owner < 2; ++owner) {
+                ptx::mbarrier_wait(&full[at.stage], at.phase);
+                if (owner == consumer) {
+                    store_tile_with_slope<C>(p, tile, d, consumer, smem + at.stage * C::kStageBytes,
+                                             staging);
+                    stored_from = &empty[at.stage];
+                } else {
+                    free_slot(&empty[at.stage]);
+                }
+                at.advance<C::kStages>();
+            }
+        } else {
             store_tile<C>(p, tile, d, consumer, staging);
+        }
     }
     if (staging.thread == 0) ptx::tma_store_wait_all();
 }
@@ -206,7 +240,6 @@ __global__ void __launch_bounds__(C::kThreads, 1)
             ptx::mbarrier_init(&full[i], 1);
             ptx::mbarrier_init(&empty[i], 8);  // one arrival of each consumer warp
         }
-        for (int i = 0; i < 4; ++i) ptx::mbarrier_init(&empty[C::kStages + i], 1);  // SlopePieces
         ptx::mbarrier_init_fence();
     }
     __syncthreads();

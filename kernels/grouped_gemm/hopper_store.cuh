@@ -4,6 +4,7 @@
 
 #include "kernels/grouped_gemm/hopper_epilogue.cuh"
 #include "kernels/grouped_gemm/tile_walk.cuh"
+#include "kernels/ptx/mma.cuh"
 
 namespace headway::kernels {
 
@@ -108,81 +109,81 @@ __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTil
     }
 }
 
-// dgrad with an activation: the pieces of `pre` are loaded ahead into the staging buffers, piece q
-// of a tile into buffer q % 2, and each is overwritten in place by the piece of dA made from it.
-template <class C>
+// dgrad with an activation: a warpgroup's pieces of `pre`, which arrive in one slot of the ring
+// behind the tile's last k block and are overwritten in place by the pieces of dA made from them.
 struct SlopePieces {
-    uint64_t* ready;  // of this warpgroup, one per buffer
-    uint32_t phases = 0;
-    int row0 = 0, column0 = 0, per_row = 0, count = 0;
-
-    // Called by the whole warpgroup before the tile's products: asks for the first two pieces.
-    __device__ __forceinline__ void begin(const HopperParams& p, const GroupTile& tile,
-                                          int consumer, const Staging& staging) {
-        row0 = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2);
-        column0 = tile.n_tile * C::kTileN;
-        per_row = min(C::kTileN / 64, (p.out_n - column0 + 63) / 64);
-        const int lines = min(C::kSubtiles, (tile.num_rows - row0 + 63) / 64);
-        count = lines > 0 ? lines * per_row : 0;
-        if (staging.thread == 0) ptx::tma_store_wait_read<0>();
-        ptx::named_barrier_sync(staging.barrier_id, 128);
-        if (staging.thread != 0) return;
-        for (int q = 0; q < min(2, count); ++q) request(p, tile, staging, q);
-    }
-
-    __device__ __forceinline__ void request(const HopperParams& p, const GroupTile& tile,
-                                            const Staging& staging, int q) const {
-        const int line = q / per_row, buffer = q % 2;
-        ptx::mbarrier_arrive_expect_tx(&ready[buffer], C::kStagingBytes);
-        ptx::tma_load_3d(staging.buffers + buffer * C::kStagingBytes, &p.pre, &ready[buffer],
-                         column0 + 64 * (q - line * per_row), tile.row_begin + row0 + 64 * line, 0);
-    }
+    int row0, column0;  // within the group
+    int lines, per_row;
 };
+template <class C>
+__device__ __forceinline__ SlopePieces slope_pieces(const HopperParams& p, const GroupTile& tile,
+                                                    int consumer) {
+    static_assert(C::kSubtiles * (C::kTileN / 64) * C::kStagingBytes <= C::kStageBytes);
+    const int row0 = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2);
+    const int column0 = tile.n_tile * C::kTileN;
+    return {row0, column0, max(0, min(C::kSubtiles, (tile.num_rows - row0 + 63) / 64)),
+            min(C::kTileN / 64, (p.out_n - column0 + 63) / 64)};
+}
+template <class C>
+__device__ __forceinline__ int piece_offset(int line, int piece) {
+    return (line * (C::kTileN / 64) + piece) * C::kStagingBytes;
+}
+
+template <class C>
+__device__ __forceinline__ void load_slope_pieces(const HopperParams& p, const GroupTile& tile,
+                                                  int consumer, uint8_t* slot, uint64_t* full) {
+    const SlopePieces pieces = slope_pieces<C>(p, tile, consumer);
+    ptx::mbarrier_arrive_expect_tx(full, pieces.lines * pieces.per_row * C::kStagingBytes);
+    for (int i = 0; i < pieces.lines; ++i)
+        for (int piece = 0; piece < pieces.per_row; ++piece)
+            ptx::tma_load_3d(slot + piece_offset<C>(i, piece), &p.pre, full,
+                             pieces.column0 + 64 * piece, tile.row_begin + pieces.row0 + 64 * i, 0);
+}
 
 template <class C>
 __device__ __forceinline__ void multiply_by_slope(uint32_t (&words)[16], const float* v,
                                                   const uint8_t* pre, int thread) {
-    const int lane = thread % 32, warp = thread / 32;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        const int row = 16 * warp + 8 * (i % 2) + lane / 4;
-        const auto* at = pre + row * 128 + (((i / 2) ^ (row & 7)) << 4) + (lane % 4) * 4;
-        const float2 x = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
-        words[i] = pack_bf16(v[2 * i] * activation_slope<C::kAct>(x.x),
-                             v[2 * i + 1] * activation_slope<C::kAct>(x.y));
+    for (int pair = 0; pair < 4; ++pair) {
+        uint32_t x[4];
+        ptx::ldmatrix_x4(x, matrices_at(pre, thread, pair));
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float* both = v + 8 * pair + 2 * i;
+            const float low = __uint_as_float(x[i] << 16);
+            const float high = __uint_as_float(x[i] & 0xFFFF0000u);
+            words[4 * pair + i] = pack_bf16(both[0] * activation_slope<C::kAct>(low),
+                                            both[1] * activation_slope<C::kAct>(high));
+        }
     }
 }
 
 template <class C>
 __device__ __forceinline__ void store_tile_with_slope(const HopperParams& p, const GroupTile& tile,
-                                                      float (&d)[C::kSubtiles][C::kTileN / 2],
-                                                      const Staging& staging,
-                                                      SlopePieces<C>& pieces) {
-    int q = 0;
+                                                      const float (&d)[C::kSubtiles][C::kTileN / 2],
+                                                      int consumer, uint8_t* slot,
+                                                      const Staging& staging) {
+    const SlopePieces pieces = slope_pieces<C>(p, tile, consumer);
+    const auto for_each = [&](auto&& act) {
 #pragma unroll
-    for (int i = 0; i < C::kSubtiles; ++i) {
+        for (int i = 0; i < C::kSubtiles; ++i)
 #pragma unroll
-        for (int piece = 0; piece < C::kTileN / 64; ++piece) {
-            if (q >= pieces.count || piece >= pieces.per_row) continue;
-            const int buffer_idx = q % 2;
-            uint8_t* buffer = staging.buffers + buffer_idx * C::kStagingBytes;
-            ptx::mbarrier_wait(&pieces.ready[buffer_idx], (pieces.phases >> buffer_idx) & 1);
-            pieces.phases ^= 1u << buffer_idx;
-            uint32_t words[16];
-            multiply_by_slope<C>(words, d[i] + 32 * piece, buffer, staging.thread);
-            __syncwarp();  // a warp reads and writes only its own 16 rows of the buffer
-            stage_bf16(buffer, staging.thread, words);
-            release_piece<2>(
-                staging, buffer,
-                piece_target<C>(p, tile, pieces.row0 + 64 * i, pieces.column0 + 64 * piece));
-            // All threads are past the previous piece here, so its buffer may be refilled.
-            if (staging.thread == 0 && q > 0 && q + 1 < pieces.count) {
-                ptx::tma_store_wait_read<1>();
-                pieces.request(p, tile, staging, q + 1);
-            }
-            ++q;
-        }
-    }
+            for (int piece = 0; piece < C::kTileN / 64; ++piece)
+                if (i < pieces.lines && piece < pieces.per_row)
+                    act(i, piece, slot + piece_offset<C>(i, piece));
+    };
+    for_each([&](int i, int piece, uint8_t* buffer) {
+        uint32_t words[16];
+        multiply_by_slope<C>(words, d[i] + 32 * piece, buffer, staging.thread);
+        __syncwarp();  // a warp reads and writes only its own 16 rows of the buffer
+        stage_bf16(buffer, staging.thread, words);
+    });
+    ptx::fence_proxy_async();
+    ptx::named_barrier_sync(staging.barrier_id, 128);
+    for_each([&](int i, int piece, const uint8_t* buffer) {
+        write_piece<2>(staging, buffer,
+                       piece_target<C>(p, tile, pieces.row0 + 64 * i, pieces.column0 + 64 * piece));
+    });
 }
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
