@@ -25,13 +25,14 @@ __device__ __forceinline__ float activate_scaled(float x) {
 }
 
 template <Activation Act>
-__device__ __forceinline__ ValueSlope activate_with_slope(float x) {
+__device__ __forceinline__ ValueSlope activate_with_slope(float x, float half_gate) {
     if constexpr (Act == Activation::swiglu) {
-        const float s = fmaf(0.5f, tanh_approx(0.5f * x), 0.5f);
+        const float t = tanh_approx(0.5f * x);
+        const float s = fmaf(half_gate, t, half_gate);
         const float value = x * s;
-        return {value, fmaf(value, 1.0f - s, s)};
+        return {value, fmaf(value, fmaf(-0.5f, t, 0.5f), s)};
     } else {
-        return GeluOf<Act>::value_slope(x);
+        return GeluOf<Act>::value_slope(x, half_gate);
     }
 }
 

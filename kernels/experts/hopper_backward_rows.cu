@@ -198,7 +198,7 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
                                               unsigned char* gated_images, uint64_t* rows_empty,
                                               int warpgroup, bool take_turns) {
     const int num_chunks = p.hidden / 64;
-    const int first_row = (threadIdx.x / 32 % 4) * 16;
+    const uint32_t offset = image_offset((threadIdx.x / 32 % 4) * 16);
     float pre[Slices1][32];
     float da[32];
     uint32_t dh[Slices1][4][4];
@@ -217,10 +217,10 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
         if (last && threadIdx.x % 32 == 0) ptx::mbarrier_arrive(rows_empty);
         uint32_t gated[4][4];
         differentiate_slice<Act, Slices1>(pre, da, row_pair, dh, gated);
-        store_image(gated_images + c * block_bytes, gated, first_row);
+        store_image(gated_images + c * block_bytes, gated, offset);
 #pragma unroll
         for (int s = 0; s < Slices1; ++s)
-            store_image(dh_images + (s * num_chunks + c) * block_bytes, dh[s], first_row);
+            store_image(dh_images + (s * num_chunks + c) * block_bytes, dh[s], offset);
 
         if (take_turns) wait_turn(warpgroup);
         ptx::wgmma_fence();
@@ -292,13 +292,7 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
                 ring.free2(c);
             }
         } else {
-            RowPair row_pair{};
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int row = first_row + lane / 4 + 8 * half;
-                if (row < tile.num_rows)
-                    row_pair.gate[half] = __ldg(p.rows.row_gate + tile.row_begin + row);
-            }
+            RowPair row_pair(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows);
             ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
             ptx::fence_proxy_async();
             float dx[D / 2];
@@ -310,12 +304,7 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
                                            take_turns);
             store_rows<D>(dx, p.dx_row + static_cast<int64_t>(tile.row_begin) * D, first_row,
                           tile.num_rows);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const float total = quad_sum(row_pair.dgate[half]);
-                const int row = first_row + lane / 4 + 8 * half;
-                if (lane % 4 == 0 && row < tile.num_rows) p.dgate[tile.row_begin + row] = total;
-            }
+            row_pair.store(p.dgate + tile.row_begin, first_row, tile.num_rows);
         }
         if (ring.release) ring.chunk_base += num_chunks;
     }

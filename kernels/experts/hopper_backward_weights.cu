@@ -32,7 +32,8 @@ struct WeightsBarriers {
     uint64_t empty[WeightsLayout<D, Blocks>::num_stages];
 };
 
-// One matrix's strip of one part.
+// One matrix's strip of one part. Items run from the last group to the first: what the rows kernel
+// spilled last may still be in the L2 cache.
 struct WorkItem {
     WorkPart part;
     int strip;
@@ -70,7 +71,7 @@ __device__ void stream_images(const WeightsParams& p, uint32_t stages,
     [[maybe_unused]] const uint64_t policy = ptx::evict_first_policy();
     uint32_t load = 0;
     for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
-        const WorkItem item = work_item<Blocks>(p, i);
+        const WorkItem item = work_item<Blocks>(p, num_items - 1 - i);
         const int first = item.strip * Layout::strip_blocks;
         const uint32_t bytes = min(Layout::strip_blocks, item.num_blocks - first) * block_bytes;
         const unsigned char* image =
@@ -106,14 +107,14 @@ __device__ void gather_steps(const WeightsParams& p, uint32_t stages,
     int i = static_cast<int>(blockIdx.x);
     constexpr int num_warps = num_gather_warps(Layout::num_stages);
     if (i >= num_items || gather_warp >= num_warps) return;
-    WorkItem item = work_item<Blocks>(p, i);
+    WorkItem item = work_item<Blocks>(p, num_items - 1 - i);
     int k = gather_warp;  // of this item; past its last step: of a later one
     uint32_t load = gather_warp;
     RowTokens tokens = fetch(item, k);
     while (true) {
         const bool more = i + stride < num_items;
         WorkItem next_item = item;
-        if (more) next_item = work_item<Blocks>(p, i + stride);
+        if (more) next_item = work_item<Blocks>(p, num_items - 1 - i - stride);
         const int num_steps = (item.part.num_rows + 63) / 64;
         const __nv_bfloat16* source = item.second ? p.dy_token : p.x;
         const bool any = k < num_steps;
@@ -145,7 +146,7 @@ __device__ void accumulate_items(const WeightsParams& p, uint32_t stages,
     const bool elected = threadIdx.x % 32 == 0;
     uint32_t load = 0;
     for (int i = blockIdx.x; i < num_items; i += gridDim.x) {
-        const WorkItem item = work_item<Blocks>(p, i);
+        const WorkItem item = work_item<Blocks>(p, num_items - 1 - i);
         float acc[Blocks][D / 2];
 #pragma unroll
         for (int b = 0; b < Blocks; ++b)

@@ -36,7 +36,6 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
     const uint32_t x = ptx::smem_addr(smem);
     const uint32_t dy = x + tile_bytes;
     const uint32_t slot = dy + tile_bytes;
-    const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
     const int first_row = warp * 16;
     const int num_chunks = p.hidden / 64;
@@ -46,13 +45,8 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
     const RowTokens tokens = load_tokens(p.rows.row_token, tile.row_begin, tile.num_rows);
     gather_rows<D, num_warps>(x, p.x, tokens, warp);
     gather_rows<D, num_warps>(dy, p.dy_token, tokens, warp);
-    RowPair row_pair{};
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = first_row + lane / 4 + 8 * half;
-        if (row < tile.num_rows)
-            row_pair.gate[half] = __ldg(p.rows.row_gate + tile.row_begin + row);
-    }
+    RowPair row_pair(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows);
+    const uint32_t offset = image_offset(first_row);
     const int64_t image = (int64_t{tile.idx} * 2 + tile.half) * num_chunks * block_bytes;
     const __nv_bfloat16* w1 = p.weights.w1 + int64_t{tile.group} * slices1 * p.hidden * D;
     const __nv_bfloat16* w2 = p.weights.w2 + int64_t{tile.group} * p.hidden * D;
@@ -72,23 +66,18 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
         uint32_t dh[slices1][4][4];
         uint32_t gated[4][4];
         differentiate_slice<Act, slices1>(pre, da, row_pair, dh, gated);
-        store_image(p.gated_hidden + image + int64_t{c} * block_bytes, gated, first_row);
+        store_image(p.gated_hidden + image + int64_t{c} * block_bytes, gated, offset);
 #pragma unroll
         for (int s = 0; s < slices1; ++s) {
             store_image(
                 p.hidden_gradient + image * slices1 + (int64_t{s} * num_chunks + c) * block_bytes,
-                dh[s], first_row);
+                dh[s], offset);
             replace_slice<D>(slot, w1 + (int64_t{s} * p.hidden + c * 64) * D);
             multiply_hidden<D>(dx, dh[s], slot);
         }
     }
     store_rows<D>(dx, p.dx_row + tile.row_begin * D, first_row, tile.num_rows);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const float total = quad_sum(row_pair.dgate[half]);
-        const int row = first_row + lane / 4 + 8 * half;
-        if (lane % 4 == 0 && row < tile.num_rows) p.dgate[tile.row_begin + row] = total;
-    }
+    row_pair.store(p.dgate + tile.row_begin, first_row, tile.num_rows);
 }
 
 template <int D, Activation Act>

@@ -89,25 +89,54 @@ __device__ __forceinline__ void activate_slice(const float (&pre)[Gated ? 2 : 1]
     }
 }
 
-// The two rows of a thread: row lane/4 and lane/4 + 8 of its warp's 16.
+__device__ __forceinline__ float quad_sum(float v) {
+    v += __shfl_xor_sync(0xffffffff, v, 1);
+    return v + __shfl_xor_sync(0xffffffff, v, 2);
+}
+
+// The two rows of a thread: row lane/4 and lane/4 + 8 of its warp's 16. Their gates multiply every
+// value as it is made, so dgate is summed times the gate and divided at the end; a gate below
+// `least_gate` counts as that, which no sum of others can tell from 0.
 struct RowPair {
-    float gate[2];
-    float dgate[2];
+    static constexpr float least_gate = 0x1p-100f;
+    float half_gate[2];
+    float gated_dgate[2] = {0.0f, 0.0f};
+
+    __device__ __forceinline__ RowPair(const float* row_gate, int first_row, int num_rows) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = first_row + threadIdx.x % 32 / 4 + 8 * half;
+            const float gate = row < num_rows ? __ldg(row_gate + row) : 1.0f;
+            half_gate[half] = 0.5f * (fabsf(gate) < least_gate ? least_gate : gate);
+        }
+    }
+    __device__ __forceinline__ void store(float* dgate, int first_row, int num_rows) const {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float total = quad_sum(gated_dgate[half]) / (2.0f * half_gate[half]);
+            const int row = first_row + threadIdx.x % 32 / 4 + 8 * half;
+            if (threadIdx.x % 4 == 0 && row < num_rows) dgate[row] = total;
+        }
+    }
 };
+
+// Where a thread's values of row lane/4 of its warp's 16 begin in an image.
+__device__ __forceinline__ uint32_t image_offset(int first_row) {
+    const int lane = threadIdx.x % 32;
+    const int row = first_row + lane / 4;
+    return row * 128 + ((lane % 4) ^ (row & 7)) * 16;
+}
 
 // Stores 16 packed values of a thread (row halves interleaved as A fragments) into an image.
 __device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4][4],
-                                            int first_row) {
-    const int lane = threadIdx.x % 32;
+                                            uint32_t offset) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = first_row + lane / 4 + 8 * half;
+    for (int h = 0; h < 2; ++h) {
+        unsigned char* at = image + (offset ^ (h * 64));
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            const int chunk = (4 * h + lane % 4) ^ (row & 7);
-            *reinterpret_cast<uint4*>(image + row * 128 + chunk * 16) = make_uint4(
+        for (int half = 0; half < 2; ++half)
+            *reinterpret_cast<uint4*>(at + half * 1024) = make_uint4(
                 v[2 * h][half], v[2 * h][2 + half], v[2 * h + 1][half], v[2 * h + 1][2 + half]);
-        }
     }
 }
 
@@ -126,28 +155,20 @@ __device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             const int n = 2 * i + e;
-            const ValueSlope act = activate_with_slope<Act>(pre[0][n]);
-            const float scaled = da[n] * rows.gate[r];
+            const ValueSlope act = activate_with_slope<Act>(pre[0][n], rows.half_gate[r]);
+            value[e] = act.value;
+            dfirst[e] = da[n] * act.slope;
             if constexpr (Slices1 == 2) {
-                value[e] = act.value * pre[1][n];
-                dfirst[e] = scaled * pre[1][n] * act.slope;
-                dsecond[e] = scaled * act.value;
-            } else {
-                value[e] = act.value;
-                dfirst[e] = scaled * act.slope;
+                value[e] *= pre[1][n];
+                dfirst[e] *= pre[1][n];
+                dsecond[e] = da[n] * act.value;
             }
-            rows.dgate[r] = fmaf(value[e], da[n], rows.dgate[r]);
-            value[e] *= rows.gate[r];
+            rows.gated_dgate[r] = fmaf(value[e], da[n], rows.gated_dgate[r]);
         }
         gated[i / 4][i % 4] = pack_bf16(value[0], value[1]);
         dh[0][i / 4][i % 4] = pack_bf16(dfirst[0], dfirst[1]);
         if constexpr (Slices1 == 2) dh[1][i / 4][i % 4] = pack_bf16(dsecond[0], dsecond[1]);
     }
-}
-
-__device__ __forceinline__ float quad_sum(float v) {
-    v += __shfl_xor_sync(0xffffffff, v, 1);
-    return v + __shfl_xor_sync(0xffffffff, v, 2);
 }
 
 // Writes this warp's 16 rows of a [64, D] accumulator as bf16, each pair of values through

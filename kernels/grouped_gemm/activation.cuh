@@ -41,7 +41,7 @@ __device__ __forceinline__ float activate(float x) {
 
 template <GroupedActivation Act>
 __device__ __forceinline__ float activation_slope(float x) {
-    return Act == GroupedActivation::none ? 1.0f : GroupedGelu<Act>::value_slope(x).slope;
+    return Act == GroupedActivation::none ? 1.0f : GroupedGelu<Act>::value_slope(x, 0.5f).slope;
 }
 
 }  // namespace headway::kernels
