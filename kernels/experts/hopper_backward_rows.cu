@@ -334,9 +334,9 @@ __global__ void __launch_bounds__(num_threads, 1)
         ptx::lower_registers<narrow ? 56 : 40>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
-            gather_halves<Layout::num_row_slots>(
+            gather_halves<Layout::num_row_slots, 1>(
                 p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
-                [&](uint32_t slot, RowTokens tokens) {
+                [&](uint32_t slot, RowTokens tokens, int) {
                     const uint32_t x = stages + slot * Layout::row_slot_bytes;
                     gather_rows<D, 1>(x, p.x, tokens, 0);
                     gather_rows<D, 1>(x + Layout::half_bytes, p.dy_token, tokens, 0);

@@ -81,8 +81,9 @@ __device__ __forceinline__ int run_length(int num_tiles, bool resident) {
 }
 
 // Producer warp's share of the half tiles (number h is half h % 2 of this block's tile h / 2):
-// every third one, filled by `fill(slot, tokens)`. Descriptors and sub-tokens are fetched ahead.
-template <int NumSlots, typename Fill>
+// every third one, or with Sharing warps a slot its rows of each, filled by `fill(slot, tokens,
+// share)`. Descriptors and sub-tokens are fetched ahead.
+template <int NumSlots, int Sharing, typename Fill>
 __device__ __forceinline__ void gather_halves(const RowGrouping& rows, const TileWalk& walk,
                                               uint64_t* full, uint64_t* empty, int gather_warp,
                                               Fill fill) {
@@ -90,9 +91,9 @@ __device__ __forceinline__ void gather_halves(const RowGrouping& rows, const Til
         return load_tokens(rows.row_token, int64_t{tile.row_begin} + h % 2 * 64,
                            tile.num_rows - h % 2 * 64);
     };
-    constexpr int step = num_gather_warps(NumSlots);
-    if (gather_warp >= step) return;
-    int h = gather_warp;
+    constexpr int step = Sharing > 1 ? 1 : num_gather_warps(NumSlots);
+    if (gather_warp >= step * Sharing) return;
+    int h = Sharing > 1 ? 0 : gather_warp;
     RowTokens tokens = tokens_of(walk.load(rows.tiles, h / 2), h);
     TileDescriptor ahead = walk.load(rows.tiles, (h + step) / 2);
 #pragma unroll 1
@@ -101,7 +102,7 @@ __device__ __forceinline__ void gather_halves(const RowGrouping& rows, const Til
         ahead = walk.load(rows.tiles, (h + 2 * step) / 2);
         const auto at = ring_position<NumSlots>(h);
         ptx::mbarrier_wait(&empty[at.slot], at.phase ^ 1);
-        fill(at.slot, tokens);
+        fill(at.slot, tokens, Sharing > 1 ? gather_warp : 0);
         ptx::cp_async_arrive(&full[at.slot]);
         tokens = next;
     }

@@ -20,6 +20,8 @@ struct ForwardLayout {
     static constexpr int products1 = gated ? 2 : 1;  // S, or gate and up
     static constexpr int slices = products1 + 1;     // loads a step
     static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
+    // Warps that gather a slot together: two where not all of a tile's rows fit a tile ahead.
+    static constexpr int warps_a_slot = D == 256 ? 2 : 1;
     static constexpr uint32_t row_slot_bytes = 128 * D;           // 64 rows of x
     static constexpr uint32_t weight_slot_bytes = 2 * Units * D;  // of W1 or W2
     static constexpr int num_weight_slots = 128 * 1024 / weight_slot_bytes;
@@ -51,7 +53,7 @@ template <typename Layout>
 __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < Layout::num_row_slots; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i], gather_arrivals);
+            ptx::mbarrier_init(&bars.rows_full[i], Layout::warps_a_slot * gather_arrivals);
             ptx::mbarrier_init(&bars.rows_empty[i], Layout::shared_slots ? 8 : 4);
         }
         for (int i = 0; i < Layout::num_weight_slots; ++i) {
@@ -187,9 +189,12 @@ struct Consumer {
     __device__ __forceinline__ void release_hidden() const {
 #pragma unroll
         for (int i = 0; i < products1; ++i) free_weights(o.load + i, o.last);
-        if (o.chunk + 1 < num_chunks) return;
-        arrive(&bars.rows_empty[row_slot(o.tile)]);
+        const bool last_chunk = o.chunk + 1 == num_chunks;
+        if (last_chunk) arrive(&bars.rows_empty[row_slot(o.tile)]);
         if constexpr (Layout::shared_slots) {
+            // The first half's slot is the next tile's second half's: it waits for its reader
+            // alone.
+            if (warpgroup == 1 ? o.chunk > 0 : !last_chunk) return;
             const uint32_t other = 2 * o.tile + 1 - warpgroup;
             wait_rows(other);
             arrive(&bars.rows_empty[ring_position<Layout::num_row_slots>(other).slot]);
@@ -278,10 +283,11 @@ __global__ void __launch_bounds__(num_threads, 1)
         ptx::lower_registers<40>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
-            gather_halves<Layout::num_row_slots>(
+            gather_halves<Layout::num_row_slots, Layout::warps_a_slot>(
                 p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
-                [&](uint32_t slot, RowTokens tokens) {
-                    gather_rows<D, 1>(stages + slot * Layout::row_slot_bytes, p.x, tokens, 0);
+                [&](uint32_t slot, RowTokens tokens, int share) {
+                    gather_rows<D, Layout::warps_a_slot>(stages + slot * Layout::row_slot_bytes,
+                                                         p.x, tokens, share);
                 });
         else if (threadIdx.x == 0)
             stream_weights<D, Units, Layout>(p, &map1, &map2, smem + Layout::rows_bytes, bars,
