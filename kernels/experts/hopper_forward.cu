@@ -20,8 +20,6 @@ struct ForwardLayout {
     static constexpr int products1 = gated ? 2 : 1;  // S, or gate and up
     static constexpr int slices = products1 + 1;     // loads a step
     static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
-    // Warps that gather a slot together: two where not all of a tile's rows fit a tile ahead.
-    static constexpr int warps_a_slot = D == 256 ? 2 : 1;
     static constexpr uint32_t row_slot_bytes = 128 * D;           // 64 rows of x
     static constexpr uint32_t weight_slot_bytes = 2 * Units * D;  // of W1 or W2
     static constexpr int num_weight_slots = 128 * 1024 / weight_slot_bytes;
@@ -33,6 +31,10 @@ struct ForwardLayout {
     // warpgroup that skipped the other's would take an old phase of the slot for its own.
     static constexpr bool shared_slots = num_row_slots % 2 == 1;
 };
+
+// Warps that gather a slot together: two where not all of a tile's rows fit a tile ahead.
+template <int D>
+inline constexpr int warps_a_slot = D == 256 ? 2 : 1;
 
 template <typename Layout>
 struct ForwardBarriers {
@@ -49,11 +51,11 @@ struct ForwardParams {
     int hidden;
 };
 
-template <typename Layout>
+template <int D, typename Layout>
 __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < Layout::num_row_slots; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i], Layout::warps_a_slot * gather_arrivals);
+            ptx::mbarrier_init(&bars.rows_full[i], warps_a_slot<D> * gather_arrivals);
             ptx::mbarrier_init(&bars.rows_empty[i], Layout::shared_slots ? 8 : 4);
         }
         for (int i = 0; i < Layout::num_weight_slots; ++i) {
@@ -272,7 +274,7 @@ __global__ void __launch_bounds__(num_threads, 1)
     __shared__ ForwardBarriers<Layout> bars;
     unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
     const uint32_t stages = ptx::smem_addr(smem);
-    init_barriers<Layout>(bars);
+    init_barriers<D, Layout>(bars);
 
     const int num_tiles = __ldg(p.rows.num_tiles);
     const int num_chunks = p.hidden / Units;
@@ -283,11 +285,11 @@ __global__ void __launch_bounds__(num_threads, 1)
         ptx::lower_registers<40>();
         const int warp = threadIdx.x / 32;
         if (warp > 0)
-            gather_halves<Layout::num_row_slots, Layout::warps_a_slot>(
+            gather_halves<Layout::num_row_slots, warps_a_slot<D>>(
                 p.rows, walk, bars.rows_full, bars.rows_empty, warp - 1,
                 [&](uint32_t slot, RowTokens tokens, int share) {
-                    gather_rows<D, Layout::warps_a_slot>(stages + slot * Layout::row_slot_bytes,
-                                                         p.x, tokens, share);
+                    gather_rows<D, warps_a_slot<D>>(stages + slot * Layout::row_slot_bytes, p.x,
+                                                    tokens, share);
                 });
         else if (threadIdx.x == 0)
             stream_weights<D, Units, Layout>(p, &map1, &map2, smem + Layout::rows_bytes, bars,
