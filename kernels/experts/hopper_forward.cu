@@ -14,11 +14,8 @@
 namespace headway::kernels::hopper {
 namespace {
 
-template <int D, int Units, Activation Act>
+template <int D, int Units>
 struct ForwardLayout {
-    static constexpr bool gated = Act == Activation::swiglu;
-    static constexpr int products1 = gated ? 2 : 1;  // S, or gate and up
-    static constexpr int slices = products1 + 1;     // loads a step
     static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
     static constexpr uint32_t row_slot_bytes = 128 * D;           // 64 rows of x
     static constexpr uint32_t weight_slot_bytes = 2 * Units * D;  // of W1 or W2
@@ -27,10 +24,19 @@ struct ForwardLayout {
     static constexpr uint32_t smem_bytes =
         rows_bytes + num_weight_slots * weight_slot_bytes + 1024 + 512;
     static_assert(smem_bytes <= max_smem_bytes);
-    // With an odd ring a slot serves the two warpgroups alternately, so both watch every load: a
-    // warpgroup that skipped the other's would take an old phase of the slot for its own.
-    static constexpr bool shared_slots = num_row_slots % 2 == 1;
 };
+
+template <Activation Act>
+struct Step {
+    static constexpr bool gated = Act == Activation::swiglu;
+    static constexpr int products1 = gated ? 2 : 1;  // S, or gate and up
+    static constexpr int slices = products1 + 1;     // loads
+};
+
+// With an odd ring a slot serves the two warpgroups alternately, so both watch every load: a
+// warpgroup that skipped the other's would take an old phase of the slot for its own.
+template <typename Layout>
+inline constexpr bool shared_slots = Layout::num_row_slots % 2 == 1;
 
 // Warps that gather a slot together: two where not all of a tile's rows fit a tile ahead.
 template <int D>
@@ -56,7 +62,7 @@ __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
     if (threadIdx.x == 0) {
         for (int i = 0; i < Layout::num_row_slots; ++i) {
             ptx::mbarrier_init(&bars.rows_full[i], warps_a_slot<D> * gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i], Layout::shared_slots ? 8 : 4);
+            ptx::mbarrier_init(&bars.rows_empty[i], shared_slots<Layout> ? 8 : 4);
         }
         for (int i = 0; i < Layout::num_weight_slots; ++i) {
             ptx::mbarrier_init(&bars.weights_full[i], 1);
@@ -70,12 +76,12 @@ __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int D, int Units, typename Layout>
+template <int D, int Units, Activation Act, typename Layout>
 __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
                                const CUtensorMap* map2, unsigned char* slots,
                                ForwardBarriers<Layout>& bars, const TileWalk& walk) {
     const int num_chunks = p.hidden / Units;
-    const bool resident = num_chunks * Layout::slices <= Layout::num_weight_slots;
+    const bool resident = num_chunks * Step<Act>::slices <= Layout::num_weight_slots;
     uint32_t load = 0;
     int group = -1;
 #pragma unroll 1
@@ -86,11 +92,11 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
 #pragma unroll 1
         for (int c = 0; c < num_chunks; ++c) {
 #pragma unroll 1
-            for (int s = 0; s < Layout::slices; ++s, ++load) {
+            for (int s = 0; s < Step<Act>::slices; ++s, ++load) {
                 const auto at = ring_position<Layout::num_weight_slots>(load);
                 ptx::mbarrier_wait(&bars.weights_empty[at.slot], at.phase ^ 1);
-                const bool second = s == Layout::products1;
-                const int row = (second ? group : group * Layout::products1 + s) * p.hidden;
+                const bool second = s == Step<Act>::products1;
+                const int row = (second ? group : group * Step<Act>::products1 + s) * p.hidden;
                 load_weight_slot<D, Units>(slots + at.slot * Layout::weight_slot_bytes,
                                            second ? map2 : map1, &bars.weights_full[at.slot],
                                            row + c * Units);
@@ -112,8 +118,8 @@ struct Place {
 
 template <int D, int Units, Activation Act>
 struct Consumer {
-    using Layout = ForwardLayout<D, Units, Act>;
-    static constexpr int products1 = Layout::products1;
+    using Layout = ForwardLayout<D, Units>;
+    static constexpr int products1 = Step<Act>::products1;
     using Pre = float[products1][Units / 2];
 
     const ForwardParams& p;
@@ -180,10 +186,10 @@ struct Consumer {
         }
     }
     __device__ __forceinline__ void step_hidden() {
-        s.load += Layout::slices;
+        s.load += Step<Act>::slices;
         if (++s.chunk < num_chunks) return;
         s.chunk = 0;
-        if (!s.last) s.load -= num_chunks * Layout::slices;
+        if (!s.last) s.load -= num_chunks * Step<Act>::slices;
         ++s.tile;
         enter_tile();
     }
@@ -193,7 +199,7 @@ struct Consumer {
         for (int i = 0; i < products1; ++i) free_weights(o.load + i, o.last);
         const bool last_chunk = o.chunk + 1 == num_chunks;
         if (last_chunk) arrive(&bars.rows_empty[row_slot(o.tile)]);
-        if constexpr (Layout::shared_slots) {
+        if constexpr (shared_slots<Layout>) {
             // The first half's slot is the next tile's second half's: it waits for its reader
             // alone.
             if (warpgroup == 1 ? o.chunk > 0 : !last_chunk) return;
@@ -225,7 +231,7 @@ struct Consumer {
             if (o.chunk == 0) store(out, before.row_begin, before.num_rows);
         }
         uint32_t hidden[Units / 16][4];
-        activate_slice<Act, Layout::gated, Units>(pre, hidden);
+        activate_slice<Act, Step<Act>::gated, Units>(pre, hidden);
         const uint32_t second = o.load + products1;
         const uint32_t w2 = wait_weights(second);
         if (more) await_hidden();
@@ -269,7 +275,7 @@ __global__ void __launch_bounds__(num_threads, 1)
     forward_kernel(const __grid_constant__ CUtensorMap map1,
                    const __grid_constant__ CUtensorMap map2, const ForwardParams p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    using Layout = ForwardLayout<D, Units, Act>;
+    using Layout = ForwardLayout<D, Units>;
     extern __shared__ unsigned char raw_smem[];
     __shared__ ForwardBarriers<Layout> bars;
     unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
@@ -278,7 +284,7 @@ __global__ void __launch_bounds__(num_threads, 1)
 
     const int num_tiles = __ldg(p.rows.num_tiles);
     const int num_chunks = p.hidden / Units;
-    const bool resident = num_chunks * Layout::slices <= Layout::num_weight_slots;
+    const bool resident = num_chunks * Step<Act>::slices <= Layout::num_weight_slots;
     const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
@@ -292,8 +298,8 @@ __global__ void __launch_bounds__(num_threads, 1)
                                                     tokens, share);
                 });
         else if (threadIdx.x == 0)
-            stream_weights<D, Units, Layout>(p, &map1, &map2, smem + Layout::rows_bytes, bars,
-                                             walk);
+            stream_weights<D, Units, Act, Layout>(p, &map1, &map2, smem + Layout::rows_bytes, bars,
+                                                  walk);
     } else {
         ptx::raise_registers<232>();
         Consumer<D, Units, Act>{
@@ -306,7 +312,7 @@ __global__ void __launch_bounds__(num_threads, 1)
 template <int D, int Units, Activation Act>
 void launch(const ExpertShape& shape, const ExpertWeights& weights, const ForwardParams& params,
             cudaStream_t stream) {
-    using Layout = ForwardLayout<D, Units, Act>;
+    using Layout = ForwardLayout<D, Units>;
     const auto kernel = forward_kernel<D, Units, Act>;
     HEADWAY_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             Layout::smem_bytes));
