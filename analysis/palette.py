@@ -48,6 +48,7 @@ LINKS = {
     "pcie": ("#56B4E9", "///"),
     "nic": ("#D55E00", ""),
     "spine": ("#E69F00", "///"),
+    "core": ("#CC79A7", ""),
 }
 
 # How a plan splits its MoE layer.

@@ -99,7 +99,7 @@ po::options_description calibrate_options() {
         "import a log of nccl-tests or rccl-tests: text, JSON or CSV (may be repeated)");
     add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");
     add("path", text("CLASS"),
-        "of the logs, the link class that decided: nvlink, pcie, nic or spine");
+        "of the logs, the link class that decided: nvlink, pcie, nic, spine or core");
     add("link", text("BANDWIDTH"),
         "of the logs, what the link of a rank can carry in one direction, by its data sheet "
         "(default: that of SCENARIO's cluster): on another link the times scale");

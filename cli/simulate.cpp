@@ -207,8 +207,8 @@ void check_size(const Scenario& scenario) {
     const double ranks = scenario.cluster.num_ranks();
     double group = 1.0;
     for (const Plan& plan : scenario.plans) group = std::max(group, double{1} * plan.group_size);
-    const double need = sim::bytes_of_routes(scenario.cluster.num_ranks()) +
-                        ranks * group * sim::kBytesOfMessage,
+    const double need =
+                     sim::bytes_of_routes(scenario.cluster) + ranks * group * sim::kBytesOfMessage,
                  have = usable_memory_bytes();
     if (need <= have) return;
     throw InputError(InputProblem{

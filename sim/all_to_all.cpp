@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <span>
 #include <stdexcept>
 
 #include "sim/fair_share.hpp"
@@ -153,30 +154,46 @@ struct LinkSets {
 
 struct PairFlow {
     int source, destination;
+    double bytes;
+    Path path;
 };
 
 class FlowByFlow {
   public:
     FlowByFlow(const Topology& topology, const TrafficMatrix& matrix)
-        : topology_(topology), matrix_(matrix), sets_(topology.num_links()) {
+        : topology_(topology), sets_(topology.num_links()) {
         const auto links = static_cast<std::size_t>(topology.num_links());
         totals_.bytes.assign(links, 0.0);
         totals_.busy_seconds.assign(links, 0.0);
+        local_.assign(links, 0);
         rank_finish_.assign(static_cast<std::size_t>(matrix.num_ranks), 0);
-        for_each_flow([&](int i, int j) {
-            const Path path = topology.live_path(i, j);
-            sets_.join(path.span());
-        });
+        for (int i = 0; i < matrix.num_ranks; ++i) {
+            for (int j = 0; j < matrix.num_ranks; ++j) {
+                if (i == j || matrix.at(i, j) <= 0) continue;
+                const std::vector<Path> paths = topology.live_paths(i, j);
+                const double bytes =
+                    static_cast<double>(matrix.at(i, j)) / static_cast<double>(paths.size());
+                for (const Path& path : paths) {
+                    sets_.join(path.span());
+                    flows_.push_back({i, j, bytes, path});
+                }
+            }
+        }
     }
 
     AllToAllResult run(double epsilon) {
         AllToAllResult result;
-        std::vector<std::uint32_t> roots;
-        for (std::uint32_t l = 0; l < sets_.parent.size(); ++l) {
-            if (sets_.root(l) == l) roots.push_back(l);
+        const auto root_of = [&](const PairFlow& flow) { return sets_.root(flow.path.links[0]); };
+        std::ranges::stable_sort(flows_, {}, root_of);
+        std::vector<std::vector<std::uint32_t>> links(sets_.parent.size());  // [root]
+        for (std::uint32_t l = 0; l < links.size(); ++l) links[sets_.root(l)].push_back(l);
+        for (auto begin = flows_.begin(); begin != flows_.end();) {
+            const std::uint32_t root = root_of(*begin);
+            const auto end = std::find_if(begin, flows_.end(),
+                                          [&](const PairFlow& f) { return root_of(f) != root; });
+            run_set(links[root], {begin, end}, epsilon, result);
+            begin = end;
         }
-        std::vector<std::uint32_t> local(sets_.parent.size());
-        for (const std::uint32_t root : roots) run_set(root, epsilon, local, result);
         Picoseconds last = 0;
         for (const Picoseconds t : rank_finish_) {
             result.rank_finish.push_back(static_cast<double>(t) * ps);
@@ -193,34 +210,19 @@ class FlowByFlow {
     }
 
   private:
-    template <class Visit>
-    void for_each_flow(Visit visit) const {
-        for (int i = 0; i < matrix_.num_ranks; ++i) {
-            for (int j = 0; j < matrix_.num_ranks; ++j) {
-                if (i != j && matrix_.at(i, j) > 0) visit(i, j);
-            }
-        }
-    }
-
-    void run_set(std::uint32_t root, double epsilon, std::vector<std::uint32_t>& local,
-                 AllToAllResult& result) {
+    void run_set(std::span<const std::uint32_t> links, std::span<const PairFlow> flows,
+                 double epsilon, AllToAllResult& result) {
         std::vector<double> capacity;
-        for (std::uint32_t l = root; l < sets_.parent.size(); ++l) {
-            if (sets_.root(l) != root) continue;
-            local[l] = static_cast<std::uint32_t>(capacity.size());
+        for (const std::uint32_t l : links) {
+            local_[l] = static_cast<std::uint32_t>(capacity.size());
             capacity.push_back(topology_.capacity()[l]);
         }
-        if (capacity.size() < 2) return;  // an idle link
         FlowEngine engine(capacity, epsilon);
-        std::vector<PairFlow> flows;
-        for_each_flow([&](int i, int j) {
-            const Path path = topology_.path(i, j);
-            if (sets_.root(path.links[0]) != root) return;
+        for (const PairFlow& flow : flows) {
             Path inside;
-            for (const std::uint32_t l : path.span()) inside.add(local[l]);
-            engine.start(inside.span(), static_cast<double>(matrix_.at(i, j)));
-            flows.push_back({i, j});
-        });
+            for (const std::uint32_t l : flow.path.span()) inside.add(local_[l]);
+            engine.start(inside.span(), flow.bytes);
+        }
         std::vector<Completion> done;
         while (engine.next_completion() != kNever) {
             engine.advance(engine.next_completion(), done);
@@ -236,12 +238,11 @@ class FlowByFlow {
         sum_of_finish_ += static_cast<double>(time);
         Picoseconds& sender = rank_finish_[static_cast<std::size_t>(flow.source)];
         Picoseconds& receiver = rank_finish_[static_cast<std::size_t>(flow.destination)];
-        sender = std::max(sender, time);
-        receiver = std::max(receiver, time);
-        const auto bytes = static_cast<double>(matrix_.at(flow.source, flow.destination));
-        const Path path = topology_.path(flow.source, flow.destination);
-        for (const std::uint32_t l : path.span()) {
-            totals_.bytes[l] += bytes;
+        const Picoseconds arrived = time + topology_.latency(flow.path);
+        sender = std::max(sender, arrived);
+        receiver = std::max(receiver, arrived);
+        for (const std::uint32_t l : flow.path.span()) {
+            totals_.bytes[l] += flow.bytes;
             // All flows start at nought, so a link is busy until its last flow ends.
             totals_.busy_seconds[l] =
                 std::max(totals_.busy_seconds[l], static_cast<double>(time) * 1e-12);
@@ -249,8 +250,9 @@ class FlowByFlow {
     }
 
     const Topology& topology_;
-    const TrafficMatrix& matrix_;
     LinkSets sets_;
+    std::vector<PairFlow> flows_;
+    std::vector<std::uint32_t> local_;  // [link] its number in its set
     LinkTotals totals_;
     std::vector<Picoseconds> rank_finish_;
     double sum_of_finish_ = 0.0;

@@ -138,6 +138,7 @@ void Collectives::deliver(RunningCollective& run, int stage_index, std::int32_t 
     const Stage& stage = run.operation.stages[slot];
     StageState& state = run.states[slot];
     const Message& message = stage.messages[static_cast<std::size_t>(m)];
+    time += paths_.topology().latency(message.path);
     --state.num_pending;
     for (const int end : {message.from, message.to}) {
         MemberState& member = state.members[static_cast<std::size_t>(end)];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 namespace headway::sim {
 namespace {
@@ -16,14 +17,17 @@ struct Writer {
         const int source = members[static_cast<std::size_t>(from)];
         const int destination = members[static_cast<std::size_t>(to)];
         if (source == destination || bytes <= 0.0) return;
-        const Route& route = paths.route(source, destination);
-        const PathClass c = route.path_class;
-        stage.messages.push_back({.from = from,
-                                  .to = to,
-                                  .bytes = bytes,
-                                  .wire_bytes = bytes / efficiency[static_cast<std::size_t>(c)],
-                                  .path_class = c,
-                                  .path = route.path});
+        const std::span<const Route> planes = paths.routes(source, destination);
+        const double part = bytes / static_cast<double>(planes.size());
+        for (const Route& route : planes) {
+            const PathClass c = route.path_class;
+            stage.messages.push_back({.from = from,
+                                      .to = to,
+                                      .bytes = part,
+                                      .wire_bytes = part / efficiency[static_cast<std::size_t>(c)],
+                                      .path_class = c,
+                                      .path = route.path});
+        }
     }
 };
 
@@ -120,22 +124,36 @@ void expand_hierarchical(const GroupBytes& bytes, const Writer& writer, Picoseco
     }
 }
 
-// Ring c enters its first island at member c; each island is left by the member next to where it
-// was entered, and the next one is entered at the same number (on the same rail).
-std::vector<int> ring_order(int n, int k, int c) {
+// Ring c enters its first island at member c; each island is left by another member than it was
+// entered by, and the next one is entered at the same number (on the same rail). On a switch rings
+// pass their neighbours in turn. With pairwise links they go to and fro, +1, -1, +2, -2, ... of c
+// (Williams 1949): steps of all lengths, so that k rings, k even, share no pair's link.
+std::vector<int> ring_order(int n, int k, int c, bool pairwise) {
     std::vector<int> order;
+    const auto offset = [&](int step) {
+        return pairwise ? (step % 2 == 0 ? k - step / 2 : (step + 1) / 2) : step;
+    };
     int entry = c;
     for (int first = 0; first < n; first += k) {
-        for (int step = 0; step < k; ++step) order.push_back(first + (entry + step) % k);
-        entry = (entry + k - 1) % k;
+        for (int step = 0; step < k; ++step) order.push_back(first + (entry + offset(step)) % k);
+        entry = (entry + offset(k - 1)) % k;
     }
     return order;
 }
 
 void expand_ring(double bytes, int k, const Writer& writer, Stage& stage) {
     const auto n = static_cast<int>(writer.members.size());
+    const Cluster& cluster = writer.paths.topology().cluster();
+    const bool pairwise = cluster.has_pairwise_links();
+    if (pairwise &&
+        path_class(cluster, writer.members.front(), writer.members.back()) == PathClass::nvlink) {
+        for (int i = 0; i < n; ++i) {  // each member's part goes straight to all others
+            for (int j = 0; j < n; ++j) writer.add(stage, i, j, bytes / (n - 1));
+        }
+        return;
+    }
     for (int c = 0; c < k; ++c) {
-        const std::vector<int> order = ring_order(n, k, c);
+        const std::vector<int> order = ring_order(n, k, c, pairwise);
         for (int i = 0; i < n; ++i) {
             writer.add(stage, order[static_cast<std::size_t>(i)],
                        order[static_cast<std::size_t>((i + 1) % n)], bytes / k);

@@ -1,30 +1,31 @@
 #include "sim/path_table.hpp"
 
-#include <algorithm>
-
 namespace headway::sim {
 
 PathTable::PathTable(const Topology& topology) : topology_(topology) {
     const int n = topology.num_ranks();
-    routes_.reserve(static_cast<std::size_t>(n) * static_cast<std::size_t>(n));
+    const auto pairs = static_cast<std::size_t>(n) * static_cast<std::size_t>(n);
+    routes_.reserve(pairs);
+    begin_.reserve(pairs + 1);
     for (int i = 0; i < n; ++i) {
         for (int j = 0; j < n; ++j) {
-            Route route{.path = topology.path(i, j),
-                        .path_class = headway::path_class(topology.cluster(), i, j)};
-            const bool alive = std::ranges::all_of(
-                route.path.span(), [&](std::uint32_t l) { return topology.capacity()[l] > 0.0; });
-            if (!alive) route.path.size = kDead;
-            routes_.push_back(route);
+            begin_.push_back(routes_.size());
+            const PathClass path_class = headway::path_class(topology.cluster(), i, j);
+            for (int plane = 0; plane < planes_of(topology.cluster(), path_class); ++plane) {
+                const Path path = topology.path(i, j, plane);
+                if (topology.is_alive(path)) routes_.push_back({path, path_class});
+            }
         }
     }
+    begin_.push_back(routes_.size());
 }
 
-const Route& PathTable::route(int source, int destination) const {
-    const auto n = static_cast<std::size_t>(topology_.num_ranks());
-    const Route& route =
-        routes_[static_cast<std::size_t>(source) * n + static_cast<std::size_t>(destination)];
-    if (route.path.size == kDead) (void)topology_.live_path(source, destination);  // throws
-    return route;
+std::span<const Route> PathTable::routes(int source, int destination) const {
+    const auto n = static_cast<std::size_t>(topology_.num_ranks()),
+               pair = static_cast<std::size_t>(source) * n + static_cast<std::size_t>(destination);
+    const std::size_t begin = begin_[pair], end = begin_[pair + 1];
+    if (begin == end) (void)topology_.live_paths(source, destination);  // throws
+    return {routes_.data() + begin, end - begin};
 }
 
 }  // namespace headway::sim

@@ -1,6 +1,8 @@
 // PathTable: the routes between all pairs of ranks of a Topology, worked out once.
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
@@ -18,19 +20,21 @@ class PathTable {
     explicit PathTable(const Topology& topology);
 
     const Topology& topology() const { return topology_; }
-    // Throws DeadPath if a link of it is dead.
-    const Route& route(int source, int destination) const;
+    // One in each plane that a message is sprayed over, in equal parts. Throws DeadPath if none is
+    // without a dead link.
+    std::span<const Route> routes(int source, int destination) const;
 
   private:
-    static constexpr std::int16_t kDead = -1;
-
     const Topology& topology_;
-    std::vector<Route> routes_;  // [source, destination]; dead ones have size kDead
+    std::vector<Route> routes_;       // [source, destination, plane]
+    std::vector<std::size_t> begin_;  // [source, destination] in it, and the end
 };
 
 // Of a PathTable.
-constexpr double bytes_of_routes(int num_ranks) {
-    return double{sizeof(Route)} * num_ranks * num_ranks;
+inline double bytes_of_routes(const Cluster& cluster) {
+    const double planes = cluster.fabric ? planes_of(cluster, PathClass::nic) : 1;
+    return (planes * sizeof(Route) + sizeof(std::size_t)) * cluster.num_ranks() *
+           cluster.num_ranks();
 }
 
 }  // namespace headway::sim

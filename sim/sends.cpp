@@ -70,8 +70,8 @@ int Sends::receiver(int rank, int task) const {
     return send(task).to_role * block + rank % block;
 }
 
-const Route& Sends::route(int rank, int task) const {
-    return paths_.route(rank, receiver(rank, task));
+std::span<const Route> Sends::routes(int rank, int task) const {
+    return paths_.routes(rank, receiver(rank, task));
 }
 
 void Sends::start(int rank, int task, Picoseconds now) {
@@ -85,24 +85,29 @@ void Sends::start(int rank, int task, Picoseconds now) {
     message.rank = rank;
     message.task = task;
     message.first = message.last = now;
-    message.num_parts = message.pending = 0;
+    message.parts.clear();
+    message.latency = 0;
     if (send(task).bytes <= 0) return arrive(number);
-    const Route& way = route(rank, task);
-    const double bytes = static_cast<double>(send(task).bytes),
-                 wire = bytes / send(task).efficiency[static_cast<std::size_t>(way.path_class)];
+    const std::span<const Route> planes = routes(rank, task);
+    const double bytes = static_cast<double>(send(task).bytes) / static_cast<double>(planes.size()),
+                 efficiency = send(task).efficiency[static_cast<std::size_t>(planes[0].path_class)];
     message.first = kNever;
-    for (const Path& path : network_.parts(way.path)) {
-        Part& part = message.parts[static_cast<std::size_t>(message.num_parts++)];
-        part.path = path;
-        part.opened = network_.open_part(part.path, now);
-        network_.start(part.path, bytes, wire, kMark | static_cast<std::uint64_t>(number), now);
+    for (const Route& route : planes) {
+        message.latency = std::max(message.latency, paths_.topology().latency(route.path));
+        for (const Path& path : network_.parts(route.path))
+            message.parts.push_back({.path = path, .opened = {}});
     }
-    message.pending = message.num_parts;
+    message.pending = static_cast<int>(message.parts.size());
+    for (Part& part : message.parts) {
+        part.opened = network_.open_part(part.path, now);
+        network_.start(part.path, bytes, bytes / efficiency,
+                       kMark | static_cast<std::uint64_t>(number), now);
+    }
 }
 
 void Sends::arrive(int number) {
     const UnderWay& message = under_way_[static_cast<std::size_t>(number)];
-    events_.push({.time = message.last,
+    events_.push({.time = message.last + message.latency,
                   .kind = EventKind::sent,
                   .rank = message.rank,
                   .task = message.task,
@@ -121,8 +126,7 @@ double Sends::close(int number) {
     free_.push_back(number);
     const UnderWay& message = under_way_[static_cast<std::size_t>(number)];
     double error = static_cast<double>(message.last - message.first) * 1e-12;
-    for (int i = 0; i < message.num_parts; ++i)
-        error += network_.close(message.parts[static_cast<std::size_t>(i)].opened);
+    for (const Part& part : message.parts) error += network_.close(part.opened);
     return error;
 }
 

@@ -26,7 +26,7 @@ class Sends {
     static bool is_send(std::uint64_t tag) { return (tag & kMark) != 0; }
 
     int receiver(int rank, int task) const;
-    const Route& route(int rank, int task) const;
+    std::span<const Route> routes(int rank, int task) const;
     void start(int rank, int task, Picoseconds now);
     // It comes at `time`, which makes an event.
     void deliver(std::uint64_t tag, Picoseconds time);
@@ -43,9 +43,10 @@ class Sends {
     };
     struct UnderWay {
         int rank = 0, task = 0;
-        std::array<Part, Path::kMaxLinks> parts;
-        int num_parts = 0, pending = 0;
+        std::vector<Part> parts;  // of the message in each plane
+        int pending = 0;
         Picoseconds first = 0, last = 0;  // that a part came
+        Picoseconds latency = 0;          // after the last, by links' own
     };
     void arrive(int number);
     const SendTask& send(int task) const;

@@ -269,7 +269,7 @@ class Simulation {
         SpanRecord span{.rank = r, .task = task, .begin = ranks_.started(r, task), .end = now_};
         if (const auto* send = std::get_if<SendTask>(&task_at(task).work)) {
             span.bytes = static_cast<double>(send->bytes);
-            span.bottleneck = sends_.route(r, task).path_class;
+            span.bottleneck = sends_.routes(r, task).front().path_class;
         } else if (run != nullptr) {
             const auto member = static_cast<std::size_t>(run->member_index(r));
             span.bytes = run->sent[member];

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -12,10 +13,6 @@ namespace headway::sim {
 namespace {
 
 constexpr Bandwidth kBytesPerSecond = byte / second;
-
-int divide_up(int a, int b) {
-    return (a + b - 1) / b;
-}
 
 bool needs_fabric(const Cluster& c) {
     if (c.num_nodes == 1) return false;
@@ -49,20 +46,11 @@ Cluster with_merged_nics(Cluster c) {
     return c;
 }
 
-// splitmix64 finaliser.
-std::uint64_t mix(std::uint64_t x) {
-    x += 0x9E3779B97F4A7C15ULL;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-    return x ^ (x >> 31);
-}
-
 }  // namespace
 
 Topology::Topology(const Cluster& given, std::uint64_t ecmp_seed)
     : cluster_(with_merged_nics(given)), ecmp_seed_(ecmp_seed) {
     check(cluster_);
-    num_uplinks_ = links_per_leaf(cluster_);
     for (int k = 0; k < kNumLinkKinds; ++k) {
         const auto kind = static_cast<LinkKind>(k);
         add_links(kind, full_bandwidth(cluster_, kind).in(kBytesPerSecond));
@@ -93,6 +81,11 @@ std::string Topology::link_name(std::uint32_t link) const {
 void Topology::apply(const LinkOverride& override) {
     const std::vector<NamedLink> links = links_named(cluster_, override.link);
     for (const NamedLink& l : links) capacity_[link(l.kind, l.index)] *= override.bandwidth_factor;
+    if (override.latency > Seconds{}) {
+        latency_.resize(capacity_.size(), 0);
+        for (const NamedLink& l : links)
+            latency_[link(l.kind, l.index)] += std::llround(override.latency.in(ps));
+    }
     if (!links.empty()) return;
     throw InputError(InputProblem{
         .where = "cluster " + cluster_.name + ", link_overrides",
@@ -101,61 +94,10 @@ void Topology::apply(const LinkOverride& override) {
         .hint = link_hint(cluster_, override.link)});
 }
 
-int Topology::uplink_of(int source, int destination) const {
-    if (num_uplinks_ == 1) return 0;
-    const auto pair = static_cast<std::uint64_t>(source) << 32 |
-                      static_cast<std::uint64_t>(static_cast<std::uint32_t>(destination));
-    return static_cast<int>(mix(ecmp_seed_ ^ mix(pair)) % static_cast<std::uint64_t>(num_uplinks_));
-}
-
-void Topology::add_pcie_path(int source, int destination, Path& path) const {
-    const int per_switch = cluster_.pcie->gpus_per_switch;
-    const auto switch_of = [&](int rank) {
-        return cluster_.node_of(rank) * divide_up(cluster_.gpus_per_node, per_switch) +
-               rank % cluster_.gpus_per_node / per_switch;
-    };
-    path.add(link(LinkKind::pcie_up, source));
-    if (per_switch > 0 && switch_of(source) != switch_of(destination)) {
-        path.add(link(LinkKind::pcie_root_up, switch_of(source)));
-        path.add(link(LinkKind::pcie_root_down, switch_of(destination)));
-    }
-    path.add(link(LinkKind::pcie_down, destination));
-}
-
-void Topology::add_nic_path(int source, int destination, Path& path) const {
-    const int relay = relay_of(cluster_, source, destination);
-    if (relay != source) {
-        path.add(link(LinkKind::nvlink_up, source));
-        path.add(link(LinkKind::nvlink_down, relay));
-    }
-    const int from = nic_of(cluster_, relay), to = nic_of(cluster_, destination);
-    path.add(link(LinkKind::nic_up, from));
-    if (cluster_.fabric->nodes_per_leaf > 0 &&
-        leaf_of_nic(cluster_, from) != leaf_of_nic(cluster_, to)) {
-        const int uplink = uplink_of(source, destination);
-        path.add(link(LinkKind::leaf_up, leaf_of_nic(cluster_, from) * num_uplinks_ + uplink));
-        path.add(link(LinkKind::leaf_down, leaf_of_nic(cluster_, to) * num_uplinks_ + uplink));
-    }
-    path.add(link(LinkKind::nic_down, to));
-}
-
-Path Topology::path(int source, int destination) const {
+Path Topology::path(int source, int destination, int plane) const {
     Path path;
-    switch (path_class(cluster_, source, destination)) {
-        case PathClass::self:
-            break;
-        case PathClass::nvlink:
-            path.add(link(LinkKind::nvlink_up, source));
-            path.add(link(LinkKind::nvlink_down, destination));
-            break;
-        case PathClass::pcie:
-            add_pcie_path(source, destination, path);
-            break;
-        case PathClass::nic:
-        case PathClass::spine:
-            add_nic_path(source, destination, path);
-            break;
-    }
+    const LinkPath links = link_path(cluster_, source, destination, ecmp_seed_, plane);
+    for (const NamedLink& l : links.span()) path.add(link(l.kind, l.index));
     return path;
 }
 
@@ -164,17 +106,37 @@ DeadPath::DeadPath(Unreachable what)
                                      what.destination, what.link)),
       where_(std::move(what)) {}
 
-Path Topology::live_path(int source, int destination) const {
-    const Path path = this->path(source, destination);
-    for (const std::uint32_t l : path.span()) {
-        if (capacity_[l] > 0.0) continue;
-        throw DeadPath({.source = source, .destination = destination, .link = link_name(l)});
+std::vector<Path> Topology::live_paths(int source, int destination) const {
+    std::vector<Path> paths;
+    const int planes = planes_of(cluster_, path_class(cluster_, source, destination));
+    std::uint32_t dead = 0;
+    for (int plane = 0; plane < planes; ++plane) {
+        const Path path = this->path(source, destination, plane);
+        if (is_alive(path)) {
+            paths.push_back(path);
+            continue;
+        }
+        for (const std::uint32_t l : path.span()) dead = capacity_[l] > 0.0 ? dead : l;
     }
-    return path;
+    if (paths.empty())
+        throw DeadPath({.source = source, .destination = destination, .link = link_name(dead)});
+    return paths;
+}
+
+bool Topology::is_alive(const Path& path) const {
+    return std::ranges::all_of(path.span(), [&](std::uint32_t l) { return capacity_[l] > 0.0; });
+}
+
+Picoseconds Topology::latency(const Path& path) const {
+    Picoseconds sum = 0;
+    if (latency_.empty()) return sum;
+    for (const std::uint32_t l : path.span()) sum += latency_[l];
+    return sum;
 }
 
 double Topology::relay_share() const {
     if (!cluster_.fabric || !cluster_.fabric->rails || !cluster_.nvlink) return 0.0;
+    if (cluster_.has_pairwise_links()) return 1.0;  // a NIC may fill the one link that leads to it
     const Fabric& f = *cluster_.fabric;
     double slowest = std::numeric_limits<double>::infinity();
     for (const LinkKind kind : {LinkKind::nvlink_up, LinkKind::nvlink_down}) {
@@ -193,9 +155,11 @@ bool Topology::is_symmetric() const {
     }
     if (!c.fabric) return true;
     const Fabric& f = *c.fabric;
+    if (f.planes > 1) return false;
     if (f.nics_per_node <= 0 || c.gpus_per_node % f.nics_per_node != 0) return false;
-    if (f.nodes_per_leaf == 0) return true;
-    return c.num_nodes % f.nodes_per_leaf == 0 && (f.spraying == Spraying::ideal);
+    const Tiers tiers = tiers_of(c);
+    if (tiers.size == 0) return true;
+    return c.num_nodes % tiers.end()[-1].nodes == 0 && f.spraying == Spraying::ideal;
 }
 
 }  // namespace headway::sim

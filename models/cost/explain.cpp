@@ -130,8 +130,14 @@ void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape&
     out.line("  source", "{}", curve.source);
 }
 
+void explain_added(Writer& out, Seconds added) {
+    if (added > Seconds{})
+        out.line("    added", "{}: latencies of the links on its paths (link_overrides)",
+                 time_text(added));
+}
+
 void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
-                   const PathBytes& on_curve, const PathBytes& links, int group_size,
+                   const PathBytes& on_curve, const PathBytes& links, const ExchangeWork& work,
                    const Cluster& cluster, const PriceBook& book) {
     for (std::size_t c = 0; c < mean.size(); ++c) {
         if (busiest[c] <= Bytes{}) continue;
@@ -139,19 +145,25 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
                  "{} off-rank by the mean rank, {} by the busiest (x{:.3f})", bytes_text(mean[c]),
                  bytes_text(busiest[c]), mean[c] > Bytes{} ? busiest[c] / mean[c] : 1.0);
     }
-    const std::vector<PathTime> times = book.path_times(on_curve, mean, links, group_size);
-    const auto slowest =
-        std::max_element(times.begin(), times.end(),
-                         [](const PathTime& a, const PathTime& b) { return a.time < b.time; });
+    const std::vector<PathTime> times = book.path_times(on_curve, mean, links, work.group_size,
+                                                        Collective::all_to_all, work.stride);
+    const auto slowest = std::max_element(
+        times.begin(), times.end(),
+        [](const PathTime& a, const PathTime& b) { return a.time + a.added < b.time + b.added; });
     for (auto t = times.begin(); t != times.end(); ++t) {
         const Bandwidth link = link_bandwidth(cluster, t->path);
         out.line(fmt::format("  {} curve", name(t->path)), "{} bytes looked up -> {}{}{}",
                  fmt::format("{:.4g}", t->bytes), time_text(t->time),
                  t->extrapolated ? ", OUTSIDE the measured sizes" : "",
                  t == slowest ? "  <- decides" : "");
-        out.line("    link",
-                 "{:.1f} GB/s per rank and direction: lower bound {}, achieved {:.0f} %",
-                 link.in(GB / second), time_text(t->bound), 100.0 * (t->bound / t->time));
+        const bool pairwise = t->path == PathClass::nvlink && cluster.has_pairwise_links();
+        out.line(
+            "    link", "{:.1f} GB/s per rank and direction{}: lower bound {}, achieved {:.0f} %",
+            link.in(GB / second),
+            pairwise ? fmt::format(", a link of {:.1f} GB/s to each other GPU",
+                                   full_bandwidth(cluster, LinkKind::nvlink_pair).in(GB / second))
+                     : "",
+            time_text(t->bound), 100.0 * (t->bound / t->time));
         if (std::abs(t->link_ratio - 1.0) > 1e-9) {
             const double least = least_link_factor(cluster, t->path);
             out.line(
@@ -164,6 +176,7 @@ void explain_stage(Writer& out, const PathBytes& mean, const PathBytes& busiest,
         out.line("    measured", "{} ranks, {:.3g}..{:.3g} B; floor {}; residual {:.0f} %; {}",
                  t->curve->num_ranks, t->curve->bytes.front(), t->curve->bytes.back(),
                  time_text(t->floor), 100.0 * t->curve->residual, t->curve->source);
+        explain_added(out, t->added);
     }
 }
 
@@ -319,13 +332,13 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         out.line(exchange->forwarded ? "first stage" : "exchange", "{}",
                  exchange->forwarded ? "one copy per remote node" : "all pairs at once");
         explain_stage(out, exchange->mean, exchange->busiest, exchange->on_curve, exchange->links,
-                      exchange->group_size, scenario.cluster, book);
+                      *exchange, scenario.cluster, book);
         if (exchange->forwarded) {
             out.line("second stage",
                      "forwarding inside the node, overlapped with the first: the slower stage plus "
                      "one latency counts");
             explain_stage(out, exchange->forward_mean, exchange->forward_busiest,
-                          exchange->forward_on_curve, exchange->forward_links, exchange->group_size,
+                          exchange->forward_on_curve, exchange->forward_links, *exchange,
                           scenario.cluster, book);
         }
     } else if (const auto* counts = std::get_if<CountExchangeWork>(&found.work->work)) {
@@ -351,6 +364,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         out.line("ring", "{} lane{} of {}: lower bound {}, achieved {:.0f} %", ring.lanes.lanes,
                  ring.lanes.lanes == 1 ? "" : "s", bytes_text(ring.bytes_of_lane),
                  time_text(ring.bound), 100.0 * (ring.bound / price.time));
+        explain_added(out, ring.added);
         out.line("overlap", "{}", overlap_of(*found.work, reduce, book));
     }
     return out.take();

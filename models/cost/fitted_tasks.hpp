@@ -12,7 +12,7 @@ namespace headway::inline cost {
 // The exchange in which the mean rank sends these bytes, on every path class. `cluster`: as the
 // book prices it.
 void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, Collective collective,
-               const PriceBook& book, const Cluster& cluster);
+               const PriceBook& book, const Cluster& cluster, int stride = 1);
 
 ReduceTask fitted_reduction(const ReduceWork& work, const PriceBook& book);
 

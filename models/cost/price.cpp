@@ -9,6 +9,7 @@
 #include "models/cost/phase_terms.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/links.hpp"
+#include "models/workload/link_load.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -33,6 +34,8 @@ Bottleneck bottleneck_of(PathClass path) {
             return Bottleneck::nic;
         case PathClass::spine:
             return Bottleneck::spine;
+        case PathClass::core:
+            return Bottleneck::core;
         case PathClass::self:
             break;
     }
@@ -61,6 +64,7 @@ PriceBook::PriceBook(const Profile& profile, const Cluster& cluster, Dtype dtype
       cluster_(cluster),
       dtype_(dtype),
       scale_(device_scale(profile, cluster.device)),
+      added_(cluster),
       accounts_(kNumKernelSources + profile.communication.size() + profile.phases.size() + 1) {}
 
 std::size_t PriceBook::index_of(const Source& source) const {
@@ -327,9 +331,11 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
 PathTime PriceBook::path_time(Collective collective, PathClass path, double busiest, double mean,
                               int num_ranks, double slowest) const {
     const TimeCurve* curve = profile_.find(collective, path, num_ranks);
-    // The spine is reached through the same NICs; without a curve of its own it is priced on
-    // theirs.
-    if (curve == nullptr && path == PathClass::spine)
+    // Spine and core are reached through the same NICs; without curves of their own they are priced
+    // on what is below.
+    if (curve == nullptr && path == PathClass::core)
+        curve = profile_.find(collective, PathClass::spine, num_ranks);
+    if (curve == nullptr && crosses_nic(path))
         curve = profile_.find(collective, PathClass::nic, num_ranks);
     // Equal bus bandwidth of the three reductions is how their bus bandwidths are defined.
     if (curve == nullptr &&
@@ -369,7 +375,7 @@ PathTime PriceBook::path_time(Collective collective, PathClass path, double busi
 
 std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const PathBytes& mean,
                                             const PathBytes& links, int group_size,
-                                            Collective collective) const {
+                                            Collective collective, int stride) const {
     struct Load {
         double busiest, mean, link;
     };
@@ -386,24 +392,42 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
             std::max(load.link / std::max(1.0, slowest), slowest < 1.0 ? load.mean / slowest : 0.0);
         if (link > Bandwidth{}) t.bound = last * byte / link;
         t.time = max(t.time, t.bound);
+        // What crosses more tiers passes this one too. Which ranks of a pipeline send to each other
+        // is not known here: any two.
+        const bool sends = collective == Collective::send_recv;
+        for (auto far = c; added_.any() && far <= (crosses_nic(c) ? PathClass::core : c);
+             far = static_cast<PathClass>(static_cast<int>(far) + 1)) {
+            if (at(far).busiest <= 0.0) continue;
+            t.added = max(t.added, sends ? added_.worst(far, cluster_.num_ranks(), 1)
+                                         : added_.worst(far, group_size / stride, stride));
+        }
         times.push_back(t);
     };
-    for (PathClass c : {PathClass::nvlink, PathClass::pcie})
-        add(c, at(c), least_link_factor(cluster_, c));
-    // Everything that leaves the node passes the NIC; what crosses the spine also shares the leaf's
-    // uplinks, which are `oversubscription` times narrower.
-    const Load nic = at(PathClass::nic), spine = at(PathClass::spine);
-    add(PathClass::nic, {nic.busiest + spine.busiest, nic.mean + spine.mean, nic.link + spine.link},
-        least_link_factor(cluster_, PathClass::nic));
-    if (spine.busiest > 0.0) {
-        const double squeeze = cluster_.fabric->oversubscription;
+    Load nvlink = at(PathClass::nvlink);
+    if (nvlink.busiest > 0.0) nvlink.mean *= mesh_squeeze(cluster_, group_size, stride);
+    add(PathClass::nvlink, nvlink, least_link_factor(cluster_, PathClass::nvlink));
+    add(PathClass::pcie, at(PathClass::pcie), least_link_factor(cluster_, PathClass::pcie));
+    // Everything that leaves the node passes the NIC; what crosses a tier also shares the uplinks
+    // of its block, which are `narrowing` times narrower.
+    const auto from = [&](PathClass nearest) {
+        Load sum{};
+        for (const PathClass c : {PathClass::core, PathClass::spine, PathClass::nic}) {
+            if (c < nearest) break;
+            const Load load = at(c);
+            sum = {sum.busiest + load.busiest, sum.mean + load.mean, sum.link + load.link};
+        }
+        return sum;
+    };
+    add(PathClass::nic, from(PathClass::nic), least_link_factor(cluster_, PathClass::nic));
+    for (const Tier& tier : tiers_of(cluster_)) {
+        const Load load = from(tier.path);
         // A slow trunk is narrower for what crosses it.
-        const double slow = squeeze / least_link_factor(cluster_, PathClass::spine),
+        const double squeeze = tier.narrowing,
+                     slow = squeeze / least_link_factor(cluster_, tier.path),
                      narrow = std::max(1.0, slow);
-        add(PathClass::spine,
-            {narrow * spine.busiest, narrow * spine.mean,
-             slow > squeeze ? std::max(squeeze * spine.link, slow * spine.mean)
-                            : slow * spine.link},
+        add(tier.path,
+            {narrow * load.busiest, narrow * load.mean,
+             slow > squeeze ? std::max(squeeze * load.link, slow * load.mean) : slow * load.link},
             1.0);
     }
     return times;
@@ -417,10 +441,10 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
     const auto stage = [&](const PathBytes& busiest, const PathBytes& mean,
                            const PathBytes& links) {
         PathTime slowest;
-        for (const PathTime& t :
-             path_times(part(busiest), part(mean), part(links), work.group_size)) {
+        for (const PathTime& t : path_times(part(busiest), part(mean), part(links), work.group_size,
+                                            Collective::all_to_all, work.stride)) {
             note(t.curve, t.bytes, t.extrapolated);
-            if (t.time > slowest.time) slowest = t;
+            if (t.time + t.added > slowest.time + slowest.added) slowest = t;
         }
         return slowest;
     };
@@ -431,10 +455,10 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
         // but for one latency.
         const PathTime inside = stage(work.forward_on_curve, work.forward_mean, work.forward_links);
         fill = min(slowest.floor, inside.floor);
-        if (inside.time > slowest.time) slowest = inside;
+        if (inside.time + inside.added > slowest.time + slowest.added) slowest = inside;
     }
     if (slowest.curve == nullptr) return {};
-    const Seconds time = slowest.time + fill;
+    const Seconds time = slowest.time + slowest.added + fill;
     const double sigma = slowest.curve->residual * time.in(second);
     account(slowest.curve).sigma += weight * sigma;
     return {time, sigma, bottleneck_of(slowest.path)};
@@ -464,11 +488,12 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     RingTime ring{.lanes = ring_lanes(cluster_, work.group_size, work.stride)};
     const PathClass farthest = ring.lanes.farthest;
     ring.bytes_of_lane = bus_bytes / ring.lanes.lanes * byte;
-    const bool fabric = farthest == PathClass::nic || farthest == PathClass::spine;
+    const bool fabric = crosses_nic(farthest);
     const double slowest = least_link_factor(cluster_, fabric ? PathClass::nic : farthest);
     if (!fabric) {
-        ring.curve =
-            path_time(work.collective, farthest, bus_bytes, bus_bytes, work.group_size, slowest);
+        const double asked =
+            (ring.bytes_of_lane / ring.lanes.of_lane * link_bandwidth(cluster_, farthest)).in(byte);
+        ring.curve = path_time(work.collective, farthest, asked, asked, work.group_size, slowest);
     } else {
         // A reduction over whole nodes uses every NIC of a node, as the all_reduce curve was
         // measured. A lone lane has only its own NIC: that is what the all-to-all curve measures
@@ -486,9 +511,18 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     const double lanes = ring.lanes.lanes, islands = fabric ? n / lanes : 1.0;
     const PathClass inside = fabric ? ring.lanes.inside : farthest;
     const double members = fabric ? lanes : n;
+    const Bandwidth of_member =
+        fabric ? link_bandwidth(cluster_, inside) : lanes * ring.lanes.of_lane;
     if (inside != PathClass::self && members > 1)
         ring.bound = (members - 1.0) / members * work.bytes /
-                     (least_link_factor(cluster_, inside) * link_bandwidth(cluster_, inside));
+                     (least_link_factor(cluster_, inside) * of_member);
+    if (fabric && inside == PathClass::nvlink && cluster_.has_pairwise_links()) {
+        // Lanes cross an island by paths that share no link, where their number is even.
+        const double on_a_link = ring.lanes.lanes % 2 == 0 ? 1.0 : 2.0;
+        ring.bound =
+            max(ring.bound, on_a_link * (cluster_.nvlink->domain - 1) * ring.bytes_of_lane /
+                                (least_link_factor(cluster_, inside) * of_member));
+    }
     if (fabric) {
         ring.bound = max(ring.bound, passes * (islands - 1.0) / islands / lanes * work.bytes /
                                          (slowest * ring.lanes.of_lane));
@@ -496,6 +530,9 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     // Its bytes pass from neighbour to neighbour too.
     const Seconds hop = link_latency(cluster_, path_class(cluster_, 0, work.stride));
     ring.time = max(max(ring.curve.time, ring.bound), hop);
+    for (int c = 0; c < kNumPathClasses && added_.any(); ++c)
+        ring.added =
+            max(ring.added, added_.worst(static_cast<PathClass>(c), work.group_size, work.stride));
     return ring;
 }
 
@@ -505,21 +542,24 @@ Price PriceBook::reduce(const ReduceWork& work, double weight) {
     note(t.curve, t.bytes, t.extrapolated);
     const double sigma = t.curve->residual * ring.time.in(second);
     account(t.curve).sigma += weight * sigma;
-    return {ring.time, sigma, bottleneck_of(ring.lanes.farthest)};
+    return {ring.time + ring.added, sigma, bottleneck_of(ring.lanes.farthest)};
 }
 
 Price PriceBook::message(PathClass path, Bytes bytes, double weight) {
     PathBytes sent{};
     sent[static_cast<std::size_t>(path)] = bytes;
+    PathBytes on_link = sent;
+    if (path == PathClass::nvlink)
+        on_link[static_cast<std::size_t>(path)] *= mesh_squeeze(cluster_, 2);
     PathTime slowest;
-    for (const PathTime& t : path_times(sent, sent, sent, 2, Collective::send_recv)) {
+    for (const PathTime& t : path_times(on_link, sent, on_link, 2, Collective::send_recv)) {
         note(t.curve, t.bytes, t.extrapolated);
-        if (t.time > slowest.time) slowest = t;
+        if (t.time + t.added > slowest.time + slowest.added) slowest = t;
     }
     if (slowest.curve == nullptr) return {};
     const double sigma = slowest.curve->residual * slowest.time.in(second);
     account(slowest.curve).sigma += weight * sigma;
-    return {slowest.time, sigma, bottleneck_of(slowest.path)};
+    return {slowest.time + slowest.added, sigma, bottleneck_of(slowest.path)};
 }
 
 double PriceBook::weight_gradient_share(const PhaseWork& phase) const {

@@ -17,17 +17,19 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/link_path.hpp"
 #include "models/vocab/prediction.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline cost {
 
-enum class Bottleneck { none, flops, memory, launch, sync, nvlink, pcie, nic, spine };
+enum class Bottleneck { none, flops, memory, launch, sync, nvlink, pcie, nic, spine, core };
 inline constexpr std::array kBottleneckNames = {
     std::string_view("none"),   std::string_view("flops"), std::string_view("memory"),
     std::string_view("launch"), std::string_view("sync"),  std::string_view("nvlink"),
-    std::string_view("pcie"),   std::string_view("nic"),   std::string_view("spine")};
+    std::string_view("pcie"),   std::string_view("nic"),   std::string_view("spine"),
+    std::string_view("core")};
 constexpr std::string_view name(Bottleneck b) {
     return kBottleneckNames[static_cast<std::size_t>(b)];
 }
@@ -50,6 +52,7 @@ struct PathTime {
     double link_ratio = 1.0;  // measured link over this cluster's
     Seconds time, floor;
     Seconds bound;  // that the busiest link of the class needs
+    Seconds added;  // beside `time`: by latencies that links have of their own
     bool extrapolated = false;
 };
 
@@ -60,6 +63,7 @@ struct RingTime {
     PathTime curve;
     Seconds bound;  // no ring is faster on these links
     Seconds time;
+    Seconds added;  // beside it: by latencies that links have of their own
 };
 
 // What rates measured on the profile's device are multiplied by on another, slower one: the ratio
@@ -96,7 +100,8 @@ class PriceBook {
     // bytes and the load of the busiest links: ExchangeWork.
     std::vector<PathTime> path_times(const PathBytes& busiest, const PathBytes& mean,
                                      const PathBytes& links, int group_size,
-                                     Collective collective = Collective::all_to_all) const;
+                                     Collective collective = Collective::all_to_all,
+                                     int stride = 1) const;
     RingTime ring_time(const ReduceWork& work) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
@@ -179,6 +184,7 @@ class PriceBook {
     const Cluster& cluster_;
     const Dtype dtype_;
     const DeviceScale scale_;
+    const AddedLatency added_;
     std::vector<Account> accounts_;  // by source: kernels, time curves, phase curves, overheads
     double independent_variance_ = 0.0;
 };

@@ -67,9 +67,9 @@ ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
     return task;
 }
 
-void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
+void TaskPricer::fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, int stride,
                            Collective collective) const {
-    cost::fit_stage(stage, mean, group_size, collective, book_, scenario_.cluster);
+    cost::fit_stage(stage, mean, group_size, collective, book_, scenario_.cluster, stride);
 }
 
 ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
@@ -84,7 +84,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
         const bool of_sequence = phase.phase == Phase::cp_exchange;
         ExchangeStage stage =
             of_sequence ? equal_stage(work, fraction) : head_stage(work, wire * fraction);
-        fit_stage(stage, scaled(work.mean, fraction), work.group_size);
+        fit_stage(stage, scaled(work.mean, fraction), work.group_size, work.stride);
         task.stages.push_back(std::move(stage));
         return task;
     }
@@ -197,7 +197,7 @@ SendTask TaskPricer::send_task(Bytes bytes, int from_block, int to_block,
         ExchangeStage stage;
         PathBytes sent{};
         sent[c] = bytes;
-        fit_stage(stage, sent, 2, Collective::send_recv);
+        fit_stage(stage, sent, 2, 1, Collective::send_recv);
         task.latency = max(task.latency, stage.latency);
         task.efficiency[c] = stage.efficiency[c];
     }

@@ -43,7 +43,7 @@ class TaskPricer {
 
   private:
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction) const;
-    void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size,
+    void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, int stride = 1,
                    Collective collective = Collective::all_to_all) const;
     PathBytes mean_bytes(bool second_stage) const;
     const LayerWork& moe_layer_of_workload() const;

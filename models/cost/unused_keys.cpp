@@ -79,13 +79,27 @@ void note_groups(const Scenario& s, const std::vector<Plan>& plans, Notes& notes
 
 void note_fabric(const Cluster& c, const Fabric& fabric, Notes& notes) {
     const Fabric usual;
+    notes.add_if(fabric.planes > 1 && fabric.spraying == Spraying::ecmp,
+                 "cluster.fabric.planes: the prediction is of flows that all planes share; headway "
+                 "simulate hashes each to one (spraying: ecmp)");
     const bool one_leaf = fabric.nodes_per_leaf == 0 || fabric.nodes_per_leaf >= c.num_nodes;
-    notes.add_if(one_leaf,
-                 "cluster.fabric.spine_latency, oversubscription, uplinks_per_leaf and spraying "
-                 "have no effect: one leaf");
+    notes.add_if(
+        one_leaf,
+        "cluster.fabric.spine_latency, oversubscription{} uplinks_per_leaf have no effect: "
+        "one leaf",
+        fabric.planes > 1 ? " and" : ", spraying and");
+    const bool one_way = fabric.planes == 1 && fabric.uplinks_per_leaf == 1 &&
+                         (!fabric.core || fabric.core->uplinks_per_pod == 1);
+    notes.add_if(!one_leaf && one_way && fabric.spraying == Spraying::ecmp,
+                 "cluster.fabric.spraying: ecmp has no effect: one plane and one uplink");
     notes.add_if(!one_leaf && fabric.uplinks_per_leaf != usual.uplinks_per_leaf &&
                      fabric.spraying != Spraying::ecmp,
                  "cluster.fabric.uplinks_per_leaf has no effect without spraying: ecmp");
+    if (!fabric.core) return;
+    const bool one_pod = tiers_of(c).end()[-1].nodes >= c.num_nodes;
+    notes.add_if(one_pod, "cluster.fabric.core has no effect: one pod");
+    notes.add_if(!one_pod && fabric.core->uplinks_per_pod != 1 && fabric.spraying != Spraying::ecmp,
+                 "cluster.fabric.core.uplinks_per_pod has no effect without spraying: ecmp");
 }
 
 void note_links(const Cluster& c, Notes& notes) {
@@ -112,7 +126,7 @@ void note_overrides(const Cluster& c, Notes& notes) {
         notes.add_if(o.bandwidth_factor > 1.0 && least_link_factor(c, path) <= 1.0,
                      "cluster.link_overrides: a faster {} has no effect: all wait for the others",
                      o.link);
-        notes.add_if(o.bandwidth_factor > 0.0 && path == PathClass::spine,
+        notes.add_if(o.bandwidth_factor > 0.0 && o.bandwidth_factor != 1.0 && path > PathClass::nic,
                      "cluster.link_overrides: {} is priced for all-to-all exchanges, not for "
                      "reductions; headway simulate has both",
                      o.link);

@@ -17,7 +17,7 @@ namespace headway::inline fit {
 namespace {
 
 bool is_off_node(PathClass path) {
-    return path == PathClass::nic || path == PathClass::spine;
+    return crosses_nic(path);
 }
 
 // "alltoall.log: all_to_all of 8 ranks on 1 node (NVIDIA H200)"

@@ -271,7 +271,7 @@ double curve_bytes(const NcclTable& table, PathClass path, double size) {
     const double n = table.num_ranks, others = (n - 1.0) / n;
     switch (table.collective) {
         case Collective::all_to_all: {
-            const bool off_node = path == PathClass::nic || path == PathClass::spine;
+            const bool off_node = crosses_nic(path);
             return off_node && table.num_hosts > 1 ? size * (n - n / table.num_hosts) / n
                                                    : size * others;
         }

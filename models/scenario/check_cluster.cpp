@@ -35,6 +35,16 @@ void check_links(const Cluster& cluster, std::vector<InputProblem>& problems) {
                                         cluster.gpus_per_node),
                             "a divisor or a multiple of gpus_per_node", ""});
     }
+    if (cluster.fabric && cluster.fabric->core && cluster.fabric->nodes_per_leaf == 0) {
+        problems.push_back({"fabric.core", "a third tier above one leaf",
+                            "nodes_per_leaf of at least 1, or no core", ""});
+    }
+    if (cluster.has_pairwise_links() && domain % cluster.gpus_per_node != 0) {
+        problems.push_back({"nvlink.pairwise",
+                            fmt::format("pairwise links between {} of the {} GPUs of a node",
+                                        domain, cluster.gpus_per_node),
+                            "a domain of whole nodes", ""});
+    }
     if (cluster.pcie && cluster.pcie->gpus_per_switch > 0 &&
         !(cluster.pcie->root_bandwidth > Bandwidth{})) {
         problems.push_back({"pcie.gpus_per_switch", "PCIe switches without root_bandwidth",

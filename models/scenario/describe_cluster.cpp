@@ -48,6 +48,9 @@ void describe_nvlink(Fields& f, NvLink& nvlink) {
                       "GPUs in one NVLink domain; may span nodes; left out: the GPUs of a node");
     f.quantity("bandwidth", nvlink.bandwidth, kBandwidth, "per GPU, one direction");
     f.quantity("latency", nvlink.latency, kLatency, "one way");
+    f.flag("pairwise", nvlink.pairwise,
+           "no switch: each pair of GPUs has a link of its own, bandwidth / (domain - 1), as xGMI",
+           optional);
 }
 
 void describe_pcie(Fields& f, Pcie& pcie) {
@@ -59,12 +62,25 @@ void describe_pcie(Fields& f, Pcie& pcie) {
     f.quantity("latency", pcie.latency, kLatency, "one way");
 }
 
+void describe_core(Fields& f, CoreTier& core) {
+    f.integer("leaves_per_pod", core.leaves_per_pod, {1, 1 << 20},
+              "leaves below the spines of one pod");
+    f.number("oversubscription", core.oversubscription, {.low = 1e-3, .high = 1000},
+             "of a pod's spines: links to leaves over links to cores", optional);
+    f.integer("uplinks_per_pod", core.uplinks_per_pod, {1, 65536},
+              "links from a pod to the core; used by ecmp only", optional);
+    f.quantity("latency", core.latency, kLatency, "one way, across the core");
+}
+
 void describe_fabric(Fields& f, Fabric& fabric) {
     f.integer("nics_per_node", fabric.nics_per_node, {1, 1024},
               "network cards of a node; GPU g of G uses card floor(g N / G) of N, or an equal "
               "share of more "
               "cards than GPUs");
     f.quantity("nic", fabric.nic, kBandwidth, "bandwidth of one card, one direction");
+    f.integer("planes", fabric.planes, {1, 64},
+              "trees that never meet: each card has a port, an equal part of it, in every one",
+              optional);
     f.flag("rails", fabric.rails,
            "card i of every node hangs on rail switch i; other rails are reached over NVLink",
            optional);
@@ -76,15 +92,20 @@ void describe_fabric(Fields& f, Fabric& fabric) {
     f.integer("uplinks_per_leaf", fabric.uplinks_per_leaf, {1, 65536},
               "links from a leaf to the spine; used by ecmp only", optional);
     f.choice("spraying", fabric.spraying, kSprayingNames,
-             "ecmp: a flow hashes to one uplink of its leaf", optional);
+             "ideal: over all planes and uplinks; ecmp: a flow hashes to one plane and one uplink",
+             optional);
     f.quantity("nic_latency", fabric.nic_latency, kLatency, "one way, under one leaf");
     f.quantity("spine_latency", fabric.spine_latency, kLatency, "one way, across the spine");
+    f.map("core", fabric.core, "a third tier of switches, which joins pods of leaves",
+          describe_core);
 }
 
 void describe_link_override(Fields& f, LinkOverride& link) {
     f.text("link", link.link, "name of the link, such as 'nic:12', 'leaf_up:0' or 'nvlink:3'");
     f.number("bandwidth_factor", link.bandwidth_factor, {0, 100},
-             "times its bandwidth; 0: the link is dead");
+             "times its bandwidth; 0: the link is dead", optional);
+    f.quantity("latency", link.latency, kLatency,
+               "added to that of each path over the link, one way", optional);
 }
 
 void describe_rank_override(Fields& f, RankOverride& rank) {

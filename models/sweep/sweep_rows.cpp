@@ -95,10 +95,8 @@ void append_numbers(const PlanPrediction& p, std::optional<double> speedup, bool
         fmt::format_to(to, "{},{},", p.moe_forward.in(second), p.moe_backward.in(second));
     }
     fmt::format_to(to, "{},{},", p.traffic.sent_mean.in(byte), p.traffic.sent_max.in(byte));
-    for (const PathClass c :
-         {PathClass::nvlink, PathClass::pcie, PathClass::nic, PathClass::spine}) {
-        fmt::format_to(to, "{},", p.traffic.by_path[static_cast<std::size_t>(c)].in(byte));
-    }
+    for (std::size_t c = 1; c < p.traffic.by_path.size(); ++c)  // but `self`
+        fmt::format_to(to, "{},", p.traffic.by_path[c].in(byte));
     fmt::format_to(to, "{},{},{},{},{},{},{},{},{},{},{},", p.traffic.imbalance,
                    p.memory.peak.in(byte), p.memory.capacity.in(byte),
                    csv_field(largest_item(p.memory)), longest_phase(p), p.warnings.size(),

@@ -15,7 +15,7 @@ namespace headway::inline sweep {
 inline constexpr std::string_view kSweepColumns =
     "plan,layer,source,status,step_time_s,step_low_s,step_high_s,speedup_vs_baseline,"
     "tokens_per_s_per_gpu,model_tflops_per_gpu,moe_forward_s,moe_backward_s,sent_bytes_mean,"
-    "sent_bytes_max,nvlink_bytes,pcie_bytes,nic_bytes,spine_bytes,load_max_over_mean,"
+    "sent_bytes_max,nvlink_bytes,pcie_bytes,nic_bytes,spine_bytes,core_bytes,load_max_over_mean,"
     "memory_peak_bytes,memory_capacity_bytes,largest_memory_item,longest_phase,warnings,tokens_per_"
     "s,mfu,"
     "gpu_hours_per_1e12_tokens,parameters,active_parameters,reason";

@@ -6,6 +6,19 @@
 
 namespace headway {
 
+Tiers tiers_of(const Cluster& cluster) {
+    Tiers tiers;
+    if (!cluster.fabric || cluster.fabric->nodes_per_leaf == 0) return tiers;
+    const Fabric& f = *cluster.fabric;
+    tiers.tier[tiers.size++] = {PathClass::spine, f.nodes_per_leaf, f.oversubscription};
+    if (f.core) {
+        tiers.tier[tiers.size++] = {PathClass::core,
+                                    std::int64_t{f.nodes_per_leaf} * f.core->leaves_per_pod,
+                                    f.oversubscription * f.core->oversubscription};
+    }
+    return tiers;
+}
+
 PathClass path_class(const Cluster& cluster, int source, int destination) {
     if (source == destination) return PathClass::self;
     if (cluster.nvlink && source / cluster.nvlink->domain == destination / cluster.nvlink->domain) {
@@ -15,10 +28,10 @@ PathClass path_class(const Cluster& cluster, int source, int destination) {
     const int destination_node = cluster.node_of(destination);
     if (source_node == destination_node) return PathClass::pcie;
     if (!cluster.fabric) return cluster.nvlink ? PathClass::nvlink : PathClass::pcie;
-    if (cluster.fabric->nodes_per_leaf == 0) return PathClass::nic;
-    const bool same_leaf = source_node / cluster.fabric->nodes_per_leaf ==
-                           destination_node / cluster.fabric->nodes_per_leaf;
-    return same_leaf ? PathClass::nic : PathClass::spine;
+    PathClass farthest = PathClass::nic;
+    for (const Tier& tier : tiers_of(cluster))
+        if (source_node / tier.nodes != destination_node / tier.nodes) farthest = tier.path;
+    return farthest;
 }
 
 std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
@@ -36,12 +49,15 @@ std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
         reach[static_cast<std::size_t>(path)] = span;
     };
     const std::int64_t world = cluster.num_ranks(), node = cluster.gpus_per_node;
-    const int per_leaf = cluster.fabric ? cluster.fabric->nodes_per_leaf : 0;
+    const Tiers tiers = tiers_of(cluster);
     up_to(PathClass::self, 1);
     up_to(PathClass::nvlink, cluster.nvlink ? cluster.nvlink->domain : 0);
     up_to(PathClass::pcie, node);
-    up_to(PathClass::nic, per_leaf == 0 ? world : per_leaf * node);
-    up_to(PathClass::spine, world);
+    for (const PathClass path : {PathClass::nic, PathClass::spine, PathClass::core}) {
+        const auto above =
+            static_cast<std::size_t>(path) - static_cast<std::size_t>(PathClass::nic);
+        up_to(path, above < tiers.size ? tiers.tier[above].nodes * node : world);
+    }
     return reach;
 }
 
@@ -58,12 +74,15 @@ std::array<int, static_cast<std::size_t>(kNumPathClasses)> peers_by_class(const 
         begin = stop;
     };
     const std::int64_t node = cluster.gpus_per_node;
-    const int per_leaf = cluster.fabric ? cluster.fabric->nodes_per_leaf : 0;
     if (cluster.nvlink) up_to(PathClass::nvlink, cluster.nvlink->domain);
     up_to(PathClass::pcie, node);
     if (!cluster.fabric) up_to(path_class(cluster, 0, num_ranks - 1), num_ranks);
-    up_to(PathClass::nic, per_leaf == 0 ? num_ranks : per_leaf * node);
-    up_to(PathClass::spine, num_ranks);
+    PathClass inside = PathClass::nic;
+    for (const Tier& tier : tiers_of(cluster)) {
+        up_to(inside, tier.nodes * node);
+        inside = tier.path;
+    }
+    up_to(inside, num_ranks);
     return peers;
 }
 
@@ -81,6 +100,7 @@ Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
             return cluster.pcie ? cluster.pcie->bandwidth : Bandwidth{};
         case PathClass::nic:
         case PathClass::spine:
+        case PathClass::core:
             if (!cluster.fabric) return {};
             return cluster.fabric->nic *
                    (static_cast<double>(cluster.fabric->nics_per_node) / cluster.gpus_per_node);
@@ -118,18 +138,23 @@ RingLanes ring_lanes(const Cluster& cluster, int group_size, int stride) {
     if (group_size % members == 0) ring.lanes = members;
     if (ring.lanes > 1) ring.inside = path_class(cluster, 0, stride);
     ring.of_lane = link_bandwidth(cluster, ring.farthest) / ring.lanes;
-    if (ring.farthest != PathClass::nic && ring.farthest != PathClass::spine) return ring;
+    // Pairwise links: each member sends to all others, over as many links.
+    if (ring.farthest == PathClass::nvlink && cluster.has_pairwise_links())
+        ring.of_lane = (group_size - 1.0) / (cluster.nvlink->domain - 1) * ring.of_lane;
+    if (!crosses_nic(ring.farthest)) return ring;
     const double lanes = double{1} * std::min(stride, island) * ring.lanes,  // of an island
         nics = double{1} * cluster.fabric->nics_per_node * island / cluster.gpus_per_node;
     ring.of_lane = max(link_bandwidth(cluster, ring.farthest), cluster.fabric->nic) /
                    std::max(1.0, std::ceil(lanes / nics));
-    if (ring.farthest != PathClass::spine) return ring;
-    // The lanes of those islands of a leaf whose neighbour lies under another share its uplinks.
-    const int islands =
-                  std::max(1, cluster.fabric->nodes_per_leaf * cluster.gpus_per_node / island),
-              leaving = std::min(islands, std::max(1, stride / island));
-    ring.of_lane = min(ring.of_lane, islands * nics / cluster.fabric->oversubscription /
-                                         (leaving * lanes) * cluster.fabric->nic);
+    // The lanes of those islands of a block whose neighbour lies in another share its uplinks.
+    for (const Tier& tier : tiers_of(cluster)) {
+        if (tier.path > ring.farthest) break;
+        const double islands = static_cast<double>(
+                         std::max<std::int64_t>(1, tier.nodes * cluster.gpus_per_node / island)),
+                     leaving = std::min<double>(islands, std::max(1, stride / island));
+        ring.of_lane = min(ring.of_lane, islands * nics / tier.narrowing / (leaving * lanes) *
+                                             cluster.fabric->nic);
+    }
     return ring;
 }
 

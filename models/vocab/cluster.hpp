@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,14 +18,18 @@ namespace headway {
 
 // The most expensive stretch that a pair of ranks has between them.
 //   self: same rank; nvlink: same NVLink domain; pcie: same node without NVLink;
-//   nic: NICs under one leaf (or one rail switch); spine: NICs across leaves.
-enum class PathClass { self, nvlink, pcie, nic, spine };
-inline constexpr std::array kPathClassNames = {std::string_view("self"), std::string_view("nvlink"),
-                                               std::string_view("pcie"), std::string_view("nic"),
-                                               std::string_view("spine")};
+//   nic: NICs under one leaf (or one rail switch); spine: NICs across leaves; core: across pods.
+enum class PathClass { self, nvlink, pcie, nic, spine, core };
+inline constexpr std::array kPathClassNames = {
+    std::string_view("self"), std::string_view("nvlink"), std::string_view("pcie"),
+    std::string_view("nic"),  std::string_view("spine"),  std::string_view("core")};
 inline constexpr int kNumPathClasses = static_cast<int>(kPathClassNames.size());
 constexpr std::string_view name(PathClass c) {
     return kPathClassNames[static_cast<std::size_t>(c)];
+}
+
+constexpr bool crosses_nic(PathClass c) {
+    return c >= PathClass::nic;
 }
 
 struct Device {
@@ -55,6 +60,7 @@ struct NvLink {
     int domain = 0;       // GPUs in one NVLink domain; may span nodes (GB200 NVL72)
     Bandwidth bandwidth;  // per GPU, one direction
     Seconds latency;
+    bool pairwise = false;  // no switch: every pair has a link of its own, bandwidth / (domain - 1)
 };
 
 struct Pcie {
@@ -68,18 +74,29 @@ struct Pcie {
 enum class Spraying { ideal, ecmp };  // ecmp: a flow hashes to one uplink of the leaf
 inline constexpr std::array kSprayingNames = {std::string_view("ideal"), std::string_view("ecmp")};
 
+// The third tier of a tree: the spines of some leaves are a pod, and core switches join the pods.
+struct CoreTier {
+    int leaves_per_pod = 1;
+    double oversubscription =
+        1.0;                  // of the pod's spines, their links to leaves over those to cores
+    int uplinks_per_pod = 1;  // used by ecmp spraying only
+    Seconds latency;          // one way, across the core
+};
+
 struct Fabric {
     int nics_per_node = 0;
-    Bandwidth nic;  // per NIC, one direction
+    Bandwidth nic;   // per NIC, one direction
+    int planes = 1;  // each NIC has a port, 1 / planes of it, in so many trees that never meet
     bool rails =
         false;  // NIC i of every node hangs on rail switch i; other rails are reached over NVLink
     int nodes_per_leaf = 0;  // nodes under one leaf (rails: nodes under one set of rail switches);
                              // 0: one leaf for all
-    double oversubscription = 1.0;  // leaf downlink over uplink capacity, 2.0 is 2:1
-    int uplinks_per_leaf = 1;       // used by ecmp spraying only
-    Spraying spraying = Spraying::ideal;
-    Seconds nic_latency;    // one way, under one leaf
-    Seconds spine_latency;  // one way, across the spine
+    double oversubscription = 1.0;        // leaf downlink over uplink capacity, 2.0 is 2:1
+    int uplinks_per_leaf = 1;             // used by ecmp spraying only
+    Spraying spraying = Spraying::ideal;  // over planes and uplinks
+    Seconds nic_latency;                  // one way, under one leaf
+    Seconds spine_latency;                // one way, across the spine
+    std::optional<CoreTier> core;
 };
 
 // A link by its name in `headway explain` / simulate output ("nic:12", "leaf_up:0", "nvlink:3");
@@ -87,6 +104,7 @@ struct Fabric {
 struct LinkOverride {
     std::string link;
     double bandwidth_factor = 1.0;
+    Seconds latency;  // what its paths take longer
 };
 
 struct RankOverride {
@@ -115,7 +133,24 @@ struct Cluster {
     int island_size() const {
         return nvlink && nvlink->domain > gpus_per_node ? nvlink->domain : gpus_per_node;
     }
+    bool has_pairwise_links() const { return nvlink && nvlink->pairwise && nvlink->domain > 1; }
 };
+
+// Switches above the NICs, from the leaves up: blocks of so many nodes, and the path class of pairs
+// that lie in different ones.
+struct Tier {
+    PathClass path = PathClass::spine;
+    std::int64_t nodes = 0;
+    double narrowing = 1.0;  // a node's NICs over its share of the links that leave the block
+};
+struct Tiers {
+    std::array<Tier, 2> tier{};
+    std::size_t size = 0;
+
+    const Tier* begin() const { return tier.data(); }
+    const Tier* end() const { return tier.data() + size; }
+};
+Tiers tiers_of(const Cluster& cluster);
 
 // Path class of a pair of ranks. [source, destination] Without a fabric, nodes are parts of one
 // machine: what lies between them is what lies between its GPUs.

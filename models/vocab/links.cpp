@@ -7,23 +7,42 @@
 namespace headway {
 namespace {
 
-bool is_of_leaf(LinkKind kind) {
-    return kind == LinkKind::leaf_up || kind == LinkKind::leaf_down;
-}
-
-int divide_up(int a, int b) {
-    return (a + b - 1) / b;
-}
-
 // A GPU with several NICs of its own sees them as one of their sum.
 int merged_nics(const Cluster& c) {
     return std::min(c.fabric->nics_per_node, c.gpus_per_node);
 }
 
-int num_leaves(const Cluster& c) {
-    if (!c.fabric || c.fabric->nodes_per_leaf == 0) return 0;
-    return divide_up(c.num_nodes, c.fabric->nodes_per_leaf) *
+// Whose switches' links they are; null: none.
+const Tier* tier_of(const Tiers& tiers, LinkKind kind) {
+    const auto* tier = std::ranges::find(tiers, path_of(kind), &Tier::path);
+    return tier == tiers.end() ? nullptr : tier;
+}
+
+// Leaves or pods, one of each rail.
+int num_blocks(const Cluster& c, LinkKind kind) {
+    const Tiers tiers = tiers_of(c);
+    const Tier* tier = tier_of(tiers, kind);
+    if (tier == nullptr) return 0;
+    return static_cast<int>((c.num_nodes + tier->nodes - 1) / tier->nodes) *
            (c.fabric->rails ? merged_nics(c) : 1);
+}
+
+int block_of_nic(const Cluster& c, int nic, std::int64_t nodes) {
+    const int nics = merged_nics(c), block = nodes > 0 ? static_cast<int>(nic / nics / nodes) : 0;
+    return c.fabric->rails ? block * nics + nic % nics : block;
+}
+
+// The last part of the name of a link that shares its index, "leaf_up:0.3", and back; -1: none.
+int part_of(const Cluster& c, LinkKind kind, int index, int slot) {
+    if (kind != LinkKind::nvlink_pair) return slot;
+    return slot < index % c.nvlink->domain ? slot : slot + 1;
+}
+
+int slot_of(const Cluster& c, LinkKind kind, int index, int part) {
+    const int each = links_per_index(c, kind);
+    if (kind != LinkKind::nvlink_pair) return part < each ? part : -1;
+    const int own = index % c.nvlink->domain;
+    return part == own || part > each ? -1 : pair_slot(own, part);
 }
 
 // A whole number without sign or blanks, or -1.
@@ -43,6 +62,7 @@ PathClass path_of(LinkKind kind) {
     switch (kind) {
         case LinkKind::nvlink_up:
         case LinkKind::nvlink_down:
+        case LinkKind::nvlink_pair:
             return PathClass::nvlink;
         case LinkKind::nic_up:
         case LinkKind::nic_down:
@@ -50,6 +70,9 @@ PathClass path_of(LinkKind kind) {
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
             return PathClass::spine;
+        case LinkKind::core_up:
+        case LinkKind::core_down:
+            return PathClass::core;
         case LinkKind::pcie_up:
         case LinkKind::pcie_root_up:
         case LinkKind::pcie_root_down:
@@ -59,10 +82,18 @@ PathClass path_of(LinkKind kind) {
     return PathClass::pcie;
 }
 
-int links_per_leaf(const Cluster& cluster) {
-    return cluster.fabric && cluster.fabric->spraying == Spraying::ecmp
-               ? cluster.fabric->uplinks_per_leaf
-               : 1;
+int links_per_index(const Cluster& cluster, LinkKind kind) {
+    if (kind == LinkKind::nvlink_pair)
+        return cluster.has_pairwise_links() ? cluster.nvlink->domain - 1 : 1;
+    if (!cluster.fabric || !crosses_nic(path_of(kind))) return 1;
+    return cluster.fabric->planes * uplinks_of_plane(cluster, kind);
+}
+
+int uplinks_of_plane(const Cluster& cluster, LinkKind kind) {
+    const Fabric& fabric = *cluster.fabric;
+    if (fabric.spraying != Spraying::ecmp || path_of(kind) == PathClass::nic) return 1;
+    if (path_of(kind) == PathClass::spine) return fabric.uplinks_per_leaf;
+    return fabric.core ? fabric.core->uplinks_per_pod : 1;
 }
 
 int num_links(const Cluster& c, LinkKind kind) {
@@ -70,7 +101,9 @@ int num_links(const Cluster& c, LinkKind kind) {
     switch (kind) {
         case LinkKind::nvlink_up:
         case LinkKind::nvlink_down:
-            return c.nvlink ? c.num_ranks() : 0;
+            return c.nvlink && !c.has_pairwise_links() ? c.num_ranks() : 0;
+        case LinkKind::nvlink_pair:
+            return c.has_pairwise_links() ? c.num_ranks() * links_per_index(c, kind) : 0;
         case LinkKind::pcie_up:
         case LinkKind::pcie_down:
             return c.pcie ? c.num_ranks() : 0;
@@ -79,21 +112,23 @@ int num_links(const Cluster& c, LinkKind kind) {
             return per_switch > 0 ? c.num_nodes * divide_up(c.gpus_per_node, per_switch) : 0;
         case LinkKind::nic_up:
         case LinkKind::nic_down:
-            return c.fabric ? c.num_nodes * merged_nics(c) : 0;
+            return c.fabric ? c.num_nodes * merged_nics(c) * links_per_index(c, kind) : 0;
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
-            return num_leaves(c) * links_per_leaf(c);
+        case LinkKind::core_up:
+        case LinkKind::core_down:
+            return num_blocks(c, kind) * links_per_index(c, kind);
     }
     return 0;
 }
 
 std::string link_name(const Cluster& cluster, NamedLink link) {
     std::string text = std::string(name(link.kind)) + ':';
-    const bool several =
-        is_of_leaf(link.kind) && cluster.fabric && cluster.fabric->spraying == Spraying::ecmp;
-    if (!several) return text + std::to_string(link.index);
-    const int each = links_per_leaf(cluster);
-    return text + std::to_string(link.index / each) + '.' + std::to_string(link.index % each);
+    const int each = links_per_index(cluster, link.kind);
+    if (each == 1) return text + std::to_string(link.index);
+    const int index = link.index / each;
+    return text + std::to_string(index) + '.' +
+           std::to_string(part_of(cluster, link.kind, index, link.index % each));
 }
 
 std::vector<NamedLink> links_named(const Cluster& cluster, const std::string& name) {
@@ -102,21 +137,20 @@ std::vector<NamedLink> links_named(const Cluster& cluster, const std::string& na
     if (colon == std::string::npos) return links;
     const std::string kind_name = name.substr(0, colon);
     const std::size_t dot = name.find('.', colon);
-    const bool one_of_leaf = dot != std::string::npos;
+    const bool has_part = dot != std::string::npos;
     const int index = index_of(std::string_view(name).substr(
-                  colon + 1, one_of_leaf ? dot - colon - 1 : std::string::npos)),
-              part = one_of_leaf ? index_of(std::string_view(name).substr(dot + 1)) : 0;
+                  colon + 1, has_part ? dot - colon - 1 : std::string::npos)),
+              part = has_part ? index_of(std::string_view(name).substr(dot + 1)) : 0;
     if (index < 0 || part < 0) return links;
     for (int k = 0; k < kNumLinkKinds; ++k) {
         const auto kind = static_cast<LinkKind>(k);
         const std::string own(headway::name(kind));
         if (own != kind_name && own != kind_name + "_up" && own != kind_name + "_down") continue;
-        const bool leaf = is_of_leaf(kind);
-        const int each = leaf ? links_per_leaf(cluster) : 1;
-        if (one_of_leaf && (!leaf || cluster.fabric->spraying != Spraying::ecmp || part >= each))
-            continue;
-        if (index >= num_links(cluster, kind) / each) continue;
-        for (int u = one_of_leaf ? part : 0; u < (one_of_leaf ? part + 1 : each); ++u)
+        const int each = links_per_index(cluster, kind);
+        if (index >= num_links(cluster, kind) / each || (has_part && each == 1)) continue;
+        const int slot = has_part ? slot_of(cluster, kind, index, part) : 0;
+        if (slot < 0) continue;
+        for (int u = slot; u < (has_part ? slot + 1 : each); ++u)
             links.push_back({kind, index * each + u});
     }
     return links;
@@ -126,8 +160,7 @@ std::string all_link_names(const Cluster& cluster) {
     std::string text;
     for (int k = 0; k < kNumLinkKinds; ++k) {
         const auto kind = static_cast<LinkKind>(k);
-        const int count =
-            num_links(cluster, kind) / (is_of_leaf(kind) ? links_per_leaf(cluster) : 1);
+        const int count = num_links(cluster, kind) / links_per_index(cluster, kind);
         if (count == 0) continue;
         text += (text.empty() ? "" : ", ") + std::string(name(kind)) + ":0.." +
                 std::to_string(count - 1);
@@ -144,8 +177,8 @@ std::string link_hint(const Cluster& cluster, const std::string& unknown) {
         kinds.emplace_back(full.substr(0, full.rfind('_')));  // both directions
         kinds.emplace_back(full);
     }
-    const std::string near = did_you_mean(unknown.substr(0, unknown.find(':')), kinds);
-    return near.empty() ? "" : "did you mean '" + near + "'?";
+    const std::string kind = unknown.substr(0, unknown.find(':')), near = did_you_mean(kind, kinds);
+    return near.empty() || near == kind ? "" : "did you mean '" + near + "'?";
 }
 
 Bandwidth full_bandwidth(const Cluster& c, LinkKind kind) {
@@ -155,6 +188,8 @@ Bandwidth full_bandwidth(const Cluster& c, LinkKind kind) {
         case LinkKind::nvlink_up:
         case LinkKind::nvlink_down:
             return c.nvlink->bandwidth;
+        case LinkKind::nvlink_pair:
+            return c.nvlink->bandwidth / links_per_index(c, kind);
         case LinkKind::pcie_up:
         case LinkKind::pcie_down:
             return c.pcie->bandwidth;
@@ -163,20 +198,28 @@ Bandwidth full_bandwidth(const Cluster& c, LinkKind kind) {
             return c.pcie->root_bandwidth;
         case LinkKind::nic_up:
         case LinkKind::nic_down:
-            if (fabric.nics_per_node <= c.gpus_per_node) return fabric.nic;
-            return fabric.nic * fabric.nics_per_node / c.gpus_per_node;
+            if (fabric.nics_per_node <= c.gpus_per_node) return fabric.nic / fabric.planes;
+            return fabric.nic * fabric.nics_per_node / c.gpus_per_node / fabric.planes;
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
+        case LinkKind::core_up:
+        case LinkKind::core_down:
             break;
     }
-    const int nics = fabric.nodes_per_leaf * (fabric.rails ? 1 : merged_nics(c));
-    return full_bandwidth(c, LinkKind::nic_up) * nics / fabric.oversubscription / links_per_leaf(c);
+    const Tiers tiers = tiers_of(c);
+    const Tier* tier = tier_of(tiers, kind);
+    const double nics = static_cast<double>(tier->nodes) * (fabric.rails ? 1 : merged_nics(c));
+    return full_bandwidth(c, LinkKind::nic_up) * nics / tier->narrowing / uplinks_of_plane(c, kind);
 }
 
 int leaf_of_nic(const Cluster& cluster, int nic) {
-    const int nics = merged_nics(cluster), per_leaf = cluster.fabric->nodes_per_leaf,
-              group = per_leaf > 0 ? nic / nics / per_leaf : 0;
-    return cluster.fabric->rails ? group * nics + nic % nics : group;
+    return block_of_nic(cluster, nic, cluster.fabric->nodes_per_leaf);
+}
+
+int pod_of_nic(const Cluster& cluster, int nic) {
+    return block_of_nic(
+        cluster, nic,
+        std::int64_t{cluster.fabric->nodes_per_leaf} * cluster.fabric->core->leaves_per_pod);
 }
 
 int relay_of(const Cluster& cluster, int source, int destination) {
@@ -187,6 +230,10 @@ int relay_of(const Cluster& cluster, int source, int destination) {
     const int relay =
         cluster.node_of(source) * cluster.gpus_per_node + destination % cluster.gpus_per_node;
     return path_class(cluster, source, relay) == PathClass::nvlink ? relay : source;
+}
+
+int pair_slot(int own, int peer) {
+    return peer < own ? peer : peer - 1;
 }
 
 Seconds link_latency(const Cluster& cluster, PathClass path) {
@@ -201,6 +248,12 @@ Seconds link_latency(const Cluster& cluster, PathClass path) {
             // It passes the NICs too.
             return cluster.fabric ? max(cluster.fabric->spine_latency, cluster.fabric->nic_latency)
                                   : Seconds{};
+        case PathClass::core: {
+            const Seconds below = link_latency(cluster, PathClass::spine);
+            return cluster.fabric && cluster.fabric->core
+                       ? max(cluster.fabric->core->latency, below)
+                       : below;
+        }
         case PathClass::self:
             break;
     }

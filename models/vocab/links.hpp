@@ -12,24 +12,33 @@
 
 namespace headway {
 
+constexpr int divide_up(int a, int b) {
+    return (a + b - 1) / b;
+}
+
 enum class LinkKind {
     nvlink_up,
     nvlink_down,
+    nvlink_pair,
     pcie_up,
     pcie_root_up,
     pcie_root_down,
     pcie_down,
     nic_up,
     leaf_up,
+    core_up,
+    core_down,
     leaf_down,
     nic_down
 };
 inline constexpr std::array kLinkKindNames = {
-    std::string_view("nvlink_up"),      std::string_view("nvlink_down"),
-    std::string_view("pcie_up"),        std::string_view("pcie_root_up"),
-    std::string_view("pcie_root_down"), std::string_view("pcie_down"),
-    std::string_view("nic_up"),         std::string_view("leaf_up"),
-    std::string_view("leaf_down"),      std::string_view("nic_down")};
+    std::string_view("nvlink_up"),    std::string_view("nvlink_down"),
+    std::string_view("nvlink_pair"),  std::string_view("pcie_up"),
+    std::string_view("pcie_root_up"), std::string_view("pcie_root_down"),
+    std::string_view("pcie_down"),    std::string_view("nic_up"),
+    std::string_view("leaf_up"),      std::string_view("core_up"),
+    std::string_view("core_down"),    std::string_view("leaf_down"),
+    std::string_view("nic_down")};
 inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
 constexpr std::string_view name(LinkKind kind) {
     return kLinkKindNames[static_cast<std::size_t>(kind)];
@@ -37,8 +46,13 @@ constexpr std::string_view name(LinkKind kind) {
 // The path class whose traffic it carries and may slow down.
 PathClass path_of(LinkKind kind);
 
-// With ecmp a leaf has several links up and down, "leaf_up:0.3"; "leaf_up:0" names them all.
-int links_per_leaf(const Cluster& cluster);
+// NICs, leaves and pods have a link in each plane, "nic_up:2.1"; leaves and pods several with ecmp,
+// "leaf_up:0.3", those of one plane before the next's; a rank has one to every
+// other of its domain with pairwise links, "nvlink_pair:8.1" to the GPU that is number 1 of the
+// domain. "leaf_up:0" and "nvlink_pair:8" name them all.
+int links_per_index(const Cluster& cluster, LinkKind kind);
+// In each plane, of a NIC, a leaf or a pod of a cluster with a fabric.
+int uplinks_of_plane(const Cluster& cluster, LinkKind kind);
 int num_links(const Cluster& cluster, LinkKind kind);
 
 struct NamedLink {
@@ -56,8 +70,12 @@ std::string link_hint(const Cluster& cluster, const std::string& unknown);  // o
 // What one link of this kind carries in one direction, overrides aside; the uplinks of a leaf share
 // its trunk.
 Bandwidth full_bandwidth(const Cluster& cluster, LinkKind kind);
-// Where a NIC hangs, below num_links(leaf_up) / links_per_leaf; with rails every rail has its own.
+// Which of a GPU's pairwise links goes to `peer`, both numbers inside the domain.
+int pair_slot(int own, int peer);
+// Where a NIC hangs, below num_links(leaf_up) / links_per_index, and the pod above, of core_up;
+// with rails every rail has its own.
 int leaf_of_nic(const Cluster& cluster, int nic);
+int pod_of_nic(const Cluster& cluster, int nic);
 // With rails, a message to another rail first goes over NVLink to the GPU of its own node that has
 // the number of the destination (NCCL's PXN), so that it never changes rails: that rank. Else the
 // source.

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "models/vocab/links.hpp"
 #include "models/workload/extremes.hpp"
 
 namespace headway::inline workload {
@@ -14,8 +15,9 @@ std::size_t at(PathClass c) {
     return static_cast<std::size_t>(c);
 }
 
-int divide_up(int a, int b) {
-    return (a + b - 1) / b;
+double squeeze_of(const LinkLoad& load, PathClass path) {
+    const double own = load.busiest_rank()[at(path)];
+    return own > 0.0 ? load.busiest_link()[at(path)] / own : 1.0;
 }
 
 }  // namespace
@@ -40,9 +42,10 @@ class LinkLoad::Members {
         const Range a = domain(rank), b = node(rank);
         return a.size() > b.size() ? a : b;
     }
-    Range leaf(int rank) const {
-        const int nodes = cluster_.fabric ? cluster_.fabric->nodes_per_leaf : 0;
-        return nodes > 0 ? block(rank, nodes * cluster_.gpus_per_node) : all_;
+    // Of a leaf or a pod.
+    Range block_of(const Tier& tier, int rank) const {
+        const std::int64_t ranks = tier.nodes * cluster_.gpus_per_node;
+        return block(rank, static_cast<int>(std::min<std::int64_t>(ranks, cluster_.num_ranks())));
     }
     Range pcie_switch(int rank) const {
         const int node = rank - rank % cluster_.gpus_per_node,
@@ -68,11 +71,9 @@ class LinkLoad::Members {
     Range all_;
 };
 
-void LinkLoad::TwoWay::resize(int count) {
-    for (Port* port : {&up, &down}) {
-        port->bytes.assign(static_cast<std::size_t>(count), 0.0);
-        port->variance.assign(static_cast<std::size_t>(count), 0.0);
-    }
+void LinkLoad::Port::resize(int count) {
+    bytes.assign(static_cast<std::size_t>(count), 0.0);
+    variance.assign(static_cast<std::size_t>(count), 0.0);
 }
 
 double LinkLoad::Port::busiest() const {
@@ -91,19 +92,19 @@ double LinkLoad::Port::busiest() const {
 
 LinkLoad::LinkLoad(const Cluster& cluster, int num_ranks)
     : cluster_(cluster), num_ranks_(num_ranks) {
-    nvlink_.resize(num_ranks);
-    pcie_.resize(num_ranks);
+    for (std::size_t c = 1; c < own_.size(); ++c) own_[c].resize(num_ranks);  // but `self`
+    if (cluster.has_pairwise_links()) pair_.resize(num_ranks * cluster.nvlink->domain);
     const int nodes = divide_up(num_ranks, cluster.gpus_per_node);
     if (cluster.pcie && cluster.pcie->gpus_per_switch > 0)
         root_.resize(nodes * divide_up(cluster.gpus_per_node, cluster.pcie->gpus_per_switch));
     if (!cluster.fabric) return;
     num_nics_ = std::min(cluster.fabric->nics_per_node, cluster.gpus_per_node);
     nic_.resize(nodes * num_nics_);
-    own_nic_.resize(num_ranks);
-    own_spine_.resize(num_ranks);
-    if (cluster.fabric->nodes_per_leaf > 0) {
-        leaf_.resize(divide_up(nodes, cluster.fabric->nodes_per_leaf) *
-                     (cluster.fabric->rails ? num_nics_ : 1));
+    tiers_ = tiers_of(cluster);
+    for (std::size_t t = 0; t < tiers_.size; ++t) {
+        blocks_[t].resize(
+            static_cast<int>((nodes + tiers_.tier[t].nodes - 1) / tiers_.tier[t].nodes) *
+            (cluster.fabric->rails ? num_nics_ : 1));
     }
 }
 
@@ -113,9 +114,9 @@ int LinkLoad::switch_of(int rank) const {
            rank % cluster_.gpus_per_node / size;
 }
 
-int LinkLoad::leaf_of(int rank, int rail) const {
-    const int leaf = cluster_.node_of(rank) / cluster_.fabric->nodes_per_leaf;
-    return cluster_.fabric->rails ? leaf * num_nics_ + rail : leaf;
+int LinkLoad::block_of(const Tier& tier, int rank, int rail) const {
+    const int block = static_cast<int>(cluster_.node_of(rank) / tier.nodes);
+    return cluster_.fabric->rails ? block * num_nics_ + rail : block;
 }
 
 // Fabric messages leave by the NIC of the destination's rail.
@@ -124,31 +125,34 @@ bool LinkLoad::relays() const {
            cluster_.nvlink->domain >= cluster_.gpus_per_node;
 }
 
+void LinkLoad::add_pair(int source, int destination, double bytes, double variance) {
+    if (pair_.bytes.empty()) return;
+    const int domain = cluster_.nvlink->domain;
+    pair_.add(source * domain + destination % domain, bytes, variance);
+}
+
 void LinkLoad::add(int source, int destination, double bytes, double variance) {
     const PathClass path = path_class(cluster_, source, destination);
     if (path == PathClass::self) return;
     total_[at(path)] += bytes;
+    own_[at(path)].up.add(source, bytes);
+    own_[at(path)].down.add(destination, bytes, variance);
     if (path == PathClass::nvlink) {
-        nvlink_.up.add(source, bytes);
-        nvlink_.down.add(destination, bytes, variance);
+        add_pair(source, destination, bytes, variance);
     } else if (path == PathClass::pcie) {
-        pcie_.up.add(source, bytes);
-        pcie_.down.add(destination, bytes, variance);
         if (root_.up.bytes.empty() || switch_of(source) == switch_of(destination)) return;
         root_.up.add(switch_of(source), bytes);
         root_.down.add(switch_of(destination), bytes, variance);
     } else {
-        TwoWay& own = path == PathClass::nic ? own_nic_ : own_spine_;
-        own.up.add(source, bytes);
-        own.down.add(destination, bytes, variance);
         const int to = nic_of(cluster_, destination), rail = to % num_nics_;
         const int from =
             relays() ? cluster_.node_of(source) * num_nics_ + rail : nic_of(cluster_, source);
         nic_.up.add(from, bytes);
         nic_.down.add(to, bytes, variance);
-        if (path != PathClass::spine) return;
-        leaf_.up.add(leaf_of(source, from % num_nics_), bytes);
-        leaf_.down.add(leaf_of(destination, rail), bytes, variance);
+        for (std::size_t t = 0; t < tiers_.size && tiers_.tier[t].path <= path; ++t) {
+            blocks_[t].up.add(block_of(tiers_.tier[t], source, from % num_nics_), bytes);
+            blocks_[t].down.add(block_of(tiers_.tier[t], destination, rail), bytes, variance);
+        }
     }
 }
 
@@ -163,19 +167,18 @@ void LinkLoad::add_columns(int first, int stride, const std::vector<double>& col
         const int rank = members.rank(m);
         const double own = columns[static_cast<std::size_t>(m)],
                      spread = variance.empty() ? 0.0 : variance[static_cast<std::size_t>(m)];
-        const Range domain = members.domain(rank), island = members.island(rank),
-                    leaf = members.leaf(rank), both = leaf.overlap(island);
+        const Range domain = members.domain(rank), island = members.island(rank);
         // `senders` of the class reach the member, which sends `sent` over it itself.
-        const auto load = [&](PathClass path, TwoWay& links, int up, int down, int senders,
-                              double sent) {
+        const auto load = [&](PathClass path, int senders, double sent) {
             if (senders == 0) return;
             total_[at(path)] += sent;
-            links.up.add(up, sent);
-            links.down.add(down, senders * own, senders * spread);
+            own_[at(path)].up.add(rank, sent);
+            own_[at(path)].down.add(rank, senders * own, senders * spread);
         };
-        load(PathClass::nvlink, nvlink_, rank, rank, domain.size() - 1, sum(domain) - own);
-        load(PathClass::pcie, pcie_, rank, rank, island.size() - domain.size(),
-             sum(island) - sum(domain));
+        load(PathClass::nvlink, domain.size() - 1, sum(domain) - own);
+        for (int s = domain.begin; s < domain.end && !pair_.bytes.empty(); ++s)
+            if (s != m) add_pair(members.rank(s), rank, own, spread);
+        load(PathClass::pcie, island.size() - domain.size(), sum(island) - sum(domain));
         if (!root_.up.bytes.empty()) {
             const Range near = members.pcie_switch(rank), in = near.overlap(domain);
             const int senders = island.size() - domain.size() - near.size() + in.size();
@@ -184,19 +187,27 @@ void LinkLoad::add_columns(int first, int stride, const std::vector<double>& col
         }
         if (!cluster_.fabric || island.size() == n) continue;
         const int nic = nic_of(cluster_, rank);
-        const double near = sum(leaf) - sum(both),
-                     far = before.back() - sum(leaf) - sum(island) + sum(both);
-        const int near_senders = leaf.size() - both.size(),
-                  far_senders = n - leaf.size() - island.size() + both.size();
-        load(PathClass::nic, own_nic_, rank, rank, near_senders, near);
-        load(PathClass::spine, own_spine_, rank, rank, far_senders, far);
         const double up = relays() ? 0.0 : 1.0;  // add_relayed() adds what leaves
-        nic_.up.add(nic, up * (near + far));
-        nic_.down.add(nic, (near_senders + far_senders) * own,
-                      (near_senders + far_senders) * spread);
-        if (far_senders == 0) continue;
-        leaf_.up.add(leaf_of(rank, nic % num_nics_), up * far);
-        leaf_.down.add(leaf_of(rank, nic % num_nics_), far_senders * own, far_senders * spread);
+        // What is left to send, and from how many, beyond the island and each tier's block.
+        double left = before.back() - sum(island);
+        int senders = n - island.size();
+        nic_.up.add(nic, up * left);
+        nic_.down.add(nic, senders * own, senders * spread);
+        PathClass path = PathClass::nic;
+        for (std::size_t t = 0; t < tiers_.size && senders > 0; ++t) {
+            const Range in = members.block_of(tiers_.tier[t], rank), both = in.overlap(island);
+            const double beyond = before.back() - sum(in) - sum(island) + sum(both);
+            const int from = n - in.size() - island.size() + both.size();
+            load(path, senders - from, left - beyond);
+            path = tiers_.tier[t].path;
+            left = beyond;
+            senders = from;
+            if (from == 0) break;
+            const int block = block_of(tiers_.tier[t], rank, nic % num_nics_);
+            blocks_[t].up.add(block, up * left);
+            blocks_[t].down.add(block, senders * own, senders * spread);
+        }
+        load(path, senders, left);
     }
     if (cluster_.fabric && relays()) add_relayed(members, columns);
 }
@@ -214,19 +225,26 @@ void LinkLoad::add_relayed(const Members& members, const std::vector<double>& co
         const auto sum = [&](const Range& r) { return r.sum(before); };
         for (int m = 0; m < n; ++m) {
             const int rank = members.rank(m);
-            const Range island = members.island(rank), leaf = members.leaf(rank);
+            const Range island = members.island(rank);
             nic_.up.add(cluster_.node_of(rank) * num_nics_ + rail, before.back() - sum(island));
-            if (leaf_.up.bytes.empty()) continue;
-            leaf_.up.add(leaf_of(rank, rail),
-                         before.back() - sum(leaf) - sum(island) + sum(leaf.overlap(island)));
+            for (std::size_t t = 0; t < tiers_.size; ++t) {
+                const Range in = members.block_of(tiers_.tier[t], rank);
+                blocks_[t].up.add(block_of(tiers_.tier[t], rank, rail),
+                                  before.back() - sum(in) - sum(island) + sum(in.overlap(island)));
+            }
         }
     }
 }
 
 LinkLoad group_load(const Cluster& cluster, int group_size) {
     const int island = cluster.island_size();
-    const std::int64_t all_ways =
+    std::int64_t all_ways =
         island % group_size == 0 ? group_size : std::lcm<std::int64_t>(island, group_size);
+    for (const Tier& tier : tiers_of(cluster)) {
+        const std::int64_t block = tier.nodes * cluster.gpus_per_node;
+        if (block % group_size != 0 && group_size % block != 0)
+            all_ways = std::lcm(all_ways, std::min<std::int64_t>(block, cluster.num_ranks()));
+    }
     return {cluster, static_cast<int>(std::min<std::int64_t>(all_ways, cluster.num_ranks()))};
 }
 
@@ -236,18 +254,18 @@ PathCounts LinkLoad::mean() const {
     return result;
 }
 
-// A leaf's uplinks are those of a full leaf; ranks of it that are not among num_ranks_ send as much
+// A block's uplinks are those of a full one; ranks of it that are not among num_ranks_ send as much
 // as those that are.
-double LinkLoad::busiest_leaf() const {
-    if (leaf_.up.bytes.empty()) return 0.0;
-    const int size = cluster_.fabric->nodes_per_leaf * cluster_.gpus_per_node,
-              rails = cluster_.fabric->rails ? num_nics_ : 1;
-    TwoWay scaled = leaf_;
+double LinkLoad::busiest_block(std::size_t tier) const {
+    if (tier >= tiers_.size) return 0.0;
+    const double size = static_cast<double>(tiers_.tier[tier].nodes) * cluster_.gpus_per_node;
+    const int rails = cluster_.fabric->rails ? num_nics_ : 1;
+    TwoWay scaled = blocks_[tier];
     for (Port* port : {&scaled.up, &scaled.down}) {
         for (std::size_t i = 0; i < port->bytes.size(); ++i) {
-            const int begin = static_cast<int>(i) / rails * size;
-            const double here = std::min(begin + size, num_ranks_) - begin,
-                         all = std::min(begin + size, cluster_.num_ranks()) - begin;
+            const double begin = static_cast<double>(i / static_cast<std::size_t>(rails)) * size;
+            const double here = std::min<double>(begin + size, num_ranks_) - begin,
+                         all = std::min<double>(begin + size, cluster_.num_ranks()) - begin;
             const double scale = all / here * rails / size;
             port->bytes[i] *= scale;
             port->variance[i] *= scale * scale;
@@ -258,17 +276,16 @@ double LinkLoad::busiest_leaf() const {
 
 PathCounts LinkLoad::busiest_rank() const {
     PathCounts result{};
-    result[at(PathClass::nvlink)] = nvlink_.busiest();
-    result[at(PathClass::pcie)] = pcie_.busiest();
-    result[at(PathClass::nic)] = own_nic_.busiest();
-    result[at(PathClass::spine)] = own_spine_.busiest();
+    for (std::size_t c = 0; c < result.size(); ++c) result[c] = own_[c].busiest();
     return result;
 }
 
 PathCounts LinkLoad::busiest_link() const {
     PathCounts result{};
-    result[at(PathClass::nvlink)] = nvlink_.busiest();
-    result[at(PathClass::pcie)] = pcie_.busiest();
+    result[at(PathClass::nvlink)] = pair_.bytes.empty()
+                                        ? own_[at(PathClass::nvlink)].busiest()
+                                        : (cluster_.nvlink->domain - 1) * pair_.busiest();
+    result[at(PathClass::pcie)] = own_[at(PathClass::pcie)].busiest();
     if (!root_.up.bytes.empty()) {
         double& pcie = result[at(PathClass::pcie)];
         pcie = std::max(
@@ -276,27 +293,37 @@ PathCounts LinkLoad::busiest_link() const {
     }
     if (!cluster_.fabric) return result;
     const double nic = nic_.busiest() * num_nics_ / cluster_.gpus_per_node;
-    result[at(PathClass::spine)] = busiest_leaf();
-    result[at(PathClass::nic)] = std::max(0.0, nic - result[at(PathClass::spine)]);
+    const double leaf = busiest_block(0), pod = busiest_block(1);
+    result[at(PathClass::core)] = pod;
+    result[at(PathClass::spine)] = std::max(0.0, leaf - pod);
+    result[at(PathClass::nic)] = std::max(0.0, nic - std::max(leaf, pod));
     return result;
 }
 
 PathCounts LinkLoad::on_curve(double root_squeeze) const {
     PathCounts result = busiest_link();
     double& pcie = result[at(PathClass::pcie)];
-    pcie = std::max(pcie_.busiest(), pcie / root_squeeze);
+    pcie = std::max(own_[at(PathClass::pcie)].busiest(), pcie / root_squeeze);
     return result;
+}
+
+LinkLoad equal_load(const Cluster& cluster, int group_size, int stride) {
+    LinkLoad load = group_load(cluster, group_size);
+    const std::vector<double> columns(static_cast<std::size_t>(group_size / stride), 1.0);
+    for (int first = 0; first + group_size <= load.num_ranks(); first += group_size) {
+        for (int i = 0; i < stride; ++i) load.add_columns(first + i, stride, columns);
+    }
+    return load;
 }
 
 double root_squeeze(const Cluster& cluster, int group_size) {
     if (!cluster.pcie || cluster.pcie->gpus_per_switch == 0) return 1.0;
-    LinkLoad load = group_load(cluster, group_size);
-    const std::vector<double> equal(static_cast<std::size_t>(group_size), 1.0);
-    for (int first = 0; first + group_size <= load.num_ranks(); first += group_size)
-        load.add_columns(first, 1, equal);
-    const auto pcie = at(PathClass::pcie);
-    const double own = load.busiest_rank()[pcie];
-    return own > 0.0 ? load.busiest_link()[pcie] / own : 1.0;
+    return squeeze_of(equal_load(cluster, group_size), PathClass::pcie);
+}
+
+double mesh_squeeze(const Cluster& cluster, int group_size, int stride) {
+    if (!cluster.has_pairwise_links()) return 1.0;
+    return squeeze_of(equal_load(cluster, group_size, stride), PathClass::nvlink);
 }
 
 }  // namespace headway::inline workload

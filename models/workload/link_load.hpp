@@ -2,9 +2,11 @@
 // ranks share included: NICs, PCIe switches, leaf uplinks. Everything is in bytes of one rank's
 // share of its class, so that bytes / link_bandwidth() is the time that the link needs: with two
 // NICs for eight GPUs, a quarter of what a NIC carries.
-//   nic + spine  the busiest NIC
-//   spine        the busiest leaf, without its oversubscription
-//   pcie         the busiest PCIe link or switch uplink
+//   nic + spine + core  the busiest NIC
+//   spine + core        the busiest leaf, without its oversubscription
+//   core                the busiest pod, without the oversubscription of both tiers
+//   pcie                the busiest PCIe link or switch uplink
+//   nvlink              the busiest port, or pairwise link
 #pragma once
 
 #include <algorithm>
@@ -40,6 +42,7 @@ class LinkLoad {
   private:
     struct Port {
         std::vector<double> bytes, variance;
+        void resize(int count);
         void add(int index, double value, double spread = 0.0) {
             bytes[static_cast<std::size_t>(index)] += value;
             variance[static_cast<std::size_t>(index)] += spread;
@@ -48,7 +51,10 @@ class LinkLoad {
     };
     struct TwoWay {
         Port up, down;
-        void resize(int count);
+        void resize(int count) {
+            up.resize(count);
+            down.resize(count);
+        }
         double busiest() const { return std::max(up.busiest(), down.busiest()); }
     };
     struct Range {  // members [begin, end) of a group, by their number
@@ -67,23 +73,31 @@ class LinkLoad {
     class Members;
 
     int switch_of(int rank) const;
-    int leaf_of(int rank, int rail) const;
+    int block_of(const Tier& tier, int rank, int rail) const;
     bool relays() const;
-    double busiest_leaf() const;
+    void add_pair(int source, int destination, double bytes, double variance);
+    double busiest_block(std::size_t tier) const;
     void add_relayed(const Members& members, const std::vector<double>& columns);
 
     const Cluster& cluster_;
     int num_ranks_ = 0;
     int num_nics_ = 1;  // of a node; a GPU with several sees one
     PathCounts total_{};
-    TwoWay nvlink_, pcie_, root_, nic_, leaf_;
-    TwoWay own_nic_, own_spine_;  // of a rank, on links that it may share
+    TwoWay root_, nic_;
+    Tiers tiers_;
+    std::array<TwoWay, 2> blocks_;  // [tier]
+    Port pair_;                     // [rank, number in the domain], of pairwise links
+    std::array<TwoWay, static_cast<std::size_t>(kNumPathClasses)>
+        own_;  // of a rank, by class, on links that it may share
 };
 
 // The fewest ranks that show all ways in which groups of consecutive ranks lie on the islands.
 LinkLoad group_load(const Cluster& cluster, int group_size);
+// Of every `stride`-th rank of all groups with each other, a byte to each.
+LinkLoad equal_load(const Cluster& cluster, int group_size, int stride = 1);
 // What an equal exchange needs on the PCIe switches' uplinks over what it needs on the ranks'
-// links.
+// links; on pairwise links over what it would need on a switch.
 double root_squeeze(const Cluster& cluster, int group_size);
+double mesh_squeeze(const Cluster& cluster, int group_size, int stride = 1);
 
 }  // namespace headway::inline workload

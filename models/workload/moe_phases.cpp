@@ -206,11 +206,7 @@ PhaseWork head_gemm(const StepShape& s, Phase phase, Pass pass) {
 ExchangeWork equal_exchange(const Cluster& cluster, int group_size, int stride, Bytes a_peer) {
     ExchangeWork work{.group_size = group_size, .stride = stride, .a_peer = a_peer};
     const PeerCounts peers = exchange_peers(cluster, group_size, stride);
-    LinkLoad load = group_load(cluster, group_size);
-    const std::vector<double> columns(static_cast<std::size_t>(group_size / stride), 1.0);
-    for (int first = 0; first + group_size <= load.num_ranks(); first += group_size) {
-        for (int i = 0; i < stride; ++i) load.add_columns(first + i, stride, columns);
-    }
+    const LinkLoad load = equal_load(cluster, group_size, stride);
     const PathCounts on_curve = load.on_curve(root_squeeze(cluster, group_size)),
                      links = load.busiest_link();
     for (std::size_t c = 0; c < peers.mean.size(); ++c) {

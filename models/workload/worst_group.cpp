@@ -8,12 +8,11 @@
 namespace headway::inline workload {
 namespace {
 
-// Ranks in one NVLink domain, node and leaf: the pattern of classes repeats with each of them.
+// Ranks in one NVLink domain, node, leaf and pod: the pattern of classes repeats with each of them.
 std::vector<std::int64_t> blocks_of(const Cluster& cluster) {
     std::vector<std::int64_t> blocks = {cluster.gpus_per_node};
     if (cluster.nvlink) blocks.push_back(cluster.nvlink->domain);
-    if (cluster.fabric && cluster.fabric->nodes_per_leaf > 0)
-        blocks.push_back(std::int64_t{cluster.fabric->nodes_per_leaf} * cluster.gpus_per_node);
+    for (const Tier& tier : tiers_of(cluster)) blocks.push_back(tier.nodes * cluster.gpus_per_node);
     return blocks;
 }
 
@@ -29,10 +28,10 @@ double worst_rank(const Cluster& cluster, int first, int group_size) {
 double link_seconds(const Cluster& cluster, const PathCounts& counts) {
     PathCounts load = counts;
     const auto at = [](PathClass c) { return static_cast<std::size_t>(c); };
-    const double spine = counts[at(PathClass::spine)];
-    load[at(PathClass::nic)] += spine;
-    if (cluster.fabric)
-        load[at(PathClass::spine)] *= std::max(1.0, cluster.fabric->oversubscription);
+    // What crosses a tier passes all below it.
+    load[at(PathClass::spine)] += counts[at(PathClass::core)];
+    load[at(PathClass::nic)] += load[at(PathClass::spine)];
+    for (const Tier& tier : tiers_of(cluster)) load[at(tier.path)] *= std::max(1.0, tier.narrowing);
     double seconds = 0.0;
     for (std::size_t c = 0; c < load.size(); ++c) {
         const double rate = link_bandwidth(cluster, static_cast<PathClass>(c)).in(byte / second);

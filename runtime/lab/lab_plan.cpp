@@ -55,6 +55,12 @@ class Planner {
             path_class(cluster_, 0, last) != PathClass::nvlink)
             refuse(fmt::format("{} nodes and no fabric", cluster_.num_nodes),
                    "a fabric, or one NVLink domain over all ranks");
+        if (cluster_.fabric && cluster_.fabric->core)
+            refuse("fabric.core", "leaves and one spine: the lab has no third tier");
+        if (cluster_.fabric && cluster_.fabric->planes > 1)
+            refuse(fmt::format("{} planes", cluster_.fabric->planes), "one plane");
+        if (cluster_.has_pairwise_links())
+            refuse("nvlink.pairwise", "a switch: the lab has no pairwise links");
         for (const LinkOverride& o : cluster_.link_overrides) {
             if (!links_named(cluster_, o.link).empty()) continue;
             refuse("no link '" + o.link + "'", all_link_names(cluster_),
@@ -146,7 +152,8 @@ class Planner {
     }
 
     void add_fabric() {
-        const int leaves = num_links(cluster_, LinkKind::leaf_up) / links_per_leaf(cluster_);
+        const int leaves =
+            num_links(cluster_, LinkKind::leaf_up) / links_per_index(cluster_, LinkKind::leaf_up);
         for (int n = 0; n < num_links(cluster_, LinkKind::nic_up); ++n) {
             // Without leaves of their own all NICs hang on one.
             const int leaf = leaves > 0 ? leaf_of_nic(cluster_, n) : 0;
@@ -171,7 +178,8 @@ class Planner {
                        .lower_bridge = fmt::format("leaf{}", l),
                        .upper = fmt::format("spine{}", l),
                        .bridge = "spine"},
-                      LinkKind::leaf_up, LinkKind::leaf_down, l, links_per_leaf(cluster_));
+                      LinkKind::leaf_up, LinkKind::leaf_down, l,
+                      links_per_index(cluster_, LinkKind::leaf_up));
         }
     }
 
@@ -184,7 +192,7 @@ class Planner {
             const PathClass path = path_class(cluster_, rank, to);
             if (path == PathClass::nvlink) route.interface = "nvl";
             if (path == PathClass::pcie) route.interface = "pcie";
-            if (path == PathClass::nic || path == PathClass::spine) {
+            if (crosses_nic(path)) {
                 const int relay = relay_of(cluster_, rank, to);
                 if (relay != rank) route = {.peer = peer, .interface = "nvl", .via = relay};
             }
@@ -200,7 +208,7 @@ class Planner {
             texts.emplace_back("links inside a node: its ranks share a host and its loopback");
         if (cluster_.pcie && cluster_.pcie->gpus_per_switch > 0 && !by_nodes_)
             texts.emplace_back("uplinks of PCIe switches: a node's GPUs share one");
-        if (cluster_.fabric && links_per_leaf(cluster_) > 1 &&
+        if (cluster_.fabric && links_per_index(cluster_, LinkKind::leaf_up) > 1 &&
             num_links(cluster_, LinkKind::leaf_up) > 0)
             texts.emplace_back(
                 "hashed uplinks (spraying: ecmp): a leaf's are one trunk of their sum");

@@ -64,6 +64,7 @@ CLUSTER = {
     "link_overrides": [{"link": "nic:1", "bandwidth_factor": 0.9}],
     "rank_overrides": [{"rank": 1, "compute_factor": 0.9}],
 }
+CORE = {"leaves_per_pod": 2, "oversubscription": 3, "uplinks_per_pod": 2, "latency": "8 us"}
 MESH = {
     "tensor_model_parallel_size": 2,
     "sequence_parallel": True,
@@ -104,6 +105,10 @@ def scenarios():
         "ep": whole,
         "ep of latent attention": scenario(
             [ep], {"attention": {**MODEL["attention"], "latent": LATENT}}
+        ),
+        "ep over three tiers": scenario(
+            [{**ep, "group_size": 16}],
+            cluster={"nodes": 4, "fabric": {**CLUSTER["fabric"], "core": CORE}},
         ),
         "ep on one leaf": scenario(
             [ep],

@@ -27,18 +27,23 @@ struct Machine {
     double oversubscription;
     bool rails;
     int domain, per_switch;  // GPUs
+    bool pairwise = false;
+    int leaves_per_pod = 0;  // a third tier, 3:1
+    int planes = 1;
     std::string text() const {
         return std::to_string(nodes) + " x " + std::to_string(gpus) + " GPUs, " +
                std::to_string(nics) + " NICs, leaf of " + std::to_string(nodes_per_leaf) + " at " +
                std::to_string(oversubscription) + (rails ? ", rails" : "") + ", NVLink of " +
-               std::to_string(domain) + ", PCIe switch of " + std::to_string(per_switch);
+               std::to_string(domain) + (pairwise ? " in pairs" : "") + ", PCIe switch of " +
+               std::to_string(per_switch) + ", pod of " + std::to_string(leaves_per_pod) + ", " +
+               std::to_string(planes) + " planes";
     }
 };
 
 Cluster cluster_of(const Machine& m) {
     Cluster c = toy::cluster(m.nodes, m.gpus);
     c.nvlink.reset();
-    if (m.domain > 0) c.nvlink = NvLink{m.domain, 3.0 * toy::kLink * byte / second, {}};
+    if (m.domain > 0) c.nvlink = NvLink{m.domain, 3.0 * toy::kLink * byte / second, {}, m.pairwise};
     c.pcie = Pcie{.bandwidth = 0.5 * toy::kLink * byte / second,
                   .gpus_per_switch = m.per_switch,
                   .root_bandwidth = 0.4 * toy::kLink * byte / second};
@@ -46,17 +51,35 @@ Cluster cluster_of(const Machine& m) {
     c.fabric->nodes_per_leaf = m.nodes_per_leaf;
     c.fabric->oversubscription = m.oversubscription;
     c.fabric->rails = m.rails;
+    c.fabric->planes = m.planes;
+    if (m.leaves_per_pod > 0)
+        c.fabric->core = CoreTier{.leaves_per_pod = m.leaves_per_pod, .oversubscription = 3.0};
     return c;
 }
 
 const std::vector<Machine>& machines() {
     static const std::vector<Machine> all = {
-        {4, 4, 4, 0, 1.0, false, 4, 0}, {4, 4, 4, 2, 1.0, false, 4, 0},
-        {4, 4, 4, 2, 4.0, true, 4, 0},  {3, 8, 2, 0, 1.0, false, 8, 0},
-        {3, 8, 3, 0, 1.0, false, 8, 0}, {3, 8, 5, 2, 2.0, false, 8, 0},
-        {3, 8, 6, 1, 1.0, true, 8, 0},  {4, 4, 8, 2, 1.0, false, 4, 0},
-        {4, 4, 1, 3, 2.0, false, 2, 0}, {2, 8, 2, 0, 1.0, false, 0, 4},
-        {1, 8, 1, 0, 1.0, false, 2, 4}, {6, 2, 2, 2, 1.0, true, 4, 0},
+        {4, 4, 4, 0, 1.0, false, 4, 0},
+        {4, 4, 4, 2, 1.0, false, 4, 0},
+        {4, 4, 4, 2, 4.0, true, 4, 0},
+        {3, 8, 2, 0, 1.0, false, 8, 0},
+        {3, 8, 3, 0, 1.0, false, 8, 0},
+        {3, 8, 5, 2, 2.0, false, 8, 0},
+        {3, 8, 6, 1, 1.0, true, 8, 0},
+        {4, 4, 8, 2, 1.0, false, 4, 0},
+        {4, 4, 1, 3, 2.0, false, 2, 0},
+        {2, 8, 2, 0, 1.0, false, 0, 4},
+        {1, 8, 1, 0, 1.0, false, 2, 4},
+        {6, 2, 2, 2, 1.0, true, 4, 0},
+        {1, 8, 8, 0, 1.0, false, 8, 0, true},
+        {3, 4, 4, 0, 1.0, false, 4, 0, true},
+        {2, 4, 4, 1, 2.0, true, 4, 0, true},
+        {8, 2, 2, 1, 1.0, false, 2, 0, false, 2},
+        {8, 2, 1, 2, 2.0, false, 2, 0, false, 2},
+        {12, 2, 2, 1, 2.0, true, 2, 0, false, 2},
+        {5, 2, 2, 1, 1.0, false, 2, 0, false, 2},
+        {4, 4, 4, 2, 2.0, false, 4, 0, false, 0, 2},
+        {8, 2, 2, 1, 2.0, false, 2, 0, false, 2, 4},
     };
     return all;
 }
@@ -64,9 +87,12 @@ const std::vector<Machine>& machines() {
 // The time that the busiest link needs, by LinkLoad.
 double bound_seconds(const Cluster& cluster, const PathCounts& links) {
     const auto link = [&](PathClass c) { return link_bandwidth(cluster, c).in(byte / second); };
-    const double nic = links[at(PathClass::nic)], spine = links[at(PathClass::spine)];
-    double bound = (nic + spine) / link(PathClass::nic);
-    bound = std::max(bound, cluster.fabric->oversubscription * spine / link(PathClass::nic));
+    const double core = links[at(PathClass::core)], spine = links[at(PathClass::spine)] + core;
+    double bound = (links[at(PathClass::nic)] + spine) / link(PathClass::nic);
+    for (const Tier& tier : tiers_of(cluster)) {
+        bound = std::max(bound, tier.narrowing * (tier.path == PathClass::core ? core : spine) /
+                                    link(PathClass::nic));
+    }
     for (const PathClass c : {PathClass::nvlink, PathClass::pcie}) {
         if (links[at(c)] > 0.0) bound = std::max(bound, links[at(c)] / link(c));
     }

@@ -17,16 +17,19 @@ namespace {
 struct Shape {
     int nodes, gpus, nics, nodes_per_leaf, group, stride;
     bool rails;
+    bool pairwise = false;
     std::string text() const {
         return std::to_string(nodes) + " nodes of " + std::to_string(gpus) + " GPUs and " +
                std::to_string(nics) + " NICs, " + std::to_string(nodes_per_leaf) +
-               " a leaf, group " + std::to_string(group) + " stride " + std::to_string(stride);
+               " a leaf, group " + std::to_string(group) + " stride " + std::to_string(stride) +
+               (pairwise ? ", pairwise" : "");
     }
 };
 
 Scenario scenario_of(const Shape& shape) {
     Scenario s = toy::scenario(shape.nodes, shape.gpus);
     s.cluster.nvlink->bandwidth = 20.0 * toy::kLink * byte / second;
+    s.cluster.nvlink->pairwise = shape.pairwise;
     s.cluster.fabric->nics_per_node = shape.nics;
     s.cluster.fabric->nodes_per_leaf = shape.nodes_per_leaf;
     s.cluster.fabric->rails = shape.rails;
@@ -55,13 +58,27 @@ ReduceTask task_of(const Scenario& s, const Profile& profile, const ReduceWork& 
 }
 
 constexpr std::array kShapes = {
-    Shape{4, 4, 4, 0, 16, 1, false}, Shape{4, 4, 4, 2, 16, 1, false},  // one leaf, two leaves
-    Shape{4, 4, 4, 1, 16, 1, false}, Shape{4, 4, 4, 2, 4, 4, false},   // replicas
-    Shape{4, 4, 4, 2, 16, 1, true},  Shape{4, 4, 4, 2, 4, 4, true},    // rails
-    Shape{4, 8, 2, 2, 32, 1, false}, Shape{4, 8, 2, 2, 4, 8, false},   // shared NICs
-    Shape{4, 8, 2, 2, 16, 2, false}, Shape{4, 8, 8, 2, 8, 4, false},   // several to an island
-    Shape{4, 4, 8, 2, 16, 1, false}, Shape{4, 4, 8, 2, 4, 4, false},   // two NICs a GPU
-    Shape{1, 8, 8, 0, 8, 1, false},  Shape{1, 8, 8, 0, 4, 2, false},   // inside a node
+    Shape{4, 4, 4, 0, 16, 1, false},
+    Shape{4, 4, 4, 2, 16, 1, false},  // one leaf, two leaves
+    Shape{4, 4, 4, 1, 16, 1, false},
+    Shape{4, 4, 4, 2, 4, 4, false},  // replicas
+    Shape{4, 4, 4, 2, 16, 1, true},
+    Shape{4, 4, 4, 2, 4, 4, true},  // rails
+    Shape{4, 8, 2, 2, 32, 1, false},
+    Shape{4, 8, 2, 2, 4, 8, false},  // shared NICs
+    Shape{4, 8, 2, 2, 16, 2, false},
+    Shape{4, 8, 8, 2, 8, 4, false},  // several to an island
+    Shape{4, 4, 8, 2, 16, 1, false},
+    Shape{4, 4, 8, 2, 4, 4, false},  // two NICs a GPU
+    Shape{1, 8, 8, 0, 8, 1, false},
+    Shape{1, 8, 8, 0, 4, 2, false},  // inside a node
+    // Pairwise links: all of a node, some, two; over nodes, by all and by every other.
+    Shape{1, 8, 8, 0, 8, 1, false, true},
+    Shape{1, 8, 8, 0, 4, 2, false, true},
+    Shape{1, 8, 8, 0, 2, 1, false, true},
+    Shape{4, 8, 8, 2, 32, 1, false, true},
+    Shape{4, 8, 8, 2, 16, 2, false, true},
+    Shape{2, 3, 3, 0, 6, 1, false, true},
 };
 
 // On a non-blocking tree a ring takes what it takes under one leaf, priced and simulated alike.
@@ -105,6 +122,29 @@ TEST(Reduction, AnOversubscribedSpineIsPricedAsSimulated) {
             EXPECT_NEAR(priced.time / even, slower, 1e-3 * slower) << shape.text();
             EXPECT_NEAR(simulated(s, task_of(s, profile, work)) / priced.time, 1.0, 1e-6)
                 << shape.text() << ", " << o << ":1";
+        }
+    }
+}
+
+// Pods of two leaves of a node, 2:1 to the spine and q:1 to the core. Of a ring over all nodes one
+// lane of G leaves a leaf, and one a pod: a leaf's uplinks give it half of its NIC, a pod's, of two
+// nodes, 2 / (2 q). Of rings a node apart (stride G) the same lanes run.
+TEST(Reduction, AThirdTierIsPricedAsSimulated) {
+    const Profile profile = toy::profile();
+    for (const Shape& shape : {Shape{8, 4, 4, 1, 32, 1, false}, Shape{8, 4, 4, 1, 8, 4, false},
+                               Shape{8, 4, 4, 1, 32, 1, true}}) {
+        const ReduceWork work = reduction(shape);
+        Scenario s = scenario_of(shape);
+        const Seconds even = PriceBook(profile, s.cluster, Dtype::bf16).ring_time(work).time;
+        s.cluster.fabric->oversubscription = 2.0;
+        for (const double q : {1.0, 6.0}) {
+            s.cluster.fabric->core = CoreTier{.leaves_per_pod = 2, .oversubscription = q};
+            const RingTime priced = PriceBook(profile, s.cluster, Dtype::bf16).ring_time(work);
+            const double slower = std::max(2.0, 2.0 * q / 2.0);
+            EXPECT_EQ(priced.lanes.farthest, PathClass::core);
+            EXPECT_NEAR(priced.time / even, slower, 1e-3 * slower) << shape.text();
+            EXPECT_NEAR(simulated(s, task_of(s, profile, work)) / priced.time, 1.0, 1e-6)
+                << shape.text() << ", " << q << ":1";
         }
     }
 }

@@ -137,6 +137,13 @@ TEST(LabPlan, WhatCannotBeLaidOutIsRefused) {
     Cluster apart = two_leaves();
     apart.fabric.reset();
     EXPECT_NE(refused(apart, {}).find("no fabric"), std::string::npos);
+    Cluster pods = two_leaves(), planes = pods, pairs = rails();
+    pods.fabric->core = CoreTier{};
+    EXPECT_NE(refused(pods, {}).find("fabric.core"), std::string::npos);
+    planes.fabric->planes = 2;
+    EXPECT_NE(refused(planes, {}).find("2 planes"), std::string::npos);
+    pairs.nvlink->pairwise = true;
+    EXPECT_NE(refused(pairs, {}).find("nvlink.pairwise"), std::string::npos);
 }
 
 TEST(LabPlan, SaysWhatItDoesNotEmulate) {

@@ -45,6 +45,31 @@ TEST(Topology, PathsOfANvlinkClusterWithLeaves) {
     EXPECT_DOUBLE_EQ(capacity_of(t, "nic_down:15"), 50e9);
 }
 
+// A pod of a leaf: 2 nodes x 4 NICs x 50 GB/s over 2 x 2. In two planes each has half, and a
+// message a path in both.
+TEST(Topology, PodsAndPlanes) {
+    Cluster c = four_nodes();
+    c.fabric->core = CoreTier{.leaves_per_pod = 1, .oversubscription = 2.0};
+    const Names up = {"nic_up:1",    "leaf_up:0",   "core_up:0",
+                      "core_down:1", "leaf_down:1", "nic_down:14"};
+    EXPECT_EQ(path_names(Topology(c), 1, 14), up);
+    EXPECT_DOUBLE_EQ(capacity_of(Topology(c), "core_up:0"), 100e9);
+    c.fabric->planes = 2;
+    EXPECT_EQ(Topology(c).live_paths(1, 14).size(), 2U);
+    EXPECT_DOUBLE_EQ(capacity_of(Topology(c), "core_up:0.1"), 50e9);
+    EXPECT_DOUBLE_EQ(capacity_of(Topology(c), "nic_up:1.0"), 25e9);
+}
+
+TEST(Topology, PairwiseLinksRelayToARail) {
+    Cluster c = four_nodes();
+    c.nvlink->pairwise = true;
+    c.fabric->rails = true;
+    const Topology t(c);
+    EXPECT_EQ(path_names(t, 5, 7), (Names{"nvlink_pair:5.3"}));
+    EXPECT_EQ(path_names(t, 1, 6), (Names{"nvlink_pair:1.2", "nic_up:2", "nic_down:6"}));
+    EXPECT_DOUBLE_EQ(capacity_of(t, "nvlink_pair:1.2"), 150e9);
+}
+
 TEST(Topology, RailsStayOnTheirRailByWayOfNvlink) {
     Cluster c = four_nodes();
     c.fabric->rails = true;
@@ -141,13 +166,13 @@ TEST(Topology, ADeadPathNamesThePairAndTheLink) {
     c.link_overrides = {{.link = "nic_down:6", .bandwidth_factor = 0.0}};
     const Topology t(c);
     try {
-        (void)t.live_path(1, 6);
+        (void)t.live_paths(1, 6);
         FAIL() << "a path over a dead link";
     } catch (const DeadPath& e) {
         EXPECT_STREQ(e.what(), "rank 1 cannot reach rank 6: link nic_down:6 is dead");
         EXPECT_EQ(e.where().link, "nic_down:6");
     }
-    EXPECT_EQ(t.live_path(1, 5).size, 2);
+    EXPECT_EQ(t.live_paths(1, 5).front().size, 2);
 }
 
 // Two NICs of B for each GPU are one NIC of 2 B.

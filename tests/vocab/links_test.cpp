@@ -18,6 +18,9 @@ TEST(Links, EveryLinkIsFoundByItsName) {
     for (const bool rails : {false, true}) {
         for (const Spraying spraying : {Spraying::ideal, Spraying::ecmp}) {
             Cluster c = cluster();
+            c.nvlink->pairwise = rails;
+            c.fabric->planes = rails ? 2 : 1;
+            c.fabric->core = CoreTier{.leaves_per_pod = 1, .uplinks_per_pod = 2};
             c.fabric->rails = rails;
             c.fabric->spraying = spraying;
             c.fabric->uplinks_per_leaf = 3;
@@ -46,6 +49,22 @@ TEST(Links, WhatIsNotThereIsNotFound) {
          {"nic:16", "nic", "nic:", "nic:-1", "nic: 1", "nic:01", "nic:1x", "nic_up_down:1",
           "pcie:0", "leaf:2", "leaf_up:0.0", "nic:1.0", "nic:99999999999999999999"})
         EXPECT_TRUE(links_named(cluster(), name).empty()) << name;
+}
+
+// Number 1 of the second domain is rank 5, which has no link to itself; a NIC has a port in each
+// plane, a leaf the uplinks of one plane before the next one's.
+TEST(Links, PartsAreGpusOfTheDomainOrPlanes) {
+    Cluster c = cluster();
+    c.nvlink->pairwise = true;
+    c.fabric->planes = 2;
+    c.fabric->spraying = Spraying::ecmp;
+    c.fabric->uplinks_per_leaf = 3;
+    EXPECT_EQ(links_named(c, "nvlink_pair:5").size(), 3U);
+    EXPECT_EQ(links_named(c, "nvlink_pair:5.3")[0], (NamedLink{LinkKind::nvlink_pair, 5 * 3 + 2}));
+    EXPECT_EQ(links_named(c, "nic:2.1").size(), 2U);
+    EXPECT_EQ(links_named(c, "leaf_up:1.5")[0], (NamedLink{LinkKind::leaf_up, 6 + 3 + 2}));
+    for (const char* name : {"nvlink_pair:5.1", "nvlink_pair:5.4", "nvlink:5", "nic:2.2", "core:0"})
+        EXPECT_TRUE(links_named(c, name).empty()) << name;
 }
 
 // An exchange of all waits for the slowest link; a faster one helps only when all are.
