@@ -58,8 +58,8 @@ CommandHelp calibrate_help() {
             "  headway calibrate scenarios/gpu_layer_4.yaml --device cuda --ranks 4 --base "
             "h200_public -o mine.yaml\n"
             "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
-            "  headway calibrate --from-kernel-bench docs/kernels_h200_grid.csv --base h200_public "
-            "-o mine.yaml",
+            "  headway calibrate --from-kernel-bench docs/results/kernels_h200_grid.csv "
+            "--base h200_public -o mine.yaml",
         .positional = {"scenario"}};
 }
 

@@ -40,9 +40,9 @@ po::options_description predict_options() {
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
                           "only this plan (may be repeated)")(
         "format", po::value<std::string>()->default_value("table")->value_name("FORMAT"),
-        "table, json or csv (docs/results_format.md)")("out,o",
-                                                       po::value<std::string>()->value_name("FILE"),
-                                                       "write there instead of to standard output")(
+        "table, json or csv (docs/reference/results_format.md)")(
+        "out,o", po::value<std::string>()->value_name("FILE"),
+        "write there instead of to standard output")(
         "samples", po::value<int>()->default_value(0)->value_name("N"),
         "count loads from N sampled routings instead of the closed form")(
         "threads", po::value<int>()->default_value(0)->value_name("N"),

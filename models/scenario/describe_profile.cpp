@@ -172,7 +172,7 @@ void describe_phase_curve(Fields& f, PhaseCurve& curve) {
     f.integer("multiprocessors", curve.num_multiprocessors, {1, 4096}, "that the phase ran on");
     std::vector<std::string> terms;
     for (const Term t : curve.terms) terms.emplace_back(kTermNames[static_cast<std::size_t>(t)]);
-    f.texts("terms", terms, "what the time grows with; docs/model.md defines the terms");
+    f.texts("terms", terms, "what the time grows with; docs/reference/model.md defines the terms");
     curve.terms.clear();
     for (const std::string& text : terms) {
         const auto it = std::find(kTermNames.begin(), kTermNames.end(), text);

@@ -63,8 +63,8 @@ struct LookUp {
 constexpr double kLargestResidual = 10.0;
 
 // Achieved rate on a grid. What is interpolated, linearly, is the time: it never falls when size,
-// width or inner grows, whatever the measured rates do (docs/model.md). Between two measured rates
-// the result lies between them.
+// width or inner grows, whatever the measured rates do (docs/reference/model.md). Between two
+// measured rates the result lies between them.
 struct RateCurve {
     std::vector<double> size;   // ascending, at least one
     std::vector<double> width;  // ascending, at least one
@@ -112,7 +112,7 @@ struct TimeCurve {
 };
 
 // What a phase of an MoE layer does, as quantities that its time grows with. models/cost computes
-// them from the phase's shape; docs/model.md defines each.
+// them from the phase's shape; docs/reference/model.md defines each.
 enum class Term {
     fixed,
     gemm_waves,

@@ -1,7 +1,7 @@
 // Workload: what a training step must do under a plan, before any price: phases in order, with
 // FLOPs, bytes, problem sizes and off-rank bytes by path class, of the mean and the busiest rank.
-// Both the analytic model and the simulator start here. Closed form; docs/model.md derives every
-// entry.
+// Both the analytic model and the simulator start here. Closed form; docs/reference/model.md
+// derives every entry.
 #pragma once
 
 #include <array>
