@@ -240,7 +240,7 @@ def _read_sweep(path: Path, lines: list[str]) -> Sweep:
 
 
 def _layers(path: Path, lines: list[str]) -> dict[str, str]:
-    """Of the lines '# layer: PLAN,KIND' of a head."""
+    """The kinds that the lines '# layer: PLAN,KIND' of a head give."""
     layers = {}
     for number, line in enumerate(lines, start=1):
         if not line.startswith("#"):

@@ -242,7 +242,7 @@ class FlowByFlow {
         const Path path = topology_.path(flow.source, flow.destination);
         for (const std::uint32_t l : path.span()) {
             totals_.bytes[l] += bytes;
-            // All flows start at nought, so a link is busy until its last flow ends.
+            // All flows start at zero, so a link is busy until its last flow ends.
             totals_.busy_seconds[l] =
                 std::max(totals_.busy_seconds[l], static_cast<double>(time) * 1e-12);
         }

@@ -28,7 +28,7 @@ class PathTable {
     std::vector<Route> routes_;  // [source, destination]; dead ones have size kDead
 };
 
-// Of a PathTable.
+// Bytes of a PathTable.
 constexpr double bytes_of_routes(int num_ranks) {
     return double{sizeof(Route)} * num_ranks * num_ranks;
 }

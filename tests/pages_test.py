@@ -15,6 +15,9 @@ MENTION = re.compile(r"(?<![\w/.-])docs/[\w/.-]*\w")
 TEXT = {".md", ".py", ".cpp", ".hpp", ".cu", ".cuh", ".yaml", ".txt", ".cmake", ".sh", ""}
 # What cites the docs of other projects.
 CITES = ("scenarios/anchors/", "tests/import/", "docs/results/generated/validation.md")
+# A sentence, comment or item that begins so.
+FRONTED = re.compile(r"(?:^|[.!?] |//+ |# |\"\"\"|^- )Of [a-z0-9]")
+OWN_WORDS = ("CONTRIBUTING.md", "docs/results/generated/", "tests/pages_test.py")
 # Rows of the box, in this order; how it was predicted is a sixth where something was.
 BOX = ["Question", "Answer", "Measured", "Commit", "Again"]
 
@@ -90,6 +93,16 @@ class Pages(unittest.TestCase):
             ahead += [target for target, _ in self.links(page) if target.exists()]
         lost = {page for page in self.pages if DOCS in page.parents} - seen
         self.assertEqual(sorted(page.name for page in lost), [])
+
+    def test_no_sentence_begins_with_of(self):
+        broken = []
+        for file in self.files:
+            name = file.relative_to(ROOT).as_posix()
+            if file.suffix in TEXT and not name.startswith(CITES + OWN_WORDS):
+                for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                    if FRONTED.search(line):
+                        broken.append(f"{name}:{number}: {line.strip()[:60]}")
+        self.assertEqual(broken, [])
 
     def test_prose_is_wrapped(self):
         own = [

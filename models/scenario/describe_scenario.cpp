@@ -175,7 +175,7 @@ void describe_pipeline(Fields& f, Parallel& p) {
            "weight gradients of a pair run behind its exchanges", optional);
 }
 
-// Of the keys of the map `parallel`, which of those with a second name elsewhere were given.
+// Which keys of the map `parallel` were given that have a second name elsewhere.
 struct GivenParallel {
     std::optional<int> expert_model_parallel_size;
     bool sharding = false;

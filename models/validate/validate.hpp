@@ -31,7 +31,7 @@ Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory 
 // One entry for each category that has results.
 std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results);
 
-// Of the steps: by precision, then by what cuts the model, in a fixed order.
+// Groups of the steps: by precision, then by what cuts the model, in a fixed order.
 std::vector<AnchorGroup> step_groups(const std::vector<AnchorResult>& results);
 
 // Throws InputError where a ratio names no step of the results.

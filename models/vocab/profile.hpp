@@ -249,7 +249,7 @@ struct PhaseCurve {
     Dtype dtype = Dtype::bf16;
     int width = 0;  // of a travelling row; 0: any
     int min_top_k = 1, max_top_k = 1024;
-    int num_multiprocessors = 1;  // that the phase ran on: waves count them
+    int num_multiprocessors = 1;  // that each rank had: waves count them
     std::vector<Term> terms;
     std::vector<double> seconds;         // >= 0
     std::optional<ShapeRange> measured;  // none: a profile from before ranges were kept
@@ -266,7 +266,7 @@ struct KernelCurves {
 
 struct Provenance {
     std::string device;  // must equal Cluster::device.name, else a warning
-    // Of that device, 0 when not stated: on a slower one, rates are scaled down by them.
+    // Peaks of that device, 0 when not stated: rates are scaled down by them on a slower one.
     FlopRate peak_matmul;
     Bandwidth memory_bandwidth;
     std::string kind;  // "public" (built from cited measurements) or "measured"

@@ -35,7 +35,7 @@ struct RowSpread {
     std::array<Part, 4> parts;
     int num_parts = 0;
 };
-// Of experts with these numbers of rows.
+// The spread of experts with these numbers of rows.
 RowSpread row_spread(std::vector<double> rows);
 
 // One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
@@ -96,7 +96,7 @@ struct ExchangeWork {
     double element = 2.0;  // bytes of a travelling element, scales included
     PathBytes mean{};      // sent by the mean rank
     PathBytes busiest{};   // the most that a rank sends or receives
-    // Of the busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
+    // The busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
     // what no exchange can be faster than.
     PathBytes on_curve{}, links{};
     // Node-dedup: a second stage inside the island after the first over the NIC.
@@ -256,7 +256,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads);
 
-// Of any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
+// Any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
 // shape or the layers do not lie on its stages.
 PipelineWork build_pipeline(const Scenario& scenario, const Plan& plan);
 

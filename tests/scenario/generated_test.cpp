@@ -63,7 +63,7 @@ TEST(Generated, EveryKeyIsInTheFileThatHoldsEveryKey) {
         open.pop_back();
         if (doc->name == "kernels") continue;  // three of eight alike are there
         for (const KeyDoc& key : doc->children) {
-            // Of the kinds of skew the file has one.
+            // The file has one kind of skew.
             if (!key.when.empty() && key.name != "exponent") continue;
             EXPECT_NE(text.find(key.name + ':'), std::string::npos) << key.name;
             open.push_back(&key);
