@@ -26,7 +26,9 @@ def shipped_plans() -> set[tuple[str, str]]:
 
 class Document(unittest.TestCase):
     def setUp(self):
-        self.text = (ROOT / "docs/results/generated/validation_simulate.md").read_text(encoding="utf-8")
+        self.text = (ROOT / "docs/results/generated/validation_simulate.md").read_text(
+            encoding="utf-8"
+        )
         table = self.text.partition("\n## ")[0]
         self.rows = {(m[1], m[2]): float(m[3]) for m in ROW.finditer(table)}
 
