@@ -68,7 +68,7 @@ def run(main: Callable[[], None]) -> int:
 
 
 def reason(error: OSError) -> str:
-    """Of an operating system's error only what it says, with the file it is about."""
+    """What the operating system says of an error, with the file it is about."""
     text = error.strerror or str(error)
     return f"{error.filename}: {text}" if error.filename else text
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tables of docs/kernels*.md from one run of headway-bench.
+"""Tables of docs/results/kernels*.md from one run of headway-bench.
 
 usage: kernel_pages.py RUN.csv             prints every table
        kernel_pages.py RUN.csv PAGE...     writes them into the pages, after <!-- kernels: NAME -->
@@ -45,7 +45,7 @@ def with_tables(page: str, tables: dict[str, str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="tables of docs/kernels*.md from one run")
+    parser = argparse.ArgumentParser(description="tables of docs/results/kernels*.md from one run")
     parser.add_argument("run", type=Path, metavar="RUN.csv")
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     parser.add_argument("pages", type=Path, nargs="*", metavar="PAGE")

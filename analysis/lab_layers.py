@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws predicted, simulated and measured layers of the lab from the CSV of `scripts/verify_lab layers`.
 
-usage: python3 analysis/lab_layers.py docs/validation_lab/layers.csv docs/figures/lab_layers.png
+usage: python3 analysis/lab_layers.py docs/results/validation_lab/layers.csv docs/figures/lab_layers.png
 """
 
 from __future__ import annotations

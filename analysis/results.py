@@ -17,7 +17,7 @@ from schema import Map, Maybe, Pair, check, check_choice, check_columns, check_n
 
 @dataclass(frozen=True)
 class Prediction:
-    """The JSON of `headway predict` (docs/results_format.md)."""
+    """The JSON of `headway predict` (docs/reference/results_format.md)."""
 
     path: Path
     data: dict
@@ -33,7 +33,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The JSON of `headway simulate` (docs/simulator.md)."""
+    """The JSON of `headway simulate` (docs/reference/simulator.md)."""
 
     path: Path
     data: dict
@@ -96,7 +96,7 @@ class Table:
 
 Result = Prediction | Simulation | Timeline | Sweep | Table
 
-# What the JSON of predict and of simulate must hold; docs/results_format.md and docs/simulator.md say what it means.
+# What the JSON of predict and of simulate must hold; docs/reference/results_format.md and docs/reference/simulator.md say what it means.
 _PASSES = ("forward", "backward", "update")
 _NAMES = {"scenario": str, "profile": str, "seed": int, "version": str}
 _PREDICTION = {
@@ -240,7 +240,7 @@ def _read_sweep(path: Path, lines: list[str]) -> Sweep:
 
 
 def _layers(path: Path, lines: list[str]) -> dict[str, str]:
-    """Of the lines '# layer: PLAN,KIND' of a head."""
+    """The kinds that the lines '# layer: PLAN,KIND' of a head give."""
     layers = {}
     for number, line in enumerate(lines, start=1):
         if not line.startswith("#"):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the cost of the simulator from the CSV of bench_simulator.
 
-usage: python3 analysis/simulator_cost.py docs/bench_simulator.csv docs/figures/simulator_cost.png
+usage: python3 analysis/simulator_cost.py docs/results/bench_simulator.csv docs/figures/simulator_cost.png
 """
 
 from __future__ import annotations

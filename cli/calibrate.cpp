@@ -58,8 +58,8 @@ CommandHelp calibrate_help() {
             "  headway calibrate scenarios/gpu_layer_4.yaml --device cuda --ranks 4 --base "
             "h200_public -o mine.yaml\n"
             "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
-            "  headway calibrate --from-kernel-bench docs/kernels_h200_grid.csv --base h200_public "
-            "-o mine.yaml",
+            "  headway calibrate --from-kernel-bench docs/results/kernels_h200_grid.csv "
+            "--base h200_public -o mine.yaml",
         .positional = {"scenario"}};
 }
 
@@ -82,7 +82,7 @@ po::options_description calibrate_options() {
     add("programs", text("DIR"),
         "cuda: folder of headway-grid and headway-comm (default: beside headway, then the PATH)");
     add("max-seconds", po::value<double>()->default_value(300.0)->value_name("S"),
-        "cuda: start no layer after this time; 0: fit what has samples");
+        "cuda: measure no new layer after this time; 0 only fits the samples there are");
     add("passes", po::value<int>()->default_value(0)->value_name("N"),
         "interleaved passes over the grid (default: 3; cuda: 2)");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"),
@@ -94,7 +94,7 @@ po::options_description calibrate_options() {
     add("from-grid", po::value<Strings>()->value_name("CSV"),
         "fit whole phases and exchanges from samples of headway-grid (may be repeated)");
     add("multiprocessors", po::value<int>()->value_name("N"),
-        "of the GPU that a rank of --from-grid ran on, or of its share (--device cuda asks it)");
+        "multiprocessors that a rank of --from-grid had (--device cuda asks the GPU)");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
         "import a log of nccl-tests or rccl-tests: text, JSON or CSV (may be repeated)");
     add("from-kernel-bench", text("CSV"), "GPU kernel curves from headway-bench --csv");

@@ -120,7 +120,7 @@ bool is_there(const fs::path& file) {
     return fs::exists(file, ignored) && fs::file_size(file, ignored) > 0;
 }
 
-// What of a grid has no samples yet.
+// The part of a grid that has no samples yet.
 struct Missing {
     std::size_t layers = 0;      // without any
     std::size_t executions = 0;  // of all layers and passes

@@ -42,9 +42,9 @@ po::options_description predict_options() {
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
                           "only this plan (may be repeated)")(
         "format", po::value<std::string>()->default_value("table")->value_name("FORMAT"),
-        "table, json or csv (docs/results_format.md)")("out,o",
-                                                       po::value<std::string>()->value_name("FILE"),
-                                                       "write there instead of to standard output")(
+        "table, json or csv (docs/reference/results_format.md)")(
+        "out,o", po::value<std::string>()->value_name("FILE"),
+        "write there instead of to standard output")(
         "against", po::value<std::string>()->value_name("FILE"),
         "another scenario, whose baseline every plan is held against, token for token")(
         "samples", po::value<int>()->default_value(0)->value_name("N"),

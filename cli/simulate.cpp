@@ -56,8 +56,8 @@ po::options_description simulate_options() {
     options.add_options()("plan", po::value<std::vector<std::string>>()->value_name("NAME"),
                           "only this plan (may be repeated)")(
         "format", text("FORMAT")->default_value("table"),
-        "table, json or csv (docs/results_format.md)")("out,o", text("FILE"),
-                                                       "write there instead of to standard output")(
+        "table, json or csv (docs/reference/results_format.md)")(
+        "out,o", text("FILE"), "write there instead of to standard output")(
         "trace", text("FILE"), "also write a trace for ui.perfetto.dev")(
         "trace-with", po::value<std::vector<std::string>>()->value_name("FILE"),
         "put the timelines of this CSV (predicted, measured) into the trace too")(

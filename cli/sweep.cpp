@@ -27,10 +27,10 @@ CommandHelp sweep_help() {
         .usage = "sweep SCENARIO.yaml --axis PATH=VALUES [--axis ...] [options]",
         .about =
             "Predicts every plan at every combination of values: a CSV file with a row a point\n"
-            "and plan (docs/results_format.md). PATH is any key of the scenario, or a derived\n"
-            "axis that keeps something equal (docs/sweep.md); VALUES are 1,2,4 or "
-            "FIRST..LAST:STEP\n"
-            "or FIRST..LAST:*FACTOR, with units where the key has one. Axes can stand in the\n"
+            "and plan (docs/reference/results_format.md). PATH is any key of the scenario, or a\n"
+            "derived axis that keeps something equal (docs/reference/sweep.md); VALUES are\n"
+            "1,2,4 or FIRST..LAST:STEP or FIRST..LAST:*FACTOR, with units where the key has one. "
+            "Axes can stand in the\n"
             "scenario as a block `sweep:` too; --axis of the same key replaces one. An invalid\n"
             "point is a row with its reason. Rows are written as they come: a run that was\n"
             "killed goes on where it ended when the same command is given again. Under srun, in\n"

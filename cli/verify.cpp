@@ -78,7 +78,7 @@ po::options_description verify_options() {
     add("tolerance", po::value<double>()->default_value(25.0)->value_name("PERCENT"),
         "largest error");
     add("min-time", po::value<double>()->default_value(1.0)->value_name("MS"),
-        "phases shorter than this (measured) cannot fail");
+        "only phases that took at least this long can fail");
     add("csv", po::value<std::string>()->value_name("FILE"),
         "also write both timelines, for headway plot");
     add("help,h", "this text");

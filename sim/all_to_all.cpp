@@ -243,7 +243,7 @@ class FlowByFlow {
         receiver = std::max(receiver, arrived);
         for (const std::uint32_t l : flow.path.span()) {
             totals_.bytes[l] += flow.bytes;
-            // All flows start at nought, so a link is busy until its last flow ends.
+            // All flows start at zero, so a link is busy until its last flow ends.
             totals_.busy_seconds[l] =
                 std::max(totals_.busy_seconds[l], static_cast<double>(time) * 1e-12);
         }

@@ -12,7 +12,7 @@
 
 namespace headway::sim {
 
-// Of a member: the other end of a message, and the message.
+// The other end of a member's message, and the message.
 struct Partner {
     std::int32_t member = 0, message = 0;
 };

@@ -6,7 +6,7 @@
 //   level(l) = residual(l) / row(l)[l],   and no flow of l's group crosses a link of lower level:
 // each flow's bottleneck is full and has no faster flow (Bertsekas and Gallager, 6.5.2). A change
 // of a level is one pass over a row, so that what does not change costs nothing. Levels are found
-// either from those before, link by link, or by progressive filling from nought.
+// either from those before, link by link, or by progressive filling from scratch.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,7 @@ class FairLevels {
     void set_level(std::uint32_t link, double level);
     void clear();  // there are no flows: what rounding has left is dropped
 
-    // Filling from nought: next_bottleneck() names the links in order of their levels, -1 at the
+    // Filling from scratch: next_bottleneck() names the links in order of their levels, -1 at the
     // end; the flows across the link that no earlier link owns, unfrozen() of them, are then handed
     // to it, and freeze() ends the round.
     void begin_filling();

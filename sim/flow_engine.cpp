@@ -176,7 +176,7 @@ bool FlowEngine::settle(std::size_t at) {
     return true;
 }
 
-// Finds the levels from nought.
+// Finds the levels from scratch.
 void FlowEngine::fill() {
     ++num_fillings_;
     for (const std::uint32_t link : order_) in_order_[link] = false;

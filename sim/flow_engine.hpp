@@ -7,7 +7,7 @@
 //      l ends, those before l keep their level; those behind are gone through once, and only a link
 //      that a changed group crosses gets another level. One that falls below its neighbour goes
 //      before it and takes over the flows that both carry. Where much changes at once that can take
-//      exponentially many steps: after a few for each link, all links are filled from nought.
+//      exponentially many steps: after a few for each link, all links are filled from scratch.
 // With epsilon > 0, completions closer together than a window, epsilon times the time that the
 // traffic needs on its busiest link, are handled as one instant. Every flow still ends at its own
 // projected time, and error_bound() says how far the finish may be off. Rates are solved when they
@@ -53,7 +53,7 @@ class FlowEngine {
 
     std::size_t num_active() const { return num_active_; }
     std::int64_t num_instants() const { return num_instants_; }
-    std::int64_t num_fillings() const { return num_fillings_; }  // of all links, from nought
+    std::int64_t num_fillings() const { return num_fillings_; }  // of all links, from scratch
     double error_bound_seconds() const;
     // Seconds of the link by which batching has moved bytes so far.
     double misplaced_seconds(std::uint32_t link) const {

@@ -1,14 +1,13 @@
 // Network: all messages in flight on a Topology. Links that messages (transitively) share form a
 // set with an engine of its own, so that groups which do not meet do not pay for each other. An
 // operation first opens the paths that it will use, then starts messages on them, then closes them.
-// With batching, a set that is done within two windows of the whole operation (epsilon times what
-// it needs on its busiest link), e.g. what stays inside nodes beside a fabric that takes long, has
-// moments as far apart as the sets that all wait for.
-// A message between pipeline ranks would tie the exchanges of both into one set, and theirs to the
-// next. With batching it does not: each set that its path crosses carries it for itself, and it has
-// come when the last has (parts()).
-// An engine counts time from when its set was made, so that what happens on an idle network does
-// not depend on when it happens, to the bit.
+// With batching, a set that ends within two windows of the whole operation is stepped as coarsely
+// as the slowest set: nobody waits for it. A window is epsilon times what the operation needs on
+// its busiest link. What stays inside nodes, beside a slow fabric, is such a set. A message between
+// pipeline ranks would tie the exchanges of both into one set, and theirs to the next. With
+// batching it does not: each set that its path crosses carries it for itself, and it has come when
+// the last has (parts()). An engine counts time from when its set was made, so that what happens on
+// an idle network does not depend on when it happens, to the bit.
 #pragma once
 
 #include <array>
@@ -97,7 +96,7 @@ class Network {
     struct LinkSet {
         std::vector<std::uint32_t> links;  // ascending
         Engine engine;
-        Picoseconds epoch = 0;          // the engine's time nought
+        Picoseconds epoch = 0;          // the engine's time zero
         std::vector<Message> messages;  // [flow of the engine]
         int opened = 0;                 // operations that use it
         Picoseconds window = 0;         // of an operation for which this set is soon done

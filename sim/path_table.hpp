@@ -30,7 +30,7 @@ class PathTable {
     std::vector<std::size_t> begin_;  // [source, destination] in it, and the end
 };
 
-// Of a PathTable.
+// Bytes of a PathTable.
 inline double bytes_of_routes(const Cluster& cluster) {
     const double planes = cluster.fabric ? planes_of(cluster, PathClass::nic) : 1;
     return (planes * sizeof(Route) + sizeof(std::size_t)) * cluster.num_ranks() *

@@ -23,7 +23,7 @@ using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
 using Ints = std::int32_t __attribute__((vector_size(4 * kWidth)));
 using Chars = std::int8_t __attribute__((vector_size(kWidth)));
 
-// One byte a lane, 0xff where the condition holds, the first lane lowest: nought if it holds
+// One byte a lane, 0xff where the condition holds, the first lane lowest: zero if it holds
 // nowhere.
 [[gnu::always_inline]] inline std::uint64_t lanes(const Longs& condition) {
     static_assert(std::endian::native == std::endian::little);
@@ -64,7 +64,7 @@ using Chars = std::int8_t __attribute__((vector_size(kWidth)));
     time = next < kNoCandidate ? until : Doubles{} + kNoCandidate;
 }
 
-constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below nought
+constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays below zero
 
 [[gnu::always_inline]] inline bool all_zero(const std::int32_t* counts) {
     std::int64_t any[kWidth / 2];
@@ -81,7 +81,7 @@ constexpr double kFrozen = -1e18;  // unfrozen flows of a frozen port: stays bel
     return v[1] < v[0] ? v[1] : v[0];
 }
 
-// Of a side whose flows were frozen from the other: its candidates anew; returns the least.
+// Recomputes the candidates of a side after the other side froze flows; returns the smallest.
 [[gnu::always_inline]] inline double update_candidates(const PortSide& side) {
     Doubles least = Doubles{} + kNoCandidate;
     for (int m = 0; m < side.size; m += kWidth) {

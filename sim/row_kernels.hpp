@@ -27,7 +27,7 @@ int argmin(const double* value, int size);
 struct PortSide {
     int size = 0;
     double* residual = nullptr;   // capacity that is not given away yet
-    double* unfrozen = nullptr;   // flows that still grow; far below nought for a frozen port
+    double* unfrozen = nullptr;   // flows that still grow; far below zero for a frozen port
     double* candidate = nullptr;  // residual / unfrozen, or kNoCandidate
     double* level = nullptr;      // result, where the port is a bottleneck
 };

@@ -9,7 +9,7 @@
 namespace headway::sim {
 namespace {
 
-// Of the messages to one role.
+// The messages to one role.
 struct Mail {
     std::vector<int> sent, received;  // [message] by how many tasks
 

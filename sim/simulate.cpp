@@ -264,7 +264,7 @@ class Simulation {
                               static_cast<std::size_t>(program_.tasks_end(0)));
     }
 
-    // Of a collective: with the bytes that the rank sent and the path of the message it ended with.
+    // A collective has the bytes that the rank sent and the path of the message it ended with.
     void record_span(int r, int task, const RunningCollective* run) {
         SpanRecord span{.rank = r, .task = task, .begin = ranks_.started(r, task), .end = now_};
         if (const auto* send = std::get_if<SendTask>(&task_at(task).work)) {

@@ -52,8 +52,8 @@ struct SimulationResult {
     Seconds step;
     Seconds error_bound;  // of `step`: what batching may have moved, summed over collectives
     std::vector<Seconds> rank_finish;
-    // Of a program with several roles: the end of the last forward or backward, and for how much of
-    // the time until then each rank computed or communicated in them.
+    // With several roles, the end of the last forward or backward, and for how much of the time
+    // until then each rank computed or communicated in them.
     Seconds passes;
     std::vector<Seconds> rank_busy;
     std::vector<LinkUse> links;  // that carried anything

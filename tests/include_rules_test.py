@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Who may include whom (docs/design.md), checked over every C++ and CUDA file of the tree."""
+"""Who may include whom (docs/reference/design.md), checked over every C++ and CUDA file of the tree."""
 
 import re
 import sys
@@ -199,7 +199,7 @@ class IncludeRules(unittest.TestCase):
         self.assertEqual(broken, [])
 
     def test_the_design_page_has_the_same_table(self):
-        page = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+        page = (ROOT / "docs/reference/design.md").read_text(encoding="utf-8")
         rows = re.findall(r"^\| `([\w/]+)` \| .* \| ([^|]+) \|$", page, re.MULTILINE)
         host = MAY_INCLUDE["cli"] - {"kernels"}
         told = {"nothing of headway": set(), "all of the host side": host}

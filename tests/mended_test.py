@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/mended.md names tests that exist: a GoogleTest `Suite.Name` (or `Suite.*`), a function of a Python test
+"""docs/results/mended.md names tests that exist: a GoogleTest `Suite.Name` (or `Suite.*`), a function of a Python test
 `file_test.test_name`, a mode of scripts/test, a file of broken/ or bad/. What is not mended has no test and says so."""
 
 import re
@@ -11,7 +11,7 @@ TESTS = ROOT / "tests"
 
 
 def rows():
-    for number, line in enumerate((ROOT / "docs/mended.md").read_text().splitlines(), 1):
+    for number, line in enumerate((ROOT / "docs/results/mended.md").read_text().splitlines(), 1):
         if line.startswith("|") and not line.startswith(("|---", "| kind")):
             yield number, [cell.strip() for cell in line[1:-1].split("|")]
 
@@ -35,13 +35,13 @@ class Mended(unittest.TestCase):
     def test_every_row_is_whole_and_names_tests_that_exist(self):
         known, count = known_tests(), 0
         for number, cells in rows():
-            self.assertEqual(len(cells), 5, f"docs/mended.md:{number}: {cells}")
+            self.assertEqual(len(cells), 5, f"docs/results/mended.md:{number}: {cells}")
             now, tests = cells[3], re.findall(r"`([^`]+)`", cells[4])
             if now.startswith("**open**"):
-                self.assertEqual(cells[4], "-", f"docs/mended.md:{number}")
+                self.assertEqual(cells[4], "-", f"docs/results/mended.md:{number}")
                 continue
-            self.assertTrue(tests, f"docs/mended.md:{number}: no test is named")
-            self.assertEqual(set(tests) - known, set(), f"docs/mended.md:{number}")
+            self.assertTrue(tests, f"docs/results/mended.md:{number}: no test is named")
+            self.assertEqual(set(tests) - known, set(), f"docs/results/mended.md:{number}")
             count += 1
         self.assertGreater(count, 100)
 

@@ -1,1 +1,1 @@
-"""Tables of docs/kernels*.md from one run of headway-bench; see analysis/kernel_pages.py."""
+"""Tables of docs/results/kernels*.md from one run of headway-bench; see analysis/kernel_pages.py."""

@@ -330,7 +330,7 @@ def headway_fake(
 
 
 def headway_routing(experts: int, popularity: list[float] | None = None) -> None:
-    """Of which counts of experts are drawn from now on; 0: no integers are counts."""
+    """Sets how many experts are drawn from now on; 0: no integers are counts."""
     if _State.fake is None:
         raise RuntimeError("headway_routing: without headway_fake() nothing is drawn")
     shares = popularity if popularity is not None else [1.0] * experts

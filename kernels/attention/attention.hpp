@@ -3,7 +3,8 @@
 //   dV = P^T dO, dS = P (dO V^T - rowsum(dO O)) / sqrt(d_a), dQ = dS K, dK = dS^T Q.
 // Rows lie as the QKV product writes them, [T, 3, H, d_a], and as the output product reads them,
 // [T, H, d_a]: nothing is transposed. Two implementations, both of libraries: cuDNN's fused kernels
-// (optional, see docs/design.md), and cuBLASLt products around a softmax kernel, everywhere.
+// (optional, see docs/reference/design.md), and cuBLASLt products around a softmax kernel,
+// everywhere.
 #pragma once
 
 #include <cublasLt.h>

@@ -67,7 +67,8 @@ using Registry = std::vector<Operation>;
 /// Every operation of every folder (generated).
 Registry all_operations();
 
-/// The four shapes of the published comparison (docs/kernels.md), and small ones for sanitizers.
+/// The four shapes of the published comparison (docs/results/kernels.md), and small ones for
+/// sanitizers.
 std::vector<Shape> hp_shapes();
 std::vector<Shape> small_shapes();
 

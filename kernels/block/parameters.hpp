@@ -20,7 +20,7 @@ inline std::int64_t place_parameters(std::int64_t& total, std::int64_t count) {
     return at;
 }
 
-/// Of the attention half: norms [d], read as fp32, Wqkv [3d, d] and Wo [d, d].
+/// Parameters of the attention half: norms [d], read as fp32, Wqkv [3d, d] and Wo [d, d].
 struct AttentionHalfPlaces {
     std::int64_t norm1 = 0, norm2 = 0, qkv = 0, output = 0;
 

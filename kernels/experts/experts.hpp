@@ -3,7 +3,7 @@
 //   y[p] = W2[g]^T act(W1[g] x[s]),                     (unweighted; combine applies the gates)
 // and backward, with dO[p] = gate[p] dy[s]: dx[p], dgate[p] = <dy[s], y[p]>, dW1[g], dW2[g].
 // Activations: GELU (erf or tanh form) or SwiGLU, act = silu(first f rows) * (last f rows).
-// Source: Multi-Head LatentMoE, arXiv 2602.04870. See docs/kernels_experts.md.
+// Source: Multi-Head LatentMoE, arXiv 2602.04870. See docs/results/kernels_experts.md.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -26,8 +26,8 @@ __device__ __forceinline__ void start_gates(const int32_t* from, int num_tokens,
     }
 }
 
-/// The rows of a token's choices. Of eight, a lane and its neighbour write each other's halves, so
-/// that a store fills whole sectors.
+/// The rows of a token's choices. With eight, a lane and its neighbour write each other's halves,
+/// so that a store fills whole sectors.
 template <int K>
 __device__ __forceinline__ void store_rows_of_token(int32_t* token_row, int token, int num_tokens,
                                                     const int (&row)[K]) {

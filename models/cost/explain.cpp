@@ -124,8 +124,7 @@ void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape&
         out.line("  range", "{} {:.6g}: OUTSIDE the measured {:.6g}..{:.6g}", asked->what,
                  asked->value, asked->measured.least, asked->measured.most);
     }
-    out.line("  residual",
-             "{:.1f} %: nine in ten layers that the fit did not have within +-{:.1f} %",
+    out.line("  residual", "{:.1f} %: 90 % of held-out layers are within {:.1f} %",
              100.0 * curve.residual, 100.0 * kNinetyPercent * curve.residual);
     out.line("  source", "{}", curve.source);
 }

@@ -1,4 +1,5 @@
-// Memory of the busiest rank, itemised. Items and their formulas: docs/model.md, "Memory".
+// Memory of the busiest rank, itemised. Items and their formulas: docs/reference/model.md,
+// "Memory".
 #pragma once
 
 #include "models/schedule/pipeline_order.hpp"

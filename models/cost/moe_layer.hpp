@@ -26,7 +26,7 @@ MoePrediction predict_moe_layers(const Scenario& scenario, const Plan& plan, con
 
 // Device memory of one layer, forward and backward, as the CUDA runtime runs it, on the busiest
 // rank: weights, fp32 gradients, tokens and their gradients, what forward saves, workspace.
-// Formulas: docs/model.md, "Memory of a layer".
+// Formulas: docs/reference/model.md, "Memory of a layer".
 Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer);
 
 }  // namespace headway::inline cost

@@ -14,7 +14,7 @@ constexpr double kRouterChunk = 32.0;   // experts that the fused router takes a
 constexpr double kWarp = 32.0;
 constexpr double kWarpRow = 256.0;  // elements that a warp of a row mover takes at once
 constexpr double kElement = 2.0;    // bytes
-// What a phase finds in the L2 of what the phase before it wrote: one of the two halves of 50 MB.
+// Bytes that are still warm in the L2 from the phase before: one of its two halves of 25 MB.
 constexpr double kCache = 25e6;
 
 double normal_cdf(double x) {
@@ -32,7 +32,7 @@ double expected_tiles(double mean, double tile) {
     return sum;
 }
 
-// Of an m x n result; the tile's longer side lies where fewer tiles are needed.
+// Tiles of an m x n result; a tile's longer side lies where fewer tiles are needed.
 double tiles_of(double m, double n) {
     return std::min(std::ceil(m / kTile) * std::ceil(n / kWideTile),
                     std::ceil(m / kWideTile) * std::ceil(n / kTile));

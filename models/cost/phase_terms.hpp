@@ -2,7 +2,7 @@
 //   t = sum_i seconds_i term_i(shape)
 // A wave is one round of the multiprocessors over blocks of equal work: ceil(blocks / SMs). Blocks
 // of GEMMs are 128 x 256 tiles of the result; of grouped ones, rows of an expert are a Poisson
-// number, so that partly filled tiles are counted. docs/model.md defines every term.
+// number, so that partly filled tiles are counted. docs/reference/model.md defines every term.
 #pragma once
 
 #include <optional>

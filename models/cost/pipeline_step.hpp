@@ -1,6 +1,7 @@
 // A step as an executed order of chunks: the priced passes of the layers become chunk times of each
 // stage, the order runs with them and its messages, and gradients are reduced beside what a rank
-// still computes or waits for. Equations: docs/model.md, "Pipelines". Private to models/cost.
+// still computes or waits for. Equations: docs/reference/model.md, "Pipelines". Private to
+// models/cost.
 #pragma once
 
 #include "models/cost/step.hpp"

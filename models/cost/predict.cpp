@@ -137,7 +137,7 @@ std::vector<Span> spans_of(const Workload& workload, const StepTime& step, const
     return spans;
 }
 
-// Of the baseline.
+// The size of the baseline's step.
 StepSize step_size(const Scenario& scenario, const std::vector<Plan>& plans) {
     const auto baseline = std::ranges::find(plans, scenario.baseline, &Plan::name);
     return {

@@ -100,7 +100,7 @@ class RoleBuilder {
     const std::vector<PhaseWork>& reductions(const PipelineItem& item) const {
         return work_.reductions[index(item.stage)];
     }
-    // Of the step, both directions counted.
+    // Its number in the step, both directions counted.
     int micro_batch(const PipelineItem& item) const {
         return item.direction * order_.micro_batches + item.micro_batch;
     }

@@ -77,7 +77,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
     const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
-    // Of the model's type; drawn bytes and the means of dispatch are in it.
+    // Drawn bytes and the means of dispatch are in the model's type.
     const double wire = work.element / bytes_per_element(scenario_.model.dtype);
     const auto scale = [&](const PathBytes& bytes) { return scaled(bytes, wire * fraction); };
     if (!routed) {

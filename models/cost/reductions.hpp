@@ -23,7 +23,7 @@ class StepPart {
   public:
     void compute(Seconds time);
     void wait(Seconds time);
-    // Of the owner's gradients, once what is computed so far is done.
+    // Reduces the owner's gradients once what is computed so far is done.
     void reduce(Seconds time, std::size_t owner);
     // The backward of these layers, last first, and of what is before them; after each layer a
     // bucket of every reduction, of owners first_owner, first_owner + 1, ...

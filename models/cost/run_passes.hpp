@@ -1,5 +1,5 @@
 // Runs the priced passes of a step on the streams of a rank, one after the other, with a host that
-// launches ahead; docs/model.md, "The host". Private to models/cost.
+// launches ahead; docs/reference/model.md, "The host". Private to models/cost.
 #pragma once
 
 #include "models/cost/step.hpp"

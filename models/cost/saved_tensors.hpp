@@ -1,5 +1,5 @@
 // The tensors that one layer keeps from forward for backward, one micro-batch on one rank: the
-// table of docs/model.md, "Memory".
+// table of docs/reference/model.md, "Memory".
 #pragma once
 
 #include <array>

@@ -1,8 +1,8 @@
 // What the intervals of a profile of other people's software hold beside its curves. A profile that
 // was measured with headway's own kernels prices those kernels; one that is built from public
 // measurements prices what its software would take if nothing but its kernels and exchanges took
-// time. How far real runs lie from that is measured over the published anchors (docs/model.md,
-// "Interval"), not derived.
+// time. How far real runs lie from that is measured over the published anchors
+// (docs/reference/model.md, "Interval"), not derived.
 #pragma once
 
 #include "models/vocab/prediction.hpp"

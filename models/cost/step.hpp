@@ -47,7 +47,7 @@ struct PassTime {
     Seconds lead;  // of the host where it begins, in the last micro-batch
 };
 
-// Of a layer, or of what is before or after the layers.
+// The time of a layer, or of what is before or after the layers.
 struct LayerTime {
     PassTime forward, backward;
 };

@@ -22,8 +22,8 @@ class SamplesFile {
 
     const std::vector<CalibrationSamples>& finished() const { return finished_; }  // [step]
 
-    // Of a step: kernels, exchanges, launch, count_exchange and the phases that move rows; the rest
-    // is not kept.
+    // Keeps a step's kernels, exchanges, launch, count_exchange and the phases that move rows, and
+    // nothing else.
     void append(const CalibrationSamples& step);
 
   private:

@@ -29,7 +29,7 @@ std::string canonical_name(std::string_view name);
 // The nearest name that is read, if one is near.
 std::string near_argument(const std::string& name);
 
-// The table of docs/import.md.
+// The table of docs/reference/import.md.
 std::string known_arguments_markdown();
 
 }  // namespace headway::inline importing

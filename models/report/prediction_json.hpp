@@ -1,5 +1,5 @@
-// The JSON of `headway predict`, key by key described in docs/results_format.md. Times in seconds,
-// bytes in bytes, rates in TFLOP/s and tokens/s.
+// The JSON of `headway predict`, key by key described in docs/reference/results_format.md. Times in
+// seconds, bytes in bytes, rates in TFLOP/s and tokens/s.
 #pragma once
 
 #include <string>

@@ -277,7 +277,7 @@ std::string memory_items(Plans plans) {
     return table.to_string();
 }
 
-// Of a pipeline: what its stages need, by kind of item.
+// What the stages of a pipeline need, by kind of item.
 std::string stage_memory(const PlanPrediction& plan) {
     const PlanMemory& memory = plan.memory;
     if (memory.stages.size() < 2) return "";

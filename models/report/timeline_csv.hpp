@@ -1,6 +1,6 @@
 // Timeline CSV: the one results schema, written by predicted, simulated and measured runs and read
-// by verify and the plots. Described in docs/results_format.md. A file ends with its row count, so
-// that a part of a file cannot pass for the whole.
+// by verify and the plots. Described in docs/reference/results_format.md. A file ends with its row
+// count, so that a part of a file cannot pass for the whole.
 #pragma once
 
 #include <filesystem>

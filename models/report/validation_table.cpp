@@ -158,10 +158,12 @@ bool is_table(const AnchorResult& r) {
 
 const std::string kMarkdownIntroduction =
     "# Validation\n\n"
-    "Written by `headway validate --format markdown --out docs/validation.md`; a test compares it "
-    "with what the\ncode gives. [validation_method.md](validation_method.md) says where the curves "
-    "and anchors come from, what is\nheld out, and what the misses teach; "
-    "[validation_simulate.md](validation_simulate.md) where and why\n`simulate` differs from "
+    "Written by `headway validate --format markdown --out docs/results/generated/validation.md`; a "
+    "test compares\nit with what the code gives. "
+    "[validation_method.md](../../reference/validation_method.md) says where the curves "
+    "and\nanchors "
+    "come from, what is held out, and what the misses teach. "
+    "[validation_simulate.md](validation_simulate.md) says\nwhere and why `simulate` differs from "
     "`predict`.\n\n"
     "Error: predicted / published - 1. Bias is the mean of signed errors; mean, median, p95 and "
     "worst are of their\nsize. Fitted: a size that is a point of the profile's curve, kept out of "

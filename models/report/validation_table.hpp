@@ -1,5 +1,6 @@
 // The tables of `headway validate`: every anchor with its signed error, statistics by category, and
-// what cannot be expressed; as text for a terminal, as Markdown for docs/validation.md, or as CSV.
+// what cannot be expressed; as text for a terminal, as Markdown for
+// docs/results/generated/validation.md, or as CSV.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// What a key accepts, in words; the same words in messages and in docs/scenario.md.
+// What a key accepts, in words; the same words in messages and in docs/reference/scenario.md.
 #pragma once
 
 #include <string>

@@ -171,10 +171,11 @@ void describe_phase_curve(Fields& f, PhaseCurve& curve) {
     f.integer("width", curve.width, {0, 1 << 20}, "width of a travelling row; 0: any", optional);
     f.integer("min_top_k", curve.min_top_k, {1, 1024}, "smallest k that it holds for", optional);
     f.integer("max_top_k", curve.max_top_k, {1, 1024}, "largest k that it holds for", optional);
-    f.integer("multiprocessors", curve.num_multiprocessors, {1, 4096}, "that the phase ran on");
+    f.integer("multiprocessors", curve.num_multiprocessors, {1, 4096},
+              "multiprocessors that each rank had when the phase was measured");
     std::vector<std::string> terms;
     for (const Term t : curve.terms) terms.emplace_back(kTermNames[static_cast<std::size_t>(t)]);
-    f.texts("terms", terms, "what the time grows with; docs/model.md defines the terms");
+    f.texts("terms", terms, "what the time grows with; docs/reference/model.md defines the terms");
     curve.terms.clear();
     for (const std::string& text : terms) {
         const auto it = std::find(kTermNames.begin(), kTermNames.end(), text);

@@ -175,7 +175,7 @@ void describe_pipeline(Fields& f, Parallel& p) {
            "weight gradients of a pair run behind its exchanges", optional);
 }
 
-// Of the keys of the map `parallel`, which of those with a second name elsewhere were given.
+// Which keys of the map `parallel` were given that have a second name elsewhere.
 struct GivenParallel {
     std::optional<int> expert_model_parallel_size;
     bool sharding = false;
@@ -321,7 +321,7 @@ void describe_plan(Fields& f, Plan& plan) {
 void describe_sweep_axis(Fields& f, SweepAxis& axis) {
     f.text("axis", axis.key,
            "a key by its path, such as model.moe.top_k or plans.hp.overlap_chunks, or a derived "
-           "axis (docs/sweep.md)");
+           "axis (docs/reference/sweep.md)");
     f.texts("values", axis.values,
             "values as the key has them, or a range: 1..16:1 adds 1, 1..16:*2 doubles");
 }

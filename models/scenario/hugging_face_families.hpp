@@ -1,5 +1,5 @@
 // The families of Hugging Face configs that headway knows: where their keys differ, what a missing
-// key means, or which kind of layer headway lacks. docs/scenario.md shows this table.
+// key means, or which kind of layer headway lacks. docs/reference/scenario.md shows this table.
 #pragma once
 
 #include <span>
@@ -26,7 +26,7 @@ std::string_view value_in(std::string_view pairs, std::string_view key);
 // All model types that are read, apart by commas.
 std::string hugging_face_model_types();
 
-// The table of docs/scenario.md.
+// The table of docs/reference/scenario.md.
 std::string hugging_face_markdown();
 
 }  // namespace headway::inline scenario

@@ -1,5 +1,5 @@
-// The declarations of describe.hpp, recorded: what docs/scenario.md and the JSON Schema are
-// generated from.
+// The declarations of describe.hpp, recorded: what docs/reference/scenario.md and the JSON Schema
+// are generated from.
 #pragma once
 
 #include <optional>
@@ -36,7 +36,7 @@ struct KeyDoc {
 // The keys of a scenario; the root is a map without a name.
 KeyDoc record_scenario_keys();
 
-// docs/scenario.md
+// docs/reference/scenario.md
 std::string scenario_markdown();
 // scenarios/scenario.schema.json, and the schema of a model, cluster or profile file beside it.
 std::string scenario_schema();

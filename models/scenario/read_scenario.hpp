@@ -1,6 +1,7 @@
 // Reading and writing of scenarios, models, clusters and profiles. Every problem of the input is
 // collected and thrown as one InputError: "file:line:column: found; accepted: ...; hint: ...".
-// docs/scenario.md lists every key; it is generated from the same declarations (describe.hpp).
+// docs/reference/scenario.md lists every key; it is generated from the same declarations
+// (describe.hpp).
 #pragma once
 
 #include <filesystem>

@@ -75,7 +75,7 @@ AxisValue read_part(const std::string& text, ReferenceKind kind, const ReadOptio
     }
 }
 
-// Of the parts, only the profile is too big to copy for every point.
+// Only the profile is too big to copy for every point.
 bool changes_profile(const Axis& axis) {
     const auto* path = std::get_if<KeyPath>(&axis.target);
     return path && path->steps.front().name == "profile";

@@ -81,7 +81,7 @@ class PipelineRun {
     int rank_of(int direction, int stage) const {
         return rank_of_[static_cast<std::size_t>(direction * order_.stages + stage)];
     }
-    // Of an item, by part; a full backward counts as input gradient.
+    // The index of an item, by part; a full backward counts as input gradient.
     std::size_t index(PipelinePart part, int direction, int stage, int micro_batch) const {
         const int kind = part == PipelinePart::forward           ? 0
                          : part == PipelinePart::backward_weight ? 2

@@ -92,7 +92,7 @@ std::vector<Batch> batches_of(const Scenario& scenario, const Plan& plan,
     return batches;
 }
 
-// Of the baseline, which sets what the others must do too.
+// The baseline's sequences, which set what the others must do too.
 std::int64_t sequences_of_step(const Scenario& scenario) {
     const auto baseline = std::ranges::find(scenario.plans, scenario.baseline, &Plan::name);
     return sequences_of(scenario,

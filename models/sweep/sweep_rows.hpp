@@ -1,5 +1,5 @@
 // One point of a sweep -> its rows of CSV, one a plan: the axis values, then what predict says.
-// docs/results_format.md explains every column.
+// docs/reference/results_format.md explains every column.
 #pragma once
 
 #include <cstddef>

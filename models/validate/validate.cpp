@@ -301,7 +301,7 @@ void judge_intervals(std::vector<AnchorResult>& results) {
 
 }  // namespace
 
-// Of n runs the floor(0.05 n) at each end are passed over; the prediction itself always lies
+// The floor(0.05 n) runs at each end of n are passed over; the prediction itself always lies
 // within.
 Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory category,
                        const std::function<bool(const AnchorResult&)>& left_out) {

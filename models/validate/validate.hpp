@@ -40,7 +40,7 @@ PairStatistics judge_pairs(const std::vector<AnchorResult>& results);
 // One entry for each category that has results.
 std::vector<AnchorStatistics> statistics(const std::vector<AnchorResult>& results);
 
-// Of the steps: by precision, then by what cuts the model, in a fixed order.
+// Groups of the steps: by precision, then by what cuts the model, in a fixed order.
 std::vector<AnchorGroup> step_groups(const std::vector<AnchorResult>& results);
 
 // Throws InputError where a ratio names no step of the results.

@@ -117,7 +117,7 @@ namespace {
 PathClass farthest_class(const Cluster& cluster, int group_size, int stride) {
     PathClass worst = PathClass::self;
     const int block = group_size * stride;
-    // Of groups that do not tile the world (the ends of a pipeline) the first block shows all.
+    // The first block shows all groups that do not tile the world (the ends of a pipeline).
     for (int first = 0; first == 0 || first + block <= cluster.num_ranks(); first += block) {
         for (int lane = 0; lane < stride; ++lane) {
             const int from = first + lane, to = from + (group_size - 1) * stride;

@@ -59,7 +59,7 @@ struct PlanMemory {
     Bytes allocated;  // of tensors alone, as an allocator's "max allocated" counts
     Bytes capacity;
     std::vector<MemoryItem> items;
-    // Of a pipeline: the stage that needs the most, which is what stands above, and all stages.
+    // In a pipeline, the stage that needs the most, which is what stands above, and all stages.
     int stage = 0;
     std::vector<StageMemory> stages;
 

@@ -57,7 +57,7 @@ double along(const std::vector<double>& grid, double value, Time time) {
 LookUp RateCurve::at(Kernel kernel, double size_value, double width_value,
                      double inner_value) const {
     // Tiles of queries and keys: below the first size an attention core takes the time of a token
-    // there. Measured down to a half of it (docs/validation_method.md).
+    // there. Measured down to a half of it (docs/reference/validation_method.md).
     if (kernel == Kernel::attention && size_value < size.front()) {
         const double share = size_value / size.front();
         const LookUp first = at(kernel, size.front(), width_value, inner_value);

@@ -71,8 +71,8 @@ struct LookUp {
 constexpr double kLargestResidual = 10.0;
 
 // Achieved rate on a grid. What is interpolated, linearly, is the time: it never falls when size,
-// width or inner grows, whatever the measured rates do (docs/model.md). Between two measured rates
-// the result lies between them.
+// width or inner grows, whatever the measured rates do (docs/reference/model.md). Between two
+// measured rates the result lies between them.
 struct RateCurve {
     std::vector<double> size;   // ascending, at least one
     std::vector<double> width;  // ascending, at least one
@@ -120,7 +120,7 @@ struct TimeCurve {
 };
 
 // What a phase of an MoE layer does, as quantities that its time grows with. models/cost computes
-// them from the phase's shape; docs/model.md defines each.
+// them from the phase's shape; docs/reference/model.md defines each.
 enum class Term {
     fixed,
     gemm_waves,
@@ -257,7 +257,7 @@ struct PhaseCurve {
     Dtype dtype = Dtype::bf16;
     int width = 0;  // of a travelling row; 0: any
     int min_top_k = 1, max_top_k = 1024;
-    int num_multiprocessors = 1;  // that the phase ran on: waves count them
+    int num_multiprocessors = 1;  // that each rank had: waves count them
     std::vector<Term> terms;
     std::vector<double> seconds;         // >= 0
     std::optional<ShapeRange> measured;  // none: a profile from before ranges were kept
@@ -274,7 +274,7 @@ struct KernelCurves {
 
 struct Provenance {
     std::string device;  // must equal Cluster::device.name, else a warning
-    // Of that device, 0 when not stated: on a slower one, rates are scaled down by them.
+    // Peaks of that device, 0 when not stated: rates are scaled down by them on a slower one.
     FlopRate peak_matmul;
     Bandwidth memory_bandwidth;
     std::string kind;  // "public" (built from cited measurements) or "measured"

@@ -40,7 +40,7 @@ enum class RecomputeGranularity { none, selective, full };
 inline constexpr std::array kRecomputeGranularityNames = {
     std::string_view("none"), std::string_view("selective"), std::string_view("full")};
 
-// Of full: every layer, `num_layers` of them behind one kept input (uniform), or the first
+// What full takes: every layer, `num_layers` of them behind one kept input (uniform), or the first
 // `num_layers` layers of every chunk of a pipeline, one by one (block).
 enum class RecomputeMethod { uniform, block };
 inline constexpr std::array kRecomputeMethodNames = {std::string_view("uniform"),

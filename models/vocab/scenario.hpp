@@ -23,7 +23,7 @@ struct Batch {
     int num_micro_batches = 1;             // gradient accumulation steps, unless the next is given
     std::optional<int> global_batch_size;  // sequences of a step: sets each plan's micro-batches
 
-    // Of one micro-batch, before a plan cuts them (rank_tokens).
+    // Tokens of one micro-batch, before a plan cuts them (rank_tokens).
     std::int64_t tokens_per_rank() const {
         return std::int64_t{sequence_length} * sequences_per_rank;
     }

@@ -53,7 +53,7 @@ double projection_parameters_out(const ModelSpec& model) {
 }
 
 // FlashAttention 2 over cuDNN's kernels on H200, forward and backward, eight shapes of heads of
-// 128: 1.33 to 1.82 (docs/validation_host.md).
+// 128: 1.33 to 1.82 (docs/results/generated/validation_host.md).
 constexpr double kFlashAttention2 = 1.5;
 
 }  // namespace

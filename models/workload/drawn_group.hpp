@@ -28,7 +28,7 @@ struct DrawnGroup {
 };
 
 // `group` is the number of the group in the world; groups draw independently, those of one head (or
-// of EP) from the same popularity. By token it is the very routing that a run of the plan draws.
+// of EP) from the same popularity. Drawn by token, it is the routing that a run of the plan draws.
 DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int group,
                       int sample = 0, Drawing drawing = Drawing::automatic);
 

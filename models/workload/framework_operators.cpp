@@ -1,5 +1,6 @@
 // What frameworks move beyond the kernels of moe_phases.cpp and dense_phases.cpp, in bytes an
-// element at the rate of a stream; docs/model.md, "Frameworks", says where they come from.
+// element at the rate of a stream; docs/reference/model.md, "Frameworks", says where they come
+// from.
 #include <optional>
 
 #include "models/workload/phases.hpp"
@@ -55,9 +56,9 @@ std::optional<Moved> moved_by_megatron(Phase phase) {
 
 // Megatron-LM d98e8a6, core/transformer/moe/experts.py, core/fusions/fused_bias_geglu.py and
 // fused_bias_swiglu.py, of EP's experts; what such operators are worth on H200 is measured
-// (docs/validation_host_experts.csv). The halves of GPT-OSS's activation are clamped and joined
-// before it, and the gates' gradient is a sum over the hidden rows of a gated one, in bytes an
-// element of these; a bias times its gate is added in fp32, expert by expert, behind the second
+// (docs/results/validation_host_experts.csv). The halves of GPT-OSS's activation are clamped and
+// joined before it, and the gates' gradient is a sum over the hidden rows of a gated one, in bytes
+// an element of these; a bias times its gate is added in fp32, expert by expert, behind the second
 // product, in bytes an element of a row.
 constexpr PassBytes kClamp{31, 63}, kGatesGradient{0, 16}, kExpertBias{47, 69};
 

@@ -1,4 +1,4 @@
-// Where the gradients of weights go in every micro-batch: docs/model.md, section 4.
+// Where the gradients of weights go in every micro-batch: docs/reference/model.md, section 4.
 #include <variant>
 
 #include "models/workload/phases.hpp"

@@ -1,6 +1,6 @@
 // What the host of an eager framework does for each phase: how many operations it enqueues, one by
 // one, and where it waits. An operation is what one PyTorch operator with one kernel costs;
-// docs/model.md, "The host", says where the numbers come from.
+// docs/reference/model.md, "The host", says where the numbers come from.
 #include <algorithm>
 #include <span>
 
@@ -13,9 +13,9 @@ struct Operations {
     double forward = 0.0, backward = 0.0;
 };
 
-// Plain PyTorch 2.11, counted in scripts/torch_step by its profiler (docs/validation_host.csv):
-// norms and rope operator by operator, a router in fp32, rows moved by index, experts as grouped
-// products.
+// Plain PyTorch 2.11, counted in scripts/torch_step by its profiler
+// (docs/results/validation_host.csv): norms and rope operator by operator, a router in fp32, rows
+// moved by index, experts as grouped products.
 Operations of_torch(Phase phase) {
     switch (phase) {
         case Phase::norm:

@@ -1,5 +1,5 @@
 // How often a token reaches an expert, and a set of experts: the closed forms behind expected
-// traffic and load. docs/model.md section 2 derives them.
+// traffic and load. docs/reference/model.md section 2 derives them.
 //
 // Equal popularity (exact): a token chooses k of E experts; a set of m of them is missed with
 // probability C(E-m, k) / C(E, k), so g equal sets see D_g = g (1 - C(E-E/g, k) / C(E, k)) distinct

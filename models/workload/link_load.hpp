@@ -22,7 +22,7 @@ using PathCounts = std::array<double, static_cast<std::size_t>(kNumPathClasses)>
 
 class LinkLoad {
   public:
-    // Of ranks [0, num_ranks); ranks beyond, if any, load the leaves as these do.
+    // The load of ranks [0, num_ranks); ranks beyond, if any, load the leaves as these do.
     LinkLoad(const Cluster& cluster, int num_ranks);
 
     void add(int source, int destination, double bytes, double variance = 0.0);

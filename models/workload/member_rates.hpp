@@ -22,8 +22,8 @@ bool is_forwarded(const Cluster& cluster, const ExpertLayout& layout);
 // Whether members route alike, so that those of member 0 are those of all.
 bool members_alike(const Routing& routing);
 
-// Of the tokens that member `member` of group `group` routes. Under HP x EP these are of several
-// ranks: of every rank whose number among the sharers of a head is the member's.
+// Rates of the tokens that member `member` of group `group` routes. Under HP x EP they come from
+// several ranks: from every rank whose number among the sharers of a head is the member's.
 MemberRates member_rates(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                          int member);
 

@@ -1,5 +1,5 @@
 // What the axes of a plan exchange: activations over tensor- and context-parallel ranks, parameters
-// and gradients over data-parallel ones. docs/model.md, section 5, has the volumes.
+// and gradients over data-parallel ones. docs/reference/model.md, section 5, has the volumes.
 #include <algorithm>
 
 #include "models/workload/phases.hpp"

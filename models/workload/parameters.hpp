@@ -29,10 +29,10 @@ struct ParameterCount {
     double replicated() const { return total() - experts; }
 };
 
-// Of the model itself (its EP layer at full width).
+// Counts the model itself (its EP layer at full width).
 ParameterCount count_parameters(const ModelSpec& model);
 
-// Of the model under a plan: LatentMoE and HP add projections and change routers and experts.
+// Counts the model under a plan: LatentMoE and HP add projections and change routers and experts.
 ParameterCount count_parameters(const ModelSpec& model, const Plan& plan);
 
 // Parameters one token uses: all but the routed experts it did not choose. The embedding table is a

@@ -8,9 +8,9 @@
 namespace headway::inline workload {
 namespace {
 
-// Node-dedup sends records before both stages, which curves of rank-dedup price by what rank-dedup
-// would send, (N-1)/N of it off the rank: each stage is half of the part of a rank-dedup from which
-// as many copies leave their rank.
+// Node-dedup sends records before both stages. Each stage is priced as half of a rank-dedup
+// exchange that sends the same number of copies off the rank: the curves are of rank-dedup, which
+// sends (N-1)/N of its copies off the rank.
 void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& shape) {
     if (!load.forwarded) return;
     const auto sum = [](const auto& copies) {

@@ -1,5 +1,5 @@
 // The phases of the parts of a transformer step. Each function appends what one rank does for its T
-// tokens; docs/model.md derives the counts. Private to models/workload.
+// tokens; docs/reference/model.md derives the counts. Private to models/workload.
 #pragma once
 
 #include <span>

@@ -66,7 +66,7 @@ std::vector<PhaseWork> early_reductions(const StepShape& s, const PipelineStage&
     return phases;
 }
 
-// Of the pairs of ranks that two pipeline ranks consist of: a stage ends with the last of them.
+// The farthest pair of ranks of two pipeline ranks: a stage ends with the last of them.
 PathClass farthest_path(const Cluster& cluster, const Mesh& mesh, int from, int to) {
     const int ranks = mesh.ranks_of_stage();
     PathClass farthest = PathClass::self;

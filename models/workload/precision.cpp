@@ -1,5 +1,5 @@
 // FP8 and FP4: which kernels compute in a narrower type. The cast of a kernel's input is part of
-// its rate (docs/model.md, "Precision").
+// its rate (docs/reference/model.md, "Precision").
 #include <cstddef>
 #include <variant>
 

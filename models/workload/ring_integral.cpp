@@ -285,7 +285,7 @@ class Integral {
         const std::size_t top = static_cast<std::size_t>(groups_->top);
         std::vector<Counts> rings;
         for (std::size_t g = 0; g < num_groups; ++g) rings.push_back(rings_of(g, 0, 0));
-        // Of the groups before and after each.
+        // Counts of the groups before and after each.
         std::vector<Counts> left(num_groups + 1, no_groups()), right(num_groups + 1, no_groups());
         for (std::size_t g = 0; g < num_groups; ++g) {
             left[g + 1] = left[g];

@@ -1,5 +1,5 @@
 // Gradients, optimizer and sharded parameters: what data-parallel ranks move, in every micro-batch
-// and at the end of a step. docs/model.md, section 5.
+// and at the end of a step. docs/reference/model.md, section 5.
 #include <algorithm>
 #include <variant>
 

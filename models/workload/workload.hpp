@@ -1,7 +1,7 @@
 // Workload: what a training step must do under a plan, before any price: phases in order, with
 // FLOPs, bytes, problem sizes and off-rank bytes by path class, of the mean and the busiest rank.
-// Both the analytic model and the simulator start here. Closed form; docs/model.md derives every
-// entry.
+// Both the analytic model and the simulator start here. Closed form; docs/reference/model.md
+// derives every entry.
 #pragma once
 
 #include <array>
@@ -35,7 +35,7 @@ struct RowSpread {
     std::array<Part, 4> parts;
     int num_parts = 0;
 };
-// Of experts with these numbers of rows.
+// The spread of experts with these numbers of rows.
 RowSpread row_spread(std::vector<double> rows);
 
 // One kernel, or several alike. For FLOP-rate kernels `bytes` is the memory floor; for byte-rate
@@ -53,7 +53,7 @@ struct KernelWork {
     int launches = 1;
     double stretch = 1.0;          // of its time, over that of the kernel that the curve is of
     std::optional<Dtype> dtype{};  // of its operands; none: the model's
-    // Of an expert's products and of the GELU between them: one kernel where the profile has
+    // An expert's products take the GELU between them along: one kernel where the profile has
     // grouped_gemm_gelu.
     bool joins_gelu = false;
 };
@@ -99,7 +99,7 @@ struct ExchangeWork {
     double element = 2.0;  // bytes of a travelling element, scales included
     PathBytes mean{};      // sent by the mean rank
     PathBytes busiest{};   // the most that a rank sends or receives
-    // Of the busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
+    // The busiest link, in bytes of a rank's share (link_load.hpp): where curves are read, and
     // what no exchange can be faster than.
     PathBytes on_curve{}, links{};
     // Node-dedup: a second stage inside the island after the first over the NIC.
@@ -259,7 +259,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads);
 
-// Of any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
+// Any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
 // shape or the layers do not lie on its stages.
 PipelineWork build_pipeline(const Scenario& scenario, const Plan& plan);
 

@@ -62,7 +62,7 @@ class CudaEpLayer {
     Gradients gradients_;
     std::int32_t* index_ = nullptr;  // [T, k]
     float* gate_ = nullptr;
-    // Of one forward, for its backward.
+    // What one forward keeps for its backward.
     std::size_t mark_ = 0;
     bf16 *pre_ = nullptr, *act_ = nullptr, *y_rows_ = nullptr;
 };

@@ -43,7 +43,7 @@ struct Events {
     cudaEvent_t begin = nullptr, end = nullptr;
 };
 
-// Of the slowest rank.
+// The seconds of the slowest rank.
 double slowest(DeviceContext& context, double seconds) {
     const auto own = static_cast<std::int64_t>(1e12 * seconds);
     const auto all = context.communicator.all_gather_counts({&own, 1});

@@ -1,6 +1,6 @@
-// Which cores a rank runs on. Ranks that exchange over sockets keep a thread each busy, and one
-// that lands beside another's halves both: ranks of a machine that may run on the same cores get an
-// equal share of them each. What a launcher has given to one rank alone stays as it is.
+// Which cores a rank runs on. Each rank that exchanges over sockets keeps a thread busy, and two
+// such threads on one core halve the speed of both. So ranks that share cores split them evenly;
+// cores that a launcher bound to one rank are left alone.
 #pragma once
 
 #include <span>

@@ -163,7 +163,7 @@ def phase_times(rows, source, plan):
 
 
 def median_times(files, plan):
-    """Of each phase the median of the rounds, so that a minute in which the machine served others does not count."""
+    """The median of the rounds, phase by phase: a minute in which the machine served others does not count."""
     rounds = [phase_times(read_csv(file), "measured", plan) for file in files]
     return {
         key: tuple(statistics.median(r[key][i] for r in rounds) for i in range(3))

@@ -69,7 +69,7 @@ def losses(out: str, reference: str, *files: str) -> None:
     right.set_xlabel("step")
     right.set_xticks(range(0, 21, 5))
     right.set_ylabel("loss less the CPU reference's (nats)")
-    figure.suptitle("A model of bytes learns docs/model.md: EP and HP, one and two GPUs")
+    figure.suptitle("A model of bytes learns docs/reference/model.md: EP and HP, one and two GPUs")
     figure.savefig(out)
 
 

@@ -130,7 +130,7 @@ def report(rows: list[dict]) -> None:
 
 
 def phases(headway: str, profile: str, cases: str, results: str, out: str) -> None:
-    """Of every phase and pass the sums over the spans of all cases' steps, predicted and on the slowest rank."""
+    """Sums over the spans of all cases' steps by phase and pass, predicted and on the slowest rank."""
     rows, sums = [], {}
     for case in sorted(Path(cases).glob("*.yaml")):
         file, both = Path(results) / f"{case.stem}.csv", Path(results) / f"{case.stem}_both.csv"

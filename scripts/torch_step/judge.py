@@ -1,6 +1,6 @@
 """What headway says of the steps that moe_step.py measured: their time, their host and their kernels.
 
-usage: judge.py HEADWAY FOLDER > docs/validation_host.md
+usage: judge.py HEADWAY FOLDER > docs/results/generated/validation_host.md
 FOLDER holds validation_host.csv and validation_host_phases.csv. The rows of use `fit` give the time of an operation of the host
 and the bytes that an operator moves beyond a fused kernel; those of use `judge` say how well both hold.
 """
@@ -219,7 +219,7 @@ def main() -> None:
     print("# Eager PyTorch on two H200, predicted\n")
     first = rows[0]
     print(
-        "Written by `scripts/torch_step/judge.py build/bin/headway docs > docs/validation_host.md`. The steps are those of "
+        "Written by `scripts/torch_step/judge.py build/bin/headway docs/results > docs/results/generated/validation_host.md`. The steps are those of "
         "`scripts/torch_step/moe_step.py grid`: a plain MoE transformer, dropless EP over NCCL, free-running; "
         f"{first['device']}, {first['cpu']}, PyTorch {first['torch']}, NCCL {first['nccl']}, driver {first['driver']}, {first['date'][:10]}. "
         "Predicted with `implementation: torch` on the public profile of the H200. Which shapes fit and which judge was drawn before "

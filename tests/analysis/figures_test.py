@@ -280,7 +280,7 @@ class Figures(unittest.TestCase):
 
     def test_the_cost_of_the_simulator_is_drawn(self):
         script = Path(PLOT).with_name("simulator_cost.py")
-        rows = ROOT / "docs/bench_simulator.csv"
+        rows = ROOT / "docs/results/bench_simulator.csv"
         out = self.folder / "cost.svg"
         command = [PYTHON, str(script), str(rows), str(out)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -290,7 +290,7 @@ class Figures(unittest.TestCase):
 
     def test_the_layers_of_the_lab_are_drawn(self):
         script = Path(PLOT).with_name("lab_layers.py")
-        rows = ROOT / "docs/validation_lab/layers.csv"
+        rows = ROOT / "docs/results/validation_lab/layers.csv"
         out = self.folder / "lab.svg"
         command = [PYTHON, str(script), str(rows), str(out)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPT = ROOT / "analysis" / "kernel_pages.py"
-RUN = ROOT / "docs" / "kernels_h200.csv"
-PAGES = sorted((ROOT / "docs").glob("kernels*.md"))
+RUN = ROOT / "docs/results/kernels_h200.csv"
+PAGES = sorted((ROOT / "docs/results").rglob("kernels*.md"))
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess:
@@ -43,7 +43,7 @@ class KernelPages(unittest.TestCase):
         changed = self.folder / "run.csv"
         changed.write_text("\n".join(lines) + "\n", encoding="utf-8")
         page = self.folder / "page.md"
-        page.write_text((ROOT / "docs" / "kernels_experts.md").read_text(encoding="utf-8"))
+        page.write_text((ROOT / "docs/results/kernels_experts.md").read_text(encoding="utf-8"))
         stale = run_script("--check", changed, page)
         self.assertEqual((stale.returncode, stale.stdout.count("page.md")), (1, 1))
         self.assertEqual(run_script(changed, page).returncode, 0)

@@ -121,7 +121,7 @@ class MegatronLog(Files):
             self.verify(HEAD, *words, code=2)
 
 
-JOB = ROOT / "docs/validation_jobs"
+JOB = ROOT / "docs/results/validation_jobs"
 SCENARIO = JOB / "moe_2xh200.yaml"
 TRACES = [JOB / f"moe_2xh200_rank{rank}.json.gz" for rank in (0, 1)]
 TOLERANT = ("--tolerance", "1e6")

@@ -1,6 +1,6 @@
-// What gradients of weights move in every micro-batch (docs/model.md, section 4), and when it
-// shows. Symbols: P parameters of a product, b bytes of an element, g of a gradient, r FLOP rate, B
-// memory bandwidth.
+// What gradients of weights move in every micro-batch (docs/reference/model.md, section 4), and
+// when it shows. Symbols: P parameters of a product, b bytes of an element, g of a gradient, r FLOP
+// rate, B memory bandwidth.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Memory of one layer as the CUDA runtime runs it, against its formula in docs/model.md written
-// out.
+// Memory of one layer as the CUDA runtime runs it, against its formula in docs/reference/model.md
+// written out.
 #include <gtest/gtest.h>
 
 #include <algorithm>

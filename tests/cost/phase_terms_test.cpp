@@ -1,4 +1,5 @@
-// Terms of phase curves at shapes where they can be counted by hand. Symbols as in docs/model.md.
+// Terms of phase curves at shapes where they can be counted by hand. Symbols as in
+// docs/reference/model.md.
 #include "models/cost/phase_terms.hpp"
 
 #include <gtest/gtest.h>

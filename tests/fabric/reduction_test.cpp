@@ -41,7 +41,7 @@ ReduceWork reduction(const Shape& shape) {
     return {.group_size = shape.group, .stride = shape.stride, .bytes = 1.0 * GB};
 }
 
-// Of all groups at once.
+// All groups reduce at once.
 Seconds simulated(const Scenario& s, const ReduceTask& task) {
     Program program{.num_ranks = s.cluster.num_ranks(), .tasks = {}};
     program.tasks.push_back({.phase = Phase::grad_all_reduce,

@@ -21,7 +21,7 @@ TEST(BootstrapInterval, OfThreeValuesIsSolvedByHand) {
     EXPECT_EQ(narrow.high, 2.0);
 }
 
-// Two draws of {0, 4}: the median is 0, 2, 4 with 1/4, 1/2, 1/4. Of one value it is that value.
+// Two draws of {0, 4}: the median is 0, 2, 4 with 1/4, 1/2, 1/4. One value is its own median.
 TEST(BootstrapInterval, OfTwoValuesAndOne) {
     const MedianInterval wide = bootstrap_median({0, 4}, 0.9, 2000);
     EXPECT_EQ(wide.low, 0.0);

@@ -225,10 +225,10 @@ TEST(Megatron, AddsAHeadParallelTwin) {
     EXPECT_EQ(s.baseline, "ep");
 }
 
-// docs/import.md ends with the table of what is not modelled.
+// docs/reference/import.md ends with the table of what is not modelled.
 TEST(Documentation, ListsWhatIsNotModelled) {
     const std::string page =
-        file_text(std::filesystem::path(HEADWAY_SOURCE_DIR) / "docs" / "import.md");
+        file_text(std::filesystem::path(HEADWAY_SOURCE_DIR) / "docs/reference/import.md");
     EXPECT_TRUE(page.ends_with(known_arguments_markdown())) << known_arguments_markdown();
 }
 

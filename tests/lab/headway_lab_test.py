@@ -35,7 +35,7 @@ def lab(*words, **options):
 
 
 def network_namespaces():
-    """Of all processes that can be seen: an interface lives as long as its namespace."""
+    """Namespaces of all processes that can be seen: an interface lives as long as its namespace."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:

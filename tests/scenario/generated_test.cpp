@@ -1,6 +1,6 @@
-// docs/scenario.md and the JSON Schemas are generated from the reader's declarations; the committed
-// files must equal what the code generates. To bring them up to date after a change of keys, copy
-// the files that a failing test names.
+// docs/reference/scenario.md and the JSON Schemas are generated from the reader's declarations; the
+// committed files must equal what the code generates. To bring them up to date after a change of
+// keys, copy the files that a failing test names.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -28,7 +28,7 @@ void expect_committed(const std::string& path, const std::string& generated) {
 }
 
 TEST(Generated, DocumentationIsCommitted) {
-    expect_committed("docs/scenario.md", scenario_markdown());
+    expect_committed("docs/reference/scenario.md", scenario_markdown());
 }
 
 TEST(Generated, SchemasAreCommitted) {
@@ -63,7 +63,7 @@ TEST(Generated, EveryKeyIsInTheFileThatHoldsEveryKey) {
         open.pop_back();
         if (doc->name == "kernels") continue;  // three of eight alike are there
         for (const KeyDoc& key : doc->children) {
-            // Of the kinds of skew the file has one.
+            // The file has one kind of skew.
             if (!key.when.empty() && key.name != "exponent") continue;
             EXPECT_NE(text.find(key.name + ':'), std::string::npos) << key.name;
             open.push_back(&key);

@@ -147,7 +147,7 @@ std::vector<double> finish_seconds(const RandomSystem& s, double epsilon, double
     return finish;
 }
 
-// How often the engine filled all links from nought, beside the times.
+// How often the engine filled all links from scratch, beside the times.
 std::int64_t expect_naive_solution(RandomSystem s, const std::string& what) {
     std::int64_t fillings = 0;
     const std::vector<double> finish = finish_seconds(s, 0.0, nullptr, &fillings);

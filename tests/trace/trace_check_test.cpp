@@ -283,8 +283,8 @@ TEST(GpuSteps, TellExposedFromHiddenAndIdle) {
     EXPECT_EQ(rank.steps[1].duration(), 52'000);
 }
 
-// Rank 1 enters the dispatch 10 us later: it takes 10 us of rank 0's 20. Of the combine rank 0
-// takes 8 us, rank 1 12.
+// Rank 1 enters the dispatch 10 us later: it takes 10 us of rank 0's 20. The combine
+// takes 8 us on rank 0, 12 on rank 1.
 TEST(TraceCheck, TakesWaitsForPeersOutOfExchanges) {
     const std::vector<RankTrace> ranks = {run_of(0, 5.0, 8.0), run_of(1, 15.0, 12.0)};
     const TraceCheck check = check_trace(prediction(), ranks);

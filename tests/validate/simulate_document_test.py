@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""docs/validation_simulate.md has every plan of every shipped scenario, and explains what is far apart.
+"""docs/results/generated/validation_simulate.md has every plan of every shipped scenario, and explains what is far apart.
 
 usage: simulate_document_test.py
 """
@@ -26,7 +26,9 @@ def shipped_plans() -> set[tuple[str, str]]:
 
 class Document(unittest.TestCase):
     def setUp(self):
-        self.text = (ROOT / "docs/validation_simulate.md").read_text(encoding="utf-8")
+        self.text = (ROOT / "docs/results/generated/validation_simulate.md").read_text(
+            encoding="utf-8"
+        )
         table = self.text.partition("\n## ")[0]
         self.rows = {(m[1], m[2]): float(m[3]) for m in ROW.finditer(table)}
 
@@ -41,7 +43,7 @@ class Document(unittest.TestCase):
         self.assertEqual(far, set(re.findall(r"^## .*$", self.text, re.MULTILINE)))
 
     def test_it_is_linked(self):
-        for page in ("README.md", "docs/simulator.md"):
+        for page in ("README.md", "docs/reference/simulator.md"):
             self.assertIn("validation_simulate.md", (ROOT / page).read_text(encoding="utf-8"), page)
 
 

@@ -92,8 +92,8 @@ TEST(Framework, LossAndTableMoveTheLogitsAndTheTable) {
                 12.0 * table, 1.0);
 }
 
-// Of n parameters in fp32: zeroed (4) and scaled (8); normed (4), clipped (8), masters to bf16 (6).
-// Under ZeRO-1 over p ranks the last three are of n / p.
+// Bytes of n parameters in fp32: zeroed (4) and scaled (8); normed (4), clipped (8), masters to
+// bf16 (6). Under ZeRO-1 over p ranks the last three are of n / p.
 TEST(Framework, MegatronsUpdateScalesNormsClipsAndCopies) {
     const Scenario s = toy::scenario();
     for (const bool sharded : {false, true}) {

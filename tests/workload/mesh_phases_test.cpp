@@ -1,6 +1,6 @@
-// What a rank of a mesh computes and exchanges, against the closed forms of docs/model.md,
-// section 5. Symbols: t, c, p tensor-, context- and pipeline-parallel ranks, W all ranks, T tokens
-// of a tensor-parallel group, d hidden, b bytes an element.
+// What a rank of a mesh computes and exchanges, against the closed forms of
+// docs/reference/model.md, section 5. Symbols: t, c, p tensor-, context- and pipeline-parallel
+// ranks, W all ranks, T tokens of a tensor-parallel group, d hidden, b bytes an element.
 #include <gtest/gtest.h>
 
 #include <utility>

@@ -1,6 +1,7 @@
-// Layers of multi-token prediction against the closed forms of docs/model.md, section 4: what
-// stands around their transformer layer, the losses, parameters, copies of the embedding, messages.
-// Symbols: n layers of them, T tokens of a rank, d hidden, V vocabulary, b bytes an element.
+// Layers of multi-token prediction against the closed forms of docs/reference/model.md, section 4:
+// what stands around their transformer layer, the losses, parameters, copies of the embedding,
+// messages. Symbols: n layers of them, T tokens of a rank, d hidden, V vocabulary, b bytes an
+// element.
 #include <gtest/gtest.h>
 
 #include <cmath>
