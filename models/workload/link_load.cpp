@@ -42,7 +42,7 @@ class LinkLoad::Members {
         const Range a = domain(rank), b = node(rank);
         return a.size() > b.size() ? a : b;
     }
-    // Of a leaf or a pod.
+    // The ranks of a leaf or a pod.
     Range block_of(const Tier& tier, int rank) const {
         const std::int64_t ranks = tier.nodes * cluster_.gpus_per_node;
         return block(rank, static_cast<int>(std::min<std::int64_t>(ranks, cluster_.num_ranks())));

@@ -93,7 +93,7 @@ class LinkLoad {
 
 // The fewest ranks that show all ways in which groups of consecutive ranks lie on the islands.
 LinkLoad group_load(const Cluster& cluster, int group_size);
-// Of every `stride`-th rank of all groups with each other, a byte to each.
+// The load of every `stride`-th rank of all groups with each other, a byte to each.
 LinkLoad equal_load(const Cluster& cluster, int group_size, int stride = 1);
 // What an equal exchange needs on the PCIe switches' uplinks over what it needs on the ranks'
 // links; on pairwise links over what it would need on a switch.

@@ -126,9 +126,9 @@ TEST(Reduction, AnOversubscribedSpineIsPricedAsSimulated) {
     }
 }
 
-// Pods of two leaves of a node, 2:1 to the spine and q:1 to the core. Of a ring over all nodes one
-// lane of G leaves a leaf, and one a pod: a leaf's uplinks give it half of its NIC, a pod's, of two
-// nodes, 2 / (2 q). Of rings a node apart (stride G) the same lanes run.
+// Pods of two leaves of a node, 2:1 to the spine and q:1 to the core. A ring over all nodes has
+// one lane of G that leaves a leaf, and one that leaves a pod: a leaf's uplinks give it half of its
+// NIC, a pod's, of two nodes, 2 / (2 q). Rings a node apart (stride G) run the same lanes.
 TEST(Reduction, AThirdTierIsPricedAsSimulated) {
     const Profile profile = toy::profile();
     for (const Shape& shape : {Shape{8, 4, 4, 1, 32, 1, false}, Shape{8, 4, 4, 1, 8, 4, false},
