@@ -5,12 +5,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <exception>
-#include <new>
 #include <optional>
 #include <span>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "cli/keep_memory.hpp"
@@ -19,6 +16,7 @@
 #include "cli/verbs.hpp"
 #include "models/report/version.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/command_line.hpp"
 
 namespace headway::cli {
 namespace {
@@ -52,6 +50,13 @@ std::string help_text() {
     return text.append(kHelpTail);
 }
 
+// What may follow `headway`, for completion; each with a tab and what it is.
+std::string verb_list() {
+    std::string text;
+    for (const Verb& verb : all_verbs()) text += fmt::format("{}\t{}\n", verb.name, verb.summary);
+    return text + "help\texplains a verb\n--help\tnames the verbs\n--version\tnames the build\n";
+}
+
 const Verb& find_verb(const std::string& word) {
     std::vector<std::string> names;
     for (const Verb& verb : all_verbs()) {
@@ -78,6 +83,10 @@ int run(std::span<const std::string> words) {
     }
     const std::string& first = words[0];
     const auto rest = words.subspan(1);
+    if (first == "--list-options") {
+        write_stdout(verb_list());
+        return kDone;
+    }
     if (first == "--version" || first == "version") {
         write_stdout(fmt::format("headway {}\n", version()));
         return kDone;
@@ -100,18 +109,6 @@ int run(std::span<const std::string> words) {
     return verb.run(shared);
 }
 
-int report(std::string_view kind, const std::string& message, int code) {
-    std::fputs(fmt::format("headway: {}: {}\n", kind, message).c_str(), stderr);
-    return code;
-}
-
-int report(const InputError& error) {
-    for (const InputProblem& problem : error.problems()) {
-        report("error", problem.to_string(), kBadInput);
-    }
-    return kBadInput;
-}
-
 }  // namespace
 }  // namespace headway::cli
 
@@ -120,19 +117,6 @@ int main(int argc, char** argv) {
     // A closed pipe is seen where the text is written, so that files are still finished.
     std::signal(SIGPIPE, SIG_IGN);
     keep_memory();
-    try {
-        return run(std::vector<std::string>(argv + 1, argv + argc));
-    } catch (const headway::InputError& error) {
-        return report(error);
-    } catch (const std::bad_alloc&) {
-        return report(
-            "error",
-            "not enough memory; ask for fewer ranks, layers or plans at once, or raise the "
-            "limit (ulimit -v, cgroup)",
-            kBadInput);
-    } catch (const std::system_error& error) {
-        return report("error", error.what(), kBadInput);
-    } catch (const std::exception& error) {
-        return report("internal error (please report it)", error.what(), kInternalError);
-    }
+    return headway::runtime::exit_code_of(
+        "headway", [&] { return run(std::vector<std::string>(argv + 1, argv + argc)); });
 }

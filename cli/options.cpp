@@ -1,19 +1,16 @@
 #include "cli/options.hpp"
 
 #include <fmt/format.h>
-#include <cstdio>
 
-#include <algorithm>
 #include <boost/any.hpp>
-#include <boost/program_options/parsers.hpp>
-#include <boost/program_options/positional_options.hpp>
+#include <cstdio>
 #include <filesystem>
-#include <set>
 #include <sstream>
 #include <system_error>
 
 #include "cli/output.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/command_line.hpp"
 
 namespace headway::cli {
 namespace {
@@ -22,42 +19,11 @@ std::string join(const std::vector<std::string>& words) {
     return fmt::format("{}", fmt::join(words, ", "));
 }
 
-std::vector<std::string> long_names(const po::options_description& options) {
-    std::vector<std::string> names;
-    for (const auto& option : options.options()) names.push_back("--" + option->long_name());
-    return names;
-}
-
-InputError unknown_option(const std::string& name, const std::string& verb,
-                          const po::options_description& options) {
-    const std::string near = did_you_mean(name, long_names(options));
-    return InputError({.where = "headway " + verb,
-                       .found = "unknown option '" + name + "'",
-                       .hint = near.empty() ? "headway " + verb + " --help lists the options"
-                                            : "did you mean '" + near + "'?"});
-}
-
 void print_help(const CommandHelp& help, const po::options_description& options) {
     std::ostringstream text;
     text << "Usage: headway " << help.usage << "\n\n" << help.about << "\n\n" << options;
     if (!help.examples.empty()) text << "\nExamples:\n" << help.examples << "\n";
     write_stdout(text.str());
-}
-
-// For shell completion: every option as it is typed, one a line, but for those that plain words
-// fill.
-void print_option_names(const CommandHelp& help, const po::options_description& options) {
-    std::string text;
-    for (const auto& option : options.options()) {
-        const std::string& name = option->long_name();
-        const auto& plain = help.positional;
-        if (std::find(plain.begin(), plain.end(), name) != plain.end()) continue;
-        text += "--" + name + '\n';
-        const std::string typed =
-            option->canonical_display_name(po::command_line_style::allow_dash_for_short);
-        if (typed.size() == 2) text += typed + '\n';
-    }
-    write_stdout(text);
 }
 
 // Files that an option names.
@@ -82,43 +48,23 @@ void keep_inputs(const po::variables_map& values) {
 std::optional<po::variables_map> parse_options(Args args, const CommandHelp& help,
                                                const po::options_description& options) {
     const std::string verb(help.usage.substr(0, help.usage.find(' ')));
+    const runtime::CommandLine line{.name = "headway " + verb,
+                                    .usage = "headway " + std::string(help.usage),
+                                    .options = options,
+                                    .positional = help.positional,
+                                    .repeat_last = help.repeat_last};
     for (const std::string& word : args) {
         if (word == "--") break;
         if (word == "--list-options") {
-            print_option_names(help, options);
+            write_stdout(runtime::option_list(line));
             return std::nullopt;
         }
         if (word != "--help" && word != "-h") continue;
         print_help(help, options);
         return std::nullopt;
     }
-    po::positional_options_description positional;
-    for (const std::string& name : help.positional) {
-        const bool last = &name == &help.positional.back();
-        positional.add(name.c_str(), last && help.repeat_last ? -1 : 1);
-    }
-    const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::variables_map values;
-    try {
-        po::store(po::command_line_parser(std::vector<std::string>(args.begin(), args.end()))
-                      .options(options)
-                      .positional(positional)
-                      .style(style)
-                      .run(),
-                  values);
-        po::notify(values);
-    } catch (const po::unknown_option& error) {
-        throw unknown_option(error.get_option_name(), verb, options);
-    } catch (const po::too_many_positional_options_error&) {
-        throw InputError({.where = "headway " + verb,
-                          .found = "too many words",
-                          .accepted = "headway " + std::string(help.usage),
-                          .hint = "options begin with --"});
-    } catch (const po::error& error) {
-        throw InputError({.where = "headway " + verb,
-                          .found = error.what(),
-                          .hint = "headway " + verb + " --help lists the options"});
-    }
+    const po::variables_map values =
+        runtime::parse(line, std::vector<std::string>(args.begin(), args.end()));
     keep_inputs(values);
     return values;
 }

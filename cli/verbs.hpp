@@ -10,9 +10,8 @@
 namespace headway::cli {
 
 inline constexpr int kDone = 0;
-inline constexpr int kNegative = 1;       // infeasible plan, or verify beyond its tolerance
-inline constexpr int kBadInput = 2;       // set by main, from InputError
-inline constexpr int kInternalError = 3;  // set by main; a bug of headway
+inline constexpr int kNegative = 1;  // infeasible plan, or verify beyond its tolerance
+inline constexpr int kBadInput = 2;  // others: runtime::exit_code_of
 
 using Args = std::span<const std::string>;  // the words after the verb
 

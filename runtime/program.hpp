@@ -1,5 +1,6 @@
-// What the programs beside headway (headway-run, headway-grid, headway-comm) share: options that
-// are never guessed, --help and --version, one line for an error, and its exit code.
+// What the programs beside headway (headway-run, -lab, -exchange, -grid, -comm) share: the
+// environment they were started in, --help, --version and --list-options; the rest is every
+// program's (runtime/command_line.hpp).
 #pragma once
 
 #include <boost/program_options/options_description.hpp>
