@@ -38,7 +38,7 @@ constexpr auto kVerbs = std::to_array<Verb>({
     {"Look and draw", "list", "presets that can be named in a scenario", run_list},
     {"Look and draw", "plot", "figures from result files (JSON or CSV)", run_plot},
     {"Look and draw", "report", "one HTML page of a scenario: tables and figures", run_report},
-    {"Look and draw", "completion", "a script that completes verbs and options in bash or zsh",
+    {"Look and draw", "completion", "a script that completes verbs and options in a shell",
      run_completion},
 });
 
