@@ -48,7 +48,7 @@ predict job.yaml --profile h100_public
 validate
 show paper_4gpu.yaml
 list
-completion bash""".splitlines()
+completion fish""".splitlines()
 SMALL = "--tokens 32 --ranks 2"
 RUN = f"cpu_small.yaml {SMALL} --plan ep_naive --repeats 1 -o m.csv"
 VERIFY = f"verify other/cpu_small.yaml --profile gpu.yaml --measured m.csv {SMALL}"
@@ -110,6 +110,26 @@ class Install(unittest.TestCase):
                 self.assertIn("headway", self.check(program, "--version"))
         for verb in self.verbs():
             self.assertIn(f"headway {verb}", self.check("headway", verb, "--help"))
+
+    def test_every_program_and_verb_has_a_page_and_shells_complete(self):
+        share = self.prefix / "share"
+        names = {path.name for path in (self.prefix / "bin").iterdir()} - {"headway-bench"}
+        names |= {f"headway-{verb}" for verb in self.verbs()}
+        pages = {page.stem: page for page in (share / "man/man1").iterdir()}
+        self.assertEqual(set(pages), names)
+        for name, page in pages.items():
+            self.assertIn(f".SH SYNOPSIS\n.B {name.split('-')[0]}", page.read_text())
+            if shutil.which("groff"):
+                shown = subprocess.run(
+                    ["groff", "-man", "-Tutf8", "-ww", page], capture_output=True, text=True
+                )
+                self.assertEqual((shown.returncode, shown.stderr), (0, ""), name)
+        for shell, file in (
+            ("bash", "bash-completion/completions/headway-run"),
+            ("zsh", "zsh/site-functions/_headway"),
+            ("fish", "fish/vendor_completions.d/headway-run.fish"),
+        ):
+            self.assertEqual((share / file).read_text(), self.check("headway", "completion", shell))
 
     def test_every_verb_runs(self):
         shutil.copy(next(TESTS.glob("fit/logs/*all_reduce*.log")), self.work / "log.txt")
