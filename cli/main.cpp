@@ -45,7 +45,7 @@ std::string help_text() {
     std::string_view group;
     for (const Verb& verb : all_verbs()) {
         if (verb.group != group) text += fmt::format("\n{}:\n", group = verb.group);
-        text += fmt::format("  {:<10} {}\n", verb.name, verb.summary);
+        text += fmt::format("  {:<10}  {}\n", verb.name, verb.summary);
     }
     return text.append(kHelpTail);
 }
