@@ -10,6 +10,7 @@
 #include "cli/output.hpp"
 #include "cli/program_options.hpp"
 #include "cli/scenario_options.hpp"
+#include "models/cost/software.hpp"
 #include "models/report/prediction_csv.hpp"
 #include "models/report/prediction_json.hpp"
 #include "models/report/prediction_table.hpp"
@@ -28,6 +29,7 @@ CommandHelp predict_help() {
                 "busiest rank. Exit code 1 if a plan does not fit into memory.",
             .examples =
                 "  headway predict scenarios/paper_4gpu.yaml\n"
+                "  headway predict latent.yaml --against dense.yaml\n"
                 "  headway predict scenarios/paper_4gpu.yaml --plan hp --verbose\n"
                 "  headway predict scenarios/paper_4gpu.yaml --format csv --out predicted.csv",
             .positional = {"scenario"}};
@@ -43,6 +45,8 @@ po::options_description predict_options() {
         "table, json or csv (docs/reference/results_format.md)")(
         "out,o", po::value<std::string>()->value_name("FILE"),
         "write there instead of to standard output")(
+        "against", po::value<std::string>()->value_name("FILE"),
+        "another scenario, whose baseline every plan is held against, token for token")(
         "samples", po::value<int>()->default_value(0)->value_name("N"),
         "count loads from N sampled routings instead of the closed form")(
         "threads", po::value<int>()->default_value(0)->value_name("N"),
@@ -60,6 +64,21 @@ std::vector<std::string> chosen_plans(const po::variables_map& values, const Sce
     auto chosen = values["plan"].as<std::vector<std::string>>();
     for (const std::string& plan : chosen) one_of(plan, names, "--plan");
     return chosen;
+}
+
+// The baseline of --against, with the same options.
+Rival rival_of(const po::variables_map& values, const std::string& file,
+               const Prediction& prediction, const Scenario& scenario, PredictOptions options) {
+    ReadOptions read = read_options(values);
+    Scenario other = read_scenario(file, read);
+    keep_file(values, file, "the scenario of --against");
+    if (const auto profile = optional_text(values, "profile"))
+        other.profile = load_profile(*profile, read);
+    options.only_plans = {other.baseline};
+    options.timeline = false;
+    const Prediction rival = predict(other, profile_of(other), options);
+    return held_against(prediction, rival, profile_of(scenario),
+                        to_yaml(profile_of(scenario)) == to_yaml(profile_of(other)));
 }
 
 std::string formatted(const Prediction& prediction, const std::string& format, bool verbose) {
@@ -86,6 +105,8 @@ int run_predict(Args args) {
                                          .timeline = format == "csv"};
     Prediction prediction = predict(scenario, profile_of(scenario), predict_options);
     prediction.version = version();
+    if (const auto other = optional_text(*values, "against"))
+        prediction.rival = rival_of(*values, *other, prediction, scenario, predict_options);
     warn_of_unpriced(prediction);
     write_result(formatted(prediction, format, (*values)["verbose"].as<bool>()),
                  optional_text(*values, "out"));

@@ -75,10 +75,12 @@ int run_validate(Args args) {
                           .not_expressible = anchors.not_expressible,
                           .spreads = {},
                           .groups = {},
-                          .ratios = {}};
+                          .ratios = {},
+                          .pairs = {}};
     validation.statistics = statistics(validation.results);
     validation.groups = step_groups(validation.results);
     validation.ratios = ratios(anchors.ratios, validation.results);
+    validation.pairs = judge_pairs(validation.results);
     for (const AnchorCategory c :
          {AnchorCategory::exchange, AnchorCategory::layer, AnchorCategory::step}) {
         const Spread spread = software_spread(validation.results, c);

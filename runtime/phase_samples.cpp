@@ -121,7 +121,8 @@ std::vector<TrafficLedger> gather_ledgers(const GatherCounts& gather, int num_ra
         }
     }
     // Sites of what ran before, which nobody sent from since.
-    for (const auto& [site, bytes] : after) {
+    for (const auto& entry : after) {
+        const CallSite& site = entry.first;
         const bool used = std::any_of(ledgers.begin(), ledgers.end(), [&](const auto& ledger) {
             const auto& sent = ledger.at(site);
             return std::any_of(sent.begin(), sent.end(), [](std::int64_t b) { return b != 0; });

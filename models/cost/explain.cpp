@@ -47,6 +47,10 @@ class Writer {
 void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profile& profile,
                     const Cluster& cluster, Dtype type, const PriceBook& book,
                     const RowSpread* spread) {
+    if (book.is_joined(work)) {
+        out.line("gelu", "in an epilogue of the products");
+        return;
+    }
     const KernelRate rate = book.rate_of(work, pass, 1.0, spread);
     const RateCurve& curve = *rate.curve;
     const Seconds time = book.kernel_time(work, pass, 1.0, spread),
@@ -55,7 +59,7 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
         "{}{}{}", rate.outside ? ", OUTSIDE the measured grid" : "",
         rate.scale < 1.0 ? fmt::format(", times {:.3g}: a slower device", rate.scale) : "",
         rate.capped ? ", CAPPED at the device's peak" : "");
-    out.line(std::string(name(work.kernel)), "{} in {} launch{}", time_text(time), work.launches,
+    out.line(std::string(name(book.kernel_of(work))), "{} in {} launch{}", time_text(time), work.launches,
              work.launches == 1 ? "" : "es");
     if (is_byte_rate(work.kernel)) {
         out.line("  work", "{} through memory", bytes_text(work.bytes));

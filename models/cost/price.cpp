@@ -144,14 +144,23 @@ FlopRate PriceBook::peak(Dtype dtype) const {
                       .accepted = fmt::format("peaks: {{{}: ...}} from its datasheet", type)});
 }
 
+Kernel PriceBook::kernel_of(const KernelWork& work) const {
+    const bool joined = work.joins_gelu &&
+                        !profile_.kernel(Kernel::grouped_gemm_gelu, dtype_of(work)).forward.empty();
+    return joined ? Kernel::grouped_gemm_gelu : work.kernel;
+}
+
+bool PriceBook::is_joined(const KernelWork& work) const {
+    return is_byte_rate(work.kernel) && kernel_of(work) != work.kernel;
+}
+
 KernelRate PriceBook::rate_of(const KernelWork& work, Pass pass, double fraction,
                               const RowSpread* spread) const {
     const Dtype dtype = dtype_of(work);
-    KernelRate rate{.curve = &curve_of(work.kernel, dtype, pass)};
-    rate.own_backward =
-        pass == Pass::backward && !profile_.kernel(work.kernel, dtype).backward.empty();
-    const LookUp look_up =
-        rate.curve->at(work.kernel, work.size * fraction, work.width, work.inner);
+    const Kernel kernel = kernel_of(work);
+    KernelRate rate{.curve = &curve_of(kernel, dtype, pass)};
+    rate.own_backward = pass == Pass::backward && !profile_.kernel(kernel, dtype).backward.empty();
+    const LookUp look_up = rate.curve->at(kernel, work.size * fraction, work.width, work.inner);
     const bool bytes = is_byte_rate(work.kernel);
     const double limit =
         bytes ? cluster_.device.memory_bandwidth.in(byte / second) : peak(dtype).in(flop / second);
@@ -199,7 +208,7 @@ PriceBook::KernelPrice PriceBook::price_kernel(const KernelWork& work, Pass pass
     const KernelRate rate = rate_of(work, pass, fraction, spread);
     KernelPrice price{.launch = work.launches * profile_.overheads.launch,
                       .rate = rate,
-                      .source = {work.kernel, dtype_of(work),
+                      .source = {kernel_of(work), dtype_of(work),
                                  rate.own_backward ? Pass::backward : Pass::forward}};
     if (is_byte_rate(work.kernel)) {
         price.work = fraction * work.bytes / (rate.value * byte / second);
@@ -277,9 +286,10 @@ std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
 Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fraction) const {
     if (const auto whole = phase_price(work, pass, fraction)) return whole->time;
     Seconds total;
-    for (int i = 0; i < work.num_kernels; ++i)
-        total +=
-            kernel_time(work.kernels[static_cast<std::size_t>(i)], pass, fraction, spread_of(work));
+    for (int i = 0; i < work.num_kernels; ++i) {
+        const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
+        if (!is_joined(kernel)) total += kernel_time(kernel, pass, fraction, spread_of(work));
+    }
     return total;
 }
 
@@ -294,6 +304,7 @@ Price PriceBook::compute(const ComputeWork& work, Pass pass, double weight, doub
     Seconds flops, memory, launch;
     for (int i = 0; i < work.num_kernels; ++i) {
         const KernelWork& kernel = work.kernels[static_cast<std::size_t>(i)];
+        if (is_joined(kernel)) continue;
         const KernelPrice part = price_kernel(kernel, pass, fraction, spread_of(work));
         note(part.source, kernel.size * fraction, part.rate.outside);
         account(part.source).capped += part.rate.capped ? 1 : 0;
@@ -544,6 +555,7 @@ static std::string_view size_unit(Kernel kernel) {
         case Kernel::dense_gemm:
             return "FLOPs";
         case Kernel::grouped_gemm:
+        case Kernel::grouped_gemm_gelu:
         case Kernel::fused_expert:
             return "rows an expert";
         case Kernel::attention:

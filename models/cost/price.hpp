@@ -111,6 +111,10 @@ class PriceBook {
     // over experts, if of any.
     Seconds kernel_time(const KernelWork& work, Pass pass, double fraction = 1.0,
                         const RowSpread* spread = nullptr) const;
+    // The kernel whose curve prices it.
+    Kernel kernel_of(const KernelWork& work) const;
+    // Part of the kernel before: takes no time of its own.
+    bool is_joined(const KernelWork& work) const;
     KernelRate rate_of(const KernelWork& work, Pass pass, double fraction = 1.0,
                        const RowSpread* spread = nullptr) const;
     static const RowSpread* spread_of(const ComputeWork& work);

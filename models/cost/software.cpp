@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <tuple>
 
 #include "models/cost/price.hpp"
 
@@ -16,7 +17,8 @@ double seconds_of(const PlanPrediction& plan, Phase phase, Pass pass) {
     return 0.0;
 }
 
-// The larger of what one plan does more and what it does less than the other.
+}  // namespace
+
 double differing_time(const PlanPrediction& a, const PlanPrediction& b) {
     double more = 0.0, less = 0.0;
     for (const PhaseCost& cost : a.phases) {
@@ -28,6 +30,8 @@ double differing_time(const PlanPrediction& a, const PlanPrediction& b) {
     }
     return std::max(more, less);
 }
+
+namespace {
 
 double variance_of_difference(const PlanPrediction& a, const PlanPrediction& b) {
     double variance = a.routing_variance + b.routing_variance;
@@ -55,12 +59,56 @@ Interval widened(const Interval& of_curves, Seconds time, const Spread& spread) 
             time + beyond(of_curves.high - time, above)};
 }
 
+double software_noise(double differing, double longer_step, const DifferenceTerm& term) {
+    return std::min(term.of_differing * differing, term.of_step * longer_step);
+}
+
 bool is_undecided(const PlanPrediction& a, const PlanPrediction& b, const Profile& profile) {
     const Seconds gap = a.step > b.step ? a.step - b.step : b.step - a.step;
-    const Spread spread = software_term(profile).step;
-    const double software = 0.5 * (spread.high - spread.low) * differing_time(a, b);
+    const double software = software_noise(differing_time(a, b), max(a.step, b.step).in(second),
+                                           software_term(profile).difference);
     const Interval curves = interval_of(Seconds{}, std::sqrt(variance_of_difference(a, b)));
     return gap.in(second) < std::hypot(curves.high.in(second), software);
+}
+
+namespace {
+
+// The plan if its step held `times` as many tokens.
+PlanPrediction of_tokens(PlanPrediction plan, double times) {
+    plan.step *= times;
+    plan.step_interval.low *= times;
+    plan.step_interval.high *= times;
+    for (PhaseCost& phase : plan.phases) phase.time *= times;
+    for (double& sigma : plan.curve_sigma) sigma *= times;
+    plan.routing_variance *= times * times;
+    return plan;
+}
+
+bool overlap(const PlanPrediction& a, const PlanPrediction& b) {
+    const auto& [fast, slow] = a.step < b.step ? std::tie(a, b) : std::tie(b, a);
+    return (slow.step - fast.step).in(second) <
+           std::hypot((fast.step_interval.high - fast.step).in(second),
+                      (slow.step - slow.step_interval.low).in(second));
+}
+
+}  // namespace
+
+Rival held_against(const Prediction& prediction, const Prediction& rival, const Profile& profile,
+                   bool same_profile) {
+    const auto baseline = std::ranges::find(rival.plans, rival.baseline, &PlanPrediction::name);
+    Rival result{.scenario = rival.scenario,
+                 .plan = rival.baseline,
+                 .tokens_per_second = baseline->tokens_per_second(),
+                 .feasible = baseline->feasible,
+                 .answers = {}};
+    for (const PlanPrediction& plan : prediction.plans) {
+        const double speedup = plan.tokens_per_second() / baseline->tokens_per_second();
+        const PlanPrediction other = of_tokens(*baseline, speedup * (plan.step / baseline->step));
+        result.answers.push_back(
+            {plan.name, speedup,
+             same_profile ? is_undecided(plan, other, profile) : overlap(plan, other)});
+    }
+    return result;
 }
 
 }  // namespace headway::inline cost

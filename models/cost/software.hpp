@@ -15,13 +15,23 @@ struct Spread {
     double low = 1.0, high = 1.0;
 };
 
+// A difference of two steps: in nine pairs of real runs in ten, what lies between them goes against
+// the sign of the predicted difference by less than both of these.
+struct DifferenceTerm {
+    double of_differing = 0.0;  // times the time that differs between the two
+    double of_step = 0.0;       // times the longer step
+};
+
 struct SoftwareTerm {
     Spread step, layer, exchange;
+    DifferenceTerm difference;
 };
 
 // As `headway validate` finds it over the shipped anchors; a test holds the two together.
-inline constexpr SoftwareTerm kOtherSoftware = {
-    .step = {0.79, 1.31}, .layer = {0.96, 4.07}, .exchange = {0.91, 1.39}};
+inline constexpr SoftwareTerm kOtherSoftware = {.step = {0.79, 1.31},
+                                                .layer = {0.96, 4.07},
+                                                .exchange = {0.91, 1.39},
+                                                .difference = {0.91, 0.09}};
 
 // No spread for a profile that was measured with headway's kernels.
 SoftwareTerm software_term(const Profile& profile);
@@ -30,7 +40,19 @@ SoftwareTerm software_term(const Profile& profile);
 Interval widened(const Interval& of_curves, Seconds time, const Spread& spread);
 
 // The difference of two plans' steps is within the noise. Errors of a curve that both use cancel by
-// as much as both rest on it; a common software errs on what differs between the plans alone.
+// as much as both rest on it. A common software errs on what differs between the plans alone, and
+// by a share of the step at most.
 bool is_undecided(const PlanPrediction& a, const PlanPrediction& b, const Profile& profile);
+
+// The larger of what one plan does more and what it does less than the other, phase by phase.
+double differing_time(const PlanPrediction& a, const PlanPrediction& b);
+
+double software_noise(double differing, double longer_step, const DifferenceTerm& term);
+
+// The plans of one scenario against the baseline of another, token for token. Priced by one and the
+// same profile, what both rest on cancels as between plans of one scenario; by two, the intervals
+// of both steps count whole. The rival must have a price.
+Rival held_against(const Prediction& prediction, const Prediction& rival, const Profile& profile,
+                   bool same_profile);
 
 }  // namespace headway::inline cost

@@ -64,6 +64,10 @@ std::optional<Point> point_of(const BenchRow& r) {
     if (r.op == "grouped_dgrad" || r.op == "grouped_wgrad_fp32") {
         return Point{Kernel::grouped_gemm, Pass::backward, rows_per_expert, r.expert_dim, r.flops};
     }
+    if (r.op == "ep_experts_forward" || r.op == "ep_experts_backward") {
+        const Pass pass = r.op == "ep_experts_forward" ? Pass::forward : Pass::backward;
+        return Point{Kernel::grouped_gemm_gelu, pass, rows_per_expert, r.expert_dim, r.flops};
+    }
     if (r.op == "router_forward")
         return Point{Kernel::router, Pass::forward, sub_tokens, r.head_dim, router};
     if (r.op == "router_backward")

@@ -70,7 +70,9 @@ void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
         job.flag("grad_reduce_in_bf16") ||
         (model.dtype == Dtype::fp16 && !job.flag("accumulate_allreduce_grads_in_fp32")) ||
         !job.flag("grad_reduce_in_fp32", true);
-    if (in_16_bits && model.dtype != Dtype::fp32) plan.main_grads_dtype = model.dtype;
+    // Megatron-FSDP's gradients are of its parameters' type unless it is told otherwise (`auto`).
+    if ((in_16_bits || job.flag("use_megatron_fsdp")) && model.dtype != Dtype::fp32)
+        plan.main_grads_dtype = model.dtype;
     plan.main_grads_dtype = dtype_of(job, "megatron_fsdp_main_grads_dtype", plan.main_grads_dtype);
     for (const char* known : {"accumulate_allreduce_grads_in_fp32", "grad_reduce_in_fp32"})
         (void)job.has(known);

@@ -117,6 +117,18 @@ Json plan_json(const PlanPrediction& plan) {
     return json;
 }
 
+Json rival_json(const Rival& rival) {
+    Json answers = Json::array();
+    for (const Rival::Answer& answer : rival.answers)
+        answers.push_back(
+            {{"plan", answer.plan}, {"speedup", answer.speedup}, {"undecided", answer.undecided}});
+    return {{"scenario", rival.scenario},
+            {"plan", rival.plan},
+            {"tokens_per_s", rival.tokens_per_second},
+            {"feasible", rival.feasible},
+            {"plans", answers}};
+}
+
 }  // namespace
 
 std::string prediction_to_json(const Prediction& prediction) {
@@ -125,18 +137,19 @@ std::string prediction_to_json(const Prediction& prediction) {
     Json unpriced = Json::array();
     for (const UnpricedPlan& plan : prediction.unpriced)
         unpriced.push_back({{"name", plan.name}, {"because", plan.because}});
-    const Json json = {{"scenario", prediction.scenario},
-                       {"profile", prediction.profile},
-                       {"seed", prediction.seed},
-                       {"version", prediction.version},
-                       {"baseline", prediction.baseline},
-                       {"num_ranks", prediction.size.num_ranks},
-                       {"sequence_length", prediction.size.sequence_length},
-                       {"global_batch_sequences", prediction.size.sequences},
-                       {"tokens_per_step", prediction.size.tokens()},
-                       {"notes", prediction.notes},
-                       {"unpriced", unpriced},
-                       {"plans", plans}};
+    Json json = {{"scenario", prediction.scenario},
+                 {"profile", prediction.profile},
+                 {"seed", prediction.seed},
+                 {"version", prediction.version},
+                 {"baseline", prediction.baseline},
+                 {"num_ranks", prediction.size.num_ranks},
+                 {"sequence_length", prediction.size.sequence_length},
+                 {"global_batch_sequences", prediction.size.sequences},
+                 {"tokens_per_step", prediction.size.tokens()},
+                 {"notes", prediction.notes},
+                 {"unpriced", unpriced},
+                 {"plans", plans}};
+    if (prediction.rival) json["against"] = rival_json(*prediction.rival);
     // Names come from files of any encoding: what is not UTF-8 is replaced, not an exception.
     return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';
 }

@@ -120,6 +120,19 @@ std::string undecided_line(const Prediction& prediction) {
     return any ? text + line + "\n" : "";
 }
 
+std::string rival_lines(const Prediction& prediction) {
+    if (!prediction.rival) return "";
+    const Rival& rival = *prediction.rival;
+    std::string text = fmt::format("\nagainst {} of {}, {} tokens/s{}:\n", rival.plan,
+                                   rival.scenario, grouped(rival.tokens_per_second),
+                                   rival.feasible ? "" : " (does not fit into memory)");
+    for (const Rival::Answer& answer : rival.answers)
+        text +=
+            fmt::format("  {}: {:.2f}x{}\n", answer.plan, answer.speedup,
+                        answer.undecided ? ", undecided: the difference is within the noise" : "");
+    return text;
+}
+
 std::string size_line(const StepSize& size) {
     return fmt::format("a step: {} sequences of {} = {} tokens on {} ranks\n",
                        grouped(static_cast<double>(size.sequences)), size.sequence_length,
@@ -317,7 +330,7 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
                     prediction.scenario, prediction.profile, prediction.seed, prediction.version);
     text +=
         summary(prediction) + "* baseline; memory: peak of the busiest rank (share of its GPU)\n";
-    text += undecided_line(prediction) + size_line(prediction.size);
+    text += undecided_line(prediction) + size_line(prediction.size) + rival_lines(prediction);
     const Plans all(prediction.plans);
     const auto order = step_order(prediction.plans);
     const std::size_t abreast = detail == Detail::brief ? 5 : 4;  // plans that fit 100 columns

@@ -99,6 +99,17 @@ std::string spread_lines(const std::vector<AnchorSpread>& spreads) {
     return text.empty() ? text : "Software term, real over predicted time:\n" + text + ".\n";
 }
 
+std::string pair_lines(const PairStatistics& s) {
+    if (s.pairs == 0) return "";
+    return fmt::format(
+        "Two steps of one scenario: measured differences go against the predicted sign by less "
+        "than\n"
+        "{:.2f} of what differs and {:.2f} of the longer step, nine in ten ({} pairs of {} "
+        "scenarios).\n"
+        "Judged by the term of the other scenarios, {} pairs are decided, {} of them wrongly.\n",
+        s.of_differing, s.of_step, s.pairs, s.scenarios, s.decided, s.wrong);
+}
+
 std::vector<std::string> cells(const AnchorResult& r) {
     return {r.name,
             quantity(r),
@@ -229,7 +240,7 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
         "\nError: predicted / published - 1. Bias is the mean of signed errors; mean, median and "
         "p95 are of\ntheir size. Fitted: a size that is a point of the profile's curve, kept "
         "out of the statistics.\n";
-    text += kCoverageNote + spread_lines(validation.spreads);
+    text += kCoverageNote + spread_lines(validation.spreads) + pair_lines(validation.pairs);
     if (brief)
         text += "All-to-all tables are shown by their worst held-out size; --verbose shows all.\n";
     if (!validation.not_expressible.empty()) {
@@ -254,7 +265,8 @@ std::string validation_to_markdown(const Validation& validation) {
     text += "\n" + markdown_head(kCoverageHead);
     for (const AnchorStatistics& s : validation.statistics)
         if (has_coverage(s)) text += markdown_row(coverage(s));
-    text += "\n" + kCoverageNote + "\n" + spread_lines(validation.spreads);
+    text += "\n" + kCoverageNote + "\n" + spread_lines(validation.spreads) + "\n" +
+            pair_lines(validation.pairs);
     for (const AnchorStatistics& s : validation.statistics)
         text += markdown_category(validation, s.category);
     text +=

@@ -17,6 +17,7 @@ struct Validation {
     std::vector<AnchorSpread> spreads;
     std::vector<AnchorGroup> groups;
     std::vector<RatioResult> ratios;
+    PairStatistics pairs;
 };
 
 enum class ValidationDetail {

@@ -17,6 +17,7 @@ std::string_view size_meaning(Kernel kernel) {
         case Kernel::dense_gemm:
             return "FLOPs of the GEMM, ascending";
         case Kernel::grouped_gemm:
+        case Kernel::grouped_gemm_gelu:
         case Kernel::fused_expert:
             return "rows per expert, ascending";
         case Kernel::attention:
@@ -33,6 +34,7 @@ std::string_view width_meaning(Kernel kernel) {
         case Kernel::dense_gemm:
             return "smallest dimension of the GEMM, ascending";
         case Kernel::grouped_gemm:
+        case Kernel::grouped_gemm_gelu:
             return "expert width f on the rank, ascending";
         case Kernel::fused_expert:
         case Kernel::attention:

@@ -213,7 +213,10 @@ AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
                                                                : std::string(name(anchor.quantity));
     result.num_warnings = static_cast<int>(plan.warnings.size());
     result.unseen = anchor.unseen;
-    if (result.category == AnchorCategory::step) result.groups = groups_of(judged);
+    if (result.category == AnchorCategory::step) {
+        result.groups = groups_of(judged);
+        result.plan = plan;
+    }
     result.configuration = anchor.scenario.string();
     result.other_software = scenario.profile->provenance.kind == "public";
     if (const auto interval = predicted_interval(plan, anchor)) set_interval(result, *interval);

@@ -5,12 +5,14 @@
 
 #include <array>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
 #include "models/vocab/phase.hpp"
+#include "models/vocab/prediction.hpp"
 #include "models/vocab/units.hpp"
 
 namespace headway {
@@ -117,7 +119,8 @@ struct AnchorResult {
     bool inside = false, inside_other_software = false;
     Publication publication;
     int num_warnings = 0;  // of the prediction: look-ups outside measured ranges and the like
-    std::vector<std::string> groups;  // of a step: its precision, and what cuts its model
+    std::vector<std::string> groups;     // of a step: its precision, and what cuts its model
+    std::optional<PlanPrediction> plan;  // of a step
 };
 
 // Over the held-out results of one category.
@@ -143,6 +146,13 @@ struct RatioResult {
 struct AnchorGroup {
     std::string name;
     AnchorStatistics statistics;
+};
+
+// Which of two published steps of one scenario is the shorter.
+struct PairStatistics {
+    int scenarios = 0, pairs = 0, decided = 0,
+        wrong = 0;                             // wrong: decided, and measured the other way
+    double of_differing = 0.0, of_step = 0.0;  // the noise, as in DifferenceTerm
 };
 
 // Nine published runs in ten take between `low` and `high` times what is predicted.

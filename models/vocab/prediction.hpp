@@ -138,6 +138,19 @@ struct UnpricedPlan {
     std::string name, because;
 };
 
+// A plan of another scenario (another model, cluster or profile), and each plan held against it.
+struct Rival {
+    struct Answer {
+        std::string plan;
+        double speedup = 1.0;    // tokens/s of all ranks over the rival's
+        bool undecided = false;  // which of the two is the faster: within the noise
+    };
+    std::string scenario, plan;
+    double tokens_per_second = 0.0;
+    bool feasible = true;
+    std::vector<Answer> answers;
+};
+
 struct Prediction {
     std::string scenario;
     std::string profile;
@@ -148,6 +161,7 @@ struct Prediction {
     std::vector<PlanPrediction> plans;
     std::vector<UnpricedPlan> unpriced;  // beside plans that have a price, the baseline among them
     std::vector<std::string> notes;      // assumptions of the scenario ("HP twin: ...")
+    std::optional<Rival> rival;
 };
 
 }  // namespace headway

@@ -21,6 +21,9 @@ namespace headway {
 // Kernel kinds, and what size and width mean for each (the unit of rate in brackets):
 //   dense_gemm    size: FLOPs of the GEMM, width: its smallest dimension            [FLOP/s]
 //   grouped_gemm  size: rows per expert, width: expert width f on the rank          [FLOP/s]
+//   grouped_gemm_gelu  the same of whole experts whose GELU is in a product's epilogue: FLOPs of
+//   the
+//                 products. Optional: without it grouped_gemm and a pass of streaming serve
 //   fused_expert  size: rows per expert, width: head width d_h (HP experts), inner: expert width f
 //                                                                                   [FLOP/s]
 //   attention     size: sequence length, width: head width; causal FLOPs           [FLOP/s]
@@ -33,6 +36,7 @@ namespace headway {
 enum class Kernel {
     dense_gemm,
     grouped_gemm,
+    grouped_gemm_gelu,
     fused_expert,
     attention,
     router,
@@ -40,11 +44,15 @@ enum class Kernel {
     streaming,
     optimizer
 };
-inline constexpr std::array kKernelNames = {
-    std::string_view("dense_gemm"),   std::string_view("grouped_gemm"),
-    std::string_view("fused_expert"), std::string_view("attention"),
-    std::string_view("router"),       std::string_view("gather"),
-    std::string_view("streaming"),    std::string_view("optimizer")};
+inline constexpr std::array kKernelNames = {std::string_view("dense_gemm"),
+                                            std::string_view("grouped_gemm"),
+                                            std::string_view("grouped_gemm_gelu"),
+                                            std::string_view("fused_expert"),
+                                            std::string_view("attention"),
+                                            std::string_view("router"),
+                                            std::string_view("gather"),
+                                            std::string_view("streaming"),
+                                            std::string_view("optimizer")};
 inline constexpr int kNumKernels = static_cast<int>(kKernelNames.size());
 constexpr std::string_view name(Kernel k) {
     return kKernelNames[static_cast<std::size_t>(k)];

@@ -16,6 +16,7 @@ bool is_outer_exchange(Phase phase, bool heads) {
 // A layer's pass cut at its outer exchanges, phases `in` and `out`; without them all is before.
 struct LayerCut {
     int layer = -1, in = -1, out = -1, end = 0;
+    int counts = -1;  // the exchange of counts right before a forward's dispatch: `in` without one
 
     bool exchanges() const { return in >= 0; }
     PairPiece piece(Pass pass, int begin, int until, GradientPart part = GradientPart::all) const {
@@ -33,6 +34,10 @@ LayerCut cut(const std::vector<PhaseWork>& phases, int layer) {
         if (!is_outer_exchange(phases[static_cast<std::size_t>(i)].phase, heads)) continue;
         (found++ == 0 ? result.in : result.out) = i;
     }
+    result.counts = result.in;
+    if (result.in > 0 &&
+        phases[static_cast<std::size_t>(result.in - 1)].phase == Phase::count_exchange)
+        --result.counts;
     if (found != 0 && found != 2)
         throw InputError({.where = "overlap_moe_expert_parallel_comm",
                           .found = "a backward that repeats its exchanges (full recomputation)",
@@ -88,7 +93,7 @@ class PairWriter {
     void before_exchange(const std::vector<LayerCut>& layers, std::size_t i, Pass pass) {
         if (!has(layers, i)) return;
         const LayerCut& c = layers[i];
-        add(c.piece(pass, 0, c.exchanges() ? c.in : c.end));
+        add(c.piece(pass, 0, c.exchanges() ? c.counts : c.end));
     }
     void after_exchange(const std::vector<LayerCut>& layers, std::size_t i) {
         const LayerCut& c = layers[i];
@@ -101,6 +106,15 @@ class PairWriter {
     int exchange(const LayerCut& c, Pass pass, int phase, int after) {
         add(c.piece(pass, phase, phase + 1));
         return end_task(Stream::communication, after);
+    }
+    // The host waits for the counts when it comes to dispatch, what it has enqueued since in work
+    // (Megatron-LM, token_dispatcher.py, cuda_sync_point before_ep_alltoall).
+    int dispatch(const LayerCut& c, int after) {
+        if (c.counts < c.in) {
+            add(c.piece(Pass::forward, c.counts, c.in));
+            after = end_task(Stream::communication, after);
+        }
+        return exchange(c, Pass::forward, c.in, after);
     }
     // Backward phases; delayed weight gradients are left for delayed().
     void gradients(const LayerCut& c, int begin, int end) {
@@ -124,7 +138,7 @@ class PairWriter {
             gradients(b_[i], b_[i].in + 1, b_[i].out);
             last_b_ = end_task(Stream::compute, last_b_);
         }
-        if (moves_f) last_f_ = exchange(f_[i], Pass::forward, f_[i].in, last_f_);
+        if (moves_f) last_f_ = dispatch(f_[i], last_f_);
         if (moves_b) {
             last_b_ = exchange(b_[i], Pass::backward, b_[i].out, last_b_);
             delayed(b_[i], b_[i].in + 1, b_[i].out);

@@ -2,10 +2,11 @@
 // overlap_moe_expert_parallel_comm (core/models/common/model_chunk_schedule_plan.py): layer i of
 // the forward with the i-th layer from the end of the backward, on two streams,
 //     compute:        A_f   M_b   [M_w]   M_f   A_b   [A_w]
-//     communication:  C_b   D_f   D_b   C_f
+//     communication:  C_b   N_f   D_f   D_b   C_f
 // D and C are a layer's outer exchanges (dispatch and combine; under HP, head_scatter and
 // head_gather), M what lies between them, A the rest of it with what of the next layer comes before
-// its exchange; w the weight gradients, where they are delayed.
+// its exchange; w the weight gradients, where they are delayed; N the exchange of counts, which
+// the host waits for when it comes to D_f.
 #pragma once
 
 #include <vector>

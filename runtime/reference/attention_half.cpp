@@ -13,6 +13,21 @@ auto part_of(M& rows, const AttentionDims& dims, Eigen::Index sequence, int part
                       dims.sequence_length, dims.head_width);
 }
 
+// Products go through matrix.hpp, which compiles Eigen's once: written out here they took half a
+// minute.
+template <class S>
+void add(MatrixView<S> c, ConstMatrixView<S> a, ConstMatrixView<S> b) {
+    add_product<S>(c, a, b, Summation::fast);
+}
+template <class S>
+void add_nt(MatrixView<S> c, ConstMatrixView<S> a, ConstMatrixView<S> b) {
+    add_product_nt<S>(c, a, b, Summation::fast);
+}
+template <class S>
+void add_tn(MatrixView<S> c, ConstMatrixView<S> a, ConstMatrixView<S> b) {
+    add_product_tn<S>(c, a, b, Summation::fast);
+}
+
 // P = softmax over j <= i of q k^T / sqrt(d_a), O = P V
 template <class S>
 void attention_forward(const AttentionDims& dims, HalfState<S>& state) {
@@ -22,15 +37,16 @@ void attention_forward(const AttentionDims& dims, HalfState<S>& state) {
     state.probabilities.clear();
     for (Eigen::Index s = 0; s < state.qkv.rows() / length; ++s) {
         for (int head = 0; head < dims.num_heads; ++head) {
-            Matrix<S> p = scale * part_of(state.qkv, dims, s, 0, head) *
-                          part_of(state.qkv, dims, s, 1, head).transpose();
+            Matrix<S> p = Matrix<S>::Zero(length, length);
+            add_nt<S>(p, scale * part_of(state.qkv, dims, s, 0, head),
+                      part_of(state.qkv, dims, s, 1, head));
             for (Eigen::Index i = 0; i < length; ++i) {
                 auto seen = p.row(i).head(i + 1);
                 seen = (seen.array() - seen.maxCoeff()).exp().matrix().eval();
                 seen /= seen.sum();
                 p.row(i).tail(length - i - 1).setZero();
             }
-            part_of(state.o, dims, s, 0, head) = p * part_of(state.qkv, dims, s, 2, head);
+            add<S>(part_of(state.o, dims, s, 0, head), p, part_of(state.qkv, dims, s, 2, head));
             state.probabilities.push_back(std::move(p));
         }
     }
@@ -50,12 +66,13 @@ Matrix<S> attention_backward(const AttentionDims& dims, const HalfState<S>& stat
             const Matrix<S> dout = part_of(d_o, dims, s, 0, head);
             const auto mean =
                 dout.cwiseProduct(part_of(state.o, dims, s, 0, head)).rowwise().sum().eval();
-            Matrix<S> ds = dout * part_of(state.qkv, dims, s, 2, head).transpose();
+            Matrix<S> ds = Matrix<S>::Zero(length, length);
+            add_nt<S>(ds, dout, part_of(state.qkv, dims, s, 2, head));
             ds.colwise() -= mean;
             ds = scale * ds.cwiseProduct(p).eval();
-            part_of(dqkv, dims, s, 0, head) = ds * part_of(state.qkv, dims, s, 1, head);
-            part_of(dqkv, dims, s, 1, head) = ds.transpose() * part_of(state.qkv, dims, s, 0, head);
-            part_of(dqkv, dims, s, 2, head) = p.transpose() * dout;
+            add<S>(part_of(dqkv, dims, s, 0, head), ds, part_of(state.qkv, dims, s, 1, head));
+            add_tn<S>(part_of(dqkv, dims, s, 1, head), ds, part_of(state.qkv, dims, s, 0, head));
+            add_tn<S>(part_of(dqkv, dims, s, 2, head), p, dout);
         }
     }
     return dqkv;
@@ -100,7 +117,8 @@ void half_forward(RankContext& context, const AttentionDims& dims, const HalfWei
     }
     {
         const PhaseScope scope(context, in(Phase::attention_qkv));
-        state.qkv = state.normed1 * weights.qkv.transpose();
+        state.qkv = Matrix<S>::Zero(x.rows(), weights.qkv.rows());
+        add_nt<S>(state.qkv, state.normed1, weights.qkv);
     }
     {
         const PhaseScope scope(context, in(Phase::attention_core));
@@ -108,7 +126,8 @@ void half_forward(RankContext& context, const AttentionDims& dims, const HalfWei
     }
     {
         const PhaseScope scope(context, in(Phase::attention_out));
-        state.h = state.sum + state.o * weights.output.transpose();
+        state.h = state.sum;
+        add_nt<S>(state.h, state.o, weights.output);
     }
     const PhaseScope scope(context, in(Phase::norm));
     state.normed2 = rms_norm<S>(state.h, weights.norm2, epsilon);
@@ -127,8 +146,9 @@ Matrix<S> half_backward(RankContext& context, const AttentionDims& dims,
     }
     {
         const PhaseScope scope(context, in(Phase::attention_out));
-        d_o = dh * weights.output;
-        gradients.output += dh.transpose() * state.o;
+        d_o = Matrix<S>::Zero(dh.rows(), weights.output.cols());
+        add<S>(d_o, dh, weights.output);
+        add_tn<S>(gradients.output, dh, state.o);
     }
     {
         const PhaseScope scope(context, in(Phase::attention_core));
@@ -136,8 +156,9 @@ Matrix<S> half_backward(RankContext& context, const AttentionDims& dims,
     }
     {
         const PhaseScope scope(context, in(Phase::attention_qkv));
-        gradients.qkv += dqkv.transpose() * state.normed1;
-        d_normed1 = dqkv * weights.qkv;
+        add_tn<S>(gradients.qkv, dqkv, state.normed1);
+        d_normed1 = Matrix<S>::Zero(dqkv.rows(), weights.qkv.cols());
+        add<S>(d_normed1, dqkv, weights.qkv);
     }
     const PhaseScope scope(context, in(Phase::norm));
     return dh + rms_norm_gradient<S>(state.sum, weights.norm1, d_normed1, epsilon, gradients.norm1);

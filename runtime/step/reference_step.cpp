@@ -199,7 +199,8 @@ void ReferenceStep<S>::after() {
     }
     {
         const PhaseScope scope(context_, forward_of(Phase::lm_head));
-        logits = normed * head_weight.transpose();
+        logits = Matrix<S>::Zero(normed.rows(), head_weight.rows());
+        add_product_nt<S>(logits, normed, head_weight, Summation::fast);
     }
     const double scale = 1.0 / static_cast<double>(setup_.all_tokens());
     {
@@ -220,9 +221,11 @@ void ReferenceStep<S>::after() {
     }
     {
         const PhaseScope scope(context_, backward_of(Phase::lm_head));
-        Eigen::Map<Matrix<S>>(gradient_.data() + head.place, head.rows, head.columns) =
-            logits.transpose() * normed;
-        normed = logits * head_weight;
+        Eigen::Map<Matrix<S>> gradient(gradient_.data() + head.place, head.rows, head.columns);
+        gradient.setZero();
+        add_product_tn<S>(gradient, logits, normed, Summation::fast);
+        normed.setZero();
+        add_product<S>(normed, logits, head_weight, Summation::fast);
     }
     const PhaseScope scope(context_, backward_of(Phase::norm));
     Matrix<S> d_weight = Matrix<S>::Zero(1, norm.columns);

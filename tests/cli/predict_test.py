@@ -56,6 +56,26 @@ class Predict(unittest.TestCase):
             total = sum(plan["memory"]["items"].values())
             self.assertAlmostEqual(total / plan["memory"]["peak_bytes"], 1.0, places=9)
 
+    def test_a_latent_layer_is_undecided_against_the_model_without(self):
+        studies = Path(SCENARIO).parent / "studies"
+        words = (studies / "rack_latent.yaml", "--against", studies / "rack_dense.yaml")
+        result = headway("predict", *words)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(result.stdout, r"(?s)against ep of rack_dense.*ep: \d.\d\dx, undecided:")
+        against = json.loads(headway("predict", *words, "--format", "json").stdout)["against"]
+        self.assertTrue(against["plans"][0]["undecided"])
+
+    def test_against_itself_speedups_are_those_over_the_baseline(self):
+        answers = json.loads(self.predict("--against", SCENARIO, "--format", "json"))
+        speedups = {plan["name"]: plan["speedup_vs_baseline"] for plan in answers["plans"]}
+        for answer in answers["against"]["plans"]:
+            self.assertAlmostEqual(answer["speedup"], speedups[answer["plan"]], places=9)
+
+    def test_a_rival_that_cannot_be_read_is_refused(self):
+        result = headway("predict", SCENARIO, "--against", "nowhere.yaml")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("nowhere.yaml", result.stderr)
+
     def test_the_baseline_has_speedup_one(self):
         result = json.loads(self.predict("--format", "json"))
         speedups = {plan["name"]: plan["speedup_vs_baseline"] for plan in result["plans"]}

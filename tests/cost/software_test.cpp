@@ -58,13 +58,56 @@ TEST(Undecided, ASharedCurveCancels) {
         is_undecided(plan_of(10, 1, {1, 0}), plan_of(10, 1 + 0.99 * hidden, {0, 1}), profile));
 }
 
-// a does 5 s less in its experts and 4 s more in its exchange: of 5 s that differ, software may be
-// off by (h - l)/2, more than the 1 s between the plans. What both do alike does not count.
+// The noise is what software may do to what differs, or to the step, whichever is less. 5 s less
+// and 4 s more, 1 s apart: 0.91 x 5 s hide it. Nothing but 6 s more: 0.91 x 6 s do not. The
+// share of the step, 9 s of 100, hides 9 s less and 4 s more, 5 s apart; it does not hide 19 and 4.
 TEST(Undecided, SoftwareErrsOnWhatDiffers) {
+    EXPECT_EQ(kOtherSoftware.difference.of_differing, 0.91);
+    EXPECT_EQ(kOtherSoftware.difference.of_step, 0.09);
     Profile profile = toy::profile();
     profile.provenance.kind = "public";
     EXPECT_TRUE(is_undecided(plan_of(95, 9, {}), plan_of(100, 5, {}), profile));
-    EXPECT_FALSE(is_undecided(plan_of(100, 5, {}), plan_of(100, 6, {}), profile));
+    EXPECT_FALSE(is_undecided(plan_of(100, 5, {}), plan_of(100, 11, {}), profile));
+    EXPECT_TRUE(is_undecided(plan_of(91, 9, {}), plan_of(100, 5, {}), profile));
+    EXPECT_FALSE(is_undecided(plan_of(81, 9, {}), plan_of(100, 5, {}), profile));
+}
+
+Prediction one_plan(PlanPrediction plan, double tokens_per_second) {
+    plan.name = "ep";
+    plan.num_ranks = 1;
+    plan.tokens_per_second_per_gpu = tokens_per_second;
+    Prediction prediction{.baseline = "ep"};
+    prediction.plans.push_back(std::move(plan));
+    return prediction;
+}
+
+// a: 1,000 tokens in 20 s, 50 a second; b: 500 tokens in 11 s, 45.45 a second, 22 s for a's tokens.
+// Both rest on curve 0, by 2 s and by 2 x 1 s for the same tokens: that cancels, and 2 s of
+// difference are decided. Rested b on another curve, 1.645 sqrt(4 + 4) = 4.7 s would hide them.
+TEST(HeldAgainst, IsTokenForToken) {
+    const Profile profile = toy::profile();
+    const Prediction a = one_plan(plan_of(15, 5, {2, 0}), 1000.0 / 20);
+    const Rival decided =
+        held_against(a, one_plan(plan_of(8, 3, {1, 0}), 500.0 / 11), profile, true);
+    ASSERT_EQ(decided.answers.size(), 1u);
+    EXPECT_NEAR(decided.answers[0].speedup, 22.0 / 20, 1e-12);
+    EXPECT_FALSE(decided.answers[0].undecided);
+    const Prediction b = one_plan(plan_of(8, 3, {0, 1}), 500.0 / 11);
+    EXPECT_TRUE(held_against(a, b, profile, true).answers[0].undecided);
+}
+
+// By two profiles nothing cancels. 20 s and 22 s are 2 s apart: hypot(1.2, 1.6) = 2 is the border,
+// of the upper end of the faster and the lower end of the slower.
+TEST(HeldAgainst, OfTwoProfilesTheIntervalsCount) {
+    const Profile profile = toy::profile();
+    const auto answer = [&](double high) {
+        PlanPrediction a = plan_of(15, 5, {}), b = plan_of(16, 6, {});
+        a.step_interval = {0.0 * second, high * second};
+        b.step_interval = {(22 - 1.6) * second, 100.0 * second};
+        return held_against(one_plan(a, 50), one_plan(b, 1000.0 / 22), profile, false).answers[0];
+    };
+    EXPECT_FALSE(answer(20 + 1.19).undecided);
+    EXPECT_TRUE(answer(20 + 1.21).undecided);
 }
 
 // HP adds two projections of 2 d H d_h FLOPs a token. They are no model FLOPs: the rates of the

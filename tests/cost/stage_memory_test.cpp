@@ -279,8 +279,8 @@ TEST(StageMemory, ShardingDividesByTheMesh) {
 
 // HP's rows are certain; EP's busiest rank holds more than the mean.
 TEST(StageMemory, HeadParallelHasNoBusiestRank) {
-    auto [s, plan] = pipelined(8, 4, 1, 8);
-    const auto grows = [&](const Plan& of) {
+    auto [scenario, plan] = pipelined(8, 4, 1, 8);
+    const auto grows = [&s = scenario](const Plan& of) {
         s.routing = {};
         s.routing.noise = false;
         const Bytes even = stage_memory_of(s, of).allocated;
@@ -288,7 +288,7 @@ TEST(StageMemory, HeadParallelHasNoBusiestRank) {
         s.routing.parameter = 1.0;
         return stage_memory_of(s, of).allocated / even;
     };
-    Plan hp = toy::hp(8, s.model, 8);
+    Plan hp = toy::hp(8, scenario.model, 8);
     hp.parallel = plan.parallel;
     EXPECT_DOUBLE_EQ(grows(hp), 1.0);
     EXPECT_GT(grows(plan), 1.1);

@@ -9,10 +9,11 @@ namespace headway::toy {
 inline constexpr double kFlopRate = 100e12, kByteRate = 1e12, kLink = 100e9;
 
 // t = FLOPs / 100 TFLOP/s, bytes / 1 TB/s; all-to-all t = 1 us + bytes / 100 GB/s on any path; no
-// overheads.
+// overheads. Activations are passes of their own.
 inline Profile profile() {
     Profile p{.name = "toy", .provenance = {.device = "toy"}};
     for (int k = 0; k < kNumKernels; ++k) {
+        if (static_cast<Kernel>(k) == Kernel::grouped_gemm_gelu) continue;
         const double rate = is_byte_rate(static_cast<Kernel>(k)) ? kByteRate : kFlopRate;
         p.kernel(static_cast<Kernel>(k)).forward = {{.size = {1.0, 1e18},
                                                      .width = {1.0},

@@ -109,7 +109,8 @@ TEST(MeshStep, ShardsTravelBesideThePasses) {
             DataParallelSharding::optim_grads_params;
         Profile profile = toy::profile();
         for (int k = 0; k < kNumKernels; ++k)
-            profile.kernel(static_cast<Kernel>(k)).forward[0].rate = {rate, rate};
+            for (RateCurve& curve : profile.kernel(static_cast<Kernel>(k)).forward)
+                curve.rate = {rate, rate};
         const PlanPrediction plan = predict(s, profile).plans.at(0);
         const double n = 7.0 / 8.0, d = 1024, table = n * 2 * 32000 * d / toy::kLink + 1e-6;
         const double dense = n * 2 * (4 * d * d + 64 * d) / toy::kLink + 1e-6,

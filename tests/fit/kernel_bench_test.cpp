@@ -60,6 +60,25 @@ TEST(KernelBench, WidthsOutsideTheGridAreTheBases) {
     EXPECT_NE(curve.source.find("widths below 64 and above 128: base"), std::string::npos);
 }
 
+// EP's experts whole, 4 R d f FLOPs forward and 8 R d f backward: a curve of their own, beside that
+// of single products.
+TEST(KernelBench, WholeExpertsHaveTheirOwnCurve) {
+    BenchRow forward = experts(256, 1024, 512, 1e14), backward = forward, product = forward;
+    forward.op = "ep_experts_forward";
+    backward.op = "ep_experts_backward";
+    product.op = "grouped_forward";
+    forward.flops = product.flops = 4.0 * 1024 * 1024 * 512;
+    forward.median_us = forward.flops / 2e14 * 1e6;
+    backward.flops = 2.0 * forward.flops;
+    backward.median_us = backward.flops / 3e14 * 1e6;
+    product.median_us = product.flops / 4e14 * 1e6;
+    const Profile p = with_measured_kernels({}, {forward, backward, product});
+    const KernelCurves& whole = p.kernel(Kernel::grouped_gemm_gelu);
+    EXPECT_NEAR(whole.forward.at(0).at(Kernel::grouped_gemm_gelu, 256, 512).value, 2e14, 1e6);
+    EXPECT_NEAR(whole.backward.at(0).at(Kernel::grouped_gemm_gelu, 256, 512).value, 3e14, 1e6);
+    EXPECT_NEAR(p.kernel(Kernel::grouped_gemm).forward.at(0).rate.at(0), 4e14, 1e6);
+}
+
 TEST(KernelBench, ScatterInACellIsTheResidual) {
     const Profile p =
         with_measured_kernels({}, {experts(256, 64, 128, 0.9e14), experts(256, 64, 128, 1e14),

@@ -34,7 +34,8 @@ void read_as_config(std::string_view text) {
     try {
         std::vector<InputProblem> problems;
         const YamlNode config = parse_yaml(text, "config.json", problems);
-        model_from_hugging_face(config, "config.json", problems);
+        std::vector<std::string> notes;
+        model_from_hugging_face(config, "config.json", problems, notes);
     } catch (const InputError&) {
         return;
     }

@@ -100,7 +100,7 @@ TEST(PredictionJson, NumbersAreInTheUnitsOfTheirKeys) {
 TEST(PredictionJson, NamesThatAreNotUtf8DoNotThrow) {
     Prediction prediction = sample_prediction();
     prediction.scenario = "\xff";
-    EXPECT_NO_THROW(Json::parse(prediction_to_json(prediction)));
+    EXPECT_TRUE(Json::parse(prediction_to_json(prediction)).is_object());
 }
 
 TEST(StepOrder, ShowsEachPhaseOnceInOrderOfTheLayersAndPassesInTurn) {

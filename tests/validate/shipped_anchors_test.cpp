@@ -76,6 +76,9 @@ TEST_F(ShippedAnchors, TheSoftwareTermIsWhatTheySpread) {
     near(kOtherSoftware.step, AnchorCategory::step);
     near(kOtherSoftware.layer, AnchorCategory::layer);
     near(kOtherSoftware.exchange, AnchorCategory::exchange);
+    const DifferenceTerm found = difference_term(results_);
+    EXPECT_NEAR(kOtherSoftware.difference.of_differing, found.of_differing, 0.0051);
+    EXPECT_NEAR(kOtherSoftware.difference.of_step, found.of_step, 0.0051);
 }
 
 TEST_F(ShippedAnchors, RatiosNameTheirSteps) {
