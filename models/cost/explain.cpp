@@ -59,8 +59,8 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
         "{}{}{}", rate.outside ? ", OUTSIDE the measured grid" : "",
         rate.scale < 1.0 ? fmt::format(", times {:.3g}: a slower device", rate.scale) : "",
         rate.capped ? ", CAPPED at the device's peak" : "");
-    out.line(std::string(name(book.kernel_of(work))), "{} in {} launch{}", time_text(time), work.launches,
-             work.launches == 1 ? "" : "es");
+    out.line(std::string(name(book.kernel_of(work))), "{} in {} launch{}", time_text(time),
+             work.launches, work.launches == 1 ? "" : "es");
     if (is_byte_rate(work.kernel)) {
         out.line("  work", "{} through memory", bytes_text(work.bytes));
         out.line("  curve point", "size {:.4g} B -> {:.0f} GB/s (grid {:.3g}..{:.3g} B){}",
