@@ -69,11 +69,7 @@ std::vector<std::string> chosen_plans(const po::variables_map& values, const Sce
 // The baseline of --against, with the same options.
 Rival rival_of(const po::variables_map& values, const std::string& file,
                const Prediction& prediction, const Scenario& scenario, PredictOptions options) {
-    ReadOptions read = read_options(values);
-    Scenario other = read_scenario(file, read);
-    keep_file(values, file, "the scenario of --against");
-    if (const auto profile = optional_text(values, "profile"))
-        other.profile = load_profile(*profile, read);
+    const Scenario other = load_scenario_file(values, file);
     options.only_plans = {other.baseline};
     options.timeline = false;
     const Prediction rival = predict(other, profile_of(other), options);

@@ -79,11 +79,11 @@ Profile load_profile(const std::string& file_or_preset, const ReadOptions& optio
 namespace {
 
 template <class Read>
-Scenario load(const po::variables_map& values, std::string_view verb, Read read) {
+Scenario load(const po::variables_map& values, const fs::path& path, Read read) {
     std::vector<fs::path> files;
     ReadOptions options = read_options(values);
     options.read = &files;
-    Scenario scenario = read(required(values, "scenario", verb), options);
+    Scenario scenario = read(path, options);
     const auto profile = optional_text(values, "profile");
     if (profile) scenario.profile = load_profile(*profile, options);
     for (const fs::path& file : files) keep_file(values, file, "what the scenario is made of");
@@ -94,13 +94,18 @@ Scenario load(const po::variables_map& values, std::string_view verb, Read read)
 }  // namespace
 
 Scenario load_open_scenario(const po::variables_map& values, std::string_view verb) {
-    return load(values, verb, [](const fs::path& path, const ReadOptions& options) {
-        return read_open_scenario(path, options);
-    });
+    return load(values, required(values, "scenario", verb),
+                [](const fs::path& path, const ReadOptions& options) {
+                    return read_open_scenario(path, options);
+                });
 }
 
 Scenario load_scenario(const po::variables_map& values, std::string_view verb) {
-    return load(values, verb, [](const fs::path& path, const ReadOptions& options) {
+    return load_scenario_file(values, required(values, "scenario", verb));
+}
+
+Scenario load_scenario_file(const po::variables_map& values, const fs::path& file) {
+    return load(values, file, [](const fs::path& path, const ReadOptions& options) {
         return read_scenario(path, options);
     });
 }

@@ -1,6 +1,7 @@
 // The options of every verb that reads a scenario: the file itself, --profile and --presets.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,9 @@ ReadOptions read_options(const po::variables_map& values);
 
 // The scenario with the profile of --profile, if given, in place of its own.
 Scenario load_scenario(const po::variables_map& values, std::string_view verb);
+
+// The same of another file than the verb's own.
+Scenario load_scenario_file(const po::variables_map& values, const std::filesystem::path& file);
 
 // The same with what is derived left open, for verbs that change keys; the profile may be absent.
 Scenario load_open_scenario(const po::variables_map& values, std::string_view verb);

@@ -76,6 +76,21 @@ class Predict(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertIn("nowhere.yaml", result.stderr)
 
+    def test_what_a_rival_is_made_of_is_not_overwritten(self):
+        studies = Path(SCENARIO).parent / "studies"
+        cluster = self.folder / "cluster.yaml"
+        text = (studies / "rack_dense.yaml").read_text()
+        shipped = Path(SCENARIO).parent / "clusters" / "gb200_nvl72.yaml"
+        cluster.write_text(shipped.read_text())
+        rival = self.folder / "rival.yaml"
+        rival.write_text(text.replace("preset: gb200_nvl72", "preset: ./cluster.yaml"))
+        before = cluster.read_text()
+        for kept in (rival, cluster):
+            words = (studies / "rack_latent.yaml", "--against", rival, "--out", kept)
+            result = headway("predict", *words)
+            self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(cluster.read_text(), before)
+
     def test_the_baseline_has_speedup_one(self):
         result = json.loads(self.predict("--format", "json"))
         speedups = {plan["name"]: plan["speedup_vs_baseline"] for plan in result["plans"]}
