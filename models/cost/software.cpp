@@ -17,6 +17,34 @@ double seconds_of(const PlanPrediction& plan, Phase phase, Pass pass) {
     return 0.0;
 }
 
+double variance_of_difference(const PlanPrediction& a, const PlanPrediction& b) {
+    double variance = a.routing_variance + b.routing_variance;
+    for (std::size_t i = 0; i < std::max(a.curve_sigma.size(), b.curve_sigma.size()); ++i) {
+        const double of_a = i < a.curve_sigma.size() ? a.curve_sigma[i] : 0.0;
+        const double of_b = i < b.curve_sigma.size() ? b.curve_sigma[i] : 0.0;
+        variance += (of_a - of_b) * (of_a - of_b);
+    }
+    return variance;
+}
+
+// The plan if its step held `times` as many tokens.
+PlanPrediction of_tokens(PlanPrediction plan, double times) {
+    plan.step *= times;
+    plan.step_interval.low *= times;
+    plan.step_interval.high *= times;
+    for (PhaseCost& phase : plan.phases) phase.time *= times;
+    for (double& sigma : plan.curve_sigma) sigma *= times;
+    plan.routing_variance *= times * times;
+    return plan;
+}
+
+bool overlap(const PlanPrediction& a, const PlanPrediction& b) {
+    const auto& [fast, slow] = a.step < b.step ? std::tie(a, b) : std::tie(b, a);
+    return (slow.step - fast.step).in(second) <
+           std::hypot((fast.step_interval.high - fast.step).in(second),
+                      (slow.step - slow.step_interval.low).in(second));
+}
+
 }  // namespace
 
 double differing_time(const PlanPrediction& a, const PlanPrediction& b) {
@@ -30,20 +58,6 @@ double differing_time(const PlanPrediction& a, const PlanPrediction& b) {
     }
     return std::max(more, less);
 }
-
-namespace {
-
-double variance_of_difference(const PlanPrediction& a, const PlanPrediction& b) {
-    double variance = a.routing_variance + b.routing_variance;
-    for (std::size_t i = 0; i < std::max(a.curve_sigma.size(), b.curve_sigma.size()); ++i) {
-        const double of_a = i < a.curve_sigma.size() ? a.curve_sigma[i] : 0.0;
-        const double of_b = i < b.curve_sigma.size() ? b.curve_sigma[i] : 0.0;
-        variance += (of_a - of_b) * (of_a - of_b);
-    }
-    return variance;
-}
-
-}  // namespace
 
 SoftwareTerm software_term(const Profile& profile) {
     return profile.provenance.kind == "public" ? kOtherSoftware : SoftwareTerm{};
@@ -70,28 +84,6 @@ bool is_undecided(const PlanPrediction& a, const PlanPrediction& b, const Profil
     const Interval curves = interval_of(Seconds{}, std::sqrt(variance_of_difference(a, b)));
     return gap.in(second) < std::hypot(curves.high.in(second), software);
 }
-
-namespace {
-
-// The plan if its step held `times` as many tokens.
-PlanPrediction of_tokens(PlanPrediction plan, double times) {
-    plan.step *= times;
-    plan.step_interval.low *= times;
-    plan.step_interval.high *= times;
-    for (PhaseCost& phase : plan.phases) phase.time *= times;
-    for (double& sigma : plan.curve_sigma) sigma *= times;
-    plan.routing_variance *= times * times;
-    return plan;
-}
-
-bool overlap(const PlanPrediction& a, const PlanPrediction& b) {
-    const auto& [fast, slow] = a.step < b.step ? std::tie(a, b) : std::tie(b, a);
-    return (slow.step - fast.step).in(second) <
-           std::hypot((fast.step_interval.high - fast.step).in(second),
-                      (slow.step - slow.step_interval.low).in(second));
-}
-
-}  // namespace
 
 Rival held_against(const Prediction& prediction, const Prediction& rival, const Profile& profile,
                    bool same_profile) {

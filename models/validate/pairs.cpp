@@ -63,7 +63,8 @@ double ninety(std::vector<std::pair<double, double>> value_and_weight) {
     return 0.0;
 }
 
-DifferenceTerm term_of(const std::vector<Pair>& pairs, const std::string& left_out) {
+// `left_out`: a scenario that is passed over.
+DifferenceTerm term_of(const std::vector<Pair>& pairs, const std::string& left_out = "") {
     const std::map<std::string, int> counts = counts_of(pairs);
     std::vector<std::pair<double, double>> of_differing, of_step;
     for (const Pair& pair : pairs) {
@@ -77,14 +78,13 @@ DifferenceTerm term_of(const std::vector<Pair>& pairs, const std::string& left_o
 
 }  // namespace
 
-DifferenceTerm difference_term(const std::vector<AnchorResult>& results,
-                               const std::string& left_out) {
-    return term_of(pairs_of(results), left_out);
+DifferenceTerm difference_term(const std::vector<AnchorResult>& results) {
+    return term_of(pairs_of(results));
 }
 
 PairStatistics judge_pairs(const std::vector<AnchorResult>& results) {
     const std::vector<Pair> pairs = pairs_of(results);
-    const DifferenceTerm all = term_of(pairs, "");
+    const DifferenceTerm all = term_of(pairs);
     PairStatistics s{.scenarios = static_cast<int>(counts_of(pairs).size()),
                      .pairs = static_cast<int>(pairs.size()),
                      .of_differing = all.of_differing,

@@ -29,10 +29,8 @@ Spread software_spread(const std::vector<AnchorResult>& results, AnchorCategory 
                        const std::function<bool(const AnchorResult&)>& left_out = {});
 
 // Pairs of steps of one scenario under plans that differ, of a plan that was run more than once the
-// first run. A scenario counts once, however many pairs it has. `left_out` names a scenario that is
-// passed over.
-DifferenceTerm difference_term(const std::vector<AnchorResult>& results,
-                               const std::string& left_out = "");
+// first run. A scenario counts once, however many pairs it has.
+DifferenceTerm difference_term(const std::vector<AnchorResult>& results);
 
 // Each pair judged by the term of the other scenarios.
 PairStatistics judge_pairs(const std::vector<AnchorResult>& results);

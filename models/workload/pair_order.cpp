@@ -16,7 +16,7 @@ bool is_outer_exchange(Phase phase, bool heads) {
 // A layer's pass cut at its outer exchanges, phases `in` and `out`; without them all is before.
 struct LayerCut {
     int layer = -1, in = -1, out = -1, end = 0;
-    int counts = -1;  // the exchange of counts right before a forward's dispatch: `in` without one
+    int counts = -1;  // of a forward, the exchange of counts right before dispatch; else `in`
 
     bool exchanges() const { return in >= 0; }
     PairPiece piece(Pass pass, int begin, int until, GradientPart part = GradientPart::all) const {
@@ -35,7 +35,7 @@ LayerCut cut(const std::vector<PhaseWork>& phases, int layer) {
         (found++ == 0 ? result.in : result.out) = i;
     }
     result.counts = result.in;
-    if (result.in > 0 &&
+    if (result.in > 0 && phases[static_cast<std::size_t>(result.in)].pass == Pass::forward &&
         phases[static_cast<std::size_t>(result.in - 1)].phase == Phase::count_exchange)
         --result.counts;
     if (found != 0 && found != 2)
