@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <vector>
 
+#include "models/vocab/splitmix64.hpp"
+
 namespace headway {
 namespace {
 
-// splitmix64 finaliser.
 std::uint64_t mix(std::uint64_t x) {
-    x += 0x9E3779B97F4A7C15ULL;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-    return x ^ (x >> 31);
+    return splitmix64(x);
 }
 
 // One of so many parallel links, the same for every message of the pair.
