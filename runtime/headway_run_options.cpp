@@ -53,10 +53,8 @@ InjectedFault parse_fault(const std::string& text, bool processes) {
 }  // namespace
 
 po::options_description declare_options() {
-    po::options_description options{std::string(kUsage)};
+    po::options_description options = common_options(kUsage);
     auto add = options.add_options();
-    add("help,h", "this text");
-    add("version", "version of the build");
     add("scenario", po::value<std::string>(), "scenario file");
     add("out,o", po::value<std::string>(), "measured Timeline CSV, written whole or not at all");
     add("device", po::value<std::string>()->default_value("cpu"), "cpu or cuda");

@@ -26,6 +26,12 @@ Launch launch_of(int argc, char** argv, char** environment) {
 
 }  // namespace
 
+po::options_description common_options(std::string_view usage) {
+    po::options_description options{std::string(usage)};
+    options.add_options()("help,h", "this text")("version", "version of the build");
+    return options;
+}
+
 int run_program(const Program& program, int argc, char** argv, char** environment) {
     return exit_code_of(program.name, [&] {
         const Launch launch = launch_of(argc, argv, environment);

@@ -20,10 +20,13 @@ struct Launch {
     std::vector<std::string> arguments;  // without the program's name
 };
 
+// The options of every program, under the text of --help; its own are added to them.
+boost::program_options::options_description common_options(std::string_view usage);
+
 struct Program {
     std::string_view name;  // "headway-run"
     std::string_view version;
-    const boost::program_options::options_description& options;  // `help` and `version` among them
+    const boost::program_options::options_description& options;  // the common ones among them
     std::vector<std::string> positional;  // names of options that plain words fill, in order
     std::function<int(const boost::program_options::variables_map&, const Launch&)> run;
 };

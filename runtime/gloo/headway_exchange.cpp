@@ -36,10 +36,8 @@ had all its bytes. The time that headway alltoall predicts. What a rank keeps is
 Options)";
 
 po::options_description declare_options() {
-    po::options_description options{std::string(kUsage)};
+    po::options_description options = common_options(kUsage);
     auto add = options.add_options();
-    add("help,h", "this text");
-    add("version", "version of the build");
     add("matrix", po::value<std::vector<std::string>>(),
         "bytes from each rank (row) to each rank; may be repeated");
     add("repeats", po::value<int>()->default_value(9), "timed exchanges of each matrix");

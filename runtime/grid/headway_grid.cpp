@@ -45,10 +45,8 @@ Exit codes: 0 done, 1 a check failed, 2 bad input, 3 internal error, 4 a rank fa
 Options)";
 
 po::options_description declare_options() {
-    po::options_description options{std::string(kUsage)};
+    po::options_description options = common_options(kUsage);
     auto add = options.add_options();
-    add("help,h", "this text");
-    add("version", "version of the build");
     add("scenario", po::value<std::string>(), "scenario that the grid's layers replace parts of");
     add("grid", po::value<Strings>()->composing(),
         "CSV of layers; several grids are run interleaved, so that a slow minute is in all of "

@@ -37,10 +37,8 @@ Exit codes: 0 done, 2 bad input or no rights, else that of the first rank that f
 Options)";
 
 po::options_description declare_options() {
-    po::options_description options{std::string(kUsage)};
+    po::options_description options = common_options(kUsage);
     auto add = options.add_options();
-    add("help,h", "this text");
-    add("version", "version of the build");
     add("cluster", po::value<std::string>(), "cluster file, or a preset of headway list clusters");
     add("scenario", po::value<std::string>(), "the cluster of this scenario file");
     add("scale", po::value<std::string>()->default_value("1"),

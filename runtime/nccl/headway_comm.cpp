@@ -32,10 +32,8 @@ Exit codes: 0 done, 2 bad input, 3 internal error, 4 a rank failed.
 Options)";
 
 po::options_description declare_options() {
-    po::options_description options{std::string(kUsage)};
+    po::options_description options = common_options(kUsage);
     auto add = options.add_options();
-    add("help,h", "this text");
-    add("version", "version of the build");
     add("ranks", po::value<int>(), "start this many ranks on this machine");
     add("rendezvous", po::value<std::string>()->default_value(""),
         "HOST:PORT of rank 0 (default: from the launcher)");
