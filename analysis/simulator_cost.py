@@ -6,7 +6,6 @@ usage: python3 analysis/simulator_cost.py docs/results/bench_simulator.csv docs/
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import matplotlib.pyplot as plt
 
-from style import use_style
+from style import draw_csv
 
 
 def simulator_cost(rows: list[dict[str, str]]):
@@ -64,16 +63,5 @@ def simulator_cost(rows: list[dict[str, str]]):
     return figure
 
 
-def main() -> int:
-    if len(sys.argv) != 3:
-        print(__doc__, file=sys.stderr)
-        return 2
-    with open(sys.argv[1], encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    use_style()
-    simulator_cost(rows).savefig(sys.argv[2])
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(draw_csv(simulator_cost, __doc__))

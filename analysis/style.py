@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +20,18 @@ STYLE_FILE = Path(__file__).with_name("headway.mplstyle")
 
 def use_style() -> None:
     plt.style.use(STYLE_FILE)
+
+
+def draw_csv(draw: Callable, usage: str) -> int:
+    """Draws the rows of the CSV that the command line names into the file that it names."""
+    if len(sys.argv) != 3:
+        print(usage, file=sys.stderr)
+        return 2
+    with open(sys.argv[1], encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    use_style()
+    draw(rows).savefig(sys.argv[2])
+    return 0
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -278,25 +278,21 @@ class Figures(unittest.TestCase):
         self.assertNotIn("later chunks lighter", drawn)
         self.assertNotIn("pipeline_stage", self.drawn(PIPELINE, "--figure", "timeline-phases"))
 
-    def test_the_cost_of_the_simulator_is_drawn(self):
-        script = Path(PLOT).with_name("simulator_cost.py")
-        rows = ROOT / "docs/results/bench_simulator.csv"
-        out = self.folder / "cost.svg"
-        command = [PYTHON, str(script), str(rows), str(out)]
+    def expect_drawn(self, script: str, rows: str, *texts: str):
+        out = self.folder / "figure.svg"
+        command = [PYTHON, str(Path(PLOT).with_name(script)), str(ROOT / rows), str(out)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(result.returncode, 0, result.stderr)
-        for text in ("zipf, exact", "256 ranks", "distinct completion instants"):
+        for text in texts:
             self.assertIn(text, out.read_text())
 
+    def test_the_cost_of_the_simulator_is_drawn(self):
+        texts = ("zipf, exact", "256 ranks", "distinct completion instants")
+        self.expect_drawn("simulator_cost.py", "docs/results/bench_simulator.csv", *texts)
+
     def test_the_layers_of_the_lab_are_drawn(self):
-        script = Path(PLOT).with_name("lab_layers.py")
-        rows = ROOT / "docs/results/validation_lab/layers.csv"
-        out = self.folder / "lab.svg"
-        command = [PYTHON, str(script), str(rows), str(out)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        for text in ("EP by node", "4:1", "oversubscription"):
-            self.assertIn(text, out.read_text())
+        texts = ("EP by node", "4:1", "oversubscription")
+        self.expect_drawn("lab_layers.py", "docs/results/validation_lab/layers.csv", *texts)
 
     def test_a_sweep_that_is_not_finished_is_refused(self):
         self.expect_refused(self.plot(OVER_K.rpartition("# end")[0]), "end mark")
