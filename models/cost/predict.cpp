@@ -300,6 +300,9 @@ void drop_unpriced(const std::vector<std::optional<MissingCurve>>& missing, bool
 Prediction predict(const Scenario& scenario, const Profile& profile,
                    const PredictOptions& options) {
     Prediction prediction{.scenario = scenario.name,
+                          .model = scenario.model.name,
+                          .cluster = scenario.cluster.name,
+                          .device = scenario.cluster.device.name,
                           .profile = profile.name,
                           .seed = scenario.routing.seed,
                           .baseline = scenario.baseline,

@@ -138,6 +138,9 @@ std::string prediction_to_json(const Prediction& prediction) {
     for (const UnpricedPlan& plan : prediction.unpriced)
         unpriced.push_back({{"name", plan.name}, {"because", plan.because}});
     Json json = {{"scenario", prediction.scenario},
+                 {"model", prediction.model},
+                 {"cluster", prediction.cluster},
+                 {"device", prediction.device},
                  {"profile", prediction.profile},
                  {"seed", prediction.seed},
                  {"version", prediction.version},

@@ -153,6 +153,7 @@ struct Rival {
 
 struct Prediction {
     std::string scenario;
+    std::string model, cluster, device;  // their names
     std::string profile;
     std::string version;
     std::uint64_t seed = 0;

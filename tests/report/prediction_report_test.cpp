@@ -25,8 +25,9 @@ void expect_keys(const Json& object, const std::vector<std::string>& names) {
 
 TEST(PredictionJson, HasTheDocumentedKeys) {
     const Json json = Json::parse(prediction_to_json(sample_prediction()));
-    expect_keys(json, {"scenario", "profile", "seed", "version", "plans", "num_ranks",
-                       "sequence_length", "global_batch_sequences", "tokens_per_step"});
+    expect_keys(json,
+                {"scenario", "model", "cluster", "device", "profile", "seed", "version", "plans",
+                 "num_ranks", "sequence_length", "global_batch_sequences", "tokens_per_step"});
     ASSERT_EQ(json["plans"].size(), 2u);
     const Json& plan = json["plans"][1];
     expect_keys(plan, {"name",

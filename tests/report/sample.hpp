@@ -49,6 +49,9 @@ inline PlanPrediction sample_plan(const char* plan_name, double step_ms, Phase e
 
 inline Prediction sample_prediction() {
     return {.scenario = "sample",
+            .model = "small",
+            .cluster = "two nodes",
+            .device = "GPU",
             .profile = "public",
             .version = "0.1.0",
             .seed = 7,
