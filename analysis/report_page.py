@@ -6,7 +6,8 @@ import html
 import io
 import re
 
-from style import PHASES, byte_unit, significant, time_unit
+from style import PHASES
+from units import byte_unit, significant, time_unit
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #111; }

@@ -7,7 +7,7 @@ import re
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from results import Sweep
-from style import significant
+from units import significant
 
 # What an axis is called in a figure.
 LABELS = {

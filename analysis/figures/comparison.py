@@ -10,7 +10,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from figures.pipeline import CHUNKS
 from results import Timeline
-from style import PHASES, SOURCES, legend_below, significant, time_unit
+from style import PHASES, SOURCES, legend_below
+from units import significant, time_unit
 
 
 def executions(timeline: Timeline) -> dict[tuple[str, str], dict[str, float]]:

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from results import Table
-from style import legend_below, significant
+from style import legend_below
+from units import significant
 
 _KINDS = {
     "ep": ("EP, a copy an expert", "#0072B2", "o", "-"),

@@ -7,7 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from results import Timeline
-from style import legend_below, significant, time_unit
+from style import legend_below
+from units import significant, time_unit
 
 CHUNKS = ("pipeline_stage", "pipeline_weight")
 FORWARD, BACKWARD, WEIGHT, MESSAGE, BUBBLE = "#4393C3", "#F4A582", "#5AAE61", "#B2182B", "#F2F2F2"

@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from results import Prediction
-from style import LINKS, PHASES, byte_unit, legend_below, significant, time_unit
+from style import LINKS, PHASES, legend_below
+from units import byte_unit, significant, time_unit
 
 SMALL = 0.01  # parts below this share of every bar they are in are drawn together as "others"
 

@@ -7,7 +7,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from results import Simulation, Timeline
-from style import PHASES, SOURCES, legend_below, significant, time_unit
+from style import PHASES, SOURCES, legend_below
+from units import significant, time_unit
 
 MAX_GANTT_RANKS = 8  # of a timeline with more, so many evenly spread; --ranks chooses
 TRACKS = ("compute", "communication", "gradient")

@@ -21,7 +21,8 @@ from figures.axes import (
     varied,
 )
 from results import Sweep
-from style import byte_unit, legend_below, significant, time_unit
+from style import legend_below
+from units import byte_unit, significant, time_unit
 
 
 def _one_axis(results) -> tuple[Sweep, str] | None:
