@@ -38,7 +38,7 @@ int run_plot(Args args) {
         "help,h", "this text");
     const auto values = parse_options(args, help, options);
     if (!values) return kDone;
-    std::vector<std::string> command = {python_with_matplotlib("plot"), plot_script().string()};
+    std::vector<std::string> command = {python_with_matplotlib(), plot_script().string()};
     if (values->count("result") != 0) {
         const auto& results = (*values)["result"].as<std::vector<std::string>>();
         for (const std::string& result : results)

@@ -11,6 +11,17 @@
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
+namespace {
+
+// The first Python that runs `code` without an error.
+std::string python_that_runs(const std::string& code, const InputProblem& otherwise) {
+    for (const std::string python : {"python3", "/usr/bin/python3"}) {
+        if (run_program({python, "-c", code}, Chatter::silent) == 0) return python;
+    }
+    throw InputError(otherwise);
+}
+
+}  // namespace
 
 int run_program(const std::vector<std::string>& words, Chatter chatter) {
     std::vector<char*> argv;
@@ -42,13 +53,20 @@ int run_program(const std::vector<std::string>& words, Chatter chatter) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-std::string python_with_matplotlib(const std::string& verb) {
-    for (const std::string python : {"python3", "/usr/bin/python3"}) {
-        if (run_program({python, "-c", "import matplotlib"}, Chatter::silent) == 0) return python;
-    }
-    throw InputError({.where = "headway " + verb,
-                      .found = "no Python with matplotlib (tried python3 and /usr/bin/python3)",
-                      .hint = "apt-get install python3-matplotlib, or pip install matplotlib"});
+std::string plain_python() {
+    return python_that_runs(
+        "import sys; sys.exit(sys.version_info < (3, 10))",
+        {.where = "headway report",
+         .found = "no Python 3.10 or later (tried python3 and /usr/bin/python3)",
+         .hint = "apt-get install python3"});
+}
+
+std::string python_with_matplotlib() {
+    return python_that_runs(
+        "import matplotlib",
+        {.where = "headway plot",
+         .found = "no Python with matplotlib (tried python3 and /usr/bin/python3)",
+         .hint = "apt-get install python3-matplotlib, or pip install matplotlib"});
 }
 
 }  // namespace headway::cli

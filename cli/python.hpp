@@ -1,4 +1,4 @@
-// The Python side: analysis/ is run, never linked, with a Python that has matplotlib.
+// The Python side: analysis/ is run, never linked.
 #pragma once
 
 #include <string>
@@ -11,7 +11,9 @@ enum class Chatter { shown, silent };
 // Runs a program found on the PATH and returns its exit code, or 127 when it cannot be started.
 int run_program(const std::vector<std::string>& words, Chatter chatter);
 
-// InputError, naming `verb`, when there is none.
-std::string python_with_matplotlib(const std::string& verb);
+// A Python that runs analysis/report.py; InputError when there is none.
+std::string plain_python();
+// One that runs analysis/plot.py.
+std::string python_with_matplotlib();
 
 }  // namespace headway::cli

@@ -191,8 +191,6 @@ class Predict(unittest.TestCase):
                 self.assertEqual(drawn.read_bytes()[: len(magic)], magic)
 
     def test_a_report_is_one_page_with_every_plan_and_no_other_file(self):
-        if headway("plot", "--figure", "list").returncode != 0:
-            self.skipTest("no Python with matplotlib")
         page = self.folder / "report.html"
         result = headway("report", SCENARIO, "-o", str(page))
         self.assertEqual((result.returncode, result.stdout), (0, ""), result.stderr)
