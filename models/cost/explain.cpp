@@ -45,8 +45,7 @@ class Writer {
 };
 
 void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profile& profile,
-                    const Cluster& cluster, Dtype type, const PriceBook& book,
-                    const RowSpread* spread) {
+                    const Cluster& cluster, const PriceBook& book, const RowSpread* spread) {
     if (book.is_joined(work)) {
         out.line("gelu", "in an epilogue of the products");
         return;
@@ -89,7 +88,7 @@ void explain_kernel(Writer& out, const KernelWork& work, Pass pass, const Profil
     if (pass == Pass::backward && !rate.own_backward)
         out.line("  note", "no backward curve in the profile: the forward rate is used");
     const Seconds bound =
-        max(work.flops / cluster.device.peak(type), work.bytes / cluster.device.memory_bandwidth);
+        max(work.flops / book.peak(work), work.bytes / cluster.device.memory_bandwidth);
     out.line("  lower bound", "{} (device peak), achieved {:.0f} %", time_text(bound),
              100.0 * (bound / time));
     if (work.stretch != 1.0)
@@ -308,8 +307,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
-                           scenario.cluster, scenario.model.dtype, book,
-                           PriceBook::spread_of(*compute));
+                           scenario.cluster, book, PriceBook::spread_of(*compute));
         }
     } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
         const Price price = book.exchange(*exchange, 1.0);

@@ -118,6 +118,8 @@ class PriceBook {
                         const RowSpread* spread = nullptr) const;
     // The kernel whose curve prices it.
     Kernel kernel_of(const KernelWork& work) const;
+    // The device's, of the type that the kernel computes in.
+    FlopRate peak(const KernelWork& work) const { return peak(dtype_of(work)); }
     // Part of the kernel before: takes no time of its own.
     bool is_joined(const KernelWork& work) const;
     KernelRate rate_of(const KernelWork& work, Pass pass, double fraction = 1.0,
