@@ -265,6 +265,10 @@ std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBo
             "in {} hops, each beside one of {} parts of the phase behind it: what lasts longer "
             "shows",
             reduce.group_size - 1, reduce.group_size);
+    if (phase.beside == Beside::previous_phase)
+        return fmt::format(
+            "in {} hops, each behind one of {} parts of the phase before it and beside the next",
+            reduce.group_size - 1, reduce.group_size);
     if (reduce.hidden_by == HiddenBy::nothing) return "none";
     if (reduce.hidden_by == HiddenBy::first_forward)
         return fmt::format(

@@ -76,16 +76,17 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
     for (const Slot& slot : pass_slots(phases, pipelines, plan_.overlap_chunks)) {
         const auto index = static_cast<std::size_t>(slot.phase);
         const PhaseWork& phase = phases[index];
-        const double fraction = 1.0 / slot.num_chunks;
-        PricedSlot& out = priced.emplace_back(PricedSlot{.phase = phase.phase,
-                                                         .slot = slot,
-                                                         .launch = pricer_.launch_time(phase),
-                                                         .host_waits = phase.host_waits});
+        const double fraction = slot.fraction();
+        PricedSlot& out =
+            priced.emplace_back(PricedSlot{.phase = phase.phase,
+                                           .slot = slot,
+                                           .launch = slot.launches() * pricer_.launch_time(phase),
+                                           .host_waits = phase.host_waits});
         out.weights = pricer_.weight_gradient_share(expected[index]);
         if (std::holds_alternative<ComputeWork>(phase.work)) {
             std::vector<const PhaseWork*> by_rank;
             for (const LayerWork& rank : ranks) by_rank.push_back(&phases_of(rank, pass)[index]);
-            out.work = pricer_.compute_task(by_rank, fraction);
+            out.work = scaled(pricer_.compute_task(by_rank, fraction), slot.scale());
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
             out.work = pricer_.count_exchange_task(*counts);
         } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {

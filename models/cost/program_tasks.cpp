@@ -46,6 +46,13 @@ Seconds TaskPricer::compute_time(const ComputeWork& work, Pass pass, double frac
 }
 
 // A compute phase whose work may differ by rank; phase `index` of every entry of `ranks`.
+ComputeTask scaled(ComputeTask task, double share) {
+    for (Seconds& time : task.per_rank) time *= share;
+    task.flops *= share;
+    task.bytes *= share;
+    return task;
+}
+
 ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
                                      double fraction) const {
     ComputeTask task;

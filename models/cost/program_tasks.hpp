@@ -17,6 +17,8 @@
 
 namespace headway::inline cost {
 
+ComputeTask scaled(ComputeTask task, double share);
+
 class TaskPricer {
   public:
     TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,

@@ -18,11 +18,7 @@ double share_of(double weights, GradientPart part) {
 std::optional<TaskWork> part_of(const TaskWork& work, double share) {
     if (share <= 0.0) return std::nullopt;
     if (share >= 1.0) return work;
-    ComputeTask task = std::get<ComputeTask>(work);
-    for (Seconds& time : task.per_rank) time *= share;
-    task.flops *= share;
-    task.bytes *= share;
-    return task;
+    return scaled(std::get<ComputeTask>(work), share);
 }
 
 }  // namespace

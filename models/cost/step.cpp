@@ -46,17 +46,17 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
     for (const Slot& slot : slots) {
         const auto i = static_cast<std::size_t>(slot.phase);
         if (slot.chunk == 0) {
-            const double chunks = slot.num_chunks;
+            const double times = slot.num_chunks * slot.scale();
             const Price price = price_phase({phases[i], mean[i]}, context.speeds, book,
-                                            weight * chunks, 1.0 / chunks);
-            chunk[i] = price.time;
+                                            weight * times, slot.fraction());
+            chunk[i] = slot.scale() * price.time;
             pass.phases[i] = {
-                .work = &phases[i], .sigma = chunks * price.sigma, .bottleneck = price.bottleneck};
+                .work = &phases[i], .sigma = times * price.sigma, .bottleneck = price.bottleneck};
         }
         pass.tasks.push_back({.stream = slot.stream,
                               .time = chunk[i],
                               .after = slot.after,
-                              .launch = book.launch_time(phases[i]),
+                              .launch = slot.launches() * book.launch_time(phases[i]),
                               .host_waits = phases[i].host_waits});
         pass.phase_of_task.push_back(slot.phase);
     }

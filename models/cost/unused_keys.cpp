@@ -206,6 +206,11 @@ void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
         p.tensor_model_parallel_size == 1 && p.sequence_parallel,
         "plan {}: parallel.sequence_parallel has no effect: tensor_model_parallel_size is 1",
         plan.name);
+    const bool no_buffers = s.model.attention.latent.has_value();
+    notes.add_if(p.tp_comm_overlap && (p.tensor_model_parallel_size == 1 || no_buffers),
+                 "plan {}: parallel.tp_comm_overlap has no effect: {}", plan.name,
+                 no_buffers ? "latent attention has no user buffers, and Megatron turns it off"
+                            : "tensor_model_parallel_size is 1");
     notes.add_if(p.context_parallel_size == 1 && p.cp_comm_type != usual.cp_comm_type,
                  "plan {}: parallel.cp_comm_type has no effect: context_parallel_size is 1",
                  plan.name);

@@ -30,7 +30,7 @@ constexpr std::string_view kRead =
     "cuda_graph_scope cuda_graph_modules "
     "moe_flex_dispatcher_backend moe_latent_size moe_layer_recompute tensor_model_parallel_size "
     "model_parallel_size pipeline_model_parallel_size context_parallel_size cp_comm_type "
-    "expert_model_parallel_size expert_tensor_parallel_size sequence_parallel "
+    "expert_model_parallel_size expert_tensor_parallel_size sequence_parallel tp_comm_overlap "
     "num_layers_per_virtual_pipeline_stage num_virtual_stages_per_pipeline_rank "
     "virtual_pipeline_model_parallel_size pipeline_model_parallel_layout "
     "decoder_first_pipeline_num_layers decoder_last_pipeline_num_layers "
@@ -67,7 +67,6 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"moe_pad_expert_input_to_capacity", "", "rows that padding adds are not counted"},
     {"mtp_use_repeated_layer", "", "every layer of multi-token prediction has its own parameters"},
     {"mtp_detach_heads mtp_hsm", "", "multi-token prediction is trained with the whole model"},
-    {"tp_comm_overlap", "", "exchanges of tensor parallelism hide behind nothing"},
     {"overlap_param_gather_with_optimizer_step", "",
      "parameters are gathered behind the optimizer, before the next forward pass"},
     {"overlap_dispatch_backward_with_experts_wgrad "
@@ -125,7 +124,6 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"cross_entropy_fusion_impl", "native te linear", "the loss is priced as a pass of its own"},
     {"recipe", "", "what the recipe sets besides is not read: --model and more overrides give it"},
     // torchtitan
-    {"enable_async_tensor_parallel", "", "exchanges of tensor parallelism hide behind nothing"},
     {"enable_cpu_offload early_step_in_backward", "", "the optimizer runs on the GPU, at the end"},
     {"converters", "", "float8 and MX are computed as the model's dtype"},
     {"module_fqns_per_model_part pipeline_parallel_first_stage_less_layers "

@@ -164,6 +164,7 @@ void fill_parallel(const Job& job, Parallel& parallel) {
                        job.integer_or("model_parallel_size", 1, 1, 1 << 20), 1, 1 << 20);
     const int t = parallel.tensor_model_parallel_size;
     parallel.sequence_parallel = job.flag("sequence_parallel") && t > 1;
+    parallel.tp_comm_overlap = job.flag("tp_comm_overlap") && parallel.sequence_parallel;
     parallel.context_parallel_size = job.integer_or("context_parallel_size", 1, 1, 1 << 20);
     parallel.pipeline_model_parallel_size =
         job.integer_or("pipeline_model_parallel_size", 1, 1, 1 << 20);

@@ -183,6 +183,8 @@ void fill_from_torchtitan(const Job& job, const Given& given, Scenario& scenario
     parallel.tensor_model_parallel_size = degree(job, "tensor_parallel_degree");
     const bool sequence = job.flag("parallelism.enable_sequence_parallel", true);
     parallel.sequence_parallel = sequence && parallel.tensor_model_parallel_size > 1;
+    parallel.tp_comm_overlap =
+        job.flag("parallelism.enable_async_tensor_parallel") && parallel.sequence_parallel;
     parallel.context_parallel_size = degree(job, "context_parallel_degree");
     const std::string rotate = job.text("parallelism.context_parallel_rotate_method", "allgather");
     parallel.cp_comm_type = rotate == "alltoall" ? CpCommType::p2p : CpCommType::all_gather;

@@ -118,6 +118,9 @@ class Checks {
                     fmt::format("{} {} does not divide a vocabulary of {}", key, t_, m.vocab_size),
                     fmt::format("model.vocab_size padded: {}", (m.vocab_size / step + 1) * step));
         }
+        if (t_ > 1 && p_.tp_comm_overlap && !p_.sequence_parallel)
+            problem("tp_comm_overlap", "tp_comm_overlap without sequence_parallel",
+                    "sequence_parallel true, or tp_comm_overlap false");
         if (t_ > 1 && m.num_moe_layers() > 0 && !p_.sequence_parallel)
             problem("sequence_parallel",
                     fmt::format("MoE layers on tensor-parallel groups of {} without it: every rank "

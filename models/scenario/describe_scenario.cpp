@@ -185,6 +185,10 @@ void describe_parallel(Fields& f, Parallel& p, GivenParallel& given) {
     constexpr Range range = {1, 1 << 16};
     f.integer("tensor_model_parallel_size", p.tensor_model_parallel_size, range,
               "t, consecutive ranks that share the heads and widths of a layer", optional);
+    f.flag("tp_comm_overlap", p.tp_comm_overlap,
+           "exchanges of q k v, output and dense feed-forward run hop by hop beside their GEMMs "
+           "(user buffers); needs sequence_parallel",
+           optional);
     f.flag("sequence_parallel", p.sequence_parallel,
            "norms, router and MoE layer work on 1/t of the tokens; needed for MoE layers where t > "
            "1",

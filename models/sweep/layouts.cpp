@@ -83,6 +83,7 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
                     Parallel layout = like.parallel;
                     layout.tensor_model_parallel_size = t;
                     layout.sequence_parallel = t > 1;
+                    layout.tp_comm_overlap = t > 1 && !model.attention.latent;
                     layout.context_parallel_size = c;
                     layout.pipeline_model_parallel_size = p;
                     layout.virtual_pipeline_model_parallel_size = v;
@@ -121,6 +122,7 @@ std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t gl
     };
     add("tensor-model-parallel-size", p.tensor_model_parallel_size);
     if (p.sequence_parallel) flags.emplace_back("--sequence-parallel");
+    if (p.tp_comm_overlap) flags.emplace_back("--tp-comm-overlap");
     if (p.context_parallel_size > 1) add("context-parallel-size", p.context_parallel_size);
     add("pipeline-model-parallel-size", p.pipeline_model_parallel_size);
     if (!p.pipeline_model_parallel_layout.empty())

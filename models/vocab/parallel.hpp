@@ -47,6 +47,7 @@ inline constexpr std::array kDataParallelShardingNames = {
 struct Parallel {
     int tensor_model_parallel_size = 1;  // t
     bool sequence_parallel = false;      // norms, router and MoE layer on T/t tokens of a TP rank
+    bool tp_comm_overlap = false;        // exchanges of q k v, output, dense MLP beside their GEMMs
     int context_parallel_size = 1;       // c
     CpCommType cp_comm_type = CpCommType::p2p;
     int pipeline_model_parallel_size = 1;          // p

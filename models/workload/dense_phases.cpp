@@ -184,25 +184,27 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
     const double kv_width = (a.latent ? heads : kv_heads) * (w.query_key + w.value);
     const CoreWidths core_widths{
         .query = heads * w.query_key, .key_value = kv_width, .out = out_width};
+    const bool buffered = has_user_buffers(s);
     if (forward) {
         phases.push_back(norm);
-        gather_rows(s, pass, gathered_width(model), phases);
+        gather_rows(s, pass, gathered_width(model), phases, buffered);
         phases.push_back(qkv);
         exchange_into_core(s, pass, core_widths, phases);
         phases.push_back(core);
         exchange_out_of_core(s, pass, core_widths, phases);
         phases.push_back(out);
-        scatter_sum(s, pass, s.hidden, phases);
+        scatter_sum(s, pass, s.hidden, phases, buffered);
         return;
     }
-    gather_rows(s, pass, s.hidden, phases);
+    gather_rows(s, pass, s.hidden, phases, buffered);
     phases.push_back(out);
     exchange_into_core(s, pass, core_widths, phases);
     phases.push_back(core);
     exchange_out_of_core(s, pass, core_widths, phases);
-    gather_rows(s, pass, gathered_width(model), phases);  // the input again: d W = x^T d y
+    // The input again: d W = x^T d y.
+    gather_rows(s, pass, gathered_width(model), phases, buffered);
     phases.push_back(qkv);
-    scatter_sum(s, pass, gathered_width(model), phases);
+    scatter_sum(s, pass, gathered_width(model), phases, buffered);
     phases.push_back(norm);
 }
 
@@ -218,7 +220,8 @@ void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases
         compute_phase(Phase::dense_mlp, pass,
                       {gemm(tokens, (gated ? 2.0 : 1.0) * width, s.hidden, s.element, repeat),
                        gemm(tokens, s.hidden, width, s.element, repeat),
-                       move(Kernel::streaming, activation)}));
+                       move(Kernel::streaming, activation)}),
+        has_user_buffers(s));
 }
 
 }  // namespace headway::inline workload

@@ -15,27 +15,37 @@ PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const Rank
             false, beside};
 }
 
-void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
-    if (s.mesh.tp == 1 || !s.plan.parallel.sequence_parallel) return;
-    phases.push_back(reduce_phase(Phase::tp_all_gather, pass, Collective::all_gather,
-                                  s.mesh.tp_group(), s.group_tokens * width * s.element));
+// Megatron-LM turns the overlap off where a layer has no buffer of its own, as latent attention's
+// projections have none (core/extensions/transformer_engine.py).
+bool has_user_buffers(const StepShape& s) {
+    return s.plan.parallel.tp_comm_overlap && !s.scenario.model.attention.latent;
 }
 
-void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
+void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                 bool buffered) {
+    if (s.mesh.tp == 1 || !s.plan.parallel.sequence_parallel) return;
+    phases.push_back(reduce_phase(Phase::tp_all_gather, pass, Collective::all_gather,
+                                  s.mesh.tp_group(), s.group_tokens * width * s.element,
+                                  buffered ? Beside::next_phase : Beside::nothing));
+}
+
+void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                 bool buffered) {
     if (s.mesh.tp == 1) return;
     const bool scatters = s.plan.parallel.sequence_parallel;
     phases.push_back(reduce_phase(scatters ? Phase::tp_reduce_scatter : Phase::tp_all_reduce, pass,
                                   scatters ? Collective::reduce_scatter : Collective::all_reduce,
-                                  s.mesh.tp_group(), s.group_tokens * width * s.element));
+                                  s.mesh.tp_group(), s.group_tokens * width * s.element,
+                                  buffered ? Beside::previous_phase : Beside::nothing));
 }
 
 void add_cut_phase(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
-                   PhaseWork cut) {
-    gather_rows(s, pass, width, phases);
+                   PhaseWork cut, bool buffered) {
+    gather_rows(s, pass, width, phases, buffered);
     // Backward: of the output's gradient, and of the input again, for the weights' gradient.
-    if (pass == Pass::backward) gather_rows(s, pass, width, phases);
+    if (pass == Pass::backward) gather_rows(s, pass, width, phases, buffered);
     phases.push_back(std::move(cut));
-    scatter_sum(s, pass, width, phases);
+    scatter_sum(s, pass, width, phases, buffered);
 }
 
 void add_loss_sums(const StepShape& s, std::vector<PhaseWork>& phases) {

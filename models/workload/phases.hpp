@@ -40,13 +40,17 @@ KernelWork move(Kernel kernel, double bytes, int launches = 1);
 
 // Tensor parallelism (mesh_phases.cpp): rows of `width` of the group's tokens on every rank of the
 // group, from those of each rank; and the sum over the group, of which each rank keeps its tokens.
-// Without sequence parallelism all ranks have all rows, and the sum stays with all.
+// Without sequence parallelism all ranks have all rows, and the sum stays with all. `buffered`: of
+// linear layers that have user buffers, so that tp_comm_overlap hides them behind the GEMMs.
 double gathered_width(const ModelSpec& model);  // of the rows that enter attention
-void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
-void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases);
+bool has_user_buffers(const StepShape& s);
+void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                 bool buffered = false);
+void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
+                 bool buffered = false);
 // Both around a phase whose weights the group cuts by columns, then by rows.
 void add_cut_phase(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
-                   PhaseWork cut);
+                   PhaseWork cut, bool buffered = false);
 // The three small all-reduces of a loss over a cut vocabulary.
 void add_loss_sums(const StepShape& s, std::vector<PhaseWork>& phases);
 

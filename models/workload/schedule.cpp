@@ -19,9 +19,9 @@ class SlotList {
     }
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
 
-    int add(int phase, int after, int chunk = 0, int num_chunks = 1) {
+    int add(int phase, int after, int chunk = 0, int num_chunks = 1, bool ring = false) {
         const Stream stream = stream_of(phase);
-        slots_.push_back({phase, chunk, num_chunks, stream, after});
+        slots_.push_back({phase, chunk, num_chunks, stream, after, ring});
         return last_[static_cast<std::size_t>(stream)] = static_cast<int>(slots_.size()) - 1;
     }
 
@@ -43,22 +43,43 @@ class SlotList {
         add(out, computed.back(), num_chunks - 1, num_chunks);
     }
 
-    // A ring of n ranks: the part at hand is worked on while the next one travels, n parts of which
-    // n-1 travel. The phase behind `ring` is the compute.
-    void add_ring(int ring) {
-        const auto& hops = std::get<ReduceWork>(phases_[static_cast<std::size_t>(ring)].work);
-        const int n = hops.group_size, ready = last_of(Stream::compute);
+    // A ring of n ranks from phase `begin` on: gathers, the compute phase beside which they run,
+    // and scatters of its result. The part at hand is worked on while the next one travels and the
+    // sums of the last one do, n parts of which n-1 travel. Returns the phase behind the ring.
+    int add_ring(int begin) {
+        const int compute = after_all(begin, Beside::next_phase),
+                  end = after_all(compute + 1, Beside::previous_phase);
+        const PhaseWork& outer =
+            phases_[static_cast<std::size_t>(begin < compute ? begin : compute + 1)];
+        const int n = std::get<ReduceWork>(outer.work).group_size, ready = last_of(Stream::compute);
         int arrived = last_of(Stream::communication);
         for (int i = 0; i < n; ++i) {
-            const int next = i + 1 < n ? add(ring, ready, i, n - 1) : -1;
-            add(ring + 1, arrived, i, n);
+            const bool travels = i + 1 < n;
+            int next = arrived;
+            for (int gather = begin; gather < compute && travels; ++gather)
+                next = add(gather, ready, i, n - 1, true);
+            const int part = add(compute, arrived, i, n, true);
+            for (int scatter = compute + 1; scatter < end && travels; ++scatter)
+                add(scatter, part, i, n - 1, true);
             arrived = next;
         }
+        return end;
+    }
+    bool begins_ring(int phase) const {
+        return phases_[static_cast<std::size_t>(phase)].beside == Beside::next_phase ||
+               after_all(phase + 1, Beside::previous_phase) > phase + 1;
     }
 
     std::vector<Slot> take() { return std::move(slots_); }
 
   private:
+    // The first phase from `phase` on that does not run beside that.
+    int after_all(int phase, Beside beside) const {
+        const int end = static_cast<int>(phases_.size());
+        while (phase < end && phases_[static_cast<std::size_t>(phase)].beside == beside) ++phase;
+        return phase;
+    }
+
     std::span<const PhaseWork> phases_;
     std::vector<Slot> slots_;
     std::array<int, kNumStreams> last_{before_list(Stream::compute),
@@ -117,8 +138,8 @@ std::vector<Slot> pass_slots(std::span<const PhaseWork> phases,
             slots.add(i, before_list(Stream::compute));
             continue;
         }
-        if (phase.beside == Beside::next_phase) {
-            slots.add_ring(i++);
+        if (slots.begins_ring(i)) {
+            i = slots.add_ring(i) - 1;
             continue;
         }
         const bool compute = slots.stream_of(i) == Stream::compute;

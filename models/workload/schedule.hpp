@@ -38,6 +38,14 @@ struct Slot {
     int chunk = 0, num_chunks = 1;
     Stream stream = Stream::compute;
     int after = 0;
+    bool ring = false;
+
+    // Its time is `scale` times that of `fraction` of the phase's work: a chunk is the smaller work
+    // that it is; the parts of a ring's compute, through which it goes without a pause, are shares
+    // of the whole. The host enqueues a ring once.
+    double fraction() const { return scale() < 1.0 ? 1.0 : 1.0 / num_chunks; }
+    double scale() const { return ring && stream == Stream::compute ? 1.0 / num_chunks : 1.0; }
+    double launches() const { return ring ? 1.0 / num_chunks : 1.0; }
 };
 constexpr int before_list(Stream stream) {
     return -1 - static_cast<int>(stream);

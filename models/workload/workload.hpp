@@ -140,9 +140,9 @@ struct ReduceWork {
 };
 
 // What a collective runs beside: nothing; the whole pass that it stands in, from its begin to its
-// end (parameters for the next layer, gradients of the last); or, in as many parts as it has hops,
-// the parts of the compute phase behind it (a ring).
-enum class Beside { nothing, pass, next_phase };
+// end (parameters for the next layer, gradients of the last); or, hop by hop, the parts of the
+// compute phase behind it (a ring) or before it: a group of n ranks has n parts and n-1 hops.
+enum class Beside { nothing, pass, next_phase, previous_phase };
 
 struct PhaseWork {
     Phase phase = Phase::embed;

@@ -31,11 +31,19 @@ std::vector<Case> cases() {
         return Parallel{.data_parallel_sharding_strategy = strategy,
                         .num_distributed_optimizer_instances = instances};
     };
+    const auto overlapped = [&](int t, int c) {
+        Parallel parallel = tensor(t, c);
+        parallel.tp_comm_overlap = true;
+        return parallel;
+    };
     Parallel both = tensor(2, 2);
     both.data_parallel_sharding_strategy = DataParallelSharding::optim_grads_params;
     return {{"tp", tensor(2, 1), 8},
             {"tp and recompute", tensor(4, 1), 8, RecomputeLevel::full},
             {"tp of heads", tensor(2, 1), 8, RecomputeLevel::none, true},
+            {"overlapped tp", overlapped(2, 1), 8},
+            {"overlapped tp and recompute", overlapped(4, 1), 8, RecomputeLevel::full},
+            {"overlapped tp and ring", overlapped(2, 2), 4},
             {"ring", tensor(1, 4), 8},
             {"tp and ring", tensor(2, 2), 4, RecomputeLevel::full},
             {"gathered keys", tensor(1, 2, CpCommType::all_gather), 8},
@@ -96,6 +104,43 @@ TEST(MeshStep, ARingHidesBehindTheCore) {
                     1e-6 * core);
         EXPECT_NEAR((ring.time + ring.hidden).in(second), 3 * hop, 1e-6 * hop);
         EXPECT_NEAR(ring.time.in(second), 3 * std::max(0.0, hop - core / 4), 1e-6 * hop);
+    }
+}
+
+// Two cut phases a pass, each of t parts: forward t-1 hops gathered and t-1 scattered around it,
+// backward twice as many gathered. Under slow GEMMs all of it hides, beside fast ones nothing does;
+// the GEMMs take what they take without overlap.
+TEST(MeshStep, TensorParallelExchangesHideBehindTheirGemms) {
+    Scenario s = toy::scenario();
+    s.model.num_layers = s.model.num_dense_layers = 1;
+    s.model.dense_width = 2048;
+    s.plans = {toy::ep(Dedup::none, 1)};
+    s.plans[0].parallel = {.tensor_model_parallel_size = 4, .sequence_parallel = true};
+    const double hop = 1e-6 + 4096.0 * 1024 * 2 / 4 / toy::kLink;
+    for (const double rate : {1e9, 1e19}) {
+        Profile profile = toy::profile();
+        for (int k = 0; k < kNumKernels; ++k)
+            for (RateCurve& curve : profile.kernel(static_cast<Kernel>(k)).forward)
+                curve.rate = {rate, rate};
+        s.cluster.device.peak_matmul = 1e20 * flop / second;
+        s.plans[0].parallel.tp_comm_overlap = false;
+        const PlanPrediction apart = predict(s, profile).plans.at(0);
+        s.plans[0].parallel.tp_comm_overlap = true;
+        const PlanPrediction beside = predict(s, profile).plans.at(0);
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            const bool forward = pass == Pass::forward;
+            const PhaseCost gather = cost_of(beside, Phase::tp_all_gather, pass),
+                            scatter = cost_of(beside, Phase::tp_reduce_scatter, pass),
+                            mlp = cost_of(beside, Phase::dense_mlp, pass);
+            // The head has no user buffer: its gathers are whole.
+            const double alone = 1e-6 + 3 * (hop - 1e-6);
+            EXPECT_NEAR((gather.time + gather.hidden).in(second),
+                        (forward ? 2 : 4) * 3 * hop + (forward ? 1 : 2) * alone, 1e-3 * hop);
+            EXPECT_NEAR(mlp.time.in(second), cost_of(apart, Phase::dense_mlp, pass).time.in(second),
+                        1e-9 * mlp.time.in(second));
+            const double hidden = (gather.hidden + scatter.hidden).in(second);
+            EXPECT_NEAR(hidden, rate < 1e12 ? (forward ? 4 : 6) * 3 * hop : 0.0, 1e-2 * hop);
+        }
     }
 }
 

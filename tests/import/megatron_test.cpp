@@ -71,6 +71,18 @@ TEST(Megatron, HasTheDefaultsOfItsArguments) {
     EXPECT_EQ(s.batch.global_batch_size, 32);
 }
 
+TEST(Megatron, OverlapsTensorParallelExchangesUnderSequenceParallelismAlone) {
+    const std::string cut = "--tensor-model-parallel-size 2 --expert-tensor-parallel-size 1 ";
+    const auto overlaps = [&](const std::string& more) {
+        return imported(cut + more).scenario.plans[0].parallel.tp_comm_overlap;
+    };
+    EXPECT_TRUE(overlaps("--sequence-parallel --tp-comm-overlap"));
+    EXPECT_FALSE(overlaps("--sequence-parallel"));
+    EXPECT_FALSE(imported("--sequence-parallel --tp-comm-overlap")
+                     .scenario.plans[0]
+                     .parallel.tp_comm_overlap);
+}
+
 TEST(Megatron, DeduplicatesAsItsDispatcherDoes) {
     const auto dedup = [](const std::string& more) {
         return std::get<ExpertParallel>(

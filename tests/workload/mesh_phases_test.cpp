@@ -104,6 +104,28 @@ TEST(MeshPhases, SequenceParallelLayersGatherAndScatterTwiceForwardThriceBackwar
               (std::vector{gather, gather, scatter, gather, gather, scatter}));
 }
 
+int num_beside_a_phase(const LayerWork& layer) {
+    int n = 0;
+    for (const auto* phases : {&layer.forward, &layer.backward})
+        for (const PhaseWork& phase : *phases)
+            n += phase.beside == Beside::next_phase || phase.beside == Beside::previous_phase;
+    return n;
+}
+
+// All ten have user buffers, but for latent attention, which turns them off.
+TEST(MeshPhases, OverlappedExchangesOfTensorParallelism) {
+    Scenario s = dense_scenario();
+    Parallel parallel = axes(4, 1, 1);
+    EXPECT_EQ(
+        num_beside_a_phase(build_workload(s, with(toy::ep(Dedup::none, 1), parallel)).layers.at(0)),
+        0);
+    parallel.tp_comm_overlap = true;
+    const Plan plan = with(toy::ep(Dedup::none, 1), parallel);
+    EXPECT_EQ(num_beside_a_phase(build_workload(s, plan).layers.at(0)), 4 + 6);
+    s.model.attention.latent = LatentAttention{};
+    EXPECT_EQ(num_beside_a_phase(build_workload(s, plan).layers.at(0)), 0);
+}
+
 TEST(MeshPhases, WithoutSequenceParallelismSumsStayWithAllRanks) {
     const Scenario s = dense_scenario();
     Parallel parallel = axes(4, 1, 1);
