@@ -35,8 +35,11 @@ def profile(name, root, simumax, paper=False):
         for kind in NARROW:
             if kind == "nvfp4" and name not in BLACKWELL:
                 continue
-            narrow["dense_gemm"][kind] = (narrow_dense(kind, dev, root, raised), None)
-            narrow["grouped_gemm"][kind] = narrow_grouped(kind, dev, root, kernels["grouped_gemm"])
+            dense = narrow_dense(kind, dev, root, raised)
+            narrow["dense_gemm"][kind] = (dense, None)
+            narrow["grouped_gemm"][kind] = narrow_grouped(
+                kind, dev, root, kernels["grouped_gemm"], (dense, raised)
+            )
         if name in BLACKWELL:
             # The tensor cores take both: blocks of 1 x 32 instead of 1 x 128.
             for kernel in ("dense_gemm", "grouped_gemm"):

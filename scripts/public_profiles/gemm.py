@@ -63,6 +63,7 @@ def flops_text(s):
 
 DENSE_SIZE = [2.0**28, 2.0**30, 2.0**32, 2.0**34, 2.0**36, 2.0**38, 2.0**40, 2.0**42]
 DENSE_WIDTH = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+EXPERT_HIDDEN = 5120  # of the fused-MoE and operator tables: most models lie between 2048 and 7168
 
 
 def dense_table(dev, root, kind, kernel, version):
@@ -151,8 +152,19 @@ def narrow_dense(kind, dev, root, bf16):
     return Curve(DENSE_SIZE, DENSE_WIDTH, rows, residual, src, size_text=flops_text)
 
 
-def narrow_grouped(kind, dev, root, bf16):
-    """Rates of a narrower type by rows and width: bf16's, times the ratio of the two types in the fused-MoE table."""
+def dense_ratio(size, width, narrow, bf16):
+    """A narrower type's rate over bf16's, of one expert's GEMM run as a dense one (rows x hidden x two widths)."""
+    rows, w = np.meshgrid(np.array(size, float), np.array(width, float))
+    flops, smallest = (4.0 * rows * w * EXPERT_HIDDEN).ravel(), np.minimum(rows, 2.0 * w).ravel()
+    ours, theirs = (
+        interpolate(c.size, c.width, c.rows, flops, smallest, whole=True) for c in (narrow, bf16)
+    )
+    return (ours / theirs).reshape(rows.shape)
+
+
+def narrow_grouped(kind, dev, root, bf16, dense):
+    """Rates of a narrower type by rows and width: bf16's, times the ratio of the two types in the fused-MoE table, or of their
+    dense GEMMs (`dense`: narrow, bf16) where that is better: TransformerEngine runs an expert's GEMM as a dense one."""
     ours, theirs = fused_moe_rates(dev, root, kind), fused_moe_rates(dev, root, "bfloat16")
 
     def by_rows(d, size, width):
@@ -165,9 +177,10 @@ def narrow_grouped(kind, dev, root, bf16):
     )
     middle = float(np.nanmedian(ratio))
     ratio = np.where(np.isnan(ratio), middle, ratio)
+    ratio = np.maximum(ratio, dense_ratio(forward.size, forward.width, *dense))
     src = (
         f"bf16's times {ratio.min():.2f} to {ratio.max():.2f}: {kind} over bf16 by (rows, width) in {AIC} "
-        f"moe/{dev['moe'][0]}, the cast of the input inside; {middle:.2f} where the table has no such shape"
+        f"moe/{dev['moe'][0]}, the cast of the input inside; {middle:.2f} where the table has no such shape; as of one expert's dense GEMM where that is more"
     )
 
     def scaled(curve):
