@@ -13,6 +13,7 @@ _CATEGORIES = {
     "exchange": ("deduplicated exchanges", "#E69F00", "s"),
     "layer": ("one MoE layer", "#0072B2", "D"),
     "step": ("whole training steps", "#D55E00", "^"),
+    "dense_step": ("steps of dense models", "#009E73", "v"),
 }
 
 
@@ -35,7 +36,7 @@ def validation(results, title: str | None):
     for half, shade in ((0.05, 0.16), (0.15, 0.08)):
         axes.axhspan(1 - half, 1 + half, color="#0072B2", alpha=shade, linewidth=0)
     found = list(dict.fromkeys(row["category"] for row in rows))
-    spare = iter([("#CC79A7", "v"), ("#009E73", "P"), ("#000000", "X"), ("#F0E442", "*")])
+    spare = iter([("#CC79A7", "P"), ("#000000", "X"), ("#F0E442", "*")])
     for category in found:
         name, colour, marker = _CATEGORIES.get(category) or (
             category.replace("_", " "),

@@ -26,6 +26,8 @@ std::string_view title(AnchorCategory category) {
             return "one MoE layer";
         case AnchorCategory::step:
             return "whole training steps";
+        case AnchorCategory::dense_step:
+            return "steps of dense models";
         case AnchorCategory::memory:
             break;
     }

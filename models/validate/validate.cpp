@@ -16,7 +16,7 @@
 namespace headway::inline validation {
 namespace {
 
-AnchorCategory category_of(AnchorQuantity quantity) {
+AnchorCategory category_of(AnchorQuantity quantity, const ModelSpec& model) {
     switch (quantity) {
         case AnchorQuantity::moe_forward:
         case AnchorQuantity::moe_backward:
@@ -29,7 +29,7 @@ AnchorCategory category_of(AnchorQuantity quantity) {
         case AnchorQuantity::step:
             break;
     }
-    return AnchorCategory::step;
+    return model.num_moe_layers() > 0 ? AnchorCategory::step : AnchorCategory::dense_step;
 }
 
 Verdict judge(double error, double tolerance, bool fitted) {
@@ -206,7 +206,7 @@ AnchorResult validate_run(const RunAnchor& anchor, const Scenario& scenario) {
         predict_plan(scenario, judged, *scenario.profile, {.timeline = false, .software = false});
     const bool is_memory = anchor.quantity == AnchorQuantity::peak_memory;
     AnchorResult result =
-        result_of(category_of(anchor.quantity), anchor.name,
+        result_of(category_of(anchor.quantity, scenario.model), anchor.name,
                   is_memory ? anchor.memory.in(byte) : anchor.time.in(second),
                   predicted_value(plan, anchor), anchor.tolerance, anchor.publication);
     result.quantity = anchor.quantity == AnchorQuantity::phase ? std::string(name(anchor.phase))
@@ -269,7 +269,8 @@ AnchorStatistics statistics_of(AnchorCategory category, const std::vector<Anchor
 AnchorCategory spread_category(AnchorCategory category) {
     const bool is_table =
         category == AnchorCategory::all_to_all || category == AnchorCategory::all_to_all_repeat;
-    return is_table ? AnchorCategory::exchange : category;
+    if (is_table) return AnchorCategory::exchange;
+    return category == AnchorCategory::dense_step ? AnchorCategory::step : category;
 }
 
 // The first word of a source is whose software ran.

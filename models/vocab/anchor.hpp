@@ -81,11 +81,22 @@ struct AnchorSet {
     std::vector<UnexpressedAnchor> not_expressible;
 };
 
-enum class AnchorCategory { all_to_all, all_to_all_repeat, exchange, layer, step, memory };
+// dense_step: a step of a model none of whose layers has experts, which says how much of a MoE
+// step's error is its dense part's.
+enum class AnchorCategory {
+    all_to_all,
+    all_to_all_repeat,
+    exchange,
+    layer,
+    step,
+    dense_step,
+    memory
+};
 inline constexpr std::array kAnchorCategoryNames = {
     std::string_view("all_to_all"), std::string_view("all_to_all_repeat"),
     std::string_view("exchange"),   std::string_view("layer"),
-    std::string_view("step"),       std::string_view("memory")};
+    std::string_view("step"),       std::string_view("dense_step"),
+    std::string_view("memory")};
 inline constexpr int kNumAnchorCategories = static_cast<int>(kAnchorCategoryNames.size());
 constexpr std::string_view name(AnchorCategory c) {
     return kAnchorCategoryNames[static_cast<std::size_t>(c)];
