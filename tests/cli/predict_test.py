@@ -6,12 +6,14 @@ usage: predict_test.py HEADWAY SCENARIO.yaml
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 HEADWAY = ""
 SCENARIO = ""
 
@@ -137,6 +139,22 @@ class Predict(unittest.TestCase):
                 result = headway("explain", SCENARIO, *words)
                 self.assertEqual(result.returncode, 0, f"{words}: {result.stderr}")
                 self.assertGreater(len(result.stdout.splitlines()), 2, words)
+
+    def test_explain_bounds_a_product_by_the_peak_of_its_own_type(self):
+        """qkv, T d (h + 2 h_kv) w products of two FLOPs: FP8's peak is twice bf16's."""
+        bounds = {}
+        for recipe in ("none", "tensorwise"):
+            scenario = ROOT / "scenarios/anchors/cases/llama3_8b_gb300.yaml"
+            text = scenario.read_text().replace("recipe: tensorwise", f"recipe: {recipe}")
+            path = self.folder / f"{recipe}.yaml"
+            path.write_text(text)
+            result = headway("explain", str(path), "--plan", "fp8", "--phase", "attention_qkv")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            found = re.search(r"lower bound +([0-9.]+) us \(device peak\)", result.stdout)
+            bounds[recipe] = float(found[1])
+        flops = 2 * 2 * 8192 * 4096 * (32 + 2 * 8) * 128
+        self.assertAlmostEqual(bounds["none"], flops / 2500e12 * 1e6, delta=0.01)
+        self.assertAlmostEqual(bounds["tensorwise"], flops / 5000e12 * 1e6, delta=0.01)
 
     def test_explain_lists_plans_and_phases_for_a_typo(self):
         result = headway("explain", SCENARIO, "--phase", "dispatch")
