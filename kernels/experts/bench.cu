@@ -224,12 +224,20 @@ std::optional<Case> make(const Shape& shape, ExpertImpl impl, Activation activat
     return made;
 }
 
-// Zero-row experts, an odd number of 64-wide slices, tiles under 64 rows, k = 1 and k = 32.
+// Zero-row experts, an odd number of 64-wide slices, tiles under 64 rows, k = 1 and k = 32; the
+// last three: hopper's backward in one kernel, of parts with and without rows and of split groups.
 std::vector<Shape> edge_shapes() {
-    return {{"few", 1, 128, 64, 192, 40, 1},
-            {"k32", 1, 64, 32, 320, 90, 32},
-            {"f64", 2, 256, 4, 64, 150, 2},
-            {"long", 1, 128, 4, 1024, 900, 2}};
+    return {{"few", 1, 128, 64, 192, 40, 1},  {"k32", 1, 64, 32, 320, 90, 32},
+            {"f64", 2, 256, 4, 64, 150, 2},   {"long", 1, 128, 4, 1024, 900, 2},
+            {"one", 1, 64, 300, 128, 900, 1}, {"one32", 2, 64, 40, 128, 90, 32},
+            {"split", 1, 64, 2, 128, 2900, 2}};
+}
+
+// The small shapes and one that hopper's backward serves in one kernel.
+std::vector<Shape> varied_shapes() {
+    std::vector<Shape> shapes = small_shapes();
+    shapes.push_back({"one", 2, 64, 16, 128, 2900, 2});
+    return shapes;
 }
 
 // More than 2^31 elements in y and dx: P d = 1,100,000 * 8 * 256.
@@ -263,9 +271,9 @@ void register_experts_cases(Registry& registry) {
             add("_edge", Activation::gelu_erf, false, edge_shapes(), false);
             if (impl == ExpertImpl::hopper)
                 add("_large", Activation::gelu_erf, false, large_shapes(), false);
-            add("_hot", Activation::gelu_erf, true, small_shapes(), false);
+            add("_hot", Activation::gelu_erf, true, varied_shapes(), false);
             for (const auto& [activation, suffix] : variants)
-                add(std::string("_") + suffix, activation, false, small_shapes(), false);
+                add(std::string("_") + suffix, activation, false, varied_shapes(), false);
         }
     }
 }

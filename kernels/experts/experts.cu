@@ -37,8 +37,13 @@ std::size_t rounded(std::size_t bytes) {
     return (bytes + 255) / 256 * 256;
 }
 
+bool spills(ExpertImpl impl, const ExpertShape& shape) {
+    return impl != ExpertImpl::hopper || !hopper::backward_fits_one_kernel(shape);
+}
+
 // Images of the two spilled matrices: every tile is padded to 128 rows.
-std::size_t spill_bytes(const ExpertShape& shape, int hidden) {
+std::size_t spill_bytes(ExpertImpl impl, const ExpertShape& shape, int hidden) {
+    if (!spills(impl, shape)) return 0;
     return rounded(static_cast<std::size_t>(shape.max_tiles()) * expert_tile_rows *
                    static_cast<std::size_t>(hidden) * sizeof(__nv_bfloat16));
 }
@@ -56,7 +61,7 @@ bool experts_backward_supported(ExpertImpl impl, const ExpertShape& shape) {
 
 std::size_t experts_backward_workspace_bytes(ExpertImpl impl, const ExpertShape& shape) {
     if (impl == ExpertImpl::reference) return reference::backward_workspace_bytes(shape);
-    return spill_bytes(shape, shape.hidden_rows()) + spill_bytes(shape, shape.hidden) +
+    return spill_bytes(impl, shape, shape.hidden_rows()) + spill_bytes(impl, shape, shape.hidden) +
            carve_split_workspace(nullptr, make_split_plan(shape)).bytes;
 }
 
@@ -82,12 +87,14 @@ void experts_backward(ExpertImpl impl, const ExpertShape& shape, const RowGroupi
     if (impl == ExpertImpl::reference)
         return reference::backward(shape, rows, weights, x, dy_token, gradients, workspace, stream);
     char* base = static_cast<char*>(workspace);
-    char* gated_hidden = base + spill_bytes(shape, shape.hidden_rows());
-    char* rest = gated_hidden + spill_bytes(shape, shape.hidden);
+    char* gated_hidden = base + spill_bytes(impl, shape, shape.hidden_rows());
+    char* rest = gated_hidden + spill_bytes(impl, shape, shape.hidden);
     const SplitWorkspace split = carve_split_workspace(rest, make_split_plan(shape));
     const RowsArguments arguments{
         shape, rows, weights, x, dy_token, gradients, {base, gated_hidden}};
-    if (impl == ExpertImpl::hopper) {
+    if (!spills(impl, shape)) {
+        hopper::backward_fused(arguments, split, stream);
+    } else if (impl == ExpertImpl::hopper) {
         hopper::backward_rows(arguments, stream);
         hopper::backward_weights(arguments, split, stream);
     } else {

@@ -292,7 +292,8 @@ __device__ void consume_tiles(const RowsParams& p, uint32_t stages, uint32_t slo
                 ring.free2(c);
             }
         } else {
-            RowPair row_pair(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows);
+            RowPair row_pair(
+                RowPair::load(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows));
             ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
             ptx::fence_proxy_async();
             float dx[D / 2];

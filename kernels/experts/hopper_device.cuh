@@ -139,6 +139,13 @@ __device__ __forceinline__ void multiply_hidden(float (&acc)[D / 2],
                                    accumulate || k > 0);
 }
 
+// Stores a thread's fragments of a 64 x 64 slice into an image in shared memory, units in order.
+// `at`: where lane l's 16 bytes begin, row l % 16 of the warp's 16, chunk l / 16.
+__device__ __forceinline__ void store_fragments(uint32_t at, const uint32_t (&v)[4][4]) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) ptx::stmatrix_x4(at ^ (k * 32), v[k][0], v[k][1], v[k][2], v[k][3]);
+}
+
 // Lets the two consumer warpgroups issue their products in turns, so that one multiplies while the
 // other runs its activation. Barrier 1 + w is warpgroup w's turn.
 __device__ __forceinline__ void wait_turn(int warpgroup) {

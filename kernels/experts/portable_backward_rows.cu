@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
     const RowTokens tokens = load_tokens(p.rows.row_token, tile.row_begin, tile.num_rows);
     gather_rows<D, num_warps>(x, p.x, tokens, warp);
     gather_rows<D, num_warps>(dy, p.dy_token, tokens, warp);
-    RowPair row_pair(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows);
+    RowPair row_pair(RowPair::load(p.rows.row_gate + tile.row_begin, first_row, tile.num_rows));
     const uint32_t offset = image_offset(first_row);
     const int64_t image = (int64_t{tile.idx} * 2 + tile.half) * num_chunks * block_bytes;
     const __nv_bfloat16* w1 = p.weights.w1 + int64_t{tile.group} * slices1 * p.hidden * D;

@@ -102,18 +102,31 @@ struct RowPair {
     float half_gate[2];
     float gated_dgate[2] = {0.0f, 0.0f};
 
-    __device__ __forceinline__ RowPair(const float* row_gate, int first_row, int num_rows) {
+    struct Gates {
+        float of_row[2];
+    };
+    // Apart, so that a tile's gates can be fetched ahead.
+    __device__ __forceinline__ static Gates load(const float* row_gate, int first_row,
+                                                 int num_rows) {
+        Gates gates;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int row = first_row + threadIdx.x % 32 / 4 + 8 * half;
-            const float gate = row < num_rows ? __ldg(row_gate + row) : 1.0f;
+            gates.of_row[half] = row < num_rows ? __ldg(row_gate + row) : 1.0f;
+        }
+        return gates;
+    }
+    __device__ __forceinline__ explicit RowPair(const Gates& gates) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float gate = gates.of_row[half];
             half_gate[half] = 0.5f * (fabsf(gate) < least_gate ? least_gate : gate);
         }
     }
     __device__ __forceinline__ void store(float* dgate, int first_row, int num_rows) const {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const float total = quad_sum(gated_dgate[half]) / (2.0f * half_gate[half]);
+            const float total = __fdividef(quad_sum(gated_dgate[half]), 2.0f * half_gate[half]);
             const int row = first_row + threadIdx.x % 32 / 4 + 8 * half;
             if (threadIdx.x % 4 == 0 && row < num_rows) dgate[row] = total;
         }
@@ -140,14 +153,15 @@ __device__ __forceinline__ void store_image(unsigned char* image, const uint32_t
     }
 }
 
-// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S).
-template <Activation Act, int Slices1>
+// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S), or
+// of its 16 pairs of values those from First to Last.
+template <Activation Act, int Slices1, int First = 0, int Last = 16>
 __device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][32],
                                                     const float (&da)[32], RowPair& rows,
                                                     uint32_t (&dh)[Slices1][4][4],
                                                     uint32_t (&gated)[4][4]) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
+    for (int i = First; i < Last; ++i) {
         const int r = i % 2;
         float value[2];
         float dfirst[2];
@@ -219,13 +233,14 @@ __device__ __forceinline__ int hidden_unit(int position) {
     return (position & 32) + ((position / 2) % 4) * 8 + ((position / 8) % 4) * 2 + position % 2;
 }
 
-template <int D>
+template <int D, bool Permuted = true>
 __device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float* block) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int position = (threadIdx.x / 32 % 4) * 16 + lane / 4 + 8 * half;
-        float* row = block + hidden_unit(position) * D + 2 * (lane % 4);
+        const int unit = Permuted ? hidden_unit(position) : position;
+        float* row = block + unit * D + 2 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < D / 8; ++j) {
             const float2 pair = make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
