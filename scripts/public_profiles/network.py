@@ -110,11 +110,16 @@ H20_ALL_REDUCE = {
 }
 
 
-def network_line(collective, path, nic, sizes, times, residual, source):
+def curve_line(collective, path, ranks, link, sizes, times, residual, source):
     return (
-        f"  - {{collective: {collective}, path: {path}, num_ranks: 16, link: {num(nic / 1e9)} GB/s, bytes: [{', '.join(nbytes(s) for s in sizes)}], "
+        f"  - {{collective: {collective}, path: {path}, num_ranks: {ranks}, link: {link}, bytes: [{', '.join(nbytes(s) for s in sizes)}], "
         f'time: [{", ".join(f"{t * 1e6:.4g} us" for t in times)}], residual: {residual} %, source: "{source}"}}'
     )
+
+
+def network_line(collective, path, nic, sizes, times, residual, source):
+    link = f"{num(nic / 1e9)} GB/s"
+    return curve_line(collective, path, 16, link, sizes, times, residual, source)
 
 
 def network_curves(dev):

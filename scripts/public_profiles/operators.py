@@ -93,64 +93,91 @@ def fused_expert(dev, name, paper):
     return curves
 
 
+ROUTER_SIZE = [1024, 4096, 32768, 262144]
+ROUTER_EXPERTS = 128
+
+
+def wide_router_rows(bw, gemm, width):
+    """A bf16 GEMM and a top-k over fp32 scores, forward and backward."""
+    row, brow = [], []
+    for s in ROUTER_SIZE:
+        flops = 2.0 * s * width * ROUTER_EXPERTS
+        g = float(
+            interpolate(
+                gemm.size,
+                gemm.width,
+                gemm.rows,
+                np.array([flops]),
+                np.array([float(ROUTER_EXPERTS)]),
+                whole=True,
+            )[0]
+        )
+        scores = 20.0 * s * ROUTER_EXPERTS / (0.8 * bw) + 15e-6
+        row.append(flops / (flops / g + scores))
+        brow.append(2 * flops / (2 * flops / g + scores))
+    return row, brow
+
+
+WIDE_ROUTER = "derived, bf16 GEMM to 128 scores, 20 B per score of softmax/top-k traffic, 15 us of small kernels"
+ROUTER_BACKWARD = "per 2 x forward FLOPs; sources and derivation as forward"
+
+
+def wide_router(bw, gemm):
+    """Without HP's narrow one."""
+    width = [1024, 4096, 8192]
+    rows, back = zip(*(wide_router_rows(bw, gemm, w) for w in width))
+    return (
+        Curve(ROUTER_SIZE, width, rows, 0.3, f"width: input width of the router; {WIDE_ROUTER}"),
+        Curve(ROUTER_SIZE, width, back, 0.4, ROUTER_BACKWARD),
+    )
+
+
 def router(dev, name, gemm, paper):
-    """By input width: narrow rows are the fused HP router, wide ones a bf16 GEMM and a top-k over fp32 scores."""
-    size = [1024, 4096, 32768, 262144]
+    """By input width: narrow rows are the fused HP router."""
     fp32 = dev["fp32"] / 67
     narrow = {64: 7.5e12, 128: 13.9e12, 256: 8.2e12}
     narrow_back = {64: 7.4e12, 128: 9.6e12, 256: 8.3e12}
-    experts, rows, back = 128, [], []
+    rows, back = [], []
     width = [64, 128, 256, 1024, 4096, 8192]
     for w in width:
-        row, brow = [], []
-        for s in size:
-            flops = 2.0 * s * w * experts
-            if w <= 256:
-                row.append(flops / (flops / (narrow[w] * fp32) + 5e-6))
-                brow.append(2 * flops / (2 * flops / (narrow_back[w] * fp32) + 10e-6))
-            else:
-                g = float(
-                    interpolate(
-                        gemm.size,
-                        gemm.width,
-                        gemm.rows,
-                        np.array([flops]),
-                        np.array([float(experts)]),
-                        whole=True,
-                    )[0]
-                )
-                t = flops / g + 20.0 * s * experts / (0.8 * dev["bw"]) + 15e-6
-                row.append(flops / t)
-                brow.append(
-                    2 * flops / (2 * flops / g + 20.0 * s * experts / (0.8 * dev["bw"]) + 15e-6)
-                )
+        if w <= 256:
+            flops = [2.0 * s * w * ROUTER_EXPERTS for s in ROUTER_SIZE]
+            row = [f / (f / (narrow[w] * fp32) + 5e-6) for f in flops]
+            brow = [2 * f / (2 * f / (narrow_back[w] * fp32) + 10e-6) for f in flops]
+        else:
+            row, brow = wide_router_rows(dev["bw"], gemm, w)
         rows.append(row)
         back.append(brow)
     text = (
         "width: input width of the router. d_h <= 256: fused fp32 router of arXiv 2602.04870 "
         f"({OWN}: 13.9 TFLOP/s at 128, 7.5 at 64; 256: einsum and top-k, 8.2), scaled by fp32 peak; "
-        "wider: derived, bf16 GEMM to 128 scores, 20 B per score of softmax/top-k traffic, 15 us of small kernels"
+        f"wider: {WIDE_ROUTER}"
     )
     return (
-        Curve(size, width, rows, 0.3, text),
-        Curve(size, width, back, 0.4, "per 2 x forward FLOPs; sources and derivation as forward"),
+        Curve(ROUTER_SIZE, width, rows, 0.3, text),
+        Curve(ROUTER_SIZE, width, back, 0.4, ROUTER_BACKWARD),
+    )
+
+
+def byte_curve(bw, fraction, ramp, residual, source):
+    """A share of the datasheet's bandwidth after a ramp."""
+    size = [MIB * s for s in (0.25, 1, 4, 16, 64, 256, 65536)]
+    return Curve(
+        size,
+        [1],
+        [[s / (s / (fraction * bw) + ramp) for s in size]],
+        residual,
+        source,
+        size_text=nbytes,
+        rate_text=byte_rate,
     )
 
 
 def byte_curves(dev, name):
     measured = name in BLACKWELL
-    size = [MIB * s for s in (0.25, 1, 4, 16, 64, 256, 65536)]
 
-    def curve(fraction, ramp, residual, source):
-        return Curve(
-            size,
-            [1],
-            [[s / (s / (fraction * dev["bw"]) + ramp) for s in size]],
-            residual,
-            source,
-            size_text=nbytes,
-            rate_text=byte_rate,
-        )
+    def curve(*given):
+        return byte_curve(dev["bw"], *given)
 
     copy = "device copy on H200 reads+writes 4.29 TB/s, 89 % of datasheet (" + OWN + ")"
     return {

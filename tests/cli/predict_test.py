@@ -219,22 +219,35 @@ class Predict(unittest.TestCase):
         self.assertEqual([path.name for path in self.folder.iterdir()], ["report.html"])
 
     def test_a_plan_that_the_profile_cannot_price_leaves_the_others(self):
-        # The profile of L40S knows no fused experts, which HP needs: EP is answered, HP named, and the exit code is 1.
-        scenario = self.folder / "l40s.yaml"
+        # These profiles know no fused experts, which HP needs: EP is answered, HP named, and the exit code is 1. Eight MI300X or
+        # MI355X have a link between each pair, all of which an exchange uses.
+        for cluster, profile, link in (
+            ("8x_l40s_pcie", "l40s_public", "pcie"),
+            ("mi300x", "mi300x_public", "nvlink_pair"),
+            ("mi355x", "mi355x_public", "nvlink_pair"),
+        ):
+            with self.subTest(cluster):
+                self.check_that_only_ep_is_priced(cluster, profile, link)
+
+    def check_that_only_ep_is_priced(self, cluster, profile, link):
+        scenario = self.folder / f"{cluster}.yaml"
         scenario.write_text(
             "model: {preset: paper_base}\n"
-            "cluster: {preset: 8x_l40s_pcie}\n"
+            f"cluster: {{preset: {cluster}}}\n"
             "batch: {sequence_length: 2048}\n"
             "plans:\n"
             "  - {name: ep, expert_parallel: {}, group_size: 8}\n"
             "  - {name: hp, head_parallel: {num_heads: 8}, group_size: 8}\n"
-            "profile: {preset: l40s_public}\n"
+            f"profile: {{preset: {profile}}}\n"
         )
         for words in (["predict", scenario], ["simulate", scenario, "--epsilon", "0.1"]):
             result = headway(*words, "--format", "json")
             self.assertEqual(result.returncode, 1, result.stderr)
-            self.assertEqual([plan["name"] for plan in json.loads(result.stdout)["plans"]], ["ep"])
-            self.assertIn("plan hp has no price: profile l40s_public: no curve for", result.stderr)
+            answer = json.loads(result.stdout)
+            self.assertEqual([plan["name"] for plan in answer["plans"]], ["ep"])
+            self.assertIn(f"plan hp has no price: profile {profile}: no curve for", result.stderr)
+        links = {row["name"].split(":")[0] for row in answer["plans"][0]["links"]}
+        self.assertTrue(any(kind.startswith(link) for kind in links), links)
         unpriced = json.loads(headway("predict", scenario, "--format", "json").stdout)["unpriced"]
         self.assertIn("fused_expert", unpriced[0]["because"])
         alone = headway("predict", scenario, "--plan", "hp")

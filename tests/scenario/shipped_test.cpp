@@ -73,9 +73,9 @@ TEST(Shipped, ClustersReadBack) {
 // What PyTorch reports of the devices (its out-of-memory messages), in GiB: below the decimal GB of
 // the datasheets, above them as GiB.
 TEST(Shipped, CapacitiesAreWhatPyTorchReports) {
-    const std::map<std::string, double> reported = {{"dgx_b200", 178.35}, {"gb200_nvl72", 184.31},
-                                                    {"dgx_h200", 139.8},  {"dgx_h100", 79.1},
-                                                    {"dgx_a100", 79.1},   {"8x_l40s_pcie", 44.4}};
+    const std::map<std::string, double> reported = {
+        {"dgx_b200", 178.35}, {"gb200_nvl72", 184.31}, {"dgx_h200", 139.8}, {"dgx_h100", 79.1},
+        {"dgx_a100", 79.1},   {"8x_l40s_pcie", 44.4},  {"mi300x", 191.98},  {"mi355x", 287.98}};
     for (const auto& [name, capacity] : reported) {
         const Cluster cluster = read_cluster(kScenarios / "clusters" / (name + ".yaml"));
         EXPECT_NEAR(cluster.device.memory.in(GiB), capacity, 0.005 * capacity) << name;
