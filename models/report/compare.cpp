@@ -22,17 +22,29 @@ struct PerExecution {
     double count = 0.0;
 };
 
-// The slowest rank's span of every execution (layer, micro-batch) of a phase, in order of first
-// appearance; then the mean over executions, each with its count of equal layers.
+// The slowest rank's time of every execution (layer, micro-batch) of a phase, in order of first
+// appearance; then the mean over executions, each with its count of equal layers. A phase that runs
+// again in an execution (recompute) adds to it.
 std::vector<std::pair<Key, PerExecution>> per_execution(const Timeline& timeline) {
-    std::map<std::tuple<Pass, Phase, int, int>, const Span*> slowest;
+    std::map<std::tuple<Pass, Phase, int, int, int>, Span> by_rank;
     std::vector<std::pair<Key, PerExecution>> result;
     for (const Span& span : timeline.spans) {
-        const Span*& entry = slowest[{span.pass, span.phase, span.layer, span.micro_batch}];
-        if (entry == nullptr || entry->duration < span.duration) entry = &span;
+        const auto [entry, is_new] = by_rank.try_emplace(
+            {span.pass, span.phase, span.layer, span.micro_batch, span.rank}, span);
+        if (!is_new) {
+            entry->second.duration += span.duration;
+            entry->second.low += span.low;
+            entry->second.high += span.high;
+        }
         const Key key{span.pass, span.phase};
         const auto same = [&](const auto& item) { return item.first == key; };
         if (std::none_of(result.begin(), result.end(), same)) result.push_back({key, {}});
+    }
+    std::map<std::tuple<Pass, Phase, int, int>, const Span*> slowest;
+    for (const auto& entry : by_rank) {
+        const Span& span = entry.second;
+        const Span*& most = slowest[{span.pass, span.phase, span.layer, span.micro_batch}];
+        if (most == nullptr || most->duration < span.duration) most = &span;
     }
     for (auto& [key, sum] : result) {
         auto it = slowest.lower_bound({key.first, key.second, -2, 0});

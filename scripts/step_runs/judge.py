@@ -157,13 +157,20 @@ def phases(headway: str, profile: str, cases: str, results: str, out: str) -> No
 
 def by_phase(file: Path) -> dict[tuple[str, str, str], list[float]]:
     lines = [line for line in file.open() if not line.startswith("#")]
-    slowest: dict[tuple, float] = {}
+    of_rank: dict[tuple, float] = {}  # a phase that is recomputed runs twice
+    batches: dict[str, int] = {}  # a prediction is of one micro-batch
     for row in csv.DictReader(lines):
         key = (row["plan"], row["phase"], row["pass"], row["source"], row["layer"])
-        slowest[key] = max(slowest.get(key, 0.0), float(row["duration_s"]) * int(row["count"]))
+        key = (*key, row["micro_batch"], row["rank"])
+        of_rank[key] = of_rank.get(key, 0.0) + float(row["duration_s"]) * int(row["count"])
+        batches[row["plan"]] = max(batches.get(row["plan"], 0), int(row["micro_batch"]) + 1)
+    slowest: dict[tuple, float] = {}
+    for (*key, _), time in of_rank.items():
+        slowest[tuple(key)] = max(slowest.get(tuple(key), 0.0), time)
     sums: dict[tuple[str, str, str], list[float]] = {}
-    for (plan, phase, pass_, source, _), time in slowest.items():
-        sums.setdefault((plan, phase, pass_), [0.0, 0.0])[source == "measured"] += time
+    for (plan, phase, pass_, source, *_), time in slowest.items():
+        times = 1 if source == "measured" or pass_ == "update" else batches[plan]
+        sums.setdefault((plan, phase, pass_), [0.0, 0.0])[source == "measured"] += times * time
     return sums
 
 

@@ -36,6 +36,35 @@ TEST(Compare, JoinsTheMeanExecutionOfTheSlowestRank) {
     EXPECT_DOUBLE_EQ(comparison.worst_error(), phase.error());
 }
 
+// A recomputed phase runs twice in the backward of a layer: a + b on either side, of each
+// micro-batch; the slower rank counts.
+TEST(Compare, PhasesThatRunAgainAddUp) {
+    const Seconds a = 2.0 * ms, b = 5.0 * ms;
+    Timeline predicted, measured;
+    for (const Seconds time : {a, b}) {
+        predicted.spans.push_back({.layer = 0,
+                                   .pass = Pass::backward,
+                                   .phase = Phase::dispatch,
+                                   .duration = time,
+                                   .low = 0.5 * time,
+                                   .high = 2.0 * time});
+        for (const int micro_batch : {0, 1}) {
+            for (const int rank : {0, 1})
+                measured.spans.push_back({.rank = rank,
+                                          .layer = 0,
+                                          .micro_batch = micro_batch,
+                                          .pass = Pass::backward,
+                                          .phase = Phase::dispatch,
+                                          .duration = (1.0 + rank) * time});
+        }
+    }
+    const Comparison comparison = compare(predicted, measured);
+    ASSERT_EQ(comparison.phases.size(), 1u);
+    EXPECT_DOUBLE_EQ(comparison.phases[0].predicted.in(ms), (a + b).in(ms));
+    EXPECT_DOUBLE_EQ(comparison.phases[0].measured.in(ms), 2.0 * (a + b).in(ms));
+    EXPECT_TRUE(comparison.phases[0].inside());
+}
+
 TEST(Compare, PhasesOfOneSideOnlyAreListedNotHidden) {
     Timeline predicted, measured;
     predicted.spans = {{.phase = Phase::norm, .duration = 1.0 * ms}};
