@@ -196,26 +196,32 @@ int run_verify(Args args) {
     if (values->count("torch-trace") != 0) return verify_trace(*values, tolerance_of(*values));
     if (values->count("megatron-log") != 0) return verify_log(*values, tolerance_of(*values));
     const Scenario whole = load_scenario(*values, "verify");
-    for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
-    const Scenario scenario =
-        runtime::scenario_to_run(whole, whole_number(*values, "ranks", 0, 1 << 20),
-                                 whole_number(*values, "tokens", 0, 1 << 30));
-    const Profile& profile = profile_of(scenario);
+    const auto cut = [&](runtime::RunKind kind) {
+        return runtime::scenario_to_run(whole, whole_number(*values, "ranks", 0, 1 << 20),
+                                        whole_number(*values, "tokens", 0, 1 << 30), kind);
+    };
+    const Scenario layers = cut(runtime::RunKind::layers), steps = cut(runtime::RunKind::steps);
+    const Profile& profile = profile_of(layers);
     const double tolerance = tolerance_of(*values);
     const Seconds min_time = real_number(*values, "min-time", 0.0, 1e12) * ms;
     std::vector<Timeline> both;
     std::string text;
-    bool passed = true;
-    for (std::vector<Timeline>& runs : by_plan(measured_timelines(*values, scenario))) {
+    bool passed = true, warned = false;
+    for (std::vector<Timeline>& runs : by_plan(measured_timelines(*values, layers))) {
         const Timeline& measured = runs.front();
+        const bool of_steps = are_of_steps(runs);
+        const Scenario& scenario = of_steps ? steps : layers;
         if (contradicts(profile.provenance.device, measured.profile)) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
         }
+        if (!of_steps && !std::exchange(warned, true))
+            for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
         const Plan& plan = plan_of(scenario, measured);
         std::optional<Verdict> step;
         Timeline predicted;
-        if (are_of_steps(runs)) {
+        if (of_steps) {
+            check_micro_batches(scenario, plan, runs);
             PlanPrediction prediction = predict_plan(scenario, plan, profile);
             for (const std::string& warning : prediction.warnings) warn(warning);
             step = judge_step(prediction, runs, tolerance);

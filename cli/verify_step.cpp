@@ -21,6 +21,19 @@ bool are_of_steps(const std::vector<Timeline>& runs) {
                       .accepted = "runs of one kind"});
 }
 
+void check_micro_batches(const Scenario& scenario, const Plan& plan,
+                         const std::vector<Timeline>& runs) {
+    const int planned = num_micro_batches(scenario, plan);
+    for (const Timeline& run : runs) {
+        int last = 0;
+        for (const Span& span : run.spans) last = std::max(last, span.micro_batch);
+        if (last + 1 == planned) continue;
+        throw InputError({.where = "the measured runs of plan " + plan.name,
+                          .found = fmt::format("steps of {} micro-batches", last + 1),
+                          .accepted = fmt::format("steps of {}, as the scenario has", planned)});
+    }
+}
+
 Verdict judge_step(const PlanPrediction& prediction, const std::vector<Timeline>& runs,
                    double tolerance) {
     std::vector<double> times;

@@ -130,7 +130,8 @@ int run(const po::variables_map& values, const Launch& launch) {
     const int asked = at_least(values, "ranks", 0);
     const int ranks = asked == 0 && identity ? identity->size : asked;
     const Scenario whole = read_scenario(values["scenario"].as<std::string>());
-    const Scenario scenario = scenario_to_run(whole, ranks, at_least(values, "tokens", 0));
+    const Scenario scenario = scenario_to_run(whole, ranks, at_least(values, "tokens", 0),
+                                              steps ? RunKind::steps : RunKind::layers);
     const int num_moe_layers = scenario.model.num_moe_layers();
     if (options.num_layers > num_moe_layers) {
         throw InputError({.where = "--layers",

@@ -78,7 +78,8 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
     return setup;
 }
 
-Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens) {
+Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t tokens,
+                         RunKind kind) {
     Scenario result = scenario;
     const bool as_planned =
         std::all_of(result.plans.begin(), result.plans.end(),
@@ -87,8 +88,10 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         result.batch.sequence_length = static_cast<int>(tokens);
         result.batch.sequences_per_rank = 1;
     }
-    result.batch.num_micro_batches = 1;
-    result.batch.global_batch_size.reset();
+    if (kind == RunKind::layers) {
+        result.batch.num_micro_batches = 1;
+        result.batch.global_batch_size.reset();
+    }
     if (num_ranks > 0 && !as_planned) {
         Cluster& cluster = result.cluster;
         cluster.num_nodes = 1;
@@ -98,7 +101,7 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         for (Plan& plan : result.plans) plan.group_size = num_ranks;
     }
     for (Plan& plan : result.plans) {
-        plan.recompute = {};
+        if (kind == RunKind::layers) plan.recompute = {};
         plan.overlap_chunks = 1;
         plan.parallel = {};
         plan.implementation = Implementation::fused;
@@ -107,13 +110,12 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
     return result;
 }
 
-std::vector<std::string> settings_not_executed(const Scenario& scenario, const Plan& plan) {
+std::vector<std::string> settings_not_executed(const Plan& plan) {
     std::vector<std::string> settings;
     const auto set = [&](bool differs, std::string text) {
         if (differs) settings.push_back(std::move(text));
     };
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-    set(plan.recompute != Recompute{}, "recompute: " + recompute_text(plan.recompute));
     set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
     set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
     set(plan.implementation == Implementation::unfused, "implementation: unfused");
@@ -141,15 +143,17 @@ std::vector<std::string> settings_not_executed(const Scenario& scenario, const P
     set(plan.precision.recipe != Recipe::none,
         fmt::format("precision.recipe: {}",
                     kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));
-    const int micro_batches = num_micro_batches(scenario, plan);
-    set(micro_batches > 1, fmt::format("num_micro_batches: {}", micro_batches));
     return settings;
 }
 
 std::vector<std::string> not_executed(const Scenario& scenario) {
     std::vector<std::string> sentences;
     for (const Plan& plan : scenario.plans) {
-        const std::vector<std::string> settings = settings_not_executed(scenario, plan);
+        std::vector<std::string> settings = settings_not_executed(plan);
+        if (plan.recompute != Recompute{})
+            settings.insert(settings.begin(), "recompute: " + recompute_text(plan.recompute));
+        if (const int micro_batches = num_micro_batches(scenario, plan); micro_batches > 1)
+            settings.push_back(fmt::format("num_micro_batches: {}", micro_batches));
         if (settings.empty()) continue;
         sentences.push_back(fmt::format(
             "plan {}: {} is not executed: the MoE layers run alone, one micro-batch, phase after "

@@ -117,14 +117,14 @@ BlockWeights<S> zero_gradients(const BlockWeights<S>& w) {
 }
 
 template <class S>
-void write_block(const StepSetup& setup, const StepParameters& parameters, int layer,
-                 BlockWeights<S>& gradients, S* flat) {
+void add_block(const StepSetup& setup, const StepParameters& parameters, int layer,
+               BlockWeights<S>& gradients, S* flat) {
     visit_block(setup, parameters.layer(layer), layer, gradients, [flat](const Piece<S>& piece) {
         Eigen::Map<Matrix<S>> lies(flat + piece.place, piece.rows, piece.columns);
         if (piece.transposed)
-            lies = piece.matrix.transpose();
+            lies += piece.matrix.transpose();
         else
-            lies = piece.matrix;
+            lies += piece.matrix;
     });
 }
 
@@ -133,7 +133,7 @@ void write_block(const StepSetup& setup, const StepParameters& parameters, int l
     template BlockWeights<S> read_block<S>(const StepSetup&, const StepParameters&, int, \
                                            const S*);                                    \
     template BlockWeights<S> zero_gradients<S>(const BlockWeights<S>&);                  \
-    template void write_block<S>(const StepSetup&, const StepParameters&, int, BlockWeights<S>&, S*)
+    template void add_block<S>(const StepSetup&, const StepParameters&, int, BlockWeights<S>&, S*)
 HEADWAY_INSTANTIATE(float);
 HEADWAY_INSTANTIATE(double);
 #undef HEADWAY_INSTANTIATE

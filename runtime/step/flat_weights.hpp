@@ -26,9 +26,9 @@ BlockWeights<S> read_block(const StepSetup& setup, const StepParameters& paramet
                            const S* flat);
 template <class S>
 BlockWeights<S> zero_gradients(const BlockWeights<S>& weights);
-// Into the same places of `flat`.
+// Adds to the same places of `flat`.
 template <class S>
-void write_block(const StepSetup& setup, const StepParameters& parameters, int layer,
-                 BlockWeights<S>& gradients, S* flat);
+void add_block(const StepSetup& setup, const StepParameters& parameters, int layer,
+               BlockWeights<S>& gradients, S* flat);
 
 }  // namespace headway::runtime

@@ -36,7 +36,8 @@ void train_on_rank(SharedRun& run, Communicator& comm) {
     }
     ReferenceStep<S> step(context, run.setup, run.routing);
     const TokenSource source(run.setup, run.steps.data);
-    const std::vector<Block> order = step_blocks(run.setup.model.num_layers, 1);
+    const std::vector<Block> order =
+        step_blocks(run.setup.model.num_layers, run.setup.num_micro_batches);
     StepRecord& record = run.records[static_cast<std::size_t>(comm.rank())];
     const int wholes = run.options.num_warmups + run.steps.num_steps;
     for (int i = 0; i < wholes + run.options.num_repeats; ++i) {
@@ -59,7 +60,8 @@ void check_work(const Scenario& scenario, const Plan& plan, const StepRun& run,
     const double cores = std::min(work.num_ranks, num_cores());
     const double steps = run.num_steps + options.num_warmups + options.num_repeats;
     // Forward and backward; 4 GFLOP/s a core, a slow one.
-    const double time = 3.0 * steps * work.num_ranks * work.model_flops.in(flop) / (4e9 * cores);
+    const double time = 3.0 * steps * work.num_micro_batches * work.num_ranks *
+                        work.model_flops.in(flop) / (4e9 * cores);
     if (time <= max_time) return;
     throw InputError({.where = "plan " + plan.name,
                       .found = fmt::format("too large for this CPU: about {} for {} steps on {} "

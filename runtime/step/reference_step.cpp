@@ -81,7 +81,7 @@ ReferenceStep<S>::ReferenceStep(RankContext& context, const StepSetup& setup,
       layers_(static_cast<std::size_t>(setup.model.num_layers)) {}
 
 template <class S>
-void ReferenceStep<S>::start(StepTokens tokens) {
+void ReferenceStep<S>::start(std::vector<StepTokens> tokens) {
     tokens_ = std::move(tokens);
     read_ = as_read(parameters_, setup_.model.dtype, master_);
     gradient_.assign(master_.size(), S(0));
@@ -91,6 +91,7 @@ void ReferenceStep<S>::start(StepTokens tokens) {
 
 template <class S>
 void ReferenceStep<S>::begin_block(const Block& block) {
+    micro_batch_ = static_cast<std::size_t>(block.micro_batch);
     marks_.begin(block, context_.samples != nullptr ? context_.samples->size() : 0);
 }
 
@@ -104,7 +105,8 @@ template <class S>
 void ReferenceStep<S>::before(Pass pass) {
     const PhaseScope scope(context_, {Phase::embed, pass});
     const WeightTensor& table = parameters_.before()["embedding"];
-    const auto rows = static_cast<Eigen::Index>(tokens_.input.size());
+    const std::vector<std::int32_t>& input = tokens_[micro_batch_].input;
+    const auto rows = static_cast<Eigen::Index>(input.size());
     Eigen::Map<Matrix<S>> gradient(gradient_.data() + table.place, table.rows, table.columns);
     const Eigen::Map<const Matrix<S>> embedding(read_.data() + table.place, table.rows,
                                                 table.columns);
@@ -113,7 +115,7 @@ void ReferenceStep<S>::before(Pass pass) {
         delta_.resize(0, 0);
     }
     for (Eigen::Index t = 0; t < rows; ++t) {
-        const Eigen::Index token = tokens_.input[static_cast<std::size_t>(t)];
+        const Eigen::Index token = input[static_cast<std::size_t>(t)];
         if (pass == Pass::forward)
             x_.row(t) = embedding.row(token);
         else
@@ -180,7 +182,7 @@ void ReferenceStep<S>::backward(int index) {
     const Matrix<S> d_normed = feed_backward(index, state, gradients);
     dy_ = half_backward<S>(context_, attention(), state.weights.half, state.half, d_normed, dy_,
                            kNormEpsilon, gradients.half);
-    write_block(setup_, parameters_, index, gradients, gradient_.data());
+    add_block(setup_, parameters_, index, gradients, gradient_.data());
     state = {};
 }
 
@@ -191,7 +193,9 @@ void ReferenceStep<S>::after() {
     const Matrix<S> norm_weight = read_matrix(norm, read_.data()),
                     head_weight = read_matrix(head, read_.data());
     Matrix<S> sum, normed, logits, log_sums;
-    const auto target = [&](Eigen::Index t) { return tokens_.target[static_cast<std::size_t>(t)]; };
+    const auto target = [&](Eigen::Index t) {
+        return tokens_[micro_batch_].target[static_cast<std::size_t>(t)];
+    };
     {
         const PhaseScope scope(context_, forward_of(Phase::norm));
         sum = x_ + delta_;
@@ -222,7 +226,6 @@ void ReferenceStep<S>::after() {
     {
         const PhaseScope scope(context_, backward_of(Phase::lm_head));
         Eigen::Map<Matrix<S>> gradient(gradient_.data() + head.place, head.rows, head.columns);
-        gradient.setZero();
         add_product_tn<S>(gradient, logits, normed, Summation::fast);
         normed.setZero();
         add_product<S>(normed, logits, head_weight, Summation::fast);
@@ -230,7 +233,7 @@ void ReferenceStep<S>::after() {
     const PhaseScope scope(context_, backward_of(Phase::norm));
     Matrix<S> d_weight = Matrix<S>::Zero(1, norm.columns);
     dy_ = rms_norm_gradient<S>(sum, norm_weight, normed, kNormEpsilon, d_weight);
-    std::copy(d_weight.data(), d_weight.data() + norm.columns, gradient_.data() + norm.place);
+    Eigen::Map<Matrix<S>>(gradient_.data() + norm.place, 1, norm.columns) += d_weight;
 }
 
 template <class S>

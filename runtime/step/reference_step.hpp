@@ -1,6 +1,6 @@
 // A training step of one rank on the CPU, which a GPU's is compared with: the reference layers,
-// attention, head and loss, gradients summed over the ranks, AdamW. Parameters are read rounded as
-// the GPU reads them (the model's dtype); everything else is computed in S.
+// attention, head and loss, gradients summed over micro-batches and ranks, AdamW. Parameters are
+// read rounded as the GPU reads them (the model's dtype); everything else is computed in S.
 //   loss = mean over all tokens of all ranks of ln sum_v exp z_v - z_target
 #pragma once
 
@@ -30,7 +30,8 @@ class ReferenceStep {
     // `setup` and `routing` must outlive this.
     ReferenceStep(RankContext& context, const StepSetup& setup, const StepRouting& routing);
 
-    void start(StepTokens tokens);
+    // `tokens`: of every micro-batch.
+    void start(std::vector<StepTokens> tokens);
 
     void begin_block(const Block& block);
     void before(Pass pass);
@@ -67,7 +68,8 @@ class ReferenceStep {
     StepParameters parameters_;
     std::vector<S> master_, read_, gradient_, first_, second_;
     int step_ = 0;  // AdamW's t
-    StepTokens tokens_;
+    std::vector<StepTokens> tokens_;
+    std::size_t micro_batch_ = 0;  // of tokens_, the block in work is of
     double loss_ = 0.0;
     std::vector<LayerState> layers_;
     Matrix<S> x_, delta_, dy_;  // the residual stream and what is to be added, its gradient

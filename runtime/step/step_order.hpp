@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
 #include <vector>
 
 #include "models/workload/schedule.hpp"
@@ -37,9 +36,9 @@ void run_step(Step& step, const std::vector<Block>& order) {
     }
 }
 
-// A phase of a step, and the layer that it is of; -1: outside the layers.
+// A phase of a step, and the layer and micro-batch that it is of; -1: outside the layers.
 struct StepSample {
-    int layer = -1;
+    int layer = -1, micro_batch = 0;
     PhaseSample phase;
 };
 
@@ -49,20 +48,25 @@ class BlockMarks {
     void clear() { marks_.clear(); }
     // From the phase with this number on.
     void begin(const Block& block, std::size_t phase) {
-        marks_.emplace_back(phase, block.kind == BlockKind::layer ? block.layer : -1);
+        marks_.push_back(
+            {phase, block.kind == BlockKind::layer ? block.layer : -1, block.micro_batch});
     }
     std::vector<StepSample> join(const std::vector<PhaseSample>& phases) const {
         std::vector<StepSample> samples;
         std::size_t mark = 0;
         for (std::size_t i = 0; i < phases.size(); ++i) {
-            while (mark + 1 < marks_.size() && marks_[mark + 1].first <= i) ++mark;
-            samples.push_back({marks_.at(mark).second, phases[i]});
+            while (mark + 1 < marks_.size() && marks_[mark + 1].phase <= i) ++mark;
+            samples.push_back({marks_.at(mark).layer, marks_[mark].micro_batch, phases[i]});
         }
         return samples;
     }
 
   private:
-    std::vector<std::pair<std::size_t, int>> marks_;  // first phase, layer
+    struct Mark {
+        std::size_t phase;  // the first
+        int layer, micro_batch;
+    };
+    std::vector<Mark> marks_;
 };
 
 }  // namespace headway::runtime

@@ -48,7 +48,7 @@ std::vector<std::string> unknown_to_a_step(const ModelSpec& model, const LayerSe
 }
 
 void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& run) {
-    std::vector<std::string> settings = settings_not_executed(scenario, plan);
+    std::vector<std::string> settings = settings_not_executed(plan);
     if (launches_eagerly(plan.implementation))
         settings.push_back(
             fmt::format("implementation: {}",
@@ -57,6 +57,10 @@ void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& r
     if (ep != nullptr && ep->dispatcher == TokenDispatcher::flex)
         settings.emplace_back("dispatcher: flex");
     if (ep != nullptr && ep->node_limit) settings.emplace_back("node_limit");
+    if (plan.recompute != Recompute{})
+        settings.push_back("recompute: " + recompute_text(plan.recompute));
+    if (!plan.gradient_accumulation_fusion)
+        settings.emplace_back("gradient_accumulation_fusion: false");
     if (plan.cuda_graph_scope != 0) settings.emplace_back("cuda_graph_scope");
     if (plan.attention_backend == AttentionBackend::flash)
         settings.emplace_back("attention_backend: flash");
@@ -68,6 +72,17 @@ void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& r
         refuse(plan, fmt::format("skew: {}", kSkewNames[static_cast<std::size_t>(routing.skew)]),
                "none: a step routes by its own routers",
                "--force-routing lays the scenario's routing over their choice");
+}
+
+int micro_batches_to_run(const Scenario& scenario, const Plan& plan) {
+    const Batch& batch = scenario.batch;
+    const int sequences = batch.sequences_per_rank * plan.group_size;
+    if (batch.global_batch_size && *batch.global_batch_size % sequences != 0)
+        refuse(plan,
+               fmt::format("global_batch_size: {} of micro-batches of {} sequences on {} ranks",
+                           *batch.global_batch_size, sequences, plan.group_size),
+               fmt::format("multiples of {}", sequences));
+    return num_micro_batches(scenario, plan);
 }
 
 }  // namespace
@@ -90,6 +105,7 @@ StepSetup step_setup(const Scenario& scenario, const Plan& plan, const StepRun& 
                     .num_ranks = plan.group_size,
                     .sequence_length = scenario.batch.sequence_length,
                     .num_sequences = scenario.batch.sequences_per_rank,
+                    .num_micro_batches = micro_batches_to_run(scenario, plan),
                     .overlap_reductions = plan.overlap_grad_all_reduce};
     setup.optimizer.learning_rate = run.learning_rate;
     const std::vector<std::string> settings = unknown_to_a_step(setup.model, setup.moe);

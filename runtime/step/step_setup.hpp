@@ -1,6 +1,6 @@
 // StepSetup: a whole training step of a plan, ready to be run: embedding, pre-norm blocks of causal
 // attention and an MoE layer or a dense feed-forward, final norm, head, loss, AdamW. One group of
-// ranks, which are data-parallel outside the MoE layers; one micro-batch.
+// ranks, which are data-parallel outside the MoE layers.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,14 @@ struct StepSetup {
     ModelSpec model;
     LayerSetup moe;  // of every MoE layer
     int num_ranks = 1;
-    int sequence_length = 0, num_sequences = 1;  // of a rank
+    int sequence_length = 0, num_sequences = 1;  // of a rank's micro-batch
+    int num_micro_batches = 1;
     bool overlap_reductions = true;
     StepOptimizer optimizer;
 
     std::int64_t tokens() const { return std::int64_t{sequence_length} * num_sequences; }
-    std::int64_t all_tokens() const { return tokens() * num_ranks; }
+    // On all ranks, of a step.
+    std::int64_t all_tokens() const { return tokens() * num_ranks * num_micro_batches; }
 };
 
 inline constexpr double kNormEpsilon = 1e-6;
@@ -45,7 +47,7 @@ struct StepRun {
 // InputError for settings of the chosen plans, as the scenario's file has them, that no run of a
 // step executes.
 void check_steps(const Scenario& whole, const std::vector<Plan>& chosen, const StepRun& run);
-// `scenario` as scenario_to_run gives it.
+// `scenario` as scenario_to_run gives it for steps.
 StepSetup step_setup(const Scenario& scenario, const Plan& plan, const StepRun& run);
 
 }  // namespace headway::runtime

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "models/report/quantile.hpp"
@@ -23,14 +24,14 @@ void take_step_waits_out(std::vector<StepRecord>& records) {
 struct StepSeries {
     std::vector<double> begins, durations;  // by step
 };
-using StepKey = std::pair<int, CallSite>;  // layer
+using StepKey = std::tuple<int, int, CallSite>;  // layer, micro-batch
 
 // In order of their first begin.
 std::vector<Span> step_spans(const std::vector<std::vector<StepSample>>& steps, int rank) {
     std::map<StepKey, StepSeries> all;
     for (std::size_t step = 0; step < steps.size(); ++step) {
         for (const StepSample& sample : steps[step]) {
-            StepSeries& series = all[{sample.layer, sample.phase.site}];
+            StepSeries& series = all[{sample.layer, sample.micro_batch, sample.phase.site}];
             if (series.begins.size() == step) {
                 series.begins.push_back(sample.phase.begin);
                 series.durations.push_back(0.0);
@@ -39,8 +40,11 @@ std::vector<Span> step_spans(const std::vector<std::vector<StepSample>>& steps, 
         }
     }
     std::vector<Span> spans;
-    for (auto& [key, series] : all)
-        spans.push_back(median_span(rank, key.first, key.second, series.begins, series.durations));
+    for (auto& [key, series] : all) {
+        const auto& [layer, micro_batch, site] = key;
+        spans.push_back(median_span(rank, layer, site, series.begins, series.durations));
+        spans.back().micro_batch = micro_batch;
+    }
     std::ranges::stable_sort(spans, {}, [](const Span& s) { return s.begin.in(second); });
     return spans;
 }

@@ -23,8 +23,8 @@ struct StepMeasurement {
 };
 
 // Steps of `records` [rank] have the same phases on all ranks. A step takes as long as on its
-// slowest rank. What several phases of one name in one layer and pass take (norms, buckets) is
-// added up. `in_flow`: begin times of all ranks count from one moment.
+// slowest rank. What several phases of one name in one layer, pass and micro-batch take (norms,
+// buckets) is added up. `in_flow`: begin times of all ranks count from one moment.
 StepMeasurement to_step_measurement(const Scenario& scenario, const Plan& plan,
                                     const std::string& device, std::vector<StepRecord> records,
                                     bool in_flow);

@@ -27,6 +27,7 @@ std::string read_bytes(const std::string& file) {
 TokenSource::TokenSource(const StepSetup& setup, const std::string& data)
     : length_(setup.sequence_length),
       sequences_(setup.num_sequences),
+      micro_batches_(setup.num_micro_batches),
       ranks_(setup.num_ranks),
       vocabulary_(setup.model.vocab_size),
       bytes_(read_bytes(data)) {
@@ -38,10 +39,11 @@ TokenSource::TokenSource(const StepSetup& setup, const std::string& data)
                                                   length_)});
 }
 
-StepTokens TokenSource::of(std::int64_t step, int rank) const {
+StepTokens TokenSource::of(std::int64_t step, int micro_batch, int rank) const {
     StepTokens tokens;
     for (int s = 0; s < sequences_; ++s) {
-        const auto number = static_cast<std::uint64_t>((step * ranks_ + rank) * sequences_ + s);
+        const auto number = static_cast<std::uint64_t>(
+            ((step * micro_batches_ + micro_batch) * ranks_ + rank) * sequences_ + s);
         Random random({kSeed, number});
         std::vector<std::int32_t> read;
         const std::uint64_t begin =
@@ -55,6 +57,12 @@ StepTokens TokenSource::of(std::int64_t step, int rank) const {
         tokens.input.insert(tokens.input.end(), read.begin(), read.end() - 1);
         tokens.target.insert(tokens.target.end(), read.begin() + 1, read.end());
     }
+    return tokens;
+}
+
+std::vector<StepTokens> TokenSource::of(std::int64_t step, int rank) const {
+    std::vector<StepTokens> tokens;
+    for (int m = 0; m < micro_batches_; ++m) tokens.push_back(of(step, m, rank));
     return tokens;
 }
 

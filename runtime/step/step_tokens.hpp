@@ -1,5 +1,5 @@
-// The tokens of a step: for every position the token and the one that follows it. Sequences are
-// numbered over all ranks, so that any number of ranks reads the same.
+// The tokens of a micro-batch: for every position the token and the one that follows it. Sequences
+// are numbered over all micro-batches and ranks, so that any number of either reads the same.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +20,12 @@ class TokenSource {
     // shorter than a sequence.
     TokenSource(const StepSetup& setup, const std::string& data);
 
-    StepTokens of(std::int64_t step, int rank) const;
+    StepTokens of(std::int64_t step, int micro_batch, int rank) const;
+    // Every micro-batch of a step.
+    std::vector<StepTokens> of(std::int64_t step, int rank) const;
 
   private:
-    int length_, sequences_, ranks_, vocabulary_;
+    int length_, sequences_, micro_batches_, ranks_, vocabulary_;
     std::string bytes_;
 };
 

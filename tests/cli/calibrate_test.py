@@ -491,6 +491,14 @@ class Verify(unittest.TestCase):
         mixed = verify("same", "layers")
         self.assertEqual(mixed.returncode, 2, mixed.stdout)
         self.assertIn("whole steps and layers alone", mixed.stderr)
+        # A run of one micro-batch says nothing of steps of two.
+        with open(scenario) as text:
+            of[0] = os.path.join(self.folder.name, "step_text.yaml")
+            with open(of[0], "w") as out:
+                out.write(text.read().replace("batch: {", "batch: {num_micro_batches: 2, "))
+        two = verify("same")
+        self.assertEqual(two.returncode, 2, two.stdout)
+        self.assertIn("steps of 1 micro-batches; accepted: steps of 2", two.stderr)
 
 
 # headway-grid and headway-comm as calibrate sees them: what they are asked goes to calls.txt, what they

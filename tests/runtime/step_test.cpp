@@ -1,5 +1,5 @@
 // A whole step on the CPU: its gradient against finite differences of the loss, N ranks against
-// one, AdamW by hand, what is refused.
+// one, micro-batches against one batch, AdamW by hand, what is refused.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,13 +51,14 @@ struct Result {
     std::vector<std::vector<double>> values, gradients;
 };
 
-// `change` is made to the parameters of every rank before the first step.
+// `change` is made to the parameters of every rank before the first step. `forced`: else the
+// routers choose.
 Result run(const Scenario& scenario, int steps,
-           const std::function<void(int, std::vector<double>&)>& change = {}) {
-    const StepRun options{.num_steps = steps, .forced = true};
+           const std::function<void(int, std::vector<double>&)>& change = {}, bool forced = true) {
+    const StepRun options{.num_steps = steps, .forced = forced};
     const auto ranks = static_cast<std::size_t>(scenario.plans[0].group_size);
     auto setup = std::make_shared<StepSetup>(step_setup(scenario, scenario.plans[0], options));
-    auto routing = std::make_shared<StepRouting>(step_routing(scenario, *setup, true));
+    auto routing = std::make_shared<StepRouting>(step_routing(scenario, *setup, forced));
     auto result = std::make_shared<Result>();
     result->parameters.resize(ranks);
     result->values.resize(ranks);
@@ -70,7 +71,7 @@ Result run(const Scenario& scenario, int steps,
         if (change) change(comm.rank(), step.values());
         for (int i = 0; i < steps; ++i) {
             step.start(TokenSource(*setup, "").of(i, comm.rank()));
-            run_step(step, step_blocks(setup->model.num_layers, 1));
+            run_step(step, step_blocks(setup->model.num_layers, setup->num_micro_batches));
         }
         (*shared)[r] = step.loss();
         result->parameters[r] = step.parameters();
@@ -155,6 +156,35 @@ TEST(Step, RanksDoNotChangeTheResult) {
     }
 }
 
+// m micro-batches of s sequences are the same tokens as one of m s, so that loss, gradient and what
+// three steps make of the parameters are equal but for the order of the sums: about m epsilon of
+// the largest summand. Once from m, once from the sequences of a global batch.
+TEST(Step, MicroBatchesAddUpToOneBatch) {
+    for (const MoeLayerSplit& split : splits()) {
+        for (const int ranks : {1, 2}) {
+            Scenario one = tiny(split, ranks, 4);
+            const Result whole = run(one, 3, {}, false);
+            for (const int sequences : {1, 2}) {
+                Scenario cut = tiny(split, ranks, sequences);
+                if (sequences == 1)
+                    cut.batch.num_micro_batches = 4;
+                else
+                    cut.batch.global_batch_size = 4 * ranks;
+                EXPECT_EQ(step_setup(cut, cut.plans[0], {}).num_micro_batches, 4 / sequences);
+                const Result parts = run(cut, 3, {}, false);
+                EXPECT_NEAR(parts.loss, whole.loss, 1e-13);
+                for (std::size_t r = 0; r < whole.values.size(); ++r) {
+                    for (std::size_t i = 0; i < whole.values[r].size(); ++i) {
+                        ASSERT_NEAR(parts.gradients[r][i], whole.gradients[r][i], 1e-13);
+                        // AdamW divides by |g|: where g is little but noise, that is all there is.
+                        ASSERT_NEAR(parts.values[r][i], whole.values[r][i], 1e-8);
+                    }
+                }
+            }
+        }
+    }
+}
+
 // At t = 1 both moments are unbiased by their own 1 - b: m / (1 - b1) = g, v / (1 - b2) = g^2, so a
 // parameter moves by -lr g / (|g| + eps), whatever g is.
 TEST(Step, FirstAdamWStepMovesByTheLearningRate) {
@@ -199,22 +229,27 @@ TEST(Step, LossFallsOnText) {
     std::filesystem::remove(file);
 }
 
-// Every phase that the Workload of the step has, once a layer and pass.
+// Every phase that the Workload of the step has, once a layer, pass and micro-batch; the update
+// once.
 TEST(Step, PhasesAreThoseOfTheWorkload) {
     for (const MoeLayerSplit& split : splits()) {
-        const Scenario scenario = tiny(split, 2, 1);
+        Scenario scenario = tiny(split, 2, 1);
+        scenario.batch.num_micro_batches = 2;
         const StepMeasurement m =
             measure_steps(scenario, scenario.plans[0], {.num_steps = 2, .forced = true},
                           {.num_warmups = 0, .num_repeats = 3});
         EXPECT_EQ(m.timeline.step->samples, 2);
         std::multiset<std::string> measured;
         std::set<std::string> predicted;
-        const auto label = [](int layer, Phase phase, Pass pass) {
-            return std::to_string(layer) + " " + std::string(name(phase)) + " " +
-                   std::string(name(pass));
+        const auto label = [](int micro_batch, int layer, Phase phase, Pass pass) {
+            return std::to_string(micro_batch) + " " + std::to_string(layer) + " " +
+                   std::string(name(phase)) + " " + std::string(name(pass));
         };
         const auto add = [&](int layer, const std::vector<PhaseWork>& phases) {
-            for (const PhaseWork& p : phases) predicted.insert(label(layer, p.phase, p.pass));
+            for (const PhaseWork& p : phases)
+                for (const int micro_batch : {0, 1})
+                    if (p.pass != Pass::update || micro_batch == 1)
+                        predicted.insert(label(micro_batch, layer, p.phase, p.pass));
         };
         const Workload work = build_workload(scenario, scenario.plans[0]);
         for (const auto* phases : {&work.before, &work.after, &work.update}) add(-1, *phases);
@@ -227,7 +262,7 @@ TEST(Step, PhasesAreThoseOfTheWorkload) {
             // The gates' gradient that rank-dedup sends back has no price of its own.
             if (s.phase == Phase::count_exchange && s.pass == Pass::backward) continue;
             EXPECT_EQ(s.samples, 3);
-            if (s.rank == 0) measured.insert(label(s.layer, s.phase, s.pass));
+            if (s.rank == 0) measured.insert(label(s.micro_batch, s.layer, s.phase, s.pass));
         }
         EXPECT_EQ(measured, std::multiset<std::string>(predicted.begin(), predicted.end()));
     }
@@ -252,7 +287,11 @@ TEST(Step, RefusesWhatItDoesNotExecute) {
             << word << ": " << refusal(scenario);
     };
     expect("overlap_chunks: 2", [](Scenario& s) { s.plans[0].overlap_chunks = 2; });
-    expect("num_micro_batches: 4", [](Scenario& s) { s.batch.num_micro_batches = 4; });
+    expect("global_batch_size: 5 of micro-batches of 2 sequences on 2 ranks",
+           [](Scenario& s) { s.batch.global_batch_size = 5; });
+    expect("recompute: full", [](Scenario& s) { s.plans[0].recompute = RecomputeLevel::full; });
+    expect("gradient_accumulation_fusion: false",
+           [](Scenario& s) { s.plans[0].gradient_accumulation_fusion = false; });
     expect("adamw_8bit", [](Scenario& s) { s.plans[0].optimizer = Optimizer::adamw_8bit; });
     expect("implementation: torch",
            [](Scenario& s) { s.plans[0].implementation = Implementation::torch; });

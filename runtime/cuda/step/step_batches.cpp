@@ -22,7 +22,7 @@ StepBatches::StepBatches(DeviceArena& arena, const StepSetup& setup, const Token
                          int rank, int num_steps) {
     const std::int64_t tokens = setup.tokens();
     for (int step = 0; step < num_steps; ++step) {
-        const StepTokens read = source.of(step, rank);
+        const StepTokens read = source.of(step, 0, rank);
         std::vector<std::int32_t> order(static_cast<std::size_t>(tokens)), begin;
         std::iota(order.begin(), order.end(), 0);
         const auto token = [&](std::int32_t row) {
