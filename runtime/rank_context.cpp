@@ -3,7 +3,8 @@
 namespace headway::runtime {
 
 PhaseScope::PhaseScope(RankContext& context, CallSite site, Communicator* peers)
-    : context_(context), sample_{.site = site} {
+    : context_(context), sample_{.site = site_in(context, site)} {
+    site = sample_.site;
     context.communicator.enter(site);
     if (context.on_enter) context.on_enter(site);
     if (context.samples == nullptr) return;

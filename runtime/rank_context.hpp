@@ -21,11 +21,32 @@ struct RankContext {
     std::vector<PhaseSample>* samples = nullptr;  // null: not timed
     std::chrono::steady_clock::time_point origin = std::chrono::steady_clock::now();
     std::function<void(CallSite)> on_enter;  // fault injection; may throw
+    bool again = false;                      // in a forward that backward repeats
 
     double now() const {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - origin).count();
     }
 };
+
+// Where backward repeats a forward: phases belong to the backward pass, and counts that ranks have
+// exchanged are known. `Context`: of a rank on a CPU or a GPU.
+template <class Context>
+class RepeatedForward {
+  public:
+    explicit RepeatedForward(Context& context) : context_(context) { context.again = true; }
+    RepeatedForward(const RepeatedForward&) = delete;
+    RepeatedForward& operator=(const RepeatedForward&) = delete;
+    ~RepeatedForward() { context_.again = false; }
+
+  private:
+    Context& context_;
+};
+
+// The pass that `site` is in here.
+template <class Context>
+CallSite site_in(const Context& context, CallSite site) {
+    return context.again ? CallSite{site.phase, Pass::backward} : site;
+}
 
 // From construction to destruction this rank is in `site`. When timed, the ranks of `peers` meet
 // before the clock of a communication phase starts: what a rank waits for others is their arrival

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/reference/dedup_route.hpp"
+#include "runtime/reference/experts_again.hpp"
 
 namespace headway::runtime {
 
@@ -135,6 +136,7 @@ Matrix<S> forward_dedup(RankContext& context, Communicator& peers, const SparseS
         const PhaseScope scope(context, in(Phase::dispatch), &peers);
         rows = to_experts<S>(peers, dedup, rows);
     }
+    if (shape.experts_again) state.arrived = rows;
     {
         const PhaseScope scope(context, in(Phase::regroup));
         state.ffn.x = gather_rows<S>(rows, copy_by_expert(state));
@@ -151,6 +153,10 @@ Matrix<S> forward_dedup(RankContext& context, Communicator& peers, const SparseS
             const auto entry = static_cast<std::size_t>(state.entries.order[i]);
             partial.row(dedup.entry_copy[entry]) +=
                 dedup.entry_gate[entry] * dedup.expert_output.row(static_cast<Eigen::Index>(i));
+        }
+        if (shape.experts_again) {
+            state.ffn = {};
+            dedup.expert_output.resize(0, 0);
         }
     }
     {
@@ -170,7 +176,13 @@ Matrix<S> backward_dedup(RankContext& context, Communicator& peers, const Sparse
                          std::vector<S>& gate_gradient, std::span<ExpertWeights<S>> gradients) {
     const auto in = [](Phase phase) { return CallSite{phase, Pass::backward}; };
     const DedupState<S>& dedup = state.dedup;
-    Matrix<S> rows, partial;
+    Matrix<S> rows, partial, output;
+    FfnState<S> again;
+    if (shape.experts_again) {
+        const std::vector<std::int64_t> order = copy_by_expert(state);
+        output = experts_again<S>(context, shape, experts, &order, state, again);
+    }
+    const Matrix<S>& expert_output = shape.experts_again ? output : dedup.expert_output;
     std::vector<S> entry_gradient(dedup.entry_gate.size());
     {
         const PhaseScope scope(context, in(Phase::unpermute));
@@ -182,19 +194,20 @@ Matrix<S> backward_dedup(RankContext& context, Communicator& peers, const Sparse
     }
     {
         const PhaseScope scope(context, in(Phase::ungroup));
-        rows.resize(dedup.expert_output.rows(), dout.cols());
+        rows.resize(expert_output.rows(), dout.cols());
         for (std::size_t i = 0; i < state.entries.order.size(); ++i) {
             const auto entry = static_cast<std::size_t>(state.entries.order[i]);
             const auto row = static_cast<Eigen::Index>(i);
             const auto dpartial = partial.row(dedup.entry_copy[entry]);
-            entry_gradient[entry] = dpartial.dot(dedup.expert_output.row(row));
+            entry_gradient[entry] = dpartial.dot(expert_output.row(row));
             rows.row(row) = dedup.entry_gate[entry] * dpartial;
         }
     }
     {
         const PhaseScope scope(context, in(Phase::expert));
-        rows = expert_backward<S>(shape.activation, experts, state.entries.offset, state.ffn, rows,
-                                  shape.summation, gradients);
+        rows = expert_backward<S>(shape.activation, experts, state.entries.offset,
+                                  shape.experts_again ? again : state.ffn, rows, shape.summation,
+                                  gradients);
     }
     {
         const PhaseScope scope(context, in(Phase::regroup));

@@ -12,7 +12,7 @@ Matrix<S> ep_forward(RankContext& context, const EpShape& shape, const EpWeights
     Communicator* peers = context.communicator.size() > 1 ? &context.communicator : nullptr;
     const Summation summation = shape.sparse.summation;
     const RowBlock block{.count = x.rows()};
-    state = {};
+    state = {.sparse = context.again ? counts_alone(state.sparse) : SparseState<S>{}};
     Matrix<S> shared;
     if (weights.shared) {
         const PhaseScope scope(context, in(Phase::shared_expert));

@@ -141,7 +141,7 @@ Matrix<S> hp_forward(RankContext& context, Communicator* peers, const HpShape& s
                      const HpWeights<S>& weights, ConstMatrixView<S> x, HpState<S>& state,
                      std::span<const std::span<const std::int32_t>> forced) {
     const auto in = [](Phase phase) { return CallSite{phase, Pass::forward}; };
-    state = {};
+    state = {.sparse = context.again ? counts_alone(state.sparse) : SparseState<S>{}};
     Matrix<S> shared;
     if (weights.shared) {
         const PhaseScope scope(context, in(Phase::shared_expert));

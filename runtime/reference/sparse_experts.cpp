@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "runtime/reference/deduplicated.hpp"
+#include "runtime/reference/experts_again.hpp"
 #include "runtime/reference/fused_experts.hpp"
 #include "runtime/reference/slots.hpp"
 
@@ -59,7 +60,7 @@ Matrix<S> forward_copies(RankContext& context, Communicator* peers, const Sparse
         rows = gather_rows<S>(x, state.copy_row);
     }
     if (peers != nullptr) {
-        {
+        if (!context.again) {
             const PhaseScope scope(context, in(Phase::count_exchange), peers);
             exchange_counts(*peers, slots, state);
         }
@@ -67,18 +68,21 @@ Matrix<S> forward_copies(RankContext& context, Communicator* peers, const Sparse
             const PhaseScope scope(context, in(Phase::dispatch), peers);
             rows = exchange_rows<S>(*peers, rows, state.sent_copies, state.received_copies);
         }
+        if (shape.experts_again) state.arrived = rows;
         if (regroups(*peers, shape)) {
             const PhaseScope scope(context, in(Phase::regroup));
             rows = gather_rows<S>(rows, state.entries.order);
         }
     } else {
         state.entries.offset = slots.offset;
+        if (shape.experts_again) state.arrived = rows;
     }
     {
         const PhaseScope scope(context, in(Phase::expert));
         state.ffn.x = std::move(rows);
         state.returned = expert_forward<S>(shape.activation, experts, state.entries.offset,
                                            state.ffn, shape.summation);
+        if (shape.experts_again) state.ffn = {};
     }
     if (peers != nullptr) {
         if (regroups(*peers, shape)) {
@@ -123,10 +127,17 @@ Matrix<S> backward_copies(RankContext& context, Communicator* peers, const Spars
             rows = gather_rows<S>(rows, state.entries.order);
         }
     }
+    FfnState<S> again;
+    if (shape.experts_again) {
+        const bool regrouped = peers != nullptr && regroups(*peers, shape);
+        experts_again<S>(context, shape, experts, regrouped ? &state.entries.order : nullptr, state,
+                         again);
+    }
     {
         const PhaseScope scope(context, in(Phase::expert));
-        rows = expert_backward<S>(shape.activation, experts, state.entries.offset, state.ffn, rows,
-                                  shape.summation, gradients);
+        rows = expert_backward<S>(shape.activation, experts, state.entries.offset,
+                                  shape.experts_again ? again : state.ffn, rows, shape.summation,
+                                  gradients);
     }
     if (peers != nullptr) {
         if (regroups(*peers, shape)) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "models/vocab/plan.hpp"
@@ -27,7 +28,8 @@ struct SparseShape {
     Dedup dedup = Dedup::none;
     bool fused = false;  // without peers only
     Summation summation = Summation::fast;
-    int ranks_per_node = 0;  // Dedup::node: consecutive peers; 0: all are on one node
+    int ranks_per_node = 0;      // Dedup::node: consecutive peers; 0: all are on one node
+    bool experts_again = false;  // backward computes the experts again; not `fused`
 };
 
 // What Dedup::rank and Dedup::node leave besides: copies that arrived are numbered through both
@@ -49,10 +51,22 @@ struct SparseState {
     std::vector<std::int64_t> sent_copies;    // [peers]
     std::vector<std::int64_t> received_copies;
     DedupState<S> dedup;
-    Grouping entries;  // received entries by local expert
-    FfnState<S> ffn;
+    Grouping entries;    // received entries by local expert
+    Matrix<S> arrived;   // rows before they are regrouped, where the experts run again; then ffn is
+    FfnState<S> ffn;     // empty
     Matrix<S> returned;  // [copies sent] outputs at the source, Dedup::none
 };
+
+// What a forward that is repeated need not exchange again: how many copies go to and come from
+// every peer, and which of them are each expert's. Rank- and node-dedup tell their choices again.
+template <class S>
+SparseState<S> counts_alone(SparseState<S>& state) {
+    SparseState<S> counts;
+    counts.sent_copies = std::move(state.sent_copies);
+    counts.received_copies = std::move(state.received_copies);
+    counts.entries = std::move(state.entries);
+    return counts;
+}
 
 // experts: [heads * E] without peers, [E / peers] with.
 template <class S>

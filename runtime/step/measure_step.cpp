@@ -59,8 +59,9 @@ void check_work(const Scenario& scenario, const Plan& plan, const StepRun& run,
     const Workload work = build_workload(scenario, plan);
     const double cores = std::min(work.num_ranks, num_cores());
     const double steps = run.num_steps + options.num_warmups + options.num_repeats;
-    // Forward and backward; 4 GFLOP/s a core, a slow one.
-    const double time = 3.0 * steps * work.num_micro_batches * work.num_ranks *
+    // Forward, backward and what is computed again; 4 GFLOP/s a core, a slow one.
+    const double passes = plan.recompute != Recompute{} ? 4.0 : 3.0;
+    const double time = passes * steps * work.num_micro_batches * work.num_ranks *
                         work.model_flops.in(flop) / (4e9 * cores);
     if (time <= max_time) return;
     throw InputError({.where = "plan " + plan.name,

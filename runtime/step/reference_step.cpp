@@ -136,6 +136,30 @@ void ReferenceStep<S>::forward(int index) {
                     state.half);
     delta_ = feed_forward(index, state);
     x_ = state.half.h;
+    drop(setup_.again[static_cast<std::size_t>(index)], state);
+}
+
+// What backward starts from stays. (Experts that run again are dropped by the layer.)
+template <class S>
+void ReferenceStep<S>::drop(Again again, LayerState& state) {
+    if (again == Again::layer) state.half = {.sum = std::move(state.half.sum)};
+    if (again != Again::layer && again != Again::feed_forward) return;
+    state.ep = {.sparse = counts_alone(state.ep.sparse)};
+    state.hp = {};
+    state.ffn = {};
+}
+
+template <class S>
+void ReferenceStep<S>::compute_again(int index, LayerState& state) {
+    const Again again = setup_.again[static_cast<std::size_t>(index)];
+    const RepeatedForward repeated(context_);
+    if (again == Again::layer) {
+        const Matrix<S> sum = std::move(state.half.sum), no_delta;
+        state.half = {};
+        half_forward<S>(context_, attention(), state.weights.half, sum, no_delta, kNormEpsilon,
+                        state.half);
+    }
+    if (again == Again::layer || again == Again::feed_forward) feed_forward(index, state);
 }
 
 template <class S>
@@ -178,6 +202,7 @@ Matrix<S> ReferenceStep<S>::feed_backward(int index, const LayerState& state,
 template <class S>
 void ReferenceStep<S>::backward(int index) {
     LayerState& state = layers_[static_cast<std::size_t>(index)];
+    compute_again(index, state);
     BlockWeights<S> gradients = zero_gradients(state.weights);
     const Matrix<S> d_normed = feed_backward(index, state, gradients);
     dy_ = half_backward<S>(context_, attention(), state.weights.half, state.half, d_normed, dy_,

@@ -57,6 +57,8 @@ class ReferenceStep {
     AttentionDims attention() const;
     void forward(int index);
     void backward(int index);
+    void drop(Again again, LayerState& state);
+    void compute_again(int index, LayerState& state);
     Matrix<S> feed_forward(int index, LayerState& state);
     Matrix<S> feed_backward(int index, const LayerState& state, BlockWeights<S>& gradients);
     void reduce(const Section& section);

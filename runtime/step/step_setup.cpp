@@ -4,9 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "models/vocab/error.hpp"
+#include "models/workload/recompute.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -47,6 +49,37 @@ std::vector<std::string> unknown_to_a_step(const ModelSpec& model, const LayerSe
                       .hint = hint});
 }
 
+// What of the plan's recompute the layers of the runtime cannot.
+std::vector<std::string> recompute_not_executed(const Plan& plan) {
+    using enum RecomputeModule;
+    const Recompute& recompute = plan.recompute;
+    std::vector<std::string> settings;
+    if (recompute.is_full() && recompute.method == RecomputeMethod::uniform &&
+        recompute.num_layers > 1)
+        settings.push_back(
+            fmt::format("recompute_num_layers: {} of uniform", recompute.num_layers));
+    RecomputeModules executed = modules(moe, mlp, experts);
+    // Hidden rows go with the experts that make them, and HP's fused experts keep none.
+    if (recompute.has(moe) || recompute.has(experts) || plan.is_head_parallel())
+        executed |= modules(moe_act);
+    for (std::size_t m = 0; m < kRecomputeModuleNames.size(); ++m) {
+        const auto module = static_cast<RecomputeModule>(m);
+        if (recompute.has(module) && (executed & modules(module)) == 0u)
+            settings.push_back(fmt::format("recompute_modules: {}", kRecomputeModuleNames[m]));
+    }
+    return settings;
+}
+
+Again again_of(const ModelSpec& model, const Plan& plan, int layer) {
+    const bool moe = model.is_moe_layer(layer);
+    if (recomputes_layer(model, plan, layer)) return Again::layer;
+    if (plan.recompute.has(moe ? RecomputeModule::moe : RecomputeModule::mlp))
+        return Again::feed_forward;
+    return moe && !plan.is_head_parallel() && plan.recompute.has(RecomputeModule::experts)
+               ? Again::experts
+               : Again::nothing;
+}
+
 void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& run) {
     std::vector<std::string> settings = settings_not_executed(plan);
     if (launches_eagerly(plan.implementation))
@@ -57,8 +90,7 @@ void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& r
     if (ep != nullptr && ep->dispatcher == TokenDispatcher::flex)
         settings.emplace_back("dispatcher: flex");
     if (ep != nullptr && ep->node_limit) settings.emplace_back("node_limit");
-    if (plan.recompute != Recompute{})
-        settings.push_back("recompute: " + recompute_text(plan.recompute));
+    std::ranges::copy(recompute_not_executed(plan), std::back_inserter(settings));
     if (!plan.gradient_accumulation_fusion)
         settings.emplace_back("gradient_accumulation_fusion: false");
     if (plan.cuda_graph_scope != 0) settings.emplace_back("cuda_graph_scope");
@@ -107,6 +139,9 @@ StepSetup step_setup(const Scenario& scenario, const Plan& plan, const StepRun& 
                     .num_sequences = scenario.batch.sequences_per_rank,
                     .num_micro_batches = micro_batches_to_run(scenario, plan),
                     .overlap_reductions = plan.overlap_grad_all_reduce};
+    for (int layer = 0; layer < setup.model.num_layers; ++layer)
+        setup.again.push_back(again_of(setup.model, plan, layer));
+    setup.moe.ep.sparse.experts_again = std::ranges::count(setup.again, Again::experts) > 0;
     setup.optimizer.learning_rate = run.learning_rate;
     const std::vector<std::string> settings = unknown_to_a_step(setup.model, setup.moe);
     if (!settings.empty())

@@ -18,6 +18,9 @@ struct StepOptimizer {
     double epsilon = 1e-8;
 };
 
+// What of a layer backward computes again instead of keeping it.
+enum class Again { nothing, experts, feed_forward, layer };
+
 struct StepSetup {
     ModelSpec model;
     LayerSetup moe;  // of every MoE layer
@@ -25,6 +28,7 @@ struct StepSetup {
     int sequence_length = 0, num_sequences = 1;  // of a rank's micro-batch
     int num_micro_batches = 1;
     bool overlap_reductions = true;
+    std::vector<Again> again;  // [layer]
     StepOptimizer optimizer;
 
     std::int64_t tokens() const { return std::int64_t{sequence_length} * num_sequences; }

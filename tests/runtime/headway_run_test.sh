@@ -55,9 +55,13 @@ grep -qF "plan ep_naive: recompute: full, overlap_chunks: 2 is not executed" "$d
 [ "$(grep -c '^hp,[1-4],[0-9.]*$' "$dir/losses.csv")" = 4 ] || { echo "not 4 losses: $(cat "$dir/losses.csv")"; exit 1; }
 [ "$(grep -c '^# step: .*,2$' "$out")" = 3 ] || { echo "no step times: $(head -20 "$out")"; exit 1; }
 grep -q '^measured,hp,1,-1,0,update,optimizer,' "$out" || { echo "no optimizer"; exit 1; }
+# Every micro-batch of every layer, and one forward more under recompute.
+sed 's/expert_parallel: {}/recompute: full, expert_parallel: {}/; s/^batch: {/batch: {num_micro_batches: 2, /' "$scenario" >"$dir/again.yaml"
+"$run" "$dir/again.yaml" --tokens 16 --steps 1 --warmup 0 --repeats 1 --plan ep_naive -o "$out" >/dev/null || exit 1
+[ "$(grep -c '^measured,ep_naive,1,0,[01],backward,dispatch,' "$out")" = 2 ] || { echo "not two micro-batches: $(cat "$out")"; exit 1; }
 asks=$(mktemp)
 mv "$dir/step.yaml" "$asks" && rm -f "$dir"/*
-scenario=$asks expect 2 "recompute: full, overlap_chunks: 2" --tokens 16 --steps 2 --plan ep_naive -o "$out"
+scenario=$asks expect 2 "overlap_chunks: 2" --tokens 16 --steps 2 --plan ep_naive -o "$out"
 rm -f "$asks"
 expect 2 "--data without --steps" "${small[@]}" --data x
 expect 2 "--layers with --steps" --steps 2 --layers 2 -o "$out"

@@ -1,5 +1,5 @@
 // A whole step on the CPU: its gradient against finite differences of the loss, N ranks against
-// one, micro-batches against one batch, AdamW by hand, what is refused.
+// one, micro-batches against one batch, recompute against none, AdamW by hand, what is refused.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -185,6 +185,86 @@ TEST(Step, MicroBatchesAddUpToOneBatch) {
     }
 }
 
+Recompute selective(RecomputeModules modules) {
+    Recompute recompute;
+    recompute.granularity = RecomputeGranularity::selective;
+    recompute.modules = modules;
+    return recompute;
+}
+
+Recompute first_layers(int count) {
+    Recompute recompute = RecomputeLevel::full;
+    recompute.method = RecomputeMethod::block;
+    recompute.num_layers = count;
+    return recompute;
+}
+
+std::vector<Recompute> recomputes() {
+    using enum RecomputeModule;
+    return {RecomputeLevel::moe, RecomputeLevel::full, selective(modules(moe)),
+            selective(modules(mlp, experts)), first_layers(2)};
+}
+
+// What is computed again has the bits that it had.
+TEST(Step, RecomputeChangesNoBit) {
+    for (const MoeLayerSplit& split : splits()) {
+        for (const int ranks : {1, 2}) {
+            Scenario scenario = tiny(split, ranks, 2);
+            scenario.batch.num_micro_batches = 2;
+            const Result kept = run(scenario, 2);
+            for (const Recompute& recompute : recomputes()) {
+                scenario.plans[0].recompute = recompute;
+                const Result again = run(scenario, 2);
+                EXPECT_EQ(again.loss, kept.loss) << recompute_text(recompute);
+                EXPECT_EQ(again.gradients, kept.gradients) << recompute_text(recompute);
+                EXPECT_EQ(again.values, kept.values) << recompute_text(recompute);
+            }
+        }
+    }
+}
+
+// A step executes every phase of the layers as often as the Workload that is priced has it: what is
+// recomputed once more, its exchanges too, but not the counts. Not held: the norms, two of which
+// are one phase, and rank-dedup's records and gradients of gates, which have no price of their own.
+TEST(Step, RecomputedPhasesRunAsOftenAsTheyArePriced) {
+    using Executed = std::multiset<std::tuple<int, Phase, Pass>>;
+    for (const MoeLayerSplit& split : splits()) {
+        for (const Recompute& recompute : recomputes()) {
+            Scenario scenario = tiny(split, 2, 1);
+            scenario.plans[0].recompute = recompute;
+            const StepSetup setup = step_setup(scenario, scenario.plans[0], {.forced = true});
+            const StepRouting routing = step_routing(scenario, setup, true);
+            std::vector<Executed> executed(2);
+            run_on_threads(2, [&](Communicator& comm) {
+                std::vector<PhaseSample> samples;
+                RankContext context{.communicator = comm, .samples = &samples};
+                ReferenceStep<double> step(context, setup, routing);
+                step.start(TokenSource(setup, "").of(0, comm.rank()));
+                run_step(step, step_blocks(3, 1));
+                for (const StepSample& s : step.marks().join(samples)) {
+                    const CallSite site = s.phase.site;
+                    const bool unpriced = site == CallSite{Phase::count_exchange, Pass::backward} ||
+                                          site.phase == Phase::norm;
+                    if (s.layer >= 0 && !unpriced)
+                        executed[static_cast<std::size_t>(comm.rank())].insert(
+                            {s.layer, site.phase, site.pass});
+                }
+            });
+            Executed priced;
+            const Workload work = build_workload(scenario, scenario.plans[0]);
+            for (int l = 0; l < 3; ++l) {
+                const LayerWork& layer = work.layers[static_cast<std::size_t>(
+                    work.entry_of_layer[static_cast<std::size_t>(l)])];
+                for (const auto* pass : {&layer.forward, &layer.backward})
+                    for (const PhaseWork& p : *pass)
+                        if (p.phase != Phase::norm) priced.insert({l, p.phase, p.pass});
+            }
+            EXPECT_EQ(executed[0], priced) << recompute_text(recompute);
+            EXPECT_EQ(executed[1], priced) << recompute_text(recompute);
+        }
+    }
+}
+
 // At t = 1 both moments are unbiased by their own 1 - b: m / (1 - b1) = g, v / (1 - b2) = g^2, so a
 // parameter moves by -lr g / (|g| + eps), whatever g is.
 TEST(Step, FirstAdamWStepMovesByTheLearningRate) {
@@ -289,7 +369,16 @@ TEST(Step, RefusesWhatItDoesNotExecute) {
     expect("overlap_chunks: 2", [](Scenario& s) { s.plans[0].overlap_chunks = 2; });
     expect("global_batch_size: 5 of micro-batches of 2 sequences on 2 ranks",
            [](Scenario& s) { s.batch.global_batch_size = 5; });
-    expect("recompute: full", [](Scenario& s) { s.plans[0].recompute = RecomputeLevel::full; });
+    expect("recompute_modules: moe_act",
+           [](Scenario& s) { s.plans[0].recompute = RecomputeLevel::activation; });
+    expect("recompute_modules: core_attn, recompute_modules: layernorm", [](Scenario& s) {
+        s.plans[0].recompute =
+            selective(modules(RecomputeModule::core_attn, RecomputeModule::layernorm));
+    });
+    expect("recompute_num_layers: 3 of uniform", [](Scenario& s) {
+        s.plans[0].recompute = RecomputeLevel::full;
+        s.plans[0].recompute.num_layers = 3;
+    });
     expect("gradient_accumulation_fusion: false",
            [](Scenario& s) { s.plans[0].gradient_accumulation_fusion = false; });
     expect("adamw_8bit", [](Scenario& s) { s.plans[0].optimizer = Optimizer::adamw_8bit; });

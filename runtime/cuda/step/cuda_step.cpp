@@ -32,6 +32,8 @@ const StepSetup& checked(const StepSetup& setup) {
     const ModelSpec& model = setup.model;
     if (setup.num_micro_batches > 1)
         refuse("num_micro_batches: " + std::to_string(setup.num_micro_batches), "1");
+    if (std::ranges::count(setup.again, Again::nothing) < model.num_layers)
+        refuse("recompute", "none");
     if (model.dtype != Dtype::bf16) refuse("a dtype other than bf16", "bf16");
     if (model.hidden % 8 != 0 || model.hidden > 4096)
         refuse("hidden: " + std::to_string(model.hidden), "multiples of 8 up to 4096");
