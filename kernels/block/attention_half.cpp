@@ -88,12 +88,13 @@ AttentionHalf::bf16* AttentionHalf::normed(const void* saved) const {
 
 void AttentionHalf::forward(const AttentionHalfParameters& p, const bf16* x, const bf16* delta,
                             bf16* h, void* saved, void* workspace, cudaStream_t stream,
-                            const AttentionHook& on_part) const {
+                            const AttentionHook& on_part, bf16* sum) const {
     const auto begin = [&](AttentionPart part) {
         if (on_part) on_part(part);
     };
     Arena saved_arena(saved), arena(workspace);
-    const Saved s = cut_saved(saved_arena);
+    Saved s = cut_saved(saved_arena);
+    if (sum != nullptr) s.sum = sum;
     std::byte* shared = cut_scratch(arena).shared;
     begin(AttentionPart::norm);
     rms_norm_forward(norm(),
@@ -118,7 +119,7 @@ void AttentionHalf::forward(const AttentionHalfParameters& p, const bf16* x, con
 void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf16* d_normed,
                              const bf16* dy, bf16* dx, const AttentionHalfGradients& g,
                              const void* saved, void* workspace, cudaStream_t stream,
-                             const AttentionHook& on_part) const {
+                             const AttentionHook& on_part, const bf16* sum) const {
     const auto begin = [&](AttentionPart part) {
         if (on_part) on_part(part);
     };
@@ -133,26 +134,28 @@ void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf
                        .dy = d_normed,
                        .dresidual = dy,
                        .dx = t.dh,
-                       .dweight = g.norm2},
+                       .dweight = g.norm2,
+                       .accumulate = g.accumulate},
                       t.shared, stream);
     bf16* rows = d_normed;  // d o, then d normed1
     begin(AttentionPart::output);
     output_dgrad_.run(t.dh, p.output, rows, t.shared, stream);
-    output_wgrad_.run(t.dh, s.o, g.output, t.shared, stream);
+    output_wgrad_.write(t.dh, s.o, g.output, t.shared, stream, g.accumulate);
     begin(AttentionPart::core);
     attention_->backward({s.qkv, s.o, rows, s.log_sum, t.dqkv}, t.shared, stream);
     begin(AttentionPart::qkv);
-    qkv_wgrad_.run(t.dqkv, s.normed1, g.qkv, t.shared, stream);
+    qkv_wgrad_.write(t.dqkv, s.normed1, g.qkv, t.shared, stream, g.accumulate);
     qkv_dgrad_.run(t.dqkv, p.qkv, rows, t.shared, stream);
     begin(AttentionPart::norm);
     rms_norm_backward(norm(),
-                      {.sum = s.sum,
+                      {.sum = sum != nullptr ? sum : s.sum,
                        .weight = p.norm1,
                        .inverse = s.inverse1,
                        .dy = rows,
                        .dresidual = t.dh,
                        .dx = dx,
-                       .dweight = g.norm1},
+                       .dweight = g.norm1,
+                       .accumulate = g.accumulate},
                       t.shared, stream);
 }
 

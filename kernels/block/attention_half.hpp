@@ -22,9 +22,10 @@ struct AttentionHalfParameters {
     const float *norm1 = nullptr, *norm2 = nullptr;
     const __nv_bfloat16 *qkv = nullptr, *output = nullptr;
 };
-/// All written, not accumulated.
+/// Written, or added to.
 struct AttentionHalfGradients {
     float *norm1 = nullptr, *norm2 = nullptr, *qkv = nullptr, *output = nullptr;
+    bool accumulate = false;
 };
 
 /// Called before each part is enqueued: for whoever times them.
@@ -42,17 +43,18 @@ class AttentionHalf {
     [[nodiscard]] std::size_t saved_bytes() const;
     [[nodiscard]] std::size_t workspace_bytes() const;
 
-    /// x, delta (may be null) and h are [T, d]; norm2(h) is left in `saved`.
+    /// x, delta (may be null) and h (may be x) are [T, d]; norm2(h) is left in `saved`. `sum` (may
+    /// be x): where s is left instead, from which alone forward can run again.
     void forward(const AttentionHalfParameters& parameters, const bf16* x, const bf16* delta,
                  bf16* h, void* saved, void* workspace, cudaStream_t stream,
-                 const AttentionHook& on_part = {}) const;
+                 const AttentionHook& on_part = {}, bf16* sum = nullptr) const;
     [[nodiscard]] bf16* normed(const void* saved) const;
     /// d_normed, the gradient of norm2(h), is overwritten; dy is that of h from behind the layer,
     /// dx that of x and of delta.
     void backward(const AttentionHalfParameters& parameters, const bf16* h, bf16* d_normed,
                   const bf16* dy, bf16* dx, const AttentionHalfGradients& gradients,
                   const void* saved, void* workspace, cudaStream_t stream,
-                  const AttentionHook& on_part = {}) const;
+                  const AttentionHook& on_part = {}, const bf16* sum = nullptr) const;
 
   private:
     struct Saved {

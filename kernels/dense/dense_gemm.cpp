@@ -90,9 +90,18 @@ DenseGemm::~DenseGemm() {
 
 void DenseGemm::run(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
                     cudaStream_t stream, const void* addend) const {
-    check(cublasLtMatmul(handle_, operation_, &shape_.alpha, b, b_, a, a_, &shape_.beta,
-                         addend == nullptr ? c : addend, c_, c, c_, &algorithm_, workspace,
-                         workspace_bytes_, stream),
+    multiply(a, b, shape_.beta, addend == nullptr ? c : addend, c, workspace, stream);
+}
+
+void DenseGemm::write(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
+                      cudaStream_t stream, bool accumulate) const {
+    multiply(a, b, accumulate ? 1.0f : 0.0f, c, c, workspace, stream);
+}
+
+void DenseGemm::multiply(const __nv_bfloat16* a, const __nv_bfloat16* b, float beta,
+                         const void* addend, void* c, void* workspace, cudaStream_t stream) const {
+    check(cublasLtMatmul(handle_, operation_, &shape_.alpha, b, b_, a, a_, &beta, addend, c_, c, c_,
+                         &algorithm_, workspace, workspace_bytes_, stream),
           "matmul");
 }
 

@@ -36,8 +36,14 @@ class DenseGemm {
     /// `addend`, laid out as C, stands for C on the right-hand side when it is given.
     void run(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
              cudaStream_t stream, const void* addend = nullptr) const;
+    /// Whatever beta is: C is written, or added to.
+    void write(const __nv_bfloat16* a, const __nv_bfloat16* b, void* c, void* workspace,
+               cudaStream_t stream, bool accumulate) const;
 
   private:
+    void multiply(const __nv_bfloat16* a, const __nv_bfloat16* b, float beta, const void* addend,
+                  void* c, void* workspace, cudaStream_t stream) const;
+
     cublasLtHandle_t handle_;
     DenseGemmShape shape_;
     cublasLtMatmulDesc_t operation_ = nullptr;

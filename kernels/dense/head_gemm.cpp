@@ -125,11 +125,14 @@ const __nv_bfloat16* HeadGemms::to_rows(const bf16* heads, void* workspace,
 void HeadGemms::wgrad_hopper(GroupedWgrad call, float* dw, void* workspace,
                              cudaStream_t stream) const {
     call.shape.num_groups = wgrad_parts_;
-    call.dw_fp32 = wgrad_parts_ > 1 ? static_cast<float*>(workspace) : dw;
+    const bool accumulate = call.accumulate, split = wgrad_parts_ > 1;
+    call.dw_fp32 = split ? static_cast<float*>(workspace) : dw;
+    call.accumulate = accumulate && !split;
     grouped_wgrad_hopper(call, stream);
     const std::int64_t count = std::int64_t{shape_.columns()} * shape_.model_dim;
-    if (wgrad_parts_ > 1)
-        sum_parts(static_cast<const float*>(workspace), wgrad_parts_, count, dw, stream);
+    if (split)
+        sum_parts(static_cast<const float*>(workspace), wgrad_parts_, count, dw, stream,
+                  accumulate);
 }
 
 void HeadGemms::project(const bf16* x, const bf16* w, bf16* y_heads, void* workspace,
@@ -157,12 +160,14 @@ void HeadGemms::project_dgrad(const bf16* dy_heads, const bf16* w, bf16* dx, voi
 }
 
 void HeadGemms::project_wgrad(const bf16* dy_heads, const bf16* x, float* dw, void* workspace,
-                              cudaStream_t stream) const {
+                              cudaStream_t stream, bool accumulate) const {
     if (plans_)
-        return plans_->project_wgrad.run(dy_heads, x, dw, gemm_workspace(workspace), stream);
+        return plans_->project_wgrad.write(dy_heads, x, dw, gemm_workspace(workspace), stream,
+                                           accumulate);
     wgrad_hopper({.shape = one_group(shape_, shape_.columns(), shape_.model_dim),
                   .dc = dy_heads,
                   .a = x,
+                  .accumulate = accumulate,
                   .dc_head_width = shape_.head_dim},
                  dw, workspace, stream);
 }
@@ -192,11 +197,14 @@ void HeadGemms::merge_dgrad(const bf16* dy, const bf16* w, bf16* do_heads, void*
 }
 
 void HeadGemms::merge_wgrad(const bf16* dy, const bf16* o_heads, float* dw, void* workspace,
-                            cudaStream_t stream) const {
-    if (plans_) return plans_->merge_wgrad.run(dy, o_heads, dw, gemm_workspace(workspace), stream);
+                            cudaStream_t stream, bool accumulate) const {
+    if (plans_)
+        return plans_->merge_wgrad.write(dy, o_heads, dw, gemm_workspace(workspace), stream,
+                                         accumulate);
     wgrad_hopper({.shape = one_group(shape_, shape_.model_dim, shape_.columns()),
                   .dc = dy,
                   .a = o_heads,
+                  .accumulate = accumulate,
                   .a_head_width = shape_.head_dim},
                  dw, workspace, stream);
 }

@@ -36,13 +36,14 @@ class HeadGemms {
     void project(const bf16* x, const bf16* w, bf16* y_heads, void* workspace, cudaStream_t) const;
     void project_dgrad(const bf16* dy_heads, const bf16* w, bf16* dx, void* workspace,
                        cudaStream_t) const;
+    /// `accumulate`, here and below: dw is added to.
     void project_wgrad(const bf16* dy_heads, const bf16* x, float* dw, void* workspace,
-                       cudaStream_t) const;
+                       cudaStream_t, bool accumulate = false) const;
     void merge(const bf16* o_heads, const bf16* w, bf16* y, void* workspace, cudaStream_t) const;
     void merge_dgrad(const bf16* dy, const bf16* w, bf16* do_heads, void* workspace,
                      cudaStream_t) const;
-    void merge_wgrad(const bf16* dy, const bf16* o_heads, float* dw, void* workspace,
-                     cudaStream_t) const;
+    void merge_wgrad(const bf16* dy, const bf16* o_heads, float* dw, void* workspace, cudaStream_t,
+                     bool accumulate = false) const;
     [[nodiscard]] std::size_t workspace_bytes() const;
 
   private:

@@ -63,6 +63,7 @@ struct ExpertGradients {
     float* dgate = nullptr;           // [P]
     float* dw1 = nullptr;             // as w1; groups without rows are written as zeros
     float* dw2 = nullptr;             // as w2
+    bool accumulate = false;          // dw1 and dw2 are added to
 };
 
 [[nodiscard]] bool experts_forward_supported(ExpertImpl impl, const ExpertShape& shape);

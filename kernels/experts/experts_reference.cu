@@ -134,17 +134,17 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const Params
     }
 }
 
-// out[group, h, i] = sum over the group's rows of hidden[row, h] * source[token(row), i].
+// out[group, h, i] = sum over the group's rows of hidden[row, h] * source[token(row), i], or added.
 __global__ void __launch_bounds__(num_threads)
     backward_weights_kernel(RowGrouping rows, const float* hidden, int num_hidden,
-                            const __nv_bfloat16* source, int d, float* out) {
+                            const __nv_bfloat16* source, int d, bool accumulate, float* out) {
     const int64_t group = blockIdx.x;
     const int begin = rows.expert_offset[group];
     const int end = rows.expert_offset[group + 1];
     for (int n = threadIdx.x; n < num_hidden * d; n += num_threads) {
         const int h = n / d;
         const int i = n % d;
-        float sum = 0.0f;
+        float sum = accumulate ? out[group * num_hidden * d + n] : 0.0f;
         for (int row = begin; row < end; ++row)
             sum += hidden[int64_t{row} * num_hidden + h] *
                    __bfloat162float(source[int64_t{rows.row_token[row]} * d + i]);
@@ -182,10 +182,12 @@ void backward(const ExpertShape& shape, const RowGrouping& rows, const ExpertWei
         check_launch();
     }
     backward_weights_kernel<<<shape.num_groups, num_threads, 0, stream>>>(
-        rows, hidden_gradient, shape.hidden_rows(), x, shape.width, gradients.dw1);
+        rows, hidden_gradient, shape.hidden_rows(), x, shape.width, gradients.accumulate,
+        gradients.dw1);
     check_launch();
     backward_weights_kernel<<<shape.num_groups, num_threads, 0, stream>>>(
-        rows, gated_hidden, shape.hidden, dy_token, shape.width, gradients.dw2);
+        rows, gated_hidden, shape.hidden, dy_token, shape.width, gradients.accumulate,
+        gradients.dw2);
     check_launch();
 }
 

@@ -49,7 +49,9 @@ struct Consumer {
         if (destination < 0) return p.partials + (2 * int64_t{~destination} + warpgroup) * elements;
         return (warpgroup == 0 ? p.gradients.dw1 : p.gradients.dw2) + destination * elements;
     }
+    // Of a group without rows.
     __device__ __forceinline__ void zero_gradient(int group) const {
+        if (p.gradients.accumulate) return;
         float4* out = reinterpret_cast<float4*>(gradient(group));
         for (int i = threadIdx.x % 128; i < hidden * width / 4; i += 128)
             out[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -127,7 +129,8 @@ struct Consumer {
                           tile.num_rows);
     }
     __device__ __forceinline__ void store_weights(const Tile& tile, int chunk) const {
-        store_gradient<width, false>(acc[chunk], gradient(tile.destination) + chunk * 64 * width);
+        store_gradient<width, false>(acc[chunk], gradient(tile.destination) + chunk * 64 * width,
+                                     p.gradients.accumulate && tile.destination >= 0);
     }
 
     template <int Chunk>

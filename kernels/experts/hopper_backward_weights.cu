@@ -192,7 +192,8 @@ __device__ void accumulate_items(const WeightsParams& p, uint32_t stages,
         for (int b = 0; b < Blocks; ++b) {
             const int block = item.strip * Layout::strip_blocks + warpgroup * Blocks + b;
             if (block < item.num_blocks)
-                store_gradient<D>(acc[b], matrix + int64_t{block} * 64 * D);
+                store_gradient<D>(acc[b], matrix + int64_t{block} * 64 * D,
+                                  p.accumulate && item.part.partial < 0);
         }
     }
 }

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(num_threads) backward_weights_kernel(const Wei
                         ? (second ? p.dw2 : p.dw1) + int64_t{part.group} * num_columns * 64 * D
                         : p.partials + int64_t{part.partial} * (p.hidden_rows + p.hidden) * D +
                               (second ? int64_t{p.hidden_rows} * D : 0);
-    store_gradient<D>(acc, matrix + int64_t{column} * 64 * D);
+    store_gradient<D>(acc, matrix + int64_t{column} * 64 * D, p.accumulate && part.partial < 0);
 }
 
 template <int D>

@@ -37,6 +37,7 @@ struct WeightsParams {
     float* partials;
     int hidden_rows;  // of W1
     int hidden;       // of W2
+    bool accumulate;
 };
 
 inline WeightsParams weights_params(const RowsArguments& a, const SplitWorkspace& w) {
@@ -51,7 +52,8 @@ inline WeightsParams weights_params(const RowsArguments& a, const SplitWorkspace
             a.gradients.dw2,
             w.partials,
             a.shape.hidden_rows(),
-            a.shape.hidden};
+            a.shape.hidden,
+            a.gradients.accumulate};
 }
 
 }  // namespace headway::kernels

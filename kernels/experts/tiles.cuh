@@ -233,8 +233,10 @@ __device__ __forceinline__ int hidden_unit(int position) {
     return (position & 32) + ((position / 2) % 4) * 8 + ((position / 8) % 4) * 2 + position % 2;
 }
 
+// `accumulate`: adds to what lies there.
 template <int D, bool Permuted = true>
-__device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float* block) {
+__device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float* block,
+                                               bool accumulate) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -243,7 +245,11 @@ __device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float*
         float* row = block + unit * D + 2 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < D / 8; ++j) {
-            const float2 pair = make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            float2 pair = make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            if (accumulate) {
+                const float2 old = __ldcs(reinterpret_cast<const float2*>(row + 8 * j));
+                pair = make_float2(old.x + pair.x, old.y + pair.y);
+            }
             // Streaming keeps x and dy in the L2 cache; at d = 256 it was slower (H200).
             if constexpr (D < 256)
                 __stcs(reinterpret_cast<float2*>(row + 8 * j), pair);

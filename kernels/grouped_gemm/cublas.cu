@@ -25,12 +25,13 @@ struct Product {
     int lda, ldb;
     void* c;
     cudaDataType_t c_type;
+    float beta = 0.0f;
 };
 
 void multiply(cublasHandle_t handle, const Product& x) {
-    const float one = 1.0f, zero = 0.0f;
+    const float one = 1.0f;
     check(cublasGemmEx(handle, x.op_a, x.op_b, x.m, x.n, x.k, &one, x.a, CUDA_R_16BF, x.lda, x.b,
-                       CUDA_R_16BF, x.ldb, &zero, x.c, x.c_type, x.m, CUBLAS_COMPUTE_32F,
+                       CUDA_R_16BF, x.ldb, &x.beta, x.c, x.c_type, x.m, CUBLAS_COMPUTE_32F,
                        CUBLAS_GEMM_DEFAULT));
 }
 
@@ -124,11 +125,13 @@ void grouped_wgrad_cublas(cublasHandle_t handle, const GroupedWgrad& call,
         const std::size_t bytes = std::size_t(s.n) * s.k * element;
         void* dw = out + g * bytes;
         if (rows == 0) {
+            if (call.accumulate) continue;
             HEADWAY_CUDA_CHECK(cudaMemsetAsync(dw, 0, bytes, stream));
             continue;
         }
         multiply(handle, {CUBLAS_OP_N, CUBLAS_OP_T, s.k, s.n, rows, call.a + begin * s.k,
-                          call.dc + begin * s.n, s.k, s.n, dw, fp32 ? CUDA_R_32F : CUDA_R_16BF});
+                          call.dc + begin * s.n, s.k, s.n, dw, fp32 ? CUDA_R_32F : CUDA_R_16BF,
+                          call.accumulate ? 1.0f : 0.0f});
     }
 }
 

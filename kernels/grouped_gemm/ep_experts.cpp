@@ -75,9 +75,17 @@ void ep_experts_backward(GroupedImpl impl, const EpExperts& e, const EpExpertsBa
                      .da = call.dpre,
                      .pre = call.pre,
                      .activation = e.activation});
-    run(GroupedWgrad{.shape = second, .dc = call.dy, .a = call.act, .dw_fp32 = call.dw2});
+    run(GroupedWgrad{.shape = second,
+                     .dc = call.dy,
+                     .a = call.act,
+                     .dw_fp32 = call.dw2,
+                     .accumulate = call.accumulate});
     run(GroupedDgrad{.shape = first, .dc = call.dpre, .w = e.w1, .da = call.dx});
-    run(GroupedWgrad{.shape = first, .dc = call.dpre, .a = call.x, .dw_fp32 = call.dw1});
+    run(GroupedWgrad{.shape = first,
+                     .dc = call.dpre,
+                     .a = call.x,
+                     .dw_fp32 = call.dw1,
+                     .accumulate = call.accumulate});
 }
 
 }  // namespace headway::kernels

@@ -39,6 +39,7 @@ struct EpExpertsBackward {
     __nv_bfloat16* dpre = nullptr;  // [rows, f], workspace
     __nv_bfloat16* dx = nullptr;    // [rows, d]
     float *dw1 = nullptr, *dw2 = nullptr;
+    bool accumulate = false;  // dw1 and dw2 are added to
 };
 
 void ep_experts_forward(GroupedImpl impl, const EpExperts& experts, const EpExpertsForward& call,

@@ -64,13 +64,14 @@ struct GroupedDgrad {
     int dc_head_width = 0, da_head_width = 0;
 };
 
-/// dW[g] = dC_g^T A_g, into exactly one of dw_bf16 and dw_fp32.
+/// dW[g] = dC_g^T A_g, into exactly one of dw_bf16 and dw_fp32; `accumulate`: added to dw_fp32.
 struct GroupedWgrad {
     GroupedShape shape;
     const __nv_bfloat16* dc = nullptr;
     const __nv_bfloat16* a = nullptr;
     __nv_bfloat16* dw_bf16 = nullptr;
     float* dw_fp32 = nullptr;
+    bool accumulate = false;
     GroupedTile tile = GroupedTile::automatic;
     int dc_head_width = 0, a_head_width = 0;
 };

@@ -44,6 +44,7 @@ void wgrad(const GroupedWgrad& call, cudaStream_t stream) {
     p.c_ptr = out;
     p.out_m = s.n;
     p.out_n = s.k;
+    p.accumulate = call.accumulate;
     launch_grouped<C>(p, s.num_sms, stream);
 }
 
@@ -80,6 +81,8 @@ void grouped_wgrad_hopper(const GroupedWgrad& call, cudaStream_t stream) {
     check_grouped_shape(call.shape);
     if ((call.dw_bf16 == nullptr) == (call.dw_fp32 == nullptr))
         throw std::invalid_argument("grouped wgrad: give exactly one of dw_bf16 and dw_fp32");
+    if (call.accumulate && call.dw_fp32 == nullptr)
+        throw std::invalid_argument("grouped wgrad: only dw_fp32 is accumulated");
     if (call.dw_fp32 != nullptr)
         wgrad_tile<true>(call, stream);
     else

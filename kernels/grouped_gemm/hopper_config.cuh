@@ -20,11 +20,12 @@ struct HopperParams {
     void* c_ptr;
     __nv_bfloat16* pre_out;  // forward: may be null
     int num_groups;
-    int out_m;       // wgrad: rows of dW
-    int out_n;       // columns of the product
-    int reduction;   // forward, dgrad: length of the reduction
-    int rows;        // allocated in A and C
-    int slice_rows;  // of a group when there are no offsets
+    int out_m;        // wgrad: rows of dW
+    int out_n;        // columns of the product
+    int reduction;    // forward, dgrad: length of the reduction
+    int rows;         // allocated in A and C
+    int slice_rows;   // of a group when there are no offsets
+    bool accumulate;  // wgrad: adds to C
     int a_width, b_width,
         c_width;  // columns of one head-major plane; beyond any column when row-major
 };

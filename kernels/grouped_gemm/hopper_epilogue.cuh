@@ -34,6 +34,7 @@ struct PieceTarget {
     int column0, num_columns;
     int plane, plane_rows;
     bool clipped;
+    bool accumulate;  // of fp32 pieces that are clipped
 };
 
 // Called by the whole warpgroup behind a fence and a barrier.
@@ -42,7 +43,12 @@ __device__ __forceinline__ void write_piece(const Staging& staging, const uint8_
                                             const PieceTarget& to) {
     constexpr int kPerChunk = 16 / ElementBytes;
     if (to.num_valid >= 64 || to.clipped) {
-        if (staging.thread == 0) ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.plane);
+        if (staging.thread == 0) {
+            if (ElementBytes == 4 && to.accumulate)
+                ptx::tma_add_3d(to.map, buffer, to.column0, to.row0, to.plane);
+            else
+                ptx::tma_store_3d(to.map, buffer, to.column0, to.row0, to.plane);
+        }
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {

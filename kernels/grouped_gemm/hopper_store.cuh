@@ -31,6 +31,7 @@ __device__ __forceinline__ PieceTarget piece_target(const HopperParams& p, const
     }
     to.plane_rows = p.rows;
     to.clipped = kWgrad;
+    to.accumulate = p.accumulate;
     return to;
 }
 

@@ -85,7 +85,7 @@ __global__ void wgrad_kernel(GroupedWgrad call) {
                        __bfloat162float(call.a[r * s.k + column]), sum);
         const std::int64_t at = (static_cast<std::int64_t>(group) * s.n + row) * s.k + column;
         if (call.dw_fp32 != nullptr)
-            call.dw_fp32[at] = sum;
+            call.dw_fp32[at] = call.accumulate ? call.dw_fp32[at] + sum : sum;
         else
             call.dw_bf16[at] = __float2bfloat16(sum);
     }

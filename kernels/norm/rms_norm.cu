@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once(Chunks))
 constexpr int kSumWarps = 32;
 
 __global__ void __launch_bounds__(32 * kSumWarps)
-    sum_parts_kernel(int width, int num_parts, const float* parts, float* out) {
+    sum_parts_kernel(int width, int num_parts, const float* parts, bool accumulate, float* out) {
     __shared__ float sums[kSumWarps][32];
     const int column = int(blockIdx.x) * 32 + int(threadIdx.x) % 32, warp = threadIdx.x / 32;
     wait_for_previous_kernel();
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(32 * kSumWarps)
     __syncthreads();
     if (warp != 0 || column >= width) return;
     for (int other = 1; other < kSumWarps; ++other) sum += sums[other][threadIdx.x];
-    out[column] = sum;
+    out[column] = accumulate ? out[column] + sum : sum;
 }
 
 void check_shape(const RmsNormShape& s) {
@@ -255,7 +255,7 @@ void rms_norm_backward(const RmsNormShape& s, const RmsNormBackward& call, void*
     });
     check_launch();
     launch_dependent(sum_parts_kernel, {unsigned(s.width + 31) / 32, 32 * kSumWarps}, stream,
-                     s.width, num_parts(s), parts, call.dweight);
+                     s.width, num_parts(s), parts, call.accumulate, call.dweight);
     check_launch();
 }
 

@@ -34,6 +34,7 @@ struct RmsNormBackward {
     const __nv_bfloat16 *dy = nullptr, *dresidual = nullptr;  // dresidual may be null
     __nv_bfloat16* dx = nullptr;                              // of the sum
     float* dweight = nullptr;
+    bool accumulate = false;  // dweight is added to
 };
 
 void rms_norm_forward(const RmsNormShape& shape, const RmsNormForward& call, cudaStream_t stream);

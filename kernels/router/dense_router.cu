@@ -124,7 +124,7 @@ void DenseRouter::forward(const bf16* x, const bf16* weights, std::int32_t* inde
 
 void DenseRouter::backward(const bf16* x, const bf16* weights, const std::int32_t* index,
                            const float* gate, const float* dgate, bf16* dx, float* dweights,
-                           void* workspace, cudaStream_t stream) const {
+                           void* workspace, cudaStream_t stream, bool accumulate) const {
     const RouterScratch<bf16> scratch(
         shape_, std::max(dgrad_.workspace_bytes(), wgrad_.workspace_bytes()), workspace);
     if (shape_.num_tokens > 0) {
@@ -133,7 +133,7 @@ void DenseRouter::backward(const bf16* x, const bf16* weights, const std::int32_
         check_launch();
     }
     dgrad_.run(scratch.logits, weights, dx, scratch.gemm, stream);
-    wgrad_.run(scratch.logits, x, dweights, scratch.gemm, stream);
+    wgrad_.write(scratch.logits, x, dweights, scratch.gemm, stream, accumulate);
 }
 
 }  // namespace headway::kernels

@@ -26,10 +26,10 @@ class DenseRouter {
     /// index and gate are [T, k], best first.
     void forward(const bf16* x, const bf16* weights, std::int32_t* index, float* gate,
                  void* workspace, cudaStream_t stream) const;
-    /// Adds to dx; writes dweights.
+    /// Adds to dx; writes dweights, or adds to it.
     void backward(const bf16* x, const bf16* weights, const std::int32_t* index, const float* gate,
                   const float* dgate, bf16* dx, float* dweights, void* workspace,
-                  cudaStream_t stream) const;
+                  cudaStream_t stream, bool accumulate = false) const;
 
   private:
     DenseRouterShape shape_;

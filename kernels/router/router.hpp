@@ -65,6 +65,7 @@ struct RouterWeightGradient {
     const float* mean_dgate = nullptr;  // [S]
     GroupingOutput rows;                // of group_rows
     float* dweights = nullptr;          // [H, E, d]
+    bool accumulate = false;            // dweights are added to
 };
 [[nodiscard]] std::size_t router_weight_gradient_workspace_bytes(const RouterShape& shape);
 void router_weight_gradient(const RouterShape& shape, const RouterWeightGradient& gradient,

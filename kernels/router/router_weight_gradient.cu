@@ -55,14 +55,15 @@ __global__ void __launch_bounds__(threads)
 
 // Block = one group: its tiles' partial sums in ascending order.
 __global__ void reduce_kernel(int width, const int32_t* tile_offset, const float* partial,
-                              float* dweights) {
+                              bool accumulate, float* dweights) {
     const int group = blockIdx.x;
     const int begin = tile_offset[group], end = tile_offset[group + 1];
     for (int i = threadIdx.x; i < width; i += blockDim.x) {
         float total = 0;
 #pragma unroll 8
         for (int tile = begin; tile < end; ++tile) total += partial[int64_t(tile) * width + i];
-        dweights[int64_t(group) * width + i] = total;
+        float& out = dweights[int64_t(group) * width + i];
+        out = accumulate ? out + total : total;
     }
 }
 
@@ -84,7 +85,7 @@ void router_weight_gradient(const RouterShape& shape, const RouterWeightGradient
         check_launch();
     }
     reduce_kernel<<<shape.grouping().num_groups(), 128, 0, stream>>>(
-        shape.width, gradient.rows.tile_offset, partial, gradient.dweights);
+        shape.width, gradient.rows.tile_offset, partial, gradient.accumulate, gradient.dweights);
     check_launch();
 }
 
