@@ -11,12 +11,16 @@ using kernels::PermuteImpl;
 void CopyExchange::announce(const bf16* x, const RowChoices& choices) {
     choices_ = choices;
     permute(x);
-    {
+    if (context_.again) {
+        const DevicePhase phase(context_, {Phase::permute, Pass::forward});
+        place_rows();
+    } else {
         const DevicePhase phase(context_, {Phase::count_exchange, Pass::forward},
                                 PhaseKind::exchange);
         exchange_counts();
+        place_rows();
     }
-    rows_ = context_.arena.take<bf16>(num_rows_ * shape_.width);
+    (keeps_arrived() ? arrived_ : rows_) = take_rows();
 }
 
 void CopyExchange::permute(const bf16* x) {
@@ -35,14 +39,11 @@ void CopyExchange::permute(const bf16* x) {
 
 // Every rank learns how much it gets, per expert of its own; the host waits for it.
 void CopyExchange::exchange_counts() {
-    DeviceArena& arena = context_.arena;
     const cudaStream_t stream = context_.stream;
     const int local = shape_.num_local(), total = shape_.num_experts;
-    auto* sent = arena.take<std::int32_t>(2 * total);
-    std::int32_t* received = sent + total;
-    counts_of_offsets(copy_offsets_, total, sent, stream);
-    peers_.exchange_counts(sent, received, local, stream);
-    const std::int32_t* host = host_.fetch(sent, 2 * total, peers_, stream);
+    counts_of_offsets(copy_offsets_, total, counts_, stream);
+    peers_.exchange_counts(counts_, counts_ + total, local, stream);
+    const std::int32_t* host = host_.fetch(counts_, 2 * total, peers_, stream);
     sent_.assign(static_cast<std::size_t>(shape_.num_ranks), 0);
     received_ = sent_;
     for (int i = 0; i < total; ++i) {
@@ -51,10 +52,14 @@ void CopyExchange::exchange_counts() {
     }
     num_sent_ = std::accumulate(sent_.begin(), sent_.end(), std::int64_t{0});
     num_rows_ = std::accumulate(received_.begin(), received_.end(), std::int64_t{0});
-    row_place_ = arena.take<std::int32_t>(num_rows_);
-    offsets_ = arena.take<std::int32_t>(local + 1);
-    kernels::regroup_map(shape_.num_ranks, local, num_rows_, received, row_place_, offsets_,
-                         stream);
+}
+
+void CopyExchange::place_rows() {
+    const int local = shape_.num_local();
+    row_place_ = context_.arena.take<std::int32_t>(num_rows_);
+    offsets_ = context_.arena.take<std::int32_t>(local + 1);
+    kernels::regroup_map(shape_.num_ranks, local, num_rows_, counts_ + shape_.num_experts,
+                         row_place_, offsets_, context_.stream);
 }
 
 void CopyExchange::exchange(CallSite site, const bf16* from, bf16* to, bool to_experts) {
@@ -66,8 +71,20 @@ void CopyExchange::exchange(CallSite site, const bf16* from, bf16* to, bool to_e
 }
 
 void CopyExchange::dispatch() {
-    arrived_ = regroups() ? context_.arena.take<bf16>(num_rows_ * shape_.width) : rows_;
+    if (keeps_arrived())
+        rows_ = take_rows();
+    else
+        arrived_ = regroups() ? take_rows() : rows_;
     exchange({Phase::dispatch, Pass::forward}, copies_, arrived_, true);
+    regroup();
+}
+
+void CopyExchange::regroup_again() {
+    if (keeps_arrived()) rows_ = take_rows();
+    regroup();
+}
+
+void CopyExchange::regroup() {
     if (!regroups()) return;
     const DevicePhase phase(context_, {Phase::regroup, Pass::forward});
     kernels::spread_rows(PermuteImpl::vectorised, at_experts(), {.place = row_place_}, arrived_,
@@ -77,10 +94,11 @@ void CopyExchange::dispatch() {
 void CopyExchange::combine(const bf16* y_rows, bf16* y) {
     const bf16* back = y_rows;
     if (regroups()) {
+        bf16* ungrouped = keeps_arrived() ? take_rows() : arrived_;
         const DevicePhase phase(context_, {Phase::ungroup, Pass::forward});
         kernels::collect_rows(PermuteImpl::vectorised, at_experts(), {.place = row_place_}, y_rows,
-                              arrived_, context_.stream);
-        back = arrived_;
+                              ungrouped, context_.stream);
+        back = ungrouped;
     }
     exchange({Phase::combine, Pass::forward}, back, copies_, false);
     const DevicePhase phase(context_, {Phase::unpermute, Pass::forward});

@@ -44,7 +44,10 @@ void DedupExchange::announce(const bf16* x, const RowChoices& choices) {
         first_.exchange_counts();
         is_staged() ? exchange_staged_records(choices.gate) : exchange_records(choices.gate);
     }
-    rows_ = context_.arena.take<bf16>(num_rows_ * shape_.width);
+    if (shape_.experts_again)
+        arrived_ = take_arrived();
+    else
+        rows_ = take_rows();
 }
 
 void DedupExchange::permute(const bf16* x, const RowChoices& choices) {
@@ -149,21 +152,34 @@ void DedupExchange::from_experts(CallSite site, bf16* arrived, bf16* copies) {
 }
 
 void DedupExchange::dispatch() {
-    arrived_ = context_.arena.take<bf16>(num_arrived() * shape_.width);
+    if (shape_.experts_again)
+        rows_ = take_rows();
+    else
+        arrived_ = take_arrived();
     to_experts({Phase::dispatch, Pass::forward}, copies_, arrived_);
+    regroup();
+}
+
+void DedupExchange::regroup_again() {
+    rows_ = take_rows();
+    regroup();
+}
+
+void DedupExchange::regroup() {
     const DevicePhase phase(context_, {Phase::regroup, Pass::forward});
     kernels::spread_rows(PermuteImpl::vectorised, at_experts(), {.place = row_place_}, arrived_,
                          rows_, context_.stream);
 }
 
 void DedupExchange::combine(const bf16* y_rows, bf16* y) {
+    bf16* sums = shape_.experts_again ? take_arrived() : arrived_;
     {
         const DevicePhase phase(context_, {Phase::ungroup, Pass::forward});
         kernels::collect_rows(PermuteImpl::vectorised, at_experts(),
-                              {.place = row_place_, .weight = record_gate_}, y_rows, arrived_,
+                              {.place = row_place_, .weight = record_gate_}, y_rows, sums,
                               context_.stream);
     }
-    from_experts({Phase::combine, Pass::forward}, arrived_, copies_);
+    from_experts({Phase::combine, Pass::forward}, sums, copies_);
     const DevicePhase phase(context_, {Phase::unpermute, Pass::forward});
     first_.sum(copies_, y);
 }

@@ -21,6 +21,7 @@ class DedupExchange final : public ExpertExchange {
     void announce(const bf16* x, const RowChoices& choices) override;
     void dispatch() override;
     void combine(const bf16* y_rows, bf16* y) override;
+    void regroup_again() override;
     const bf16* gradients_to_experts(const bf16* dy, const bf16* y_rows, float* dgate) override;
     void gradients_from_experts(const bf16* dx_rows, bf16* dx, float* dgate) override;
 
@@ -37,6 +38,9 @@ class DedupExchange final : public ExpertExchange {
     void exchange_staged_records(const float* gate);
     void plan_second(std::int32_t* onward);
     void sort_rows(const std::int32_t* keys);
+    void regroup();
+    bf16* take_arrived() { return context_.arena.take<bf16>(num_arrived() * shape_.width); }
+    bf16* take_rows() { return context_.arena.take<bf16>(num_rows_ * shape_.width); }
     void to_experts(CallSite site, const bf16* copies, bf16* arrived);
     void from_experts(CallSite site, bf16* arrived, bf16* copies);
 

@@ -26,6 +26,7 @@ void CudaDedupStage::plan(Input input) {
 }
 
 void CudaDedupStage::exchange_counts() {
+    if (context_.again) return;
     const ArenaScope scope(context_.arena);
     const int n = peers_.size();
     auto* sent = context_.arena.take<std::int32_t>(4 * n);  // copies and choices, by peer

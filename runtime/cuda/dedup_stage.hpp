@@ -34,7 +34,8 @@ class CudaDedupStage {
     };
     void plan(Input input);
 
-    // Tells the peers what they get; the host waits for it. Behind it the numbers are known.
+    // Tells the peers what they get; the host waits for it. Behind it the numbers are known, in a
+    // repeated forward before it too.
     void exchange_counts();
     std::int64_t num_sent() const { return num_sent_; }                                // copies
     std::int64_t num_received() const { return num_received_; }                        // copies

@@ -48,7 +48,8 @@ ExchangeShape exchange_shape(const LayerSetup& setup, std::int64_t tokens) {
             .num_ranks = setup.num_ranks,
             .top_k = setup.ep.routing.top_k,
             .dedup = setup.ep.sparse.dedup,
-            .ranks_per_node = setup.ep.sparse.ranks_per_node};
+            .ranks_per_node = setup.ep.sparse.ranks_per_node,
+            .experts_again = setup.ep.sparse.experts_again};
 }
 
 }  // namespace
@@ -117,26 +118,46 @@ void CudaEpLayer::forward(const bf16* x, bf16* y, const std::int32_t* forced) {
     mark_ = arena.used();
     route_forward(x, forced);
     exchange_->announce(x, {index_, gate_});
-    const std::int64_t rows = exchange_->num_rows();
-    pre_ = arena.take<bf16>(rows * hidden_);
-    act_ = arena.take<bf16>(rows * hidden_);
-    // What the experts return: kept where the gates' gradient needs it here.
-    y_rows_ = exchange_->needs_outputs() ? arena.take<bf16>(rows * shape_.width) : nullptr;
+    if (!shape_.experts_again) take_outputs();
     const ArenaScope scope(arena);
+    if (shape_.experts_again) take_outputs();
     exchange_->dispatch();
-    bf16* y_rows = y_rows_ != nullptr ? y_rows_ : arena.take<bf16>(rows * shape_.width);
-    {
-        const DevicePhase phase(context_, {Phase::expert, Pass::forward});
-        kernels::ep_experts_forward(kernels::GroupedImpl::hopper, experts(),
-                                    {exchange_->rows(), pre_, act_, y_rows}, context_.stream);
-    }
+    bf16* y_rows =
+        y_rows_ != nullptr ? y_rows_ : arena.take<bf16>(exchange_->num_rows() * shape_.width);
+    run_experts(y_rows);
     exchange_->combine(y_rows, y);
 }
 
-void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
+// What the experts return is kept where the gates' gradient needs it here.
+void CudaEpLayer::take_outputs() {
+    DeviceArena& arena = context_.arena;
+    const std::int64_t rows = exchange_->num_rows();
+    pre_ = arena.take<bf16>(rows * hidden_);
+    act_ = arena.take<bf16>(rows * hidden_);
+    y_rows_ = exchange_->needs_outputs() ? arena.take<bf16>(rows * shape_.width) : nullptr;
+}
+
+void CudaEpLayer::run_experts(bf16* y_rows) {
+    const DevicePhase phase(context_, {Phase::expert, Pass::forward});
+    kernels::ep_experts_forward(kernels::GroupedImpl::hopper, experts(),
+                                {exchange_->rows(), pre_, act_, y_rows}, context_.stream);
+}
+
+void CudaEpLayer::experts_again() {
+    const RepeatedForward repeated(context_);
+    exchange_->regroup_again();
+    take_outputs();
+    const ArenaScope scope(context_.arena);
+    run_experts(y_rows_ != nullptr
+                    ? y_rows_
+                    : context_.arena.take<bf16>(exchange_->num_rows() * shape_.width));
+}
+
+void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx, bool accumulate) {
     DeviceArena& arena = context_.arena;
     const cudaStream_t stream = context_.stream;
     const std::int64_t rows = exchange_->num_rows();
+    if (shape_.experts_again) experts_again();
     auto* dgate = arena.take<float>(shape_.slots());
     const bf16* dy_rows = exchange_->gradients_to_experts(dy, y_rows_, dgate);
     bf16* dpre = arena.take<bf16>(rows * hidden_);
@@ -151,7 +172,8 @@ void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
                                       .dpre = dpre,
                                       .dx = dx_rows,
                                       .dw1 = gradients_.w1,
-                                      .dw2 = gradients_.w2},
+                                      .dw2 = gradients_.w2,
+                                      .accumulate = accumulate},
                                      stream);
     }
     exchange_->gradients_from_experts(dx_rows, dx, dgate);
@@ -159,7 +181,7 @@ void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
         const DevicePhase phase(context_, {Phase::route, Pass::backward});
         const ArenaScope scope(arena);
         router_.backward(x, weights_.router, index_, gate_, dgate, dx, gradients_.router,
-                         arena.take_bytes(router_.backward_workspace_bytes()), stream);
+                         arena.take_bytes(router_.backward_workspace_bytes()), stream, accumulate);
     }
     release();
 }

@@ -44,13 +44,17 @@ class CudaEpLayer {
 
     // x, y, dy, dx are [T, d]. `forced`: chosen experts [T, k], or null. Forward takes what
     // backward needs from the arena; backward, or release(), gives it back.
+    // `accumulate`: gradients of weights are added to.
     void forward(const bf16* x, bf16* y, const std::int32_t* forced);
-    void backward(const bf16* x, const bf16* dy, bf16* dx);
+    void backward(const bf16* x, const bf16* dy, bf16* dx, bool accumulate = false);
     void release();
 
   private:
     kernels::EpExperts experts() const;
     void route_forward(const bf16* x, const std::int32_t* forced);
+    void take_outputs();
+    void run_experts(bf16* y_rows);
+    void experts_again();
 
     DeviceContext& context_;
     ExchangeShape shape_;

@@ -20,7 +20,8 @@ struct ExchangeShape {
     int tokens = 0, width = 0;
     int num_experts = 0, num_ranks = 1, top_k = 1;
     Dedup dedup = Dedup::none;
-    int ranks_per_node = 0;  // Dedup::node; 0: all ranks are on one node
+    int ranks_per_node = 0;      // Dedup::node; 0: all ranks are on one node
+    bool experts_again = false;  // backward computes the experts again
 
     int num_local() const { return num_experts / num_ranks; }
     std::int64_t slots() const { return std::int64_t{tokens} * top_k; }
@@ -32,8 +33,9 @@ struct RowChoices {
     const float* gate = nullptr;
 };
 
-// Memory comes from the arena: what announce() and gradients_to_experts() take stays until the
-// caller releases it, what dispatch() takes until the caller's scope ends behind combine().
+// Memory comes from the arena: what announce(), regroup_again() and gradients_to_experts() take
+// stays until the caller releases it, what dispatch() and combine() take until the caller's scope
+// ends behind combine(). In a forward that is repeated the counts are those of the last one.
 class ExpertExchange {
   public:
     using bf16 = __nv_bfloat16;
@@ -45,9 +47,11 @@ class ExpertExchange {
     // Forward, in this order. permute and count_exchange: afterwards the rows at the experts here
     // are known, and their memory is taken.
     virtual void announce(const bf16* x, const RowChoices& choices) = 0;
-    virtual void dispatch() = 0;  // and regroup: fills rows()
+    virtual void dispatch() = 0;  // and regroup: fills rows(), which stay unless experts_again
     virtual void combine(const bf16* y_rows, bf16* y) = 0;
 
+    // Where experts_again: rows() once more, from what arrived.
+    virtual void regroup_again() {}
     // Backward: of the experts' outputs, by row; then of x and the gates [T, k].
     virtual const bf16* gradients_to_experts(const bf16* dy, const bf16* y_rows, float* dgate) = 0;
     virtual void gradients_from_experts(const bf16* dx_rows, bf16* dx, float* dgate) = 0;

@@ -103,9 +103,18 @@ CudaHpLayer::CudaHpLayer(DeviceContext& context, const LayerSetup& setup, const 
         gradients_ = {arena.take<float>(n[0]), arena.take<float>(n[1]), arena.take<float>(n[2]),
                       arena.take<float>(n[3]), arena.take<float>(n[4])};
     }
+    if (given != nullptr && given->takes_turns_with != nullptr) {
+        const CudaHpLayer& other = *given->takes_turns_with;
+        sub_tokens_ = other.sub_tokens_;
+        gathered_ = other.gathered_;
+        routing_ = other.routing_;
+        counts_ = other.counts_;
+        return;
+    }
     const kernels::GroupingShape rows = shape_.router().grouping();
-    sub_tokens_ = arena.take<bf16>(rows.num_subtokens() * shape_.width);
-    gathered_ = arena.take<bf16>(rows.num_subtokens() * shape_.width);
+    const std::int64_t elements = rows.num_subtokens() * shape_.width;
+    sub_tokens_ = arena.take<bf16>(elements);
+    gathered_ = arena.take<bf16>(elements);
     routing_ = take_routing(rows, arena);
     counts_ = arena.take<std::int32_t>(rows.num_counts());
 }
@@ -234,7 +243,7 @@ void CudaHpLayer::forward(const bf16* x, bf16* y, const std::int32_t* forced) {
     head_gemms_.merge(gathered_, weights_.merge, y, workspace, stream);
 }
 
-void CudaHpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
+void CudaHpLayer::backward(const bf16* x, const bf16* dy, bf16* dx, bool accumulate) {
     const auto in = [](Phase phase) { return CallSite{phase, Pass::backward}; };
     DeviceArena& arena = context_.arena;
     const cudaStream_t stream = context_.stream;
@@ -252,7 +261,7 @@ void CudaHpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
     {
         const DevicePhase phase(context_, in(Phase::head_merge));
         head_gemms_.merge_dgrad(dy, weights_.merge, own, workspace, stream);
-        head_gemms_.merge_wgrad(dy, gathered_, gradients_.merge, workspace, stream);
+        head_gemms_.merge_wgrad(dy, gathered_, gradients_.merge, workspace, stream, accumulate);
     }
     if (!alone) to_owners(in(Phase::head_gather), own, held);
     bf16* dx_row = arena.take<bf16>(rows.num_rows() * shape_.width);
@@ -260,9 +269,9 @@ void CudaHpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
     float* mean_dgate = arena.take<float>(rows.num_subtokens());
     {
         const DevicePhase phase(context_, in(Phase::expert));
-        kernels::experts_backward(impl_.experts, shape_.experts(), expert_rows(),
-                                  {weights_.w1, weights_.w2}, sub_tokens_, held,
-                                  {dx_row, dgate, gradients_.w1, gradients_.w2}, workspace, stream);
+        kernels::experts_backward(
+            impl_.experts, shape_.experts(), expert_rows(), {weights_.w1, weights_.w2}, sub_tokens_,
+            held, {dx_row, dgate, gradients_.w1, gradients_.w2, accumulate}, workspace, stream);
     }
     {
         const DevicePhase phase(context_, in(Phase::permute));
@@ -275,13 +284,13 @@ void CudaHpLayer::backward(const bf16* x, const bf16* dy, bf16* dx) {
     {
         const DevicePhase phase(context_, in(Phase::route));
         kernels::router_weight_gradient(
-            router, {sub_tokens_, dgate, mean_dgate, routing_.rows, gradients_.router}, workspace,
-            stream);
+            router, {sub_tokens_, dgate, mean_dgate, routing_.rows, gradients_.router, accumulate},
+            workspace, stream);
     }
     if (!alone) from_owners(in(Phase::head_scatter), held, own);
     const DevicePhase phase(context_, in(Phase::head_project));
     head_gemms_.project_dgrad(own, weights_.project, dx, workspace, stream);
-    head_gemms_.project_wgrad(own, x, gradients_.project, workspace, stream);
+    head_gemms_.project_wgrad(own, x, gradients_.project, workspace, stream, accumulate);
 }
 
 }  // namespace headway::runtime

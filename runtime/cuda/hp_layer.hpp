@@ -26,6 +26,9 @@ class CudaHpLayer {
     struct Parameters {
         Weights weights;
         Gradients gradients;
+        // A layer of the same shape whose saved tensors this one uses, as its own forward runs
+        // again right before its backward; null: its own.
+        const CudaHpLayer* takes_turns_with = nullptr;
     };
 
     // Takes what forward saves from the arena, and weights and gradients unless they are given.
@@ -39,8 +42,9 @@ class CudaHpLayer {
 
     // x, y, dy, dx are [T, d]. `forced`: chosen experts [own heads, N T, k] (tokens by source
     // rank), or null.
+    // `accumulate`: gradients of weights are added to.
     void forward(const bf16* x, bf16* y, const std::int32_t* forced);
-    void backward(const bf16* x, const bf16* dy, bf16* dx);
+    void backward(const bf16* x, const bf16* dy, bf16* dx, bool accumulate = false);
 
   private:
     kernels::RowGrouping expert_rows() const;

@@ -60,6 +60,7 @@ void line_up(DeviceContext& context) {
 
 DevicePhase::DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind)
     : context_(context), num_exceptions_(std::uncaught_exceptions()) {
+    site = site_in(context, site);
     context.site = site;
     context.communicator.enter(site);
     if (context.on_enter) context.on_enter(site);

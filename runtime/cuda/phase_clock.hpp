@@ -68,6 +68,7 @@ struct DeviceContext {
     PhaseClock* clock = nullptr;               // null: not timed
     std::function<void(CallSite)> on_enter{};  // fault injection; may throw
     std::optional<CallSite> site{};            // the phase that was entered last
+    bool again = false;                        // in a forward that backward repeats
 };
 
 // Keeps the stream busy while the host enqueues what follows, and lets all ranks' streams leave

@@ -1,52 +1,12 @@
 #include "runtime/cuda/step/cuda_step.hpp"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/adamw/adamw.hpp"
 #include "kernels/check.hpp"
-#include "models/vocab/error.hpp"
-#include "runtime/cuda/row_kernels.hpp"
 
 namespace headway::runtime {
 namespace {
-
-kernels::AttentionShape attention_shape(const StepSetup& setup) {
-    const Attention& a = setup.model.attention;
-    return {setup.num_sequences, setup.sequence_length, a.num_heads, a.head_width};
-}
-
-std::unique_ptr<kernels::Attention> make_attention(DeviceContext& context, const StepSetup& setup) {
-    using kernels::AttentionImpl;
-    const bool fused = kernels::attention_available(AttentionImpl::cudnn);
-    return kernels::make_attention(fused ? AttentionImpl::cudnn : AttentionImpl::cublaslt,
-                                   context.blas, attention_shape(setup));
-}
-
-void refuse(const std::string& found, const std::string& accepted) {
-    throw InputError({.where = "a step on CUDA", .found = found, .accepted = accepted});
-}
-
-// What the kernels of a step cannot do; its layers refuse by themselves.
-const StepSetup& checked(const StepSetup& setup) {
-    const ModelSpec& model = setup.model;
-    if (setup.num_micro_batches > 1)
-        refuse("num_micro_batches: " + std::to_string(setup.num_micro_batches), "1");
-    if (std::ranges::count(setup.again, Again::nothing) < model.num_layers)
-        refuse("recompute", "none");
-    if (model.dtype != Dtype::bf16) refuse("a dtype other than bf16", "bf16");
-    if (model.hidden % 8 != 0 || model.hidden > 4096)
-        refuse("hidden: " + std::to_string(model.hidden), "multiples of 8 up to 4096");
-    if (model.attention.head_width % 8 != 0)
-        refuse("head_width: " + std::to_string(model.attention.head_width), "multiples of 8");
-    if (model.vocab_size % 8 != 0)
-        refuse("vocab_size: " + std::to_string(model.vocab_size), "multiples of 8");
-    if (model.has_dense_layers() &&
-        (is_gated(model.dense_activation) || model.dense_width % 8 != 0))
-        refuse("gated dense layers, or a width of them that 8 does not divide",
-               "gelu or gelu_tanh, and multiples of 8; others run with --device cpu");
-    return setup;
-}
 
 kernels::AdamWStep adamw_of(const StepOptimizer& o, int step) {
     return {.learning_rate = static_cast<float>(o.learning_rate),
@@ -70,119 +30,7 @@ Phase phase_of(kernels::AttentionPart part) {
     return Phase::attention_out;
 }
 
-template <class T>
-T* zeros(DeviceArena& arena, std::int64_t count, cudaStream_t stream) {
-    T* at = arena.take<T>(count);
-    HEADWAY_CUDA_CHECK(cudaMemsetAsync(at, 0, sizeof(T) * static_cast<std::size_t>(count), stream));
-    return at;
-}
-
-template <class T>
-T* uploaded(DeviceArena& arena, const std::vector<T>& values) {
-    T* at = arena.take<T>(static_cast<std::int64_t>(values.size()));
-    HEADWAY_CUDA_CHECK(
-        cudaMemcpy(at, values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice));
-    return at;
-}
-
 }  // namespace
-
-CudaStep::CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const StepSetup& setup,
-                   const StepRouting& routing, const StepBatches& batches, int num_steps)
-    : context_(context),
-      reductions_(reductions),
-      setup_(checked(setup)),
-      batches_(batches),
-      parameters_(step_parameters(setup, context.communicator.rank())),
-      half_(context.blas, attention_shape(setup), make_attention(context, setup)),
-      head_(context, {.tokens = setup.tokens(),
-                      .width = setup.model.hidden,
-                      .vocabulary = setup.model.vocab_size,
-                      .scale = static_cast<float>(1.0 / static_cast<double>(setup.all_tokens()))}) {
-    DeviceArena& arena = context.arena;
-    take_parameters();
-    losses_ = arena.take<float>(num_steps);
-    const std::int64_t tokens = setup.tokens(), elements = tokens * setup.model.hidden;
-    for (bf16** rows : {&x_, &delta_, &sum_, &normed_, &dy_, &dx_})
-        *rows = arena.take<bf16>(elements);
-    inverse_ = arena.take<float>(tokens);
-    all_rows_ = uploaded<std::int32_t>(arena, {0, static_cast<std::int32_t>(tokens)});
-    workspace_ = arena.take<std::byte>(static_cast<std::int64_t>(
-        std::max(half_.workspace_bytes(),
-                 kernels::rms_norm_backward_workspace_bytes({tokens, setup.model.hidden}))));
-    for (int l = 0; l < setup.model.num_layers; ++l) layers_.push_back(make_layer(l, routing));
-}
-
-void CudaStep::take_parameters() {
-    DeviceArena& arena = context_.arena;
-    const cudaStream_t stream = context_.stream;
-    const std::int64_t total = parameters_.total();
-    master_ = zeros<float>(arena, total, stream);
-    gradient_ = zeros<float>(arena, total, stream);
-    first_ = zeros<float>(arena, total, stream);
-    second_ = zeros<float>(arena, total, stream);
-    rounded_ = arena.take<bf16>(total);
-    for (const Section& section : parameters_.sections) {
-        for (const WeightTensor& t : section.tensors) {
-            float* at = master(t);
-            const std::vector<float> ones(static_cast<std::size_t>(t.part()), 1.0f);
-            if (t.sigma == 0.0)
-                HEADWAY_CUDA_CHECK(cudaMemcpyAsync(at, ones.data(), ones.size() * sizeof(float),
-                                                   cudaMemcpyHostToDevice, stream));
-            else
-                for (const std::uint64_t seed : t.seeds) {
-                    fill_normal(at, t.part(), static_cast<float>(t.sigma), seed, stream);
-                    at += t.part();
-                }
-        }
-    }
-    // At a rate of 0 and without gradients this writes the copies and nothing else.
-    kernels::adamw_step(kernels::AdamWImpl::fused, {.learning_rate = 0.0f},
-                        {total, master_, first_, second_, rounded_}, gradient_, 1.0f, stream);
-    context_.communicator.wait(stream);
-}
-
-// HP's kernels want the choices by head, its reference by source.
-const std::int32_t* CudaStep::upload_forced(int index, const StepRouting& routing) const {
-    if (routing.empty()) return nullptr;
-    const int rank = context_.communicator.rank();
-    const auto choices = forced_choices(setup_, routing, index, rank);
-    const int heads = setup_.moe.head_parallel ? setup_.moe.hp.heads_per_rank() : 1;
-    std::vector<std::int32_t> own;
-    for (int head = 0; head < heads; ++head) {
-        for (std::size_t i = static_cast<std::size_t>(head); i < choices.size();
-             i += static_cast<std::size_t>(heads))
-            own.insert(own.end(), choices[i].begin(), choices[i].end());
-    }
-    return uploaded(context_.arena, own);
-}
-
-CudaStep::Layer CudaStep::make_layer(int index, const StepRouting& routing) {
-    DeviceArena& arena = context_.arena;
-    const std::int64_t tokens = setup_.tokens();
-    const Section& section = parameters_.layer(index);
-    Layer layer{.saved = arena.take<std::byte>(static_cast<std::int64_t>(half_.saved_bytes())),
-                .h = arena.take<bf16>(tokens * setup_.model.hidden)};
-    if (!setup_.model.is_moe_layer(index)) {
-        layer.pre = arena.take<bf16>(tokens * setup_.model.dense_width);
-        layer.act = arena.take<bf16>(tokens * setup_.model.dense_width);
-        return layer;
-    }
-    const WeightTensor &router = section["router"], &w1 = section["w1"], &w2 = section["w2"];
-    if (setup_.moe.head_parallel) {
-        const WeightTensor &project = section["project"], &merge = section["merge"];
-        const CudaHpLayer::Parameters given{
-            {rounded(project), rounded(merge), rounded(w1), rounded(w2), master(router)},
-            {gradient(project), gradient(merge), gradient(w1), gradient(w2), gradient(router)}};
-        layer.hp = std::make_unique<CudaHpLayer>(context_, setup_.moe, &given);
-    } else {
-        const CudaEpLayer::Parameters given{{rounded(router), rounded(w1), rounded(w2)},
-                                            {gradient(router), gradient(w1), gradient(w2)}};
-        layer.ep = std::make_unique<CudaEpLayer>(context_, setup_.moe, tokens, nullptr, &given);
-    }
-    layer.forced = upload_forced(index, routing);
-    return layer;
-}
 
 void CudaStep::start(int step) {
     step_ = step;
@@ -190,6 +38,7 @@ void CudaStep::start(int step) {
 }
 
 void CudaStep::begin_block(const Block& block) {
+    micro_batch_ = block.micro_batch;
     marks_.begin(block, context_.clock != nullptr ? context_.clock->num_phases() : 0);
 }
 
@@ -207,7 +56,8 @@ kernels::AttentionHalfParameters CudaStep::half_parameters(int index) const {
 
 kernels::AttentionHalfGradients CudaStep::half_gradients(int index) const {
     const Section& s = parameters_.layer(index);
-    return {gradient(s["norm1"]), gradient(s["norm2"]), gradient(s["qkv"]), gradient(s["output"])};
+    return {gradient(s["norm1"]), gradient(s["norm2"]), gradient(s["qkv"]), gradient(s["output"]),
+            accumulates()};
 }
 
 kernels::EpExperts CudaStep::dense_experts(int index) const {
@@ -229,11 +79,12 @@ void CudaStep::before(Pass pass) {
     const DevicePhase phase(context_, {Phase::embed, pass});
     const WeightTensor& table = parameters_.before()["embedding"];
     const RowTable shape{setup_.tokens(), setup_.model.hidden};
-    const StepBatch& batch = batches_.of(step_);
+    const StepBatch& batch = batches_.of(step_, micro_batch_);
     const cudaStream_t stream = context_.stream;
     if (pass == Pass::forward) return embed_rows(shape, batch.input, rounded(table), x_, stream);
-    HEADWAY_CUDA_CHECK(cudaMemsetAsync(
-        gradient(table), 0, sizeof(float) * static_cast<std::size_t>(table.count()), stream));
+    if (!accumulates())
+        HEADWAY_CUDA_CHECK(cudaMemsetAsync(
+            gradient(table), 0, sizeof(float) * static_cast<std::size_t>(table.count()), stream));
     embed_gradient(shape, batch.runs, batch.input, dy_, gradient(table), stream);
 }
 
@@ -242,13 +93,24 @@ void CudaStep::layer(int index, Pass pass) {
 }
 
 void CudaStep::forward(int index) {
-    Layer& layer = layers_[static_cast<std::size_t>(index)];
-    const bf16* x = index == 0 ? x_ : layers_[static_cast<std::size_t>(index) - 1].h;
-    {
-        std::optional<DevicePhase> phase;
-        half_.forward(half_parameters(index), x, index == 0 ? nullptr : delta_, layer.h,
-                      layer.saved, workspace_, context_.stream, phase_hook(Pass::forward, phase));
-    }
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    const bool first = index == 0;
+    half_forward(index, first ? x_ : layers_[static_cast<std::size_t>(index) - 1].h,
+                 first ? nullptr : delta_);
+    feed_forward(index);
+    if (layer.feeds_again() && layer.ep) layer.ep->release();
+}
+
+void CudaStep::half_forward(int index, const bf16* x, const bf16* delta) {
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    std::optional<DevicePhase> phase;
+    half_.forward(half_parameters(index), x, delta, layer.h, layer.saved, workspace_,
+                  context_.stream, phase_hook(Pass::forward, phase), layer.sum);
+}
+
+// What it adds to the residual stream is left in delta_.
+void CudaStep::feed_forward(int index) {
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
     const bf16* normed = half_.normed(layer.saved);
     if (layer.ep) return layer.ep->forward(normed, delta_, layer.forced);
     if (layer.hp) return layer.hp->forward(normed, delta_, layer.forced);
@@ -257,34 +119,47 @@ void CudaStep::forward(int index) {
                                 {normed, layer.pre, layer.act, delta_}, context_.stream);
 }
 
+// (Experts that run again are their layer's matter.)
+void CudaStep::compute_again(int index) {
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    const RepeatedForward repeated(context_);
+    if (layer.again == Again::layer) half_forward(index, layer.sum, nullptr);
+    if (layer.feeds_again()) feed_forward(index);
+}
+
 void CudaStep::backward(int index) {
-    Layer& layer = layers_[static_cast<std::size_t>(index)];
-    DeviceArena& arena = context_.arena;
-    const bf16* normed = half_.normed(layer.saved);
-    if (layer.ep) {
-        layer.ep->backward(normed, dy_, normed_);
-    } else if (layer.hp) {
-        layer.hp->backward(normed, dy_, normed_);
-    } else {
-        const DevicePhase phase(context_, {Phase::dense_mlp, Pass::backward});
-        const ArenaScope scope(arena);
-        const Section& s = parameters_.layer(index);
-        kernels::ep_experts_backward(
-            kernels::GroupedImpl::hopper, dense_experts(index),
-            {.x = normed,
-             .pre = layer.pre,
-             .act = layer.act,
-             .dy = dy_,
-             .dpre = arena.take<bf16>(setup_.tokens() * setup_.model.dense_width),
-             .dx = normed_,
-             .dw1 = gradient(s["w1"]),
-             .dw2 = gradient(s["w2"])},
-            context_.stream);
-    }
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    compute_again(index);
+    feed_backward(index);
     std::optional<DevicePhase> phase;
     half_.backward(half_parameters(index), layer.h, normed_, dy_, dx_, half_gradients(index),
-                   layer.saved, workspace_, context_.stream, phase_hook(Pass::backward, phase));
+                   layer.saved, workspace_, context_.stream, phase_hook(Pass::backward, phase),
+                   layer.sum);
     std::swap(dy_, dx_);
+}
+
+// The gradient of what it reads is left in normed_.
+void CudaStep::feed_backward(int index) {
+    const Layer& layer = layers_[static_cast<std::size_t>(index)];
+    DeviceArena& arena = context_.arena;
+    const bf16* normed = half_.normed(layer.saved);
+    if (layer.ep) return layer.ep->backward(normed, dy_, normed_, accumulates());
+    if (layer.hp) return layer.hp->backward(normed, dy_, normed_, accumulates());
+    const DevicePhase phase(context_, {Phase::dense_mlp, Pass::backward});
+    const ArenaScope scope(arena);
+    const Section& s = parameters_.layer(index);
+    kernels::ep_experts_backward(
+        kernels::GroupedImpl::hopper, dense_experts(index),
+        {.x = normed,
+         .pre = layer.pre,
+         .act = layer.act,
+         .dy = dy_,
+         .dpre = arena.take<bf16>(setup_.tokens() * setup_.model.dense_width),
+         .dx = normed_,
+         .dw1 = gradient(s["w1"]),
+         .dw2 = gradient(s["w2"]),
+         .accumulate = accumulates()},
+        context_.stream);
 }
 
 void CudaStep::after() {
@@ -306,10 +181,11 @@ void CudaStep::after() {
     }
     head_.run({.x = normed_,
                .weight = rounded(head),
-               .target = batches_.of(step_).target,
-               .loss = losses_ + step_,
+               .target = batches_.of(step_, micro_batch_).target,
+               .loss = losses_ + step_ * setup_.num_micro_batches + micro_batch_,
                .dx = normed_,
-               .dweight = gradient(head)});
+               .dweight = gradient(head),
+               .accumulate = accumulates()});
     const DevicePhase phase(context_, {Phase::norm, Pass::backward});
     kernels::rms_norm_backward(shape,
                                {.sum = sum_,
@@ -317,7 +193,8 @@ void CudaStep::after() {
                                 .inverse = inverse_,
                                 .dy = normed_,
                                 .dx = dy_,
-                                .dweight = gradient(norm)},
+                                .dweight = gradient(norm),
+                                .accumulate = accumulates()},
                                workspace_, stream);
 }
 
@@ -353,10 +230,13 @@ void CudaStep::update() {
 }
 
 std::vector<double> CudaStep::losses() const {
-    std::vector<float> values(static_cast<std::size_t>(step_ + 1));
+    const auto batches = static_cast<std::size_t>(setup_.num_micro_batches);
+    std::vector<float> parts(static_cast<std::size_t>(step_ + 1) * batches);
     HEADWAY_CUDA_CHECK(
-        cudaMemcpy(values.data(), losses_, values.size() * sizeof(float), cudaMemcpyDeviceToHost));
-    return {values.begin(), values.end()};
+        cudaMemcpy(parts.data(), losses_, parts.size() * sizeof(float), cudaMemcpyDeviceToHost));
+    std::vector<double> sums(static_cast<std::size_t>(step_ + 1));
+    for (std::size_t i = 0; i < parts.size(); ++i) sums[i / batches] += double{parts[i]};
+    return sums;
 }
 
 std::vector<float> CudaStep::gradients() const {

@@ -1,7 +1,8 @@
 // A training step of one rank on its GPU: the kernels of kernels/block around the runtime's layers
 // with their real exchanges. bf16 data, fp32 masters, gradients and moments; nothing waits for the
-// host but EP's counts. Gradients that all ranks hold are summed in buckets, a layer each, on a
-// stream and by a communicator of their own, beside the backward of the layers before.
+// host but EP's counts. Gradients add up over micro-batches; behind the last, those that all ranks
+// hold are summed in buckets, a layer each, on a stream and by a communicator of their own, beside
+// the backward of the layers before.
 #pragma once
 
 #include <memory>
@@ -49,19 +50,32 @@ class CudaStep {
   private:
     using bf16 = __nv_bfloat16;
     struct Layer {
+        Again again = Again::nothing;
         std::byte* saved = nullptr;       // of the attention half
+        bf16* sum = nullptr;              // [T, d] the input, of a layer that is computed again
         bf16* h = nullptr;                // [T, d]
         std::unique_ptr<CudaEpLayer> ep;  // one of the two, or a dense layer's
         std::unique_ptr<CudaHpLayer> hp;
         bf16 *pre = nullptr, *act = nullptr;
         const std::int32_t* forced = nullptr;
+
+        bool feeds_again() const { return again == Again::layer || again == Again::feed_forward; }
     };
     void take_parameters();
     Layer make_layer(int index, const StepRouting& routing);
+    void make_dense(Layer& layer);
+    void make_experts(int index, const StepRouting& routing, Layer& layer);
+    template <class T>
+    T* take_turns(bool turns, T*& shared, std::int64_t count);
     const std::int32_t* upload_forced(int index, const StepRouting& routing) const;
     kernels::EpExperts dense_experts(int index) const;
     void forward(int index);
+    void half_forward(int index, const bf16* x, const bf16* delta);
+    void feed_forward(int index);
+    void compute_again(int index);
     void backward(int index);
+    void feed_backward(int index);
+    bool accumulates() const { return micro_batch_ > 0; }
     kernels::AttentionHook phase_hook(Pass pass, std::optional<DevicePhase>& phase) const;
     kernels::AttentionHalfParameters half_parameters(int index) const;
     kernels::AttentionHalfGradients half_gradients(int index) const;
@@ -77,7 +91,7 @@ class CudaStep {
     StepParameters parameters_;
     float *master_ = nullptr, *gradient_ = nullptr, *first_ = nullptr, *second_ = nullptr;
     bf16* rounded_ = nullptr;
-    float* losses_ = nullptr;  // [steps]
+    float* losses_ = nullptr;  // [steps, micro-batches]
     kernels::AttentionHalf half_;
     StepHead head_;
     std::byte* workspace_ = nullptr;    // of the attention half and the norms
@@ -86,9 +100,15 @@ class CudaStep {
     bf16 *dy_ = nullptr, *dx_ = nullptr;
     float* inverse_ = nullptr;
     std::vector<Layer> layers_;
+    // What layers that are computed again right before their backward use in turn.
+    struct Turns {
+        std::byte* saved = nullptr;
+        bf16 *h = nullptr, *pre = nullptr, *act = nullptr;
+        const CudaHpLayer* hp = nullptr;
+    } turns_;
     OwnStream reduction_stream_;
     OwnEvent whole_, reduced_;
-    int step_ = -1;
+    int step_ = -1, micro_batch_ = 0;
     BlockMarks marks_;
 };
 

@@ -135,7 +135,7 @@ StepMeasurement measure(DeviceContext& context, DeviceCommunicator* reductions,
     const auto base = static_cast<std::int64_t>(arena.used());
     arena.reset_peak();
     const auto step = make_step(context, reductions, setup, routing, batches, steps);
-    const std::vector<Block> order = step_blocks(setup.model.num_layers, 1);
+    const std::vector<Block> order = step_blocks(setup.model.num_layers, setup.num_micro_batches);
     StepRecord own = run_steps(context, *step, order, run, options);
     RunState state = run_state(context.communicator);
     state.in_flow = true;
@@ -163,7 +163,7 @@ Reference reference_of(const StepSetup& setup, const StepRouting& routing, const
         RankContext context{.communicator = comm};
         ReferenceStep<double> step(context, setup, routing);
         step.start(TokenSource(setup, data).of(0, comm.rank()));
-        run_step(step, step_blocks(setup.model.num_layers, 1));
+        run_step(step, step_blocks(setup.model.num_layers, setup.num_micro_batches));
         (*losses)[static_cast<std::size_t>(comm.rank())] = step.loss();
         if (comm.rank() == wanted) result->gradients = step.gradients();
     });
@@ -190,7 +190,7 @@ std::string check(DeviceContext& context, DeviceCommunicator* reductions, const 
     const StepBatches batches(context.arena, setup, TokenSource(setup, run.data), rank, 1);
     const auto step = make_step(context, reductions, setup, routing, batches, 1);
     step->start(0);
-    run_step(*step, step_blocks(setup.model.num_layers, 1));
+    run_step(*step, step_blocks(setup.model.num_layers, setup.num_micro_batches));
     context.communicator.wait(context.stream);
     const std::vector<float> gradients = step->gradients();
     const Reference reference = reference_of(setup, routing, run.data, rank);

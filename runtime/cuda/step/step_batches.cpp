@@ -19,10 +19,11 @@ const std::int32_t* upload(DeviceArena& arena, const std::vector<std::int32_t>& 
 }  // namespace
 
 StepBatches::StepBatches(DeviceArena& arena, const StepSetup& setup, const TokenSource& source,
-                         int rank, int num_steps) {
+                         int rank, int num_steps)
+    : micro_batches_(setup.num_micro_batches) {
     const std::int64_t tokens = setup.tokens();
-    for (int step = 0; step < num_steps; ++step) {
-        const StepTokens read = source.of(step, 0, rank);
+    for (int batch = 0; batch < num_steps * micro_batches_; ++batch) {
+        const StepTokens read = source.of(batch / micro_batches_, batch % micro_batches_, rank);
         std::vector<std::int32_t> order(static_cast<std::size_t>(tokens)), begin;
         std::iota(order.begin(), order.end(), 0);
         const auto token = [&](std::int32_t row) {

@@ -22,9 +22,12 @@ class StepBatches {
     StepBatches(DeviceArena& arena, const StepSetup& setup, const TokenSource& source, int rank,
                 int num_steps);
 
-    const StepBatch& of(int step) const { return batches_[static_cast<std::size_t>(step)]; }
+    const StepBatch& of(int step, int micro_batch) const {
+        return batches_[static_cast<std::size_t>(step * micro_batches_ + micro_batch)];
+    }
 
   private:
+    int micro_batches_;
     std::vector<StepBatch> batches_;
 };
 

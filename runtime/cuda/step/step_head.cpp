@@ -27,18 +27,15 @@ StepHead::Plans StepHead::plans_of(std::int64_t rows) const {
     const auto plan = [&](const kernels::DenseGemmShape& shape) {
         return kernels::DenseGemm(context_.blas, shape, kGemmWorkspace);
     };
-    const auto wgrad = [&](float beta) {
-        return plan({.m = v, .n = d, .k = m, .transpose_a = true, .fp32_out = true, .beta = beta});
-    };
     return {rows, plan({.m = m, .n = v, .k = d, .transpose_b = true}),
-            plan({.m = m, .n = d, .k = v}), wgrad(0.0f), wgrad(1.0f)};
+            plan({.m = m, .n = d, .k = v}),
+            plan({.m = v, .n = d, .k = m, .transpose_a = true, .fp32_out = true})};
 }
 
 std::size_t StepHead::workspace_bytes() const {
     std::size_t bytes = 0;
     for (const Plans* plans : {&chunk_, rest_ ? &*rest_ : &chunk_}) {
-        for (const kernels::DenseGemm* one :
-             {&plans->logits, &plans->dgrad, &plans->first_wgrad, &plans->more_wgrad})
+        for (const kernels::DenseGemm* one : {&plans->logits, &plans->dgrad, &plans->wgrad})
             bytes = std::max(bytes, one->workspace_bytes());
     }
     return bytes;
@@ -78,8 +75,8 @@ void StepHead::run_chunk(const Plans& plans, const HeadCall& call, std::int64_t 
         loss_backward(rows, logits, target, log_sum, stream);
     }
     const DevicePhase phase(context_, {Phase::lm_head, Pass::backward});
-    (begin == 0 ? plans.first_wgrad : plans.more_wgrad)
-        .run(logits, x, call.dweight, workspace, stream);
+    // The first chunk writes the weights' gradient, the others add to it.
+    plans.wgrad.write(logits, x, call.dweight, workspace, stream, call.accumulate || begin > 0);
     plans.dgrad.run(logits, call.weight, call.dx + begin * shape_.width, workspace, stream);
 }
 

@@ -25,6 +25,7 @@ struct HeadCall {
     float* loss = nullptr;        // of all tokens here
     __nv_bfloat16* dx = nullptr;  // may be x
     float* dweight = nullptr;
+    bool accumulate = false;  // dweight is added to
 };
 
 class StepHead {
@@ -35,10 +36,10 @@ class StepHead {
 
   private:
     using bf16 = __nv_bfloat16;
-    // Products of a chunk; `first` writes the weights' gradient, the others add to it.
+    // Products of a chunk.
     struct Plans {
         std::int64_t rows;
-        kernels::DenseGemm logits, dgrad, first_wgrad, more_wgrad;
+        kernels::DenseGemm logits, dgrad, wgrad;
     };
     Plans plans_of(std::int64_t rows) const;
     std::size_t workspace_bytes() const;

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll 8
     for (int i = begin; i < end; ++i)
         sum += __bfloat162float(dy[std::int64_t{runs.order[i]} * s.width + column]);
-    gradient[std::int64_t{token[runs.order[begin]]} * s.width + column] = sum;
+    gradient[std::int64_t{token[runs.order[begin]]} * s.width + column] += sum;
 }
 
 // A maximum and the sum of exponentials relative to it, of values seen so far.

@@ -23,8 +23,8 @@ struct TokenRuns {
     int num_runs = 0;
     const std::int32_t *order = nullptr, *begin = nullptr;
 };
-// gradient[v] = sum of dy[t] over the rows of token v, in their order; tokens without rows are left
-// alone.
+// gradient[v] += sum of dy[t] over the rows of token v, in their order; tokens without rows are
+// left alone.
 void embed_gradient(const RowTable& shape, const TokenRuns& runs, const std::int32_t* token,
                     const __nv_bfloat16* dy, float* gradient, cudaStream_t stream);
 
