@@ -3,6 +3,7 @@
 #include <numeric>
 #include <variant>
 
+#include "models/cost/fused_experts.hpp"
 #include "models/cost/moe_layer.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
@@ -27,17 +28,6 @@ double standing(const LayerSize& s, double bf16_parameters, double fp32_paramete
            kFull * choices;
 }
 
-// Hidden rows of both factors in tiles, and partial sums of split weight gradients.
-double hp_expert_workspace(const LayerSize& s) {
-    const double tiles = std::ceil(s.rows / kTileRows) + s.groups;
-    const double images = tiles * kTileRows * (s.w1_rows + s.expert_width) * kHalf;
-    const double strips = std::floor((s.w1_rows + s.expert_width + 127.0) / 128.0);
-    const double wanted = std::min(2.0 * s.rows / s.groups, s.rows * strips / 264.0);
-    const double split = std::ceil(std::max(1024.0, wanted) / 64.0) * 64.0;
-    return images +
-           (std::floor(s.rows / split) + 1.0) * (s.w1_rows + s.expert_width) * s.width * kFull;
-}
-
 double hp_memory(const LayerSize& s, const HeadParallel& hp) {
     const double columns = double{1} * hp.num_heads * hp.head_width,
                  projection = s.hidden * columns;
@@ -47,8 +37,12 @@ double hp_memory(const LayerSize& s, const HeadParallel& hp) {
     const double saved = 2.0 * rows_held + 5.0 * kFull * s.rows + counts;
     const bool alone = s.ranks == 1, by_source = !alone && hp.num_heads > s.ranks;
     const double backward = rows_held * (1.0 + (alone ? 0.0 : 1.0) + (by_source ? 1.0 : 0.0)) +
-                            hp_expert_workspace(s) + s.rows * s.width * kHalf + kFull * s.rows +
-                            kFull * sub_tokens;
+                            fused_expert_workspace({.rows = s.rows,
+                                                    .groups = s.groups,
+                                                    .w1_rows = s.w1_rows,
+                                                    .expert_width = s.expert_width,
+                                                    .width = s.width}) +
+                            s.rows * s.width * kHalf + kFull * s.rows + kFull * sub_tokens;
     return standing(s, bf16, s.groups * s.width, s.rows) + saved + backward;
 }
 
@@ -109,6 +103,16 @@ double hp_ep_memory(const LayerSize& s, const GroupLoad& load, const HeadParalle
 }
 
 }  // namespace
+
+double fused_expert_workspace(const FusedExperts& e) {
+    const double tiles = std::ceil(e.rows / kTileRows) + e.groups;
+    const double images = tiles * kTileRows * (e.w1_rows + e.expert_width) * kHalf;
+    const double strips = std::floor((e.w1_rows + e.expert_width + 127.0) / 128.0);
+    const double wanted = std::min(2.0 * e.rows / e.groups, e.rows * strips / 264.0);
+    const double split = std::ceil(std::max(1024.0, wanted) / 64.0) * 64.0;
+    return images +
+           (std::floor(e.rows / split) + 1.0) * (e.w1_rows + e.expert_width) * e.width * kFull;
+}
 
 Bytes moe_layer_memory(const Scenario& scenario, const Plan& plan, int layer) {
     const ExpertLayout layout = expert_layout(scenario, plan);

@@ -10,6 +10,7 @@
 #include <utility>
 #include <variant>
 
+#include "models/cost/fused_experts.hpp"
 #include "models/cost/saved_tensors.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
@@ -242,6 +243,26 @@ void add_activations(const std::vector<RankChunk>& chunks, Items& items) {
     items.add("recomputed: the layer in work", again);
 }
 
+// What the backward of one layer's experts works in: gradients of `rows` and of their hidden rows.
+double expert_workspace(const PlanCounts& counts, double rows) {
+    const ExpertLayout& layout = counts.layout;
+    const auto* hp = std::get_if<HeadParallel>(&counts.plan.layer);
+    const double pre = is_gated(counts.scenario.model.moe.activation) ? 2.0 : 1.0;
+    const double f = layout.expert_width, row = layout.width * counts.b;
+    if (hp == nullptr || layout.group_size > 1 || rows == 0.0)
+        return rows * (f * (pre + 1.0) * counts.b + row);
+    // Alone, the gradients of the sub-tokens are in no buffer of an exchange.
+    const double sub_tokens =
+        counts.plan.group_size == 1 ? static_cast<double>(counts.tokens.own) * hp->num_heads : 0.0;
+    const double groups = double{1} * layout.router.num_experts * layout.routers_per_rank;
+    return fused_expert_workspace({.rows = rows,
+                                   .groups = groups,
+                                   .w1_rows = pre * f,
+                                   .expert_width = f,
+                                   .width = static_cast<double>(layout.width)}) +
+           (rows + sub_tokens) * row;
+}
+
 // Buffers of one exchange at the busiest rank, and of messages to the stages before and after: one
 // that comes and one that goes each way.
 void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks, Items& items) {
@@ -264,21 +285,20 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
     }
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
     const double width = layout.width * counts.b;
+    const double sub_tokens =
+        hp != nullptr ? static_cast<double>(counts.tokens.own) * hp->num_heads : 0.0;
     if (moe && plan.group_size > 1) {
-        const double heads =
-            hp != nullptr ? 2.0 * static_cast<double>(counts.tokens.own) * hp->num_heads : 0.0;
+        // Gradients of the own sub-tokens and of those held; a rank of several heads gets them by
+        // source first.
+        const double blocks = hp != nullptr && hp->num_heads > plan.group_size ? 3.0 : 2.0;
         items.add("communication buffers",
-                  (heads + (layout.group_size > 1 ? arrival : 0.0)) * width);
+                  (blocks * sub_tokens + (layout.group_size > 1 ? arrival : 0.0)) * width);
     }
     if (plan.parallel.has_pipeline())
         items.add("pipeline messages", 2.0 * std::min(neighbours, 2) * rows_of_message *
                                            static_cast<double>(counts.tokens.own) *
                                            counts.scenario.model.hidden * counts.b);
-    // Gradients of the hidden rows of one layer.
-    const double pre = is_gated(counts.scenario.model.moe.activation) ? 2.0 : 1.0;
-    items.add("workspace", hp != nullptr
-                               ? rows * width * 2.0
-                               : rows * (layout.expert_width * (pre + 1.0) * counts.b + width));
+    items.add("workspace", expert_workspace(counts, rows));
 }
 
 // NCCL communicators of a rank. Those of the same ranks are one.

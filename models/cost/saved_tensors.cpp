@@ -113,7 +113,8 @@ void add_head_parallel(const HeadParallel& hp, const ExpertLayout& layout, const
     constexpr RecomputeModules moe = modules(Module::moe);
     const double sub_tokens = w.own * hp.num_heads * layout.width * w.b;
     w.add("scattered sub-tokens", kMoe, sub_tokens, moe);
-    w.add("choices", kMoe, 8.0 * w.own * hp.num_heads * hp.top_k, moe);  // int32 id and fp32 gate
+    // Expert, gate and row of a choice; choice and gate of a row: int32 and fp32.
+    w.add("choices and their rows", kMoe, 20.0 * w.own * hp.num_heads * hp.top_k, moe);
     if (layout.group_size > 1)
         w.add("copies inside heads", kMoe, load.copies_received * layout.width * w.b, moe);
     w.add("gathered heads", kMoe, sub_tokens, moe);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "models/cost/memory.hpp"
@@ -49,6 +50,29 @@ TEST(Memory, OneLayerCannotSaveItsOwnRows) {
         for (const RecomputeLevel r :
              {RecomputeLevel::activation, RecomputeLevel::moe, RecomputeLevel::full})
             EXPECT_NEAR(allocated(s, plan, r), none, 1.0) << plan.name;
+    }
+}
+
+// HP's fused experts work in two images of their hidden rows, f = 512 each, in tiles of t = 128
+// rows, of which each of the G = H_r E experts may leave one part filled; and in partial sums of
+// the R = T H k rows' weight gradients in parts of 1024 (2 R / G of them or fewer), beside the
+// gradients of the rows, w = d_h. Sub-tokens' gradients: 3 T H w in exchanges of two ranks with
+// four heads each, 2 of eight with one; alone they are one block, exchanged by nobody.
+TEST(Memory, FusedExpertsWorkInImagesOfTheirHiddenRows) {
+    const double tokens = 4096, heads = 8, k = 4, f = 512, w = 128, b = 2, t = 128, experts = 64;
+    const double rows = tokens * heads * k, block = tokens * heads * w * b;
+    for (const int ranks : {1, 2, 8}) {
+        const Scenario s = toy::scenario(1, ranks);
+        const PlanMemory memory = memory_of(s, toy::hp(8, s.model, ranks));
+        const double groups = experts * heads / ranks;
+        const double images = 2.0 * (rows / t + groups) * t * f * b;
+        const double parts = rows / std::max(1024.0, 2.0 * rows / groups) + 1.0;
+        const double partials = std::floor(parts) * 2.0 * f * w * 4.0;
+        EXPECT_NEAR(item(memory, "workspace"),
+                    images + partials + rows * w * b + (ranks == 1 ? block : 0.0), 1.0)
+            << ranks;
+        EXPECT_NEAR(item(memory, "communication buffers"),
+                    ranks == 1 ? 0.0 : (ranks == 2 ? 3.0 : 2.0) * block, 1.0);
     }
 }
 

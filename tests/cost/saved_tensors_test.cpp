@@ -72,12 +72,12 @@ TEST(SavedTensors, ModulesSaveWhatTheReportSays) {
     EXPECT_NEAR(2236.0 - kept(s, plan), 448.0, 0.5) << "returned copies";
 }
 
-// HP keeps 2 T H d_h b + 8 T H k of the routed part: H 8, k 8, H d_h = d: 114 MiB.
+// HP keeps 2 T H d_h b + 20 T H k of the routed part: H 8, k 8, H d_h = d: 117 MiB.
 TEST(SavedTensors, HeadParallelKeepsSubTokensAndNoHiddenRows) {
     const Scenario s = deepseek();
     const Plan plan = toy::hp(8, s.model, 8);
-    EXPECT_NEAR(layer_of(s, plan).kept[1] / kMiB, 48.0 + 114.0, 0.5);
-    EXPECT_NEAR(kept(s, plan), 1060.0, 0.5);
+    EXPECT_NEAR(layer_of(s, plan).kept[1] / kMiB, 48.0 + 117.0, 0.5);
+    EXPECT_NEAR(kept(s, plan), 1063.0, 0.5);
     EXPECT_NEAR(kept(s, plan) - kept(s, plan, modules(RecomputeModule::moe_act)), 16.0, 0.1);
 }
 
