@@ -1,4 +1,8 @@
-"""Draws models to judge the prediction of whole steps by: draw.py SEED FOLDER writes a scenario each, for one and two ranks."""
+"""Draws models to judge the prediction of whole steps by.
+
+draw.py SEED FOLDER: a scenario each, for one and two ranks.
+draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a plan.
+"""
 
 import random
 import sys
@@ -15,16 +19,17 @@ model:
   moe: {{num_experts: {experts}, top_k: {top_k}, expert_width: {width}, activation: gelu}}
   dtype: bf16
 cluster: {{preset: dgx_h200, nodes: 1, gpus_per_node: {ranks}}}
-batch: {{sequence_length: {sequence}, sequences_per_rank: {sequences}}}
+batch: {{sequence_length: {sequence}, sequences_per_rank: {sequences}{micro_batches}}}
 plans:
 {plans}baseline: {baseline}
 """
 DENSE = "  num_dense_layers: 1\n  dense_width: {}\n  dense_activation: gelu\n"
 MAX_PARAMETERS = 2.5e9  # of all ranks: 18 bytes each
 MAX_WORK = 6e14  # FLOPs of a rank's step, forward and backward
+MAX_WORK_AGAIN = 1.2e14
 
 
-def draw(random_: random.Random, ranks: int) -> dict:
+def draw(random_: random.Random, ranks: int, max_work: float) -> dict:
     while True:
         hidden = random_.choice([512, 768, 1024, 1536, 2048])
         case = {
@@ -49,24 +54,40 @@ def draw(random_: random.Random, ranks: int) -> dict:
         active = case["vocabulary"] * hidden + case["layers"] * (
             4 * hidden**2 + case["top_k"] * expert
         )
-        fits = parameters < MAX_PARAMETERS and 6 * active * tokens < MAX_WORK and tokens <= 16384
+        fits = parameters < MAX_PARAMETERS and 6 * active * tokens < max_work and tokens <= 16384
         if fits and (case["layers"] > 2 or not case["dense"]) and case["hp_heads"] % ranks == 0:
             return case
 
 
-def text(name: str, seed: int, case: dict) -> str:
-    group = f"group_size: {case['ranks']}"
-    plans = [
-        f"ep_naive, expert_parallel: {{}}, {group}",
-        f"hp, head_parallel: {{num_heads: {case['hp_heads']}}}, {group}",
-    ]
+RECOMPUTE = {
+    "": "",
+    "_experts": ", recompute: moe",
+    "_moe": ", recompute_granularity: selective, recompute_modules: [moe]",
+    "_full": ", recompute: full",
+}
+
+
+def plans_of(case: dict, again: bool) -> list[str]:
+    kinds = {"ep_naive": "expert_parallel: {}"}
     if case["ranks"] > 1:
-        plans.insert(1, f"ep_rank, expert_parallel: {{dedup: rank}}, {group}")
+        kinds["ep_rank"] = "expert_parallel: {dedup: rank}"
+    kinds["hp"] = f"head_parallel: {{num_heads: {case['hp_heads']}}}"
+    return [
+        f"{kind}{suffix}, {layer}, group_size: {case['ranks']}{recompute}"
+        for kind, layer in kinds.items()
+        for suffix, recompute in RECOMPUTE.items()
+        if not suffix or (again and not (kind == "hp" and suffix == "_experts"))
+    ]
+
+
+def text(name: str, seed: int, case: dict, again: bool, micro_batches: int) -> str:
+    plans = plans_of(case, again)
     return SCENARIO.format(
         **case
         | {
             "name": name,
             "seed": seed,
+            "micro_batches": f", num_micro_batches: {micro_batches}" if again else "",
             "heads": case["hidden"] // case["head_width"],
             "dense": DENSE.format(4 * case["hidden"]) if case["dense"] else "",
             "plans": "".join(f"  - {{name: {plan}}}\n" for plan in plans),
@@ -76,13 +97,15 @@ def text(name: str, seed: int, case: dict) -> str:
 
 
 def main() -> None:
-    seed, folder = int(sys.argv[1]), Path(sys.argv[2])
+    seed, folder, again = int(sys.argv[1]), Path(sys.argv[2]), "again" in sys.argv[3:]
     random_ = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    for ranks, count in ((1, 8), (2, 14)):
+    for ranks, count in ((1, 4), (2, 4)) if again else ((1, 8), (2, 14)):
         for number in range(count):
             name = f"step_{ranks}_{number + 1:02}"
-            (folder / f"{name}.yaml").write_text(text(name, seed, draw(random_, ranks)))
+            micro_batches = (1, 4, 2, 4)[number % 4]
+            case = draw(random_, ranks, MAX_WORK_AGAIN / micro_batches if again else MAX_WORK)
+            (folder / f"{name}.yaml").write_text(text(name, seed, case, again, micro_batches))
 
 
 if __name__ == "__main__":
