@@ -2,6 +2,7 @@
 
 judge.py predict HEADWAY PROFILE CASES OUT.csv: step time, interval and memory of every plan, before anything is run.
 judge.py judge PREDICTED.csv RESULTS OUT.csv: beside them the measured Timelines RESULTS/<case>.csv; prints the errors.
+judge.py memory HEADWAY PROFILE CASES JUDGED.csv OUT.csv: the memory of those runs beside what is predicted now.
 judge.py phases HEADWAY PROFILE CASES RESULTS OUT.csv: the same phase by phase, by `headway verify`.
 """
 
@@ -35,6 +36,10 @@ JUDGED = [
 
 
 def predict(headway: str, profile: str, cases: str, out: str) -> None:
+    write(out, PREDICTED, predictions(headway, profile, cases))
+
+
+def predictions(headway: str, profile: str, cases: str) -> list[list]:
     rows = []
     for case in sorted(Path(cases).glob("*.yaml")):
         command = [headway, "predict", str(case), "--profile", profile, "--format", "json"]
@@ -48,7 +53,21 @@ def predict(headway: str, profile: str, cases: str, out: str) -> None:
             times = [plan["step_time_s"], *plan["step_time_interval_s"]]
             memory = plan["memory"]["allocated_bytes"]
             rows.append([case.stem, plan["name"], ranks, layers, tokens, *times, memory])
-    write(out, PREDICTED, rows)
+    return rows
+
+
+def memory(headway: str, profile: str, cases: str, judged: str, out: str) -> None:
+    runs = {(row["case"], row["plan"]): row for row in csv.DictReader(Path(judged).open())}
+    rows = []
+    for case, plan, *_, now in predictions(headway, profile, cases):
+        then, found = (
+            float(runs[case, plan][c]) for c in ("memory_bytes", "measured_memory_bytes")
+        )
+        rows.append([case, plan, then, now, found, now / found - 1])
+    write(out, ["case", "plan", "then_bytes", "now_bytes", "measured_bytes", "error_now"], rows)
+    for kind in ("ep_naive", "ep_rank", "hp"):
+        summary(f"memory now, {kind}", [row[-1] for row in rows if row[1] == kind])
+    summary("memory now, all", [row[-1] for row in rows])
 
 
 def write(out: str, columns: list[str], rows: list[list]) -> None:
@@ -109,9 +128,9 @@ def report(rows: list[dict]) -> None:
         "all steps": lambda r: True,
         "one rank": lambda r: r["ranks"] == "1",
         "two ranks": lambda r: r["ranks"] == "2",
-        "EP naive": lambda r: r["plan"] == "ep_naive",
-        "EP by rank": lambda r: r["plan"] == "ep_rank",
-        "HP": lambda r: r["plan"] == "hp",
+        "EP naive": lambda r: r["plan"].startswith("ep_naive"),
+        "EP by rank": lambda r: r["plan"].startswith("ep_rank"),
+        "HP": lambda r: r["plan"].startswith("hp"),
     }
     for name, chosen in kinds.items():
         summary(f"step time, {name}", [r["error"] for r in rows if chosen(r)])
@@ -119,14 +138,21 @@ def report(rows: list[dict]) -> None:
     print(f"inside their interval: {sum(inside)} of {len(inside)}")
     summary("memory", [r["memory_error"] for r in rows])
     steps = {(r["case"], r["plan"]): r for r in rows}
-    ratios = []
+    speedups, recomputes = [], []
     for (case, plan), row in steps.items():
-        hp = steps.get((case, "hp"))
-        if plan == "hp" or hp is None:
-            continue
-        predicted = float(row["step_s"]) / float(hp["step_s"])
-        ratios.append(predicted / (row["measured_s"] / hp["measured_s"]) - 1)
-    summary("speedup of HP over EP", ratios)
+        kind, _, suffix = plan.removeprefix("ep_").partition("_")
+        hp = steps.get((case, "hp" + ("_" + suffix if suffix else "")))
+        if hp is not None and kind != "hp":
+            speedups.append(error_of_ratio(row, hp))
+        if suffix:
+            recomputes.append(error_of_ratio(row, steps[case, plan.removesuffix("_" + suffix)]))
+    summary("speedup of HP over EP, alike recomputed", speedups)
+    summary("step with recompute over that without", recomputes)
+
+
+def error_of_ratio(a: dict, b: dict) -> float:
+    predicted = float(a["step_s"]) / float(b["step_s"])
+    return predicted / (a["measured_s"] / b["measured_s"]) - 1
 
 
 def phases(headway: str, profile: str, cases: str, results: str, out: str) -> None:
@@ -175,4 +201,6 @@ def by_phase(file: Path) -> dict[tuple[str, str, str], list[float]]:
 
 
 if __name__ == "__main__":
-    {"predict": predict, "judge": judge, "phases": phases}[sys.argv[1]](*sys.argv[2:])
+    {"predict": predict, "judge": judge, "memory": memory, "phases": phases}[sys.argv[1]](
+        *sys.argv[2:]
+    )
