@@ -176,11 +176,21 @@ CheckResult check_backward(State& s, cudaStream_t stream) {
     const double dw2 = distance(got.dw2, expected.dw2);
     const bool repeats = same(got.dx_row, again.dx_row) && same(got.dgate, again.dgate) &&
                          same(got.dw1, again.dw1) && same(got.dw2, again.dw2);
+    // Added to what it has written, the gradients of the weights are twice that.
+    ExpertGradients sums = again.gradients();
+    sums.accumulate = true;
+    s.workspace.poison(stream);
+    experts_backward(s.impl, s.shape, s.rows(), s.weights(), s.x.get(), s.dy_token.get(), sums,
+                     s.workspace.get(), stream);
+    HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
+    const bool adds = std::abs(distance(again.dw1, got.dw1) - 1.0) <= 1e-5 &&
+                      std::abs(distance(again.dw2, got.dw2) - 1.0) <= 1e-5;
     std::string detail = "dx; dgate " + std::to_string(dgate) + ", dW1 " + std::to_string(dw1) +
                          ", dW2 " + std::to_string(dw2);
-    bool passed = repeats && dx <= backward_tolerance && dgate <= backward_tolerance &&
+    bool passed = repeats && adds && dx <= backward_tolerance && dgate <= backward_tolerance &&
                   dw1 <= backward_tolerance && dw2 <= backward_tolerance;
     if (!repeats) detail += " DIFFERS between runs";
+    if (!adds) detail += " does not ADD to gradients";
     if (has_host_reference(s.shape)) {
         const double oracle = reference_error(s, expected);
         passed = passed && oracle <= forward_tolerance;
