@@ -49,7 +49,7 @@ struct Consumer {
         if (destination < 0) return p.partials + (2 * int64_t{~destination} + warpgroup) * elements;
         return (warpgroup == 0 ? p.gradients.dw1 : p.gradients.dw2) + destination * elements;
     }
-    // Of a group without rows.
+    // A group without rows has gradients of zero.
     __device__ __forceinline__ void zero_gradient(int group) const {
         if (p.gradients.accumulate) return;
         float4* out = reinterpret_cast<float4*>(gradient(group));

@@ -72,12 +72,13 @@ class Best(unittest.TestCase):
         megatron = self.resolved(
             lambda text: text.replace("implementation: fused", "implementation: megatron")
         )
+        text = megatron.read_text()
+        of_scenario = text[: text.index("profile:")]
+        megatron.write_text(of_scenario + "profile: {preset: h200_layers}\n")
         result = headway("best", megatron, "--no-break-even")
         self.assertEqual(result.returncode, 2, "the profile has no host")
         self.assertIn("overheads.host_launch", result.stderr)
-        text = megatron.read_text()
-        text = text[: text.index("profile:")] + "profile: {preset: h200_public}\n"
-        megatron.write_text(text)
+        megatron.write_text(of_scenario + "profile: {preset: h200_public}\n")
         variants = self.best(megatron, "--no-break-even")["variants"]
         self.assertEqual({variant["overlap_chunks"] for variant in variants}, {1})
         fastest = next(variant for variant in variants if variant.get("dedup") == "rank")
