@@ -78,7 +78,8 @@ class Best(unittest.TestCase):
         result = headway("best", megatron, "--no-break-even")
         self.assertEqual(result.returncode, 2, "the profile has no host")
         self.assertIn("overheads.host_launch", result.stderr)
-        megatron.write_text(of_scenario + "profile: {preset: h200_public}\n")
+        text = of_scenario + "profile: {preset: h200_public}\n"
+        megatron.write_text(text)
         variants = self.best(megatron, "--no-break-even")["variants"]
         self.assertEqual({variant["overlap_chunks"] for variant in variants}, {1})
         fastest = next(variant for variant in variants if variant.get("dedup") == "rank")
