@@ -37,6 +37,14 @@ def _stop(number, _frame):
     raise _Stopped(number)
 
 
+def _drop_buffered() -> None:
+    """What standard output could not take must not be tried again at exit, where it fails with a code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(main: Callable[[], None]) -> int:
     """The exit code of `main`. A signal that ends it ends this process too, once files are put away."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -46,13 +54,13 @@ def run(main: Callable[[], None]) -> int:
             main()
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader has what it wanted. What is still buffered must not be written at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_buffered()  # the reader has what it wanted
         return DONE
     except BadInput as error:
         problem, code = f"error: {error}", BAD_INPUT
     except OSError as error:
         problem, code = f"error: {reason(error)}", BAD_INPUT
+        _drop_buffered()
     except MemoryError:
         problem, code = "error: not enough memory for these results", BAD_INPUT
     except _Stopped as stopped:

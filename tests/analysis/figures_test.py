@@ -380,11 +380,16 @@ class Figures(unittest.TestCase):
         self.assertEqual((result.returncode, result.stderr), (0, b""))
 
     def test_a_full_device_is_one_line(self):
-        with open("/dev/full", "w", encoding="utf-8") as full:
-            command = [PYTHON, PLOT, "--figure", "list"]
-            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-        self.assertEqual(result.returncode, 2)
-        self.assertEqual(result.stderr, b"headway: error: No space left on device\n")
+        """Also where the text is written at the end alone, as Python does unless told otherwise."""
+        command = [PYTHON, PLOT, "--figure", "list"]
+        for unbuffered in ("", "1"):
+            environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+            with open("/dev/full", "w", encoding="utf-8") as full:
+                result = subprocess.run(
+                    command, stdout=full, stderr=subprocess.PIPE, check=False, env=environment
+                )
+            self.assertEqual(result.returncode, 2)
+            self.assertEqual(result.stderr, b"headway: error: No space left on device\n")
 
     def test_an_interrupt_leaves_nothing_behind(self):
         path = self.folder / "result"
