@@ -16,10 +16,6 @@
 namespace headway::inline fit {
 namespace {
 
-bool is_off_node(PathClass path) {
-    return crosses_nic(path);
-}
-
 // "alltoall.log: all_to_all of 8 ranks on 1 node (NVIDIA H200)"
 std::string title(const NcclTable& t) {
     std::string text = fmt::format("{}: {} of {} ranks", t.source, name(t.collective), t.num_ranks);
@@ -37,7 +33,7 @@ std::string title(const NcclTable& t) {
 std::set<PathClass> paths_in_node(const Profile& profile) {
     std::set<PathClass> paths;
     for (const TimeCurve& c : profile.communication) {
-        if (!is_off_node(c.path)) paths.insert(c.path);
+        if (!crosses_nic(c.path)) paths.insert(c.path);
     }
     return paths;
 }
@@ -45,7 +41,7 @@ std::set<PathClass> paths_in_node(const Profile& profile) {
 // A path that was asked for, against what the log says of its hosts.
 void check_asked(const NcclTable& table, PathClass path, const ImportOptions& options) {
     const std::string asked = fmt::format("--path {}", name(path));
-    if (is_off_node(path) && table.num_hosts == 1) {
+    if (crosses_nic(path) && table.num_hosts == 1) {
         ask_for_path(table, asked + ", but all ranks are on one host",
                      "--path nvlink or pcie, or --nodes N if they were on several");
     }
@@ -53,7 +49,7 @@ void check_asked(const NcclTable& table, PathClass path, const ImportOptions& op
         ask_for_path(table, asked + fmt::format(", but the ranks are on {} hosts", table.num_hosts),
                      "--path nic or spine, or --nodes 1 if the hosts are containers of one");
     }
-    if (is_off_node(path) && table.num_hosts == 0 && table.collective == Collective::all_to_all) {
+    if (crosses_nic(path) && table.num_hosts == 0 && table.collective == Collective::all_to_all) {
         ask_for_path(table, "nothing says on how many hosts it ran",
                      "--nodes N: what leaves a node depends on it");
     }
