@@ -224,6 +224,7 @@ Json plan_json(const PlanRun& run) {
                  {"events", r.events},
                  {"sections", r.sections},
                  {"repeated_sections", r.repeated_sections},
+                 {"repeated_collectives", r.repeated_collectives},
                  {"cpu_s", run.cpu_s}});
     if (run.pipeline_ranks > 1) json["pipeline"] = pipeline_json(run);
     if (run.num_link_bins > 0) json["link_use"] = link_use_json(run);

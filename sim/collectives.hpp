@@ -1,32 +1,33 @@
-// Collectives: all that are under way in a simulation. A rank enters a stage, waits its latency, is
-// armed; messages start when both their ends are armed; the rank leaves the stage when its last
-// message has come. In a collective stage all messages start together and all ranks leave together.
+// Collectives: all that are under way in a simulation. One that may take a course noted before
+// (course_memory.hpp) reserves its links when its first rank comes. Whatever else wants one of them
+// makes it a collective as any other, which is then simulated from its beginning to that moment.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "models/vocab/program.hpp"
 #include "sim/collective.hpp"
+#include "sim/course_memory.hpp"
 #include "sim/event_queue.hpp"
 #include "sim/network.hpp"
+#include "sim/past.hpp"
 #include "sim/recorder.hpp"
 
 namespace headway::sim {
 
-// What follows from a rank being armed.
-enum class Armed {
-    waits,    // for its messages
-    leaves,   // there are none for it
-    all_meet  // it is the last of a collective stage without messages
+struct CollectivesOptions {
+    double epsilon = 0.0;
+    bool trace = false;  // keep the arrows
+    bool repeat = true;  // take courses noted before; the same comes out, later
 };
 
 class Collectives {
   public:
-    // trace: keep the arrows.
     Collectives(const Program& program, const PathTable& paths, Network& network,
-                EventQueue& events, double epsilon, bool trace);
+                EventQueue& events, const CollectivesOptions& options);
 
     // The collective of a task that the rank takes part in; begun if it is not under way.
     RunningCollective& of(int rank, int task);
@@ -34,36 +35,55 @@ class Collectives {
     bool enter(int rank, int task, int stage, Picoseconds now);
     Armed arm(int rank, int task, int stage, Picoseconds now);
     // All members leave the stage at `time`.
-    void release(const RunningCollective& run, int stage, Picoseconds time);
+    void release(const RunningCollective& run, int stage, Picoseconds time) {
+        sim::release(run, stage, time, events_);
+    }
     // What the network delivers.
-    void deliver(const Delivery& delivery, Picoseconds now);
+    void deliver(const Delivery& delivery, Picoseconds now) {
+        sim::deliver(*slots_[slot_of(delivery)], delivery, now, medium_);
+    }
     // The rank has all that it waited for in the stage.
     void note_arrow(int rank, int task, int stage);
+    // By its course, the rank leaves now, or somebody was to come who has not.
+    bool departs(const Event& event, Picoseconds now);
     // A rank leaves; the last one ends the collective.
-    void leave(RunningCollective& run);
+    void leave(RunningCollective& run, int rank, Picoseconds now);
     void end(RunningCollective& run);
+    // Something else is about to use these links.
+    void disturb(std::span<const std::uint32_t> links, Picoseconds now);
 
     int num_running() const { return num_running_; }
     // Seconds by which batching may have moved the ends of the groups of each task.
     std::vector<double>& errors() { return errors_; }
     std::vector<Arrow>& arrows() { return arrows_; }
+    std::int64_t num_repeated() const { return num_repeated_; }  // collectives
 
   private:
     RunningCollective& begin(int task, int group);
-    void open(RunningCollective& run, Picoseconds now);
-    void start(RunningCollective& run, std::size_t stage, std::size_t message, Picoseconds now);
-    void deliver(RunningCollective& run, int stage, std::int32_t message, Picoseconds time);
+    void arrive(RunningCollective& run, int member, Picoseconds now);
+    bool put_off(RunningCollective& run, int member, Picoseconds now);
+    void ensure_spelled_out(RunningCollective& run);
+    void follow_or_simulate(RunningCollective& run, Picoseconds now);
+    void expect(RunningCollective& run, Picoseconds now);
+    bool reserve_links(const RunningCollective& run, Picoseconds now);
+    void free_links(const RunningCollective& run);
+    void simulate(RunningCollective& run, Picoseconds now, bool noted);
+    void note_course(RunningCollective& run, double error, std::int64_t instants);
 
     const Program& program_;
     const PathTable& paths_;
     Network& network_;
     EventQueue& events_;
-    double epsilon_ = 0.0;
-    bool trace_ = false;
+    CollectivesOptions options_;
+    Medium medium_;
+    CourseMemory memory_;
+    Past past_;
     std::vector<std::vector<RunningCollective*>> running_;  // [task][group]
     std::vector<std::unique_ptr<RunningCollective>> slots_;
     std::vector<std::uint32_t> free_slots_;
+    std::vector<std::uint32_t> reserved_;  // [link] 1 + slot, or 0
     int num_running_ = 0;
+    std::int64_t num_repeated_ = 0;
     std::vector<double> errors_;
     std::vector<Arrow> arrows_;
 };

@@ -15,6 +15,7 @@ enum class EventKind {
     launched,    // the rank's host has enqueued a task
     armed,       // the rank has waited the latency of a stage
     stage_done,  // the rank has all its messages of a stage
+    departs,     // from a collective that takes a course noted before, or is missing there
     send,        // a send's latency has passed
     sent         // the message of a send has come
 };
@@ -24,7 +25,9 @@ struct Event {
     EventKind kind = EventKind::compute_done;
     int rank = 0;
     int task = 0;
-    int stage = 0;  // compute_done: the version of the rank's schedule; sent: a number of Sends
+    // compute_done: the version of the rank's schedule; departs: of what is expected; sent: a
+    // number of Sends
+    int stage = 0;
     std::uint64_t sequence = 0;
 
     friend bool operator>(const Event& a, const Event& b) {

@@ -216,6 +216,10 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
         sets_[static_cast<std::size_t>(index)].reset();
         --num_sets_;
     }
+    note_next(put(std::move(set)));
+}
+
+int Network::put(std::unique_ptr<LinkSet> set) {
     const auto free = std::ranges::find_if(sets_, [](const auto& s) { return s == nullptr; });
     const auto slot = static_cast<int>(free - sets_.begin());
     for (const std::uint32_t l : set->links) set_of_[l] = slot;
@@ -225,13 +229,13 @@ void Network::make_set(std::vector<std::uint32_t> links, Picoseconds now) {
     } else {
         *free = std::move(set);
     }
-    note_next(slot);
+    return slot;
 }
 
 // What is next for a set, or has to be asked for, is another than before.
 void Network::note_next(int slot) {
     const LinkSet& set = *sets_[static_cast<std::size_t>(slot)];
-    if (set.changed) changed_.push_back(slot);
+    if (set.changed || set.fresh) changed_.push_back(slot);
     if (set.next != kNever) next_.push({set.next, slot});
 }
 
@@ -284,14 +288,18 @@ void Network::start_in(LinkSet& set, const Path* path, double wire_bytes, std::u
     const std::span<const std::uint32_t> links = links_inside(set, *path, inside);
     std::visit([&](auto& engine) { engine.start(links, wire_bytes); }, set.engine);
     set.messages.push_back({path, tag});
-    if (set.gathers) return;  // for a window that only grows with what starts
-    set.gathers = true;
     const Picoseconds now = set.epoch + std::visit(kNow, set.engine);
-    if (epsilon_ <= 0.0) {
+    if (!set.gathers) {
+        set.gathers = true;
+        set.since = now;
+        set.otherwise = set.next;
+    }
+    if (set.since != now) return;
+    if (epsilon_ > 0.0) {
+        set.fresh = true;
+    } else {
         set.changed = true;
         set.next = std::min(set.next, now);
-    } else {
-        set.next = std::min(set.next, now + std::visit(kWindow, set.engine));
     }
 }
 
@@ -301,9 +309,9 @@ void Network::start(const Path& path, double bytes, double wire_bytes, std::uint
     assert(set_of_[first] != kNoSet);
     LinkSet& set = *sets_[static_cast<std::size_t>(set_of_[first])];
     std::visit([&](auto& engine) { engine.skip_to(now - set.epoch); }, set.engine);
-    const bool gathered = set.gathers;
+    const bool noted = set.changed || set.fresh;
     start_in(set, &path, wire_bytes, tag);
-    if (!gathered) note_next(set_of_[first]);
+    if (!noted) note_next(set_of_[first]);
     for (const std::uint32_t l : path.span()) occupy(l, bytes, now);
     ++num_messages_;  // or parts of one
 }
@@ -340,12 +348,19 @@ void Network::fetch_ending(const LinkSet& set) {
 Picoseconds Network::next_delivery() {
     for (const int slot : changed_) {
         LinkSet* set = sets_[static_cast<std::size_t>(slot)].get();
-        if (set == nullptr || !set->changed) continue;
-        const Picoseconds in =
-            std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
-        set->next = in == kNever ? kNever : set->epoch + in;
-        fetch_ending(*set);
-        set->changed = set->gathers = false;
+        if (set == nullptr) continue;
+        if (set->changed) {
+            const Picoseconds in =
+                std::visit([](auto& engine) { return engine.next_completion(); }, set->engine);
+            set->next = in == kNever ? kNever : set->epoch + in;
+            fetch_ending(*set);
+            set->changed = set->gathers = set->fresh = false;
+        } else if (set->fresh) {  // for the window of all of that moment, which later ones widen
+            set->next = std::min(set->otherwise, set->since + std::visit(kWindow, set->engine));
+            set->fresh = false;
+        } else {
+            continue;
+        }
         note_next(slot);
     }
     changed_.clear();
@@ -395,6 +410,37 @@ void Network::add(const Totals& carried) {
     }
     num_messages_ += carried.messages;
     num_instants_ += carried.instants;
+}
+
+void Network::add(std::span<const std::uint32_t> links, std::span<const Load> carried,
+                  std::int64_t messages, std::int64_t instants) {
+    for (std::size_t k = 0; k < links.size(); ++k) {
+        use_[links[k]].bytes += carried[k].bytes;
+        use_[links[k]].busy += carried[k].busy;
+    }
+    num_messages_ += messages;
+    num_instants_ += instants;
+}
+
+void Network::adopt(Network& from, std::span<const std::uint32_t> links, Opened& opened) {
+    for (auto& [link, before] : opened.links) before += misplaced_[link];
+    for (const std::uint32_t l : links) {
+        assert(is_free(l));
+        local_[l] = from.local_[l];
+        misplaced_[l] += std::exchange(from.misplaced_[l], 0.0);
+        LinkState use = std::exchange(from.use_[l], {});
+        use.bytes += use_[l].bytes;
+        use.busy += use_[l].busy;
+        use_[l] = use;
+        from.set_of_[l] = kNoSet;
+    }
+    for (auto& set : from.sets_)
+        if (set != nullptr) note_next(put(std::move(set)));
+    from.num_sets_ = 0;
+    from.next_ = {};
+    from.changed_.clear();
+    num_messages_ += std::exchange(from.num_messages_, 0);
+    num_instants_ += std::exchange(from.num_instants_, 0);
 }
 
 }  // namespace headway::sim

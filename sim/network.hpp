@@ -76,6 +76,22 @@ class Network {
     Totals totals() const;
     void add(const Totals& carried);
 
+    // What a link has carried; and what all of an operation that is not simulated carries.
+    struct Load {
+        double bytes = 0.0;
+        Picoseconds busy = 0;
+    };
+    Load load(std::uint32_t link) const { return {use_[link].bytes, use_[link].busy}; }
+    void add(std::span<const std::uint32_t> links, std::span<const Load> carried,
+             std::int64_t messages, std::int64_t instants);
+    // No operation uses the link.
+    bool is_free(std::uint32_t link) const {
+        return set_of_[link] == kNoSet && use_[link].in_flight == 0;
+    }
+    // Takes over all that goes on in another network on these links, which are free here and all
+    // that it uses; `opened` there is opened here.
+    void adopt(Network& from, std::span<const std::uint32_t> links, Opened& opened);
+
     std::int64_t num_messages() const { return num_messages_; }
     std::int64_t num_instants() const { return num_instants_; }
     double bytes(std::uint32_t link) const { return use_[link].bytes; }
@@ -103,6 +119,9 @@ class Network {
         Picoseconds next = kNever;      // delivery, or the end of gathering starts
         bool changed = false;           // `next` is out of date
         bool gathers = false;           // `next` is the end of gathering starts, or earlier
+        Picoseconds since = 0;          // it gathers
+        Picoseconds otherwise = 0;      // `next` if it did not
+        bool fresh = false;             // more starts were gathered at that moment
     };
     static constexpr int kNoSet = -1;
 
@@ -112,6 +131,7 @@ class Network {
     Engine make_engine(const std::vector<std::uint32_t>& links) const;
     std::vector<double> take_loads(std::span<const std::uint32_t> links);
     void retire(LinkSet& set);
+    int put(std::unique_ptr<LinkSet> set);
     void make_set(std::vector<std::uint32_t> links, Picoseconds now);
     std::span<const std::uint32_t> links_inside(const LinkSet& set, const Path& path,
                                                 std::array<std::uint32_t, Path::kMaxLinks>& to);

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <utility>
-#include <variant>
+
+#include "sim/same_work.hpp"
 
 namespace headway::sim {
 namespace {
@@ -10,36 +11,6 @@ namespace {
 // Sections are remembered until they hold so many spans, 160 MB: two micro-batches of DeepSeek-V3
 // on 256 ranks, while a step in which nothing repeats does not fill the memory.
 constexpr std::size_t kMaxSpans = 4'000'000;
-
-bool same(const ComputeTask& a, const ComputeTask& b) {
-    return a.per_rank == b.per_rank && a.flops == b.flops && a.bytes == b.bytes;
-}
-
-bool same(const ExchangeStage& a, const ExchangeStage& b) {
-    return a.transposed == b.transposed && a.uniform_bytes == b.uniform_bytes &&
-           a.latency == b.latency && a.efficiency == b.efficiency &&
-           std::ranges::equal(a.matrices, b.matrices, [](const auto& x, const auto& y) {
-               return x == y || (x && y && *x == *y);
-           });
-}
-
-bool same(const ExchangeTask& a, const ExchangeTask& b) {
-    return a.group_size == b.group_size && a.algorithm == b.algorithm &&
-           a.in_chunks == b.in_chunks &&
-           std::ranges::equal(a.stages, b.stages,
-                              [](const auto& x, const auto& y) { return same(x, y); });
-}
-
-bool same(const ReduceTask& a, const ReduceTask& b) {
-    return a.collective == b.collective && a.algorithm == b.algorithm &&
-           a.group_size == b.group_size && a.stride == b.stride && a.bytes == b.bytes &&
-           a.latency == b.latency && a.efficiency == b.efficiency;
-}
-
-bool same(const SendTask& a, const SendTask& b) {
-    return a.to_role == b.to_role && a.bytes == b.bytes && a.latency == b.latency &&
-           a.efficiency == b.efficiency;
-}
 
 // What a task waits for from `start` on, counted from there.
 std::vector<int> waits_for(const Task& task, int start) {
@@ -61,16 +32,9 @@ Network::Totals difference(const Network::Totals& after, Network::Totals before)
 }
 
 bool same(const Task& a, int start_a, const Task& b, int start_b) {
-    if (a.phase != b.phase || a.pass != b.pass || a.layer != b.layer || a.chunk != b.chunk ||
-        a.stream != b.stream || a.work.index() != b.work.index()) {
-        return false;
-    }
-    if (waits_for(a, start_a) != waits_for(b, start_b)) return false;
-    return std::visit(
-        [&](const auto& work) {
-            return same(work, std::get<std::decay_t<decltype(work)>>(b.work));
-        },
-        a.work);
+    return a.phase == b.phase && a.pass == b.pass && a.layer == b.layer && a.chunk == b.chunk &&
+           a.stream == b.stream && waits_for(a, start_a) == waits_for(b, start_b) &&
+           same_work(a.work, b.work);
 }
 
 }  // namespace

@@ -28,8 +28,10 @@ class Simulation {
           recorder_(program, options.timeline || options.sink != nullptr, options.sink == nullptr),
           ranks_(program, topology.cluster(), check_messages(program), events_),
           sends_(program, paths_, network_, events_),
-          collectives_(program, paths_, network_, events_, options.epsilon,
-                       options.trace || options.sink != nullptr),
+          collectives_(program, paths_, network_, events_,
+                       {.epsilon = options.epsilon,
+                        .trace = options.trace || options.sink != nullptr,
+                        .repeat = may_repeat()}),
           repetition_(program) {}
 
     SimulationResult run() {
@@ -57,12 +59,13 @@ class Simulation {
     void handle_next_event() {
         const Event e = events_.pop();
         if (e.kind == EventKind::compute_done && !ranks_.is_current(e)) return;
-        ++num_events_;
         switch (e.kind) {
             case EventKind::compute_done:
+                ++num_events_;
                 end_task(e.rank, e.task, nullptr);
                 break;
             case EventKind::launched:
+                ++num_events_;
                 start_ready_tasks(e.rank);
                 break;
             case EventKind::armed:
@@ -71,10 +74,17 @@ class Simulation {
             case EventKind::stage_done:
                 leave_stage(e.rank, e.task, e.stage);
                 break;
+            case EventKind::departs:
+                if (collectives_.departs(e, now_)) leave(e.rank, e.task);
+                break;
             case EventKind::send:
+                ++num_events_;
+                for (const Route& route : sends_.routes(e.rank, e.task))
+                    collectives_.disturb(route.path.span(), now_);
                 sends_.start(e.rank, e.task, now_);
                 break;
             case EventKind::sent:
+                ++num_events_;
                 end_send(e.rank, e.task, e.stage);
                 break;
         }
@@ -127,11 +137,15 @@ class Simulation {
     }
 
     void enter_stage(int r, int task, int stage) {
-        if (collectives_.enter(r, task, stage, now_)) return;
+        if (!collectives_.enter(r, task, stage, now_)) leave(r, task);
+    }
+
+    void leave(int r, int task) {
         RunningCollective& run = collectives_.of(r, task);
         ranks_.leave_collective(r, now_);
+        num_events_ += 2 * run.num_stages();  // it came to each and left it, simulated or not
         end_task(r, task, &run);
-        collectives_.leave(run);
+        collectives_.leave(run, r, now_);
         if (collectives_.num_running() == 0) may_be_still_ = true;
     }
 
@@ -162,19 +176,22 @@ class Simulation {
     // ---- repetition
 
     bool may_repeat() const {
-        return options_.repeat && program_.num_roles() == 1 && !ranks_.hosts_launch() &&
-               !options_.trace && !options_.link_use && options_.sink == nullptr;
+        return options_.repeat && !options_.trace && !options_.link_use && options_.sink == nullptr;
+    }
+    bool sections_repeat() const {
+        return may_repeat() && program_.num_roles() == 1 && !ranks_.hosts_launch();
     }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.
     bool is_still_in(const RunningCollective& run) const {
-        return may_repeat() && run.is_rendezvous() &&
+        return sections_repeat() && run.is_rendezvous() &&
                static_cast<int>(run.operation.members.size()) == program_.num_ranks &&
                collectives_.num_running() == 1 && network_.idle() && ranks_.all_wait_in(run.task);
     }
 
     void note_computing() {
-        if (may_repeat() && network_.idle()) pass_over_repetitions(ranks_.take_computing(now_));
+        if (sections_repeat() && network_.idle())
+            pass_over_repetitions(ranks_.take_computing(now_));
     }
 
     // Takes note of the section that ends here and begins the next one; passes over sections that
@@ -271,13 +288,9 @@ class Simulation {
             span.bytes = static_cast<double>(send->bytes);
             span.bottleneck = sends_.routes(r, task).front().path_class;
         } else if (run != nullptr) {
-            const auto member = static_cast<std::size_t>(run->member_index(r));
-            span.bytes = run->sent[member];
-            for (std::size_t s = 0; s < run->operation.stages.size(); ++s) {
-                const std::int32_t m = run->states[s].members[member].slowest;
-                const std::vector<Message>& messages = run->operation.stages[s].messages;
-                if (m >= 0) span.bottleneck = messages[static_cast<std::size_t>(m)].path_class;
-            }
+            const int member = run->member_index(r);
+            span.bytes = run->bytes_sent(member);
+            span.bottleneck = run->bottleneck(member);
         }
         recorder_.add(span);
     }
@@ -301,6 +314,7 @@ class Simulation {
         result_.phases = recorder_.phases();
         result_.error_bound = largest_error();
         result_.events = num_events_;
+        result_.repeated_collectives = collectives_.num_repeated();
         result_.arrows = std::move(collectives_.arrows());
         describe_links();
         return std::move(result_);

@@ -33,8 +33,9 @@ struct SimulateOptions {
     bool timeline = true;   // keep every span; without, only sums by phase
     bool trace = false;     // keep who waited for whom, and link use over time
     bool link_use = false;  // keep link use over time
-    bool repeat =
-        true;  // sections that repeat exactly are simulated once (not with traces and link use)
+    // What repeats exactly, sections and collectives, is simulated once (not with traces and link
+    // use). The same comes out, to the bit.
+    bool repeat = true;
     const TraceSink* sink = nullptr;  // the result has no arrows then, nor a timeline if not asked
     std::function<void(std::size_t done, std::size_t total)> progress;
 };
@@ -61,6 +62,7 @@ struct SimulationResult {
     std::vector<Arrow> arrows;
     std::int64_t messages = 0, instants = 0, events = 0;
     int sections = 0, repeated_sections = 0;  // between still moments (repetition.hpp)
+    std::int64_t repeated_collectives = 0;    // took a course noted before (course_memory.hpp)
 };
 
 // Throws std::logic_error when the program cannot end.
