@@ -15,6 +15,9 @@ namespace {
 constexpr double forward_tolerance = 4e-3;   // bf16 hidden activations and outputs
 constexpr double backward_tolerance = 1e-2;  // each gradient
 
+// `accumulate`: backward that adds to the weights' gradients.
+enum class Pass { forward, backward, accumulate };
+
 struct Outputs {
     DeviceBuffer<bf16> y, dx_row;
     DeviceBuffer<float> dgate, dw1, dw2;
@@ -31,8 +34,8 @@ struct Outputs {
         dw1.poison();
         dw2.poison();
     }
-    [[nodiscard]] ExpertGradients gradients() const {
-        return {dx_row.get(), dgate.get(), dw1.get(), dw2.get()};
+    [[nodiscard]] ExpertGradients gradients(bool accumulate = false) const {
+        return {dx_row.get(), dgate.get(), dw1.get(), dw2.get(), accumulate};
     }
 };
 
@@ -81,9 +84,10 @@ struct State {
     void forward(ExpertImpl which, const Outputs& to, cudaStream_t stream) const {
         experts_forward(which, shape, rows(), weights(), x.get(), to.y.get(), stream);
     }
-    void backward(ExpertImpl which, const Outputs& to, void* space, cudaStream_t stream) const {
-        experts_backward(which, shape, rows(), weights(), x.get(), dy_token.get(), to.gradients(),
-                         space, stream);
+    void backward(ExpertImpl which, const Outputs& to, void* space, cudaStream_t stream,
+                  bool accumulate = false) const {
+        experts_backward(which, shape, rows(), weights(), x.get(), dy_token.get(),
+                         to.gradients(accumulate), space, stream);
     }
 };
 
@@ -177,11 +181,8 @@ CheckResult check_backward(State& s, cudaStream_t stream) {
     const bool repeats = same(got.dx_row, again.dx_row) && same(got.dgate, again.dgate) &&
                          same(got.dw1, again.dw1) && same(got.dw2, again.dw2);
     // Added to what it has written, the gradients of the weights are twice that.
-    ExpertGradients sums = again.gradients();
-    sums.accumulate = true;
     s.workspace.poison(stream);
-    experts_backward(s.impl, s.shape, s.rows(), s.weights(), s.x.get(), s.dy_token.get(), sums,
-                     s.workspace.get(), stream);
+    s.backward(s.impl, again, s.workspace.get(), stream, true);
     HEADWAY_CUDA_CHECK(cudaDeviceSynchronize());
     const bool adds = std::abs(distance(again.dw1, got.dw1) - 1.0) <= 1e-5 &&
                       std::abs(distance(again.dw2, got.dw2) - 1.0) <= 1e-5;
@@ -199,18 +200,20 @@ CheckResult check_backward(State& s, cudaStream_t stream) {
     return {passed, dx, detail};
 }
 
-Cost cost_of(const ExpertShape& s, bool backward) {
+Cost cost_of(const ExpertShape& s, Pass pass) {
     const double products = s.gated() ? 6.0 : 4.0;
     const double weights = double(s.num_groups) * (s.hidden_rows() + s.hidden) * s.width;
     const double token_bytes = 2.0 * double(s.num_subtokens) * s.width;
     const double row_bytes = 2.0 * double(s.num_rows) * s.width;
     const double flops = products * double(s.num_rows) * s.width * s.hidden;
-    if (!backward) return {flops, token_bytes + 2.0 * weights + row_bytes};
-    return {2.0 * flops, 2.0 * token_bytes + 6.0 * weights + row_bytes + 8.0 * double(s.num_rows)};
+    if (pass == Pass::forward) return {flops, token_bytes + 2.0 * weights + row_bytes};
+    const double weight_bytes = (pass == Pass::accumulate ? 10.0 : 6.0) * weights;
+    return {2.0 * flops, 2.0 * token_bytes + weight_bytes + row_bytes + 8.0 * double(s.num_rows)};
 }
 
-std::optional<Case> make(const Shape& shape, ExpertImpl impl, Activation activation, bool backward,
+std::optional<Case> make(const Shape& shape, ExpertImpl impl, Activation activation, Pass pass,
                          bool hot) {
+    const bool backward = pass != Pass::forward;
     const ExpertShape probe{shape.num_subtokens(), shape.num_rows(), shape.num_groups(),
                             shape.head_dim,        shape.expert_dim, activation};
     if (!(backward ? experts_backward_supported(impl, probe)
@@ -218,12 +221,12 @@ std::optional<Case> make(const Shape& shape, ExpertImpl impl, Activation activat
         return std::nullopt;
     auto state = std::make_shared<State>(shape, impl, activation, backward, hot);
     Case made;
-    made.cost = cost_of(state->shape, backward);
+    made.cost = cost_of(state->shape, pass);
     made.workspace_bytes = state->workspace.bytes();
     if (backward) {
         made.check = [state](cudaStream_t stream) { return check_backward(*state, stream); };
-        made.run = [state](cudaStream_t stream) {
-            state->backward(state->impl, *state->out, state->workspace.get(), stream);
+        made.run = [state, adds = pass == Pass::accumulate](cudaStream_t stream) {
+            state->backward(state->impl, *state->out, state->workspace.get(), stream, adds);
         };
     } else {
         made.check = [state](cudaStream_t stream) { return check_forward(*state, stream); };
@@ -260,24 +263,27 @@ std::vector<Shape> large_shapes() {
 void register_experts_cases(Registry& registry) {
     constexpr std::pair<ExpertImpl, const char*> impls[] = {{ExpertImpl::hopper, "hopper"},
                                                             {ExpertImpl::portable, "portable"}};
+    const std::pair<Pass, std::string> passes[] = {
+        {Pass::forward, "experts_forward"},
+        {Pass::backward, "experts_backward"},
+        {Pass::accumulate, "experts_backward_accumulate"}};
     constexpr std::pair<Activation, const char*> variants[] = {{Activation::gelu_tanh, "tanh"},
                                                                {Activation::swiglu, "swiglu"}};
     for (const auto& [impl, impl_name] : impls) {
-        for (const bool backward : {false, true}) {
-            const std::string op = backward ? "experts_backward" : "experts_forward";
-            const auto add = [&, which = impl, name = impl_name](
+        for (const auto& [pass, op] : passes) {
+            const auto add = [&, which = impl, name = impl_name, as = pass, base = op](
                                  const std::string& suffix, Activation activation, bool hot,
                                  const std::vector<Shape>& shapes, bool timed) {
                 registry.push_back(
                     {.suite = "moe",
-                     .op = op + suffix,
+                     .op = base + suffix,
                      .impl = name,
-                     .make =
-                         [=](const Shape& s) { return make(s, which, activation, backward, hot); },
+                     .make = [=](const Shape& s) { return make(s, which, activation, as, hot); },
                      .shapes = shapes,
                      .timed = timed});
             };
             add("", Activation::gelu_erf, false, {}, true);
+            if (pass == Pass::accumulate) continue;  // what the checks of backward cover
             add("_edge", Activation::gelu_erf, false, edge_shapes(), false);
             if (impl == ExpertImpl::hopper)
                 add("_large", Activation::gelu_erf, false, large_shapes(), false);

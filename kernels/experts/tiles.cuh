@@ -233,6 +233,17 @@ __device__ __forceinline__ int hidden_unit(int position) {
     return (position & 32) + ((position / 2) % 4) * 8 + ((position / 8) % 4) * 2 + position % 2;
 }
 
+// The thread does not wait for what lies there. Only one thread adds to an element, so results
+// repeat bitwise.
+__device__ __forceinline__ void add_in_memory(float2* to, float2 value) {
+#if __CUDA_ARCH__ >= 900
+    atomicAdd(to, value);
+#else
+    atomicAdd(&to->x, value.x);
+    atomicAdd(&to->y, value.y);
+#endif
+}
+
 // `accumulate`: adds to what lies there.
 template <int D, bool Permuted = true>
 __device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float* block,
@@ -245,10 +256,10 @@ __device__ __forceinline__ void store_gradient(const float (&acc)[D / 2], float*
         float* row = block + unit * D + 2 * (lane % 4);
 #pragma unroll
         for (int j = 0; j < D / 8; ++j) {
-            float2 pair = make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
+            const float2 pair = make_float2(acc[4 * j + 2 * half], acc[4 * j + 2 * half + 1]);
             if (accumulate) {
-                const float2 old = __ldcs(reinterpret_cast<const float2*>(row + 8 * j));
-                pair = make_float2(old.x + pair.x, old.y + pair.y);
+                add_in_memory(reinterpret_cast<float2*>(row + 8 * j), pair);
+                continue;
             }
             // Streaming keeps x and dy in the L2 cache; at d = 256 it was slower (H200).
             if constexpr (D < 256)
