@@ -48,7 +48,8 @@ CommandHelp calibrate_help() {
             "the layers of the scenario run over a grid of token counts and top-k; with\n"
             "--device cuda headway-grid and headway-comm measure a grid of layers, exchanges,\n"
             "copies and launches on GPUs, and what they have measured is kept and not repeated;\n"
-            "--from refits from a measured Timeline of that scenario; --from-nccl-tests fits\n"
+            "--from refits from a measured Timeline of that scenario; --from-overheads fits\n"
+            "launches, waits and overlap of a GPU from its CSV; --from-nccl-tests fits\n"
             "communication curves, --from-kernel-bench kernel curves of a GPU. Curves without new\n"
             "samples are kept from --base.",
         .examples =
@@ -93,6 +94,10 @@ po::options_description calibrate_options() {
     add("from", text("CSV"), "refit from a measured Timeline");
     add("from-grid", po::value<Strings>()->value_name("CSV"),
         "fit whole phases and exchanges from samples of headway-grid (may be repeated)");
+    add("from-overheads", po::value<Strings>()->value_name("CSV"),
+        "fit launches, waits, the host's times and overlap from what headway-grid --overheads "
+        "wrote "
+        "(may be repeated)");
     add("multiprocessors", po::value<int>()->value_name("N"),
         "multiprocessors that a rank of --from-grid had (--device cuda asks the GPU)");
     add("from-nccl-tests", po::value<Strings>()->value_name("LOG"),
@@ -276,6 +281,24 @@ Profile profile_of_grid(const po::variables_map& values, Profile profile) {
                        fmt::format("measured by headway-grid, fitted {}", today()));
 }
 
+Profile profile_of_overheads(const std::vector<std::string>& files, Profile profile,
+                             std::string& device) {
+    CalibrationSamples samples;
+    for (const std::string& file : files) {
+        const DeviceFacts facts = add_overheads(file, samples);
+        const auto found = facts.find("device");
+        if (found == facts.end()) continue;
+        if (!device.empty() && device != found->second)
+            warn(fmt::format("{} is of {}, the profile of {}", file, found->second, device));
+        if (device.empty()) device = found->second;
+    }
+    // One GPU's matter, of which several ranks give the slowest.
+    samples.copies.clear();
+    samples.gemms.clear();
+    return fit_profile(samples, std::move(profile),
+                       fmt::format("measured by headway-grid, fitted {}", today()));
+}
+
 // The layers that calibrate the scenario's ranks: a grid that ships with headway.
 std::filesystem::path default_grid(int num_ranks) {
     const std::string name = num_ranks == 1 ? "fit_1.csv" : "fit_4.csv";
@@ -383,17 +406,19 @@ void check_sources(const po::variables_map& values) {
     if (!device.empty()) one_of(device, {"cpu", "cuda"}, "--device");
     const bool run = !device.empty(), cuda = device == "cuda", from = has("from"),
                grid = has("from-grid"), logs = has("from-nccl-tests"),
-               bench = has("from-kernel-bench");
-    if (!run && !from && !grid && !logs && !bench) {
+               bench = has("from-kernel-bench"), overheads = has("from-overheads");
+    if (!run && !from && !grid && !logs && !bench && !overheads) {
         throw InputError({.where = "headway calibrate",
                           .found = "nothing to calibrate from",
                           .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
-                                      "--from-kernel-bench CSV or --from-nccl-tests LOG"});
+                                      "--from-kernel-bench CSV, --from-overheads CSV or "
+                                      "--from-nccl-tests LOG"});
     }
     const std::string measures = run ? "--device " + device : "--from";
     refuse_both(measures, run && from, "--from");
     refuse_both(measures, (run || from) && grid, "--from-grid");
     refuse_both(measures, ((run && !cuda) || from) && bench, "--from-kernel-bench");
+    refuse_both(measures, (run || from) && overheads, "--from-overheads");
     check_uses(values, {{"grid", run, "--device"},
                         {"hold-out", cuda, "--device cuda"},
                         {"samples", run, "--device"},
@@ -429,6 +454,9 @@ int run_calibrate(Args args) {
     if (bench) profile = with_measured_kernels(profile, read_kernel_bench(*bench));
     if (grid) profile = profile_of_grid(*values, std::move(profile));
     std::string device = profile.provenance.device;
+    if (values->count("from-overheads") != 0)
+        profile = profile_of_overheads((*values)["from-overheads"].as<Strings>(),
+                                       std::move(profile), device);
     profile = measured_profile(*values, std::move(profile), device);
     if (logs) import_logs(*values, profile, device);
     std::string command = "headway calibrate";

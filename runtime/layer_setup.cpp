@@ -104,7 +104,8 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         if (kind == RunKind::layers) plan.recompute = {};
         plan.overlap_chunks = 1;
         plan.parallel = {};
-        plan.implementation = Implementation::fused;
+        if (plan.implementation != Implementation::headway)
+            plan.implementation = Implementation::fused;
         if (auto* ep = std::get_if<ExpertParallel>(&plan.layer)) ep->hide_count_exchange = false;
     }
     return result;

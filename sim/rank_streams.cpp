@@ -46,7 +46,8 @@ RankStreams::RankStreams(const Program& program, const Cluster& cluster,
         at(r).received.assign(static_cast<std::size_t>(messages[at(r).role]), 0);
         if (enqueued_before_.empty()) continue;
         const int first = program.tasks_begin(program.role_of(r));
-        at(r).host = -enqueued_before_[static_cast<std::size_t>(first)];
+        at(r).host =
+            -enqueued_before_[static_cast<std::size_t>(first)] - to_picoseconds(program.lead);
         at(r).host_limit = next_wait(at(r).role, first);
     }
     for (const RankOverride& o : cluster.rank_overrides) at(o.rank).speed = o.compute_factor;
@@ -118,7 +119,7 @@ void RankStreams::begin(int r, int task, Picoseconds now) {
     if (work == nullptr) return;
     const std::size_t slot = static_cast<std::size_t>(r) % work->per_rank.size();  // in its role
     rank.compute.task = task;
-    rank.compute.left = work->per_rank[slot].in(ps) / rank.speed;
+    rank.compute.alone = {work->per_rank[slot].in(ps) / rank.speed, work->pieces};
     rank.compute.since = now;
     schedule(r, now);
 }
@@ -152,13 +153,10 @@ bool RankStreams::is_current(const Event& event) const {
     return compute.task == event.task && compute.version == event.stage;
 }
 
-double RankStreams::slowdown(const Rank& rank) const {
-    return rank.communicating > 0 ? program_.overlap_slowdown : 1.0;
-}
-
 void RankStreams::schedule(int r, Picoseconds now) {
     Compute& compute = at(r).compute;
-    const auto time = static_cast<Picoseconds>(std::llround(compute.left * slowdown(at(r))));
+    const auto time = static_cast<Picoseconds>(
+        std::llround(compute.alone.until_end(is_slowed(at(r)), program_.overlap)));
     events_.push({.time = std::max(now + time, enqueued(at(r), compute.task)),
                   .kind = EventKind::compute_done,
                   .rank = r,
@@ -168,11 +166,11 @@ void RankStreams::schedule(int r, Picoseconds now) {
 
 void RankStreams::communicate(int r, int change, Picoseconds now) {
     Rank& rank = at(r);
-    const double before = slowdown(rank);
+    const bool before = is_slowed(rank);
     rank.communicating += change;
     Compute& compute = rank.compute;
-    if (compute.task == kNoTask || slowdown(rank) == before) return;
-    compute.left = std::max(0.0, compute.left - static_cast<double>(now - compute.since) / before);
+    if (compute.task == kNoTask || is_slowed(rank) == before) return;
+    compute.alone.advance(static_cast<double>(now - compute.since), before, program_.overlap);
     compute.since = now;
     schedule(r, now);
 }
@@ -224,7 +222,7 @@ Still RankStreams::take_computing(Picoseconds now) {
                                    .started = started(e.rank, e.task) - now,
                                    .since = compute.since - now,
                                    .until = e.time - now,
-                                   .left = compute.left});
+                                   .alone = compute.alone});
     }
     return still;
 }
@@ -255,7 +253,7 @@ void RankStreams::put_computing(const Still& still, Picoseconds now) {
         rank.running[stream_of(task)] = true;
         rank.started[stream_of(task)] = now + c.started;
         rank.compute.task = task;
-        rank.compute.left = c.left;
+        rank.compute.alone = c.alone;
         rank.compute.since = now + c.since;
         events_.push({.time = now + c.until,
                       .kind = EventKind::compute_done,

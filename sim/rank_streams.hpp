@@ -1,7 +1,7 @@
 // RankStreams: how far every rank has come in the program. A rank works through the tasks of each
 // of its streams in order; a task starts when those that it waits for have ended and its host has
-// enqueued it (program.hpp). Compute takes its time / the rank's speed, times the overlap slowdown
-// while the rank has a collective in progress.
+// enqueued it (program.hpp). Compute takes its time / the rank's speed, and is slower while the
+// rank has a collective in progress (models/vocab/overlap.hpp).
 #pragma once
 
 #include <array>
@@ -56,7 +56,7 @@ class RankStreams {
   private:
     struct Compute {
         int task = kNoTask;
-        double left = 0.0;  // picoseconds at full speed
+        OverlappedCompute alone;  // in picoseconds
         Picoseconds since = 0;
         int version = 0;
     };
@@ -88,7 +88,7 @@ class RankStreams {
     bool is_done(const Rank& rank, int task) const;
     bool is_ready(const Rank& rank, const Task& task) const;
     int num_before(std::size_t stream, int task) const;
-    double slowdown(const Rank& rank) const;
+    static bool is_slowed(const Rank& rank) { return rank.communicating > 0; }
     void schedule(int rank, Picoseconds now);
     void communicate(int rank, int change, Picoseconds now);
     int next_wait(std::size_t role, int task) const;  // of the host, from this task on

@@ -24,8 +24,8 @@ inline constexpr int kNoTask = -1;
 // Times count from now, `task` from Still::first.
 struct Computing {
     int rank = 0, task = 0;
-    Picoseconds started = 0, since = 0, until = 0;  // `since`: when `left` was so much
-    double left = 0.0;                              // picoseconds at full speed
+    Picoseconds started = 0, since = 0, until = 0;  // `since`: when `alone` was so
+    OverlappedCompute alone;                        // in picoseconds
 
     bool operator==(const Computing&) const = default;
 };

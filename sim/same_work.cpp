@@ -8,7 +8,8 @@ namespace headway::sim {
 namespace {
 
 bool same(const ComputeTask& a, const ComputeTask& b) {
-    return a.per_rank == b.per_rank && a.flops == b.flops && a.bytes == b.bytes;
+    return a.per_rank == b.per_rank && a.pieces == b.pieces && a.flops == b.flops &&
+           a.bytes == b.bytes;
 }
 
 bool same(const ExchangeStage& a, const ExchangeStage& b) {

@@ -252,9 +252,20 @@ std::string phases_of(const Workload& workload) {
     return text;
 }
 
-Seconds bucket_time(ReduceWork reduce, PriceBook& book) {
-    reduce.bytes = reduce.bytes / reduce.num_buckets;
-    return book.reduce(reduce, 1.0).time;
+// How many there are, and how long the shortest and the longest take.
+std::string buckets_of(const ReduceWork& reduce, PriceBook& book) {
+    std::vector<Seconds> times;
+    for (const double share : reduce.buckets) {
+        if (share <= 0.0) continue;
+        ReduceWork bucket = reduce;
+        bucket.bytes = share * reduce.bytes;
+        times.push_back(book.reduce(bucket, 1.0).time);
+    }
+    if (times.empty()) return "one bucket";
+    const auto [least, most] = std::ranges::minmax_element(times);
+    std::string text = fmt::format("{} buckets of {}", times.size(), time_text(*least));
+    if (*most > 1.0001 * *least) text += fmt::format(" to {}", time_text(*most));
+    return text;
 }
 
 std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBook& book) {
@@ -272,13 +283,25 @@ std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBo
     if (reduce.hidden_by == HiddenBy::nothing) return "none";
     if (reduce.hidden_by == HiddenBy::first_forward)
         return fmt::format(
-            "in {} buckets of {} from the begin of the step on: a layer's first forward waits for "
+            "in {} from the begin of the step on: a layer's first forward waits for "
             "its own; what lasts longer than the forward before it shows",
-            reduce.num_buckets, time_text(bucket_time(reduce, book)));
+            buckets_of(reduce, book));
     return fmt::format(
-        "in {} buckets of {} beside the last micro-batch's backward: a layer's leaves when its "
-        "backward is done; what lasts longer than the backward shows",
-        reduce.num_buckets, time_text(bucket_time(reduce, book)));
+        "in {} beside the last micro-batch's backward: a layer's leaves when its "
+        "backward is done, the table's at the end; what lasts longer than the backward shows",
+        buckets_of(reduce, book));
+}
+
+void explain_host(Writer& out, const PhaseWork& phase, const Overheads& o) {
+    const auto count = [](double n, std::string_view what, Seconds time) {
+        return fmt::format("{:g} {}{} of {}", n, what, n == 1.0 ? "" : "s", time_text(time));
+    };
+    const std::string_view wait = phase.host_waits ? ", then a wait for the device" : "";
+    if (phase.launches > 0.0)
+        out.line("host", "{}{}", count(phase.launches, "operation", o.host_launch), wait);
+    if (phase.is_of_own_host())
+        out.line("host", "{}, {}{}", count(phase.kernels, "kernel", o.host_kernel),
+                 count(phase.exchanges, "exchange", o.host_exchange), wait);
 }
 
 }  // namespace
@@ -300,15 +323,17 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
     if (found.layer >= 0)
         out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
-    if (found.work->launches > 0.0)
-        out.line("host", "{:g} operation{} of {}{}", found.work->launches,
-                 found.work->launches == 1.0 ? "" : "s", time_text(profile.overheads.host_launch),
-                 found.work->host_waits ? ", then a wait for the device" : "");
+    explain_host(out, *found.work, profile.overheads);
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
         explain_compute_time(out, scenario, plan, *found.work, found.layer, book);
         const PhaseCurve* curve = phase_curve(profile, compute->shape, pass);
         if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
+        if (curve != nullptr && compute->added_to > Bytes{})
+            out.line("accumulation",
+                     "{}: {} of gradients that later micro-batches read to add to "
+                     "them, in the mean of the micro-batches, at the rate of a copy",
+                     time_text(book.added_time(*compute)), bytes_text(compute->added_to));
         for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
             explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
                            scenario.cluster, book, PriceBook::spread_of(*compute));
@@ -320,7 +345,9 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                  exchange->group_size / exchange->stride,
                  exchange->group_size / exchange->stride - 1);
         const bool routed = phase == Phase::dispatch || phase == Phase::combine;
-        if (routed) {
+        if (exchange->records) {
+            out.line("copies", "records of copies that share a rank: their choices, 4 B each");
+        } else if (routed) {
             const GroupLoad load = expected_load(scenario, plan, found.layer);
             out.line("copies", "dedup {}: {:.4f} copies a token of {:.0f} B, {:.0f} tokens a rank",
                      kDedupNames[static_cast<std::size_t>(layout.dedup)],
@@ -330,6 +357,9 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         } else {
             out.line("copies", "equal split, known before routing: independent of k and of skew");
         }
+        if (const Seconds planes = book.planes_time(*exchange, 1.0); planes > Seconds{})
+            out.line("planes", "{}: {} moved between the order by head and that by rank",
+                     time_text(planes), bytes_text(exchange->planes.bytes));
         out.line(exchange->forwarded ? "first stage" : "exchange", "{}",
                  exchange->forwarded ? "one copy per remote node" : "all pairs at once");
         explain_stage(out, exchange->mean, exchange->busiest, exchange->on_curve, exchange->links,
@@ -367,6 +397,11 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                  time_text(ring.bound), 100.0 * (ring.bound / price.time));
         explain_added(out, ring.added);
         out.line("overlap", "{}", overlap_of(*found.work, reduce, book));
+        const Overlap beside = profile.overheads.overlap();
+        out.line("beside it",
+                 "compute loses {:.0f} % of its speed until a kernel has taken {:.3g} "
+                 "times its own time; an exchange over the same links has half of them",
+                 100.0 * beside.loss, beside.slowdown);
     }
     return out.take();
 }

@@ -1,5 +1,6 @@
 #include "models/cost/moe_layer.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <variant>
 
@@ -62,6 +63,11 @@ void add_spans(const std::vector<PhaseWork>& phases, const std::vector<PhaseWork
         if (!is_moe_phase(phase.phase)) continue;
         const Price price = price_of(phase, mean[i], speeds, book);
         const Interval interval = interval_of(price.time, price.sigma);
+        if (is_records(phase) && phase.pass == Pass::forward) {
+            extend(spans.back(), phase, price.time, interval);
+            clock += price.time;
+            continue;
+        }
         spans.push_back({.layer = layer,
                          .pass = phase.pass,
                          .phase = phase.phase,
@@ -81,6 +87,7 @@ void add_spans(const std::vector<PhaseWork>& phases, const std::vector<PhaseWork
 // out.
 std::optional<Span> gate_gradients(const LayerWork& work, const Profile& profile, int layer,
                                    Seconds begin) {
+    if (std::ranges::any_of(work.backward, is_records)) return std::nullopt;
     for (const PhaseWork& phase : work.forward) {
         const auto* counts = std::get_if<CountExchangeWork>(&phase.work);
         if (counts == nullptr || !counts->shape) continue;

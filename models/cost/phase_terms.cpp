@@ -312,7 +312,13 @@ double term_value(Term term, Pass pass, const PhaseShape& s, int sms) {
 }
 
 const PhaseCurve* find_curve(const Profile& profile, const PhaseShape& shape, Pass pass) {
-    return profile.find(shape.layer, shape.phase, pass, shape.dtype, shape.width, shape.top_k);
+    const auto find = [&](LayerKind layer) {
+        return profile.find(layer, shape.phase, pass, shape.dtype, shape.width, shape.top_k);
+    };
+    const PhaseCurve* own = find(shape.layer);
+    // Rank-dedup changes what travels: router and experts are the kernels of any EP.
+    const bool same = shape.phase == Phase::route || shape.phase == Phase::expert;
+    return own == nullptr && same && shape.layer == LayerKind::ep_rank ? find(LayerKind::ep) : own;
 }
 
 std::optional<Asked> outside(const PhaseCurve& curve, const PhaseShape& shape) {

@@ -55,7 +55,7 @@ std::vector<Piece> pieces_of(const Workload& workload, const StepTime& step,
 }  // namespace
 
 PairTime time_pair(const Workload& workload, const StepTime& step, const PipelineStage& forward,
-                   const PipelineStage& backward, double slowdown, const PriceBook& book) {
+                   const PipelineStage& backward, const Overlap& overlap, const PriceBook& book) {
     const std::vector<PairTask> order = pair_tasks(workload, forward, backward);
     const std::vector<Piece> pieces = pieces_of(workload, step, order, book);
     std::vector<TimedTask> tasks;
@@ -65,7 +65,7 @@ PairTime time_pair(const Workload& workload, const StepTime& step, const Pipelin
         tasks[piece.task].launch += piece.launch;
         tasks[piece.task].host_waits |= piece.of->work->host_waits;
     }
-    const StreamsRun run = run_in_row(tasks, slowdown, {}, workload.num_micro_batches);
+    const StreamsRun run = run_in_row(tasks, overlap, {}, workload.num_micro_batches);
     PairTime pair{.time = run.end, .phases = {}};
     for (const Piece& piece : pieces) {
         const TimedTask& task = tasks[piece.task];

@@ -14,6 +14,6 @@ struct PairTime {
 };
 
 PairTime time_pair(const Workload& workload, const StepTime& step, const PipelineStage& forward,
-                   const PipelineStage& backward, double slowdown, const PriceBook& book);
+                   const PipelineStage& backward, const Overlap& overlap, const PriceBook& book);
 
 }  // namespace headway::inline cost

@@ -20,8 +20,9 @@ std::size_t at(int i) {
 // The durations of an order's steps, from passes that are priced.
 class Chunks {
   public:
-    Chunks(const Workload& workload, const StepTime& step, double slowdown, const PriceBook& book)
-        : workload_(workload), step_(step), slowdown_(slowdown), book_(book) {
+    Chunks(const Workload& workload, const StepTime& step, const Overlap& overlap,
+           const PriceBook& book)
+        : workload_(workload), step_(step), overlap_(overlap), book_(book) {
         for (const LayerTime& layer : step.layers)
             layer_weights_.push_back(weight_of(layer.backward));
         for (const PipelineStage& stage : workload.pipeline->stages) {
@@ -54,7 +55,7 @@ class Chunks {
         if (found != pairs_.end()) return found->second;
         const auto& stages = workload_.pipeline->stages;
         return pairs_[key] = time_pair(workload_, step_, stages[at(forward)], stages[at(backward)],
-                                       slowdown_, book_);
+                                       overlap_, book_);
     }
 
   private:
@@ -90,7 +91,7 @@ class Chunks {
 
     const Workload& workload_;
     const StepTime& step_;
-    double slowdown_;
+    Overlap overlap_;
     const PriceBook& book_;
     std::vector<Seconds> layer_weights_;  // [entry of the layers]
     std::vector<ChunkTime> chunks_;
@@ -282,7 +283,7 @@ EndOfRank end_of_rank(const PipelineOrder& order, std::size_t rank) {
 
 // A rank's reductions with what of them shows: how much they add to the end of its step, beside
 // which all ranks wait for the last.
-std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
+std::vector<PhaseTime> reductions_of_rank(const RankWork& work, const Overlap& overlap,
                                           const StepTime& step, Chunks& chunks, std::size_t rank,
                                           PriceBook& book) {
     const PipelineWork &pipeline = *work.busiest.pipeline, &mean = *work.mean.pipeline;
@@ -321,15 +322,16 @@ std::vector<PhaseTime> reductions_of_rank(const RankWork& work, double slowdown,
         end.reduce(phases[k].time, k);
     if (phases.empty()) return phases;
     end.wait(step.pipeline->times.makespan - spans.back().end);
-    const std::vector<Seconds> exposed = end.exposed(phases.size(), slowdown);
+    const std::vector<Seconds> exposed = end.exposed(phases.size(), overlap);
     for (std::size_t k = 0; k < phases.size(); ++k) show(phases[k], exposed[k]);
     return phases;
 }
 
 // A rank's gathers of parameters with what of them shows: how much they add to its step up to its
 // last first forward.
-std::vector<PhaseTime> gathers_of_rank(const RankWork& work, double slowdown, const StepTime& step,
-                                       Chunks& chunks, std::size_t rank, PriceBook& book) {
+std::vector<PhaseTime> gathers_of_rank(const RankWork& work, const Overlap& overlap,
+                                       const StepTime& step, Chunks& chunks, std::size_t rank,
+                                       PriceBook& book) {
     const PipelineWork &pipeline = *work.busiest.pipeline, &mean = *work.mean.pipeline;
     const std::vector<PipelineStep>& steps = step.pipeline->order.steps[rank];
     const std::vector<PipelineSpan>& spans = step.pipeline->times.spans[rank];
@@ -359,7 +361,7 @@ std::vector<PhaseTime> gathers_of_rank(const RankWork& work, double slowdown, co
                 begin.first_forward(work.busiest, step, stage);
         }
     }
-    const std::vector<Seconds> exposed = begin.exposed(phases.size(), slowdown);
+    const std::vector<Seconds> exposed = begin.exposed(phases.size(), overlap);
     for (std::size_t k = 0; k < phases.size(); ++k) show(phases[k], exposed[k]);
     return phases;
 }
@@ -372,13 +374,13 @@ Seconds sum(const std::vector<PhaseTime>& phases) {
 
 // Gathers of parameters ahead of the first forwards. A rank begins later by what shows of its own;
 // the order, executed with that, says what of it the step shows.
-void append_gathers(const RankWork& work, double slowdown, Chunks& chunks, const PriceBook& scratch,
-                    PriceBook& book, StepTime& step) {
+void append_gathers(const RankWork& work, const Overlap& overlap, Chunks& chunks,
+                    const PriceBook& scratch, PriceBook& book, StepTime& step) {
     const auto none = [](const std::vector<PhaseWork>& gathers) { return gathers.empty(); };
     if (std::ranges::all_of(work.busiest.pipeline->gathers, none)) return;
     const PipelineTime& pipeline = *step.pipeline;
     const auto of_rank = [&](std::size_t rank, PriceBook& prices) {
-        return gathers_of_rank(work, slowdown, step, chunks, rank, prices);
+        return gathers_of_rank(work, overlap, step, chunks, rank, prices);
     };
     std::vector<Seconds> later;
     for (std::size_t rank = 0; rank < pipeline.order.steps.size(); ++rank) {
@@ -417,13 +419,13 @@ void append_longest(std::size_t ranks, const PriceBook& scratch, PriceBook& book
 StepTime price_pipeline_step(const RankWork& work, const Profile& profile, PriceBook& book) {
     const Workload& workload = work.busiest;
     const PipelineWork& pipeline = *workload.pipeline;
-    const double slowdown = profile.overheads.overlap_slowdown;
+    const Overlap overlap = profile.overheads.overlap();
     // What an error weighs follows from the times: they are found first, in a book of their own.
     PriceBook scratch = book;
     StepTime step;
     const PassWeights nothing{.layers = std::vector<double>(workload.layers.size())};
     price_passes(work, profile, nothing, scratch, step);
-    Chunks chunks(workload, step, slowdown, scratch);
+    Chunks chunks(workload, step, overlap, scratch);
     step.pipeline = run_order(pipeline, chunks, scratch);
     StepTime again;
     price_passes(work, profile, weights_of(workload, *step.pipeline), book, again);
@@ -438,10 +440,10 @@ StepTime price_pipeline_step(const RankWork& work, const Profile& profile, Price
     append_longest(
         ranks, scratch, book,
         [&](std::size_t rank, PriceBook& prices) {
-            return reductions_of_rank(work, slowdown, step, chunks, rank, prices);
+            return reductions_of_rank(work, overlap, step, chunks, rank, prices);
         },
         step.update);
-    append_gathers(work, slowdown, chunks, scratch, book, step);
+    append_gathers(work, overlap, chunks, scratch, book, step);
     append_longest(
         ranks, scratch, book,
         [&](std::size_t rank, PriceBook& prices) {

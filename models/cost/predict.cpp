@@ -96,6 +96,11 @@ void add_spans(const std::vector<PhaseTime>& times, int layer, int count, Pass w
     for (const PhaseTime& t : times) {
         if (t.work->pass != wanted) continue;
         const Interval interval = phase_interval(t.work->phase, t.time, t.sigma, exchange);
+        if (is_records(*t.work) && t.work->pass == Pass::forward) {
+            extend(spans.back(), *t.work, t.time, interval);
+            clock += t.time;
+            continue;
+        }
         spans.push_back({.layer = layer,
                          .pass = t.work->pass,
                          .phase = t.work->phase,

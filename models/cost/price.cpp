@@ -127,9 +127,19 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Dtype dtype, Pass pass) cons
 }
 
 Seconds PriceBook::launch_time(const PhaseWork& phase) const {
+    const Overheads& o = profile_.overheads;
+    if (phase.is_of_own_host()) {
+        if (o.host_kernel > Seconds{} && o.host_exchange > Seconds{})
+            return phase.kernels * o.host_kernel + phase.exchanges * o.host_exchange;
+        throw InputError(
+            {.where = "profile " + profile_.name,
+             .found = "no time that headway's host takes to enqueue kernels and exchanges",
+             .accepted = "overheads.host_kernel and overheads.host_exchange",
+             .hint = "headway calibrate --device cuda measures them on two GPUs or more; or choose "
+                     "a profile that has them, or implementation: fused"});
+    }
     if (phase.launches == 0.0) return {};
-    if (profile_.overheads.host_launch > Seconds{})
-        return phase.launches * profile_.overheads.host_launch;
+    if (o.host_launch > Seconds{}) return phase.launches * o.host_launch;
     throw InputError(
         {.where = "profile " + profile_.name,
          .found = "no time of an operation of an eager host",
@@ -279,12 +289,21 @@ std::optional<Price> PriceBook::phase_price(const ComputeWork& work, Pass pass,
                        curve->seconds.front() > 0.5 * seconds;
     const bool memory = moved > arithmetic;
     const double scale = fixed ? 1.0 : memory ? scale_.memory : scale_.matmul;
+    const Seconds added = fraction * added_time(work);
     // What a phase reads may lie in a cache, so memory sets no bound to what was measured whole.
-    return Price{.time = max(seconds / scale * second, arithmetic),
-                 .sigma = curve->residual * seconds / scale,
+    return Price{.time = max(seconds / scale * second, arithmetic) + added,
+                 .sigma = curve->residual * (seconds / scale + added.in(second)),
                  .bottleneck = fixed    ? Bottleneck::launch
                                : memory ? Bottleneck::memory
                                         : Bottleneck::flops};
+}
+
+Seconds PriceBook::added_time(const ComputeWork& work) const {
+    if (!(work.added_to > Bytes{})) return {};
+    const RateCurve& copies = curve_of(Kernel::streaming, dtype_, Pass::forward);
+    const double rate =
+        scale_.memory * copies.at(Kernel::streaming, work.added_to.in(byte), 1.0).value;
+    return work.added_to / (rate * byte / second);
 }
 
 Seconds PriceBook::compute_time(const ComputeWork& work, Pass pass, double fraction) const {
@@ -434,6 +453,12 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
 }
 
 Price PriceBook::exchange(const ExchangeWork& work, double weight, double fraction) {
+    if (const std::optional<Seconds> time = records_time(work)) {
+        const PhaseCurve* curve = phase_curve(work.records->shape, work.records->pass);
+        const double sigma = curve->residual * time->in(second);
+        account(curve).sigma += weight * sigma;
+        return {*time, sigma, Bottleneck::sync};
+    }
     const auto part = [&](PathBytes bytes) {
         for (Bytes& b : bytes) b *= fraction;
         return bytes;
@@ -458,10 +483,24 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
         if (inside.time + inside.added > slowest.time + slowest.added) slowest = inside;
     }
     if (slowest.curve == nullptr) return {};
-    const Seconds time = slowest.time + slowest.added + fill;
+    const Seconds time = slowest.time + slowest.added + fill + planes_time(work, fraction);
     const double sigma = slowest.curve->residual * time.in(second);
     account(slowest.curve).sigma += weight * sigma;
     return {time, sigma, bottleneck_of(slowest.path)};
+}
+
+std::optional<Seconds> PriceBook::records_time(const ExchangeWork& work) const {
+    if (!work.records) return std::nullopt;
+    const auto& [shape, pass, num_stages] = *work.records;
+    if (const PhaseCurve* curve = phase_curve(shape, pass))
+        return pass == Pass::forward ? Seconds{}
+                                     : num_stages * phase_seconds(*curve, shape) * second;
+    return std::nullopt;
+}
+
+Seconds PriceBook::planes_time(const ExchangeWork& work, double fraction) const {
+    if (!(work.planes.bytes > Bytes{})) return {};
+    return kernel_time(work.planes, Pass::forward, fraction);
 }
 
 Seconds PriceBook::count_exchange_time(const CountExchangeWork& work) const {

@@ -103,8 +103,16 @@ class PriceBook {
                                      Collective collective = Collective::all_to_all,
                                      int stride = 1) const;
     RingTime ring_time(const ReduceWork& work) const;
+    // The time of records where a curve of the phase that they are of has it: with the counts in
+    // forward, apart in backward. None: it goes by their bytes.
+    std::optional<Seconds> records_time(const ExchangeWork& work) const;
+    // What a rank moves in its memory around an exchange.
+    Seconds planes_time(const ExchangeWork& work, double fraction) const;
     // Time of a compute phase, without its account.
     Seconds compute_time(const ComputeWork& work, Pass pass, double fraction = 1.0) const;
+    // What adding to weights' gradients takes beyond writing them, where a phase is priced by a
+    // curve of itself: the bytes that are read again, at the rate of a copy.
+    Seconds added_time(const ComputeWork& work) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
     // Share of a backward phase that is weight gradients: of kernels that multiply by weights, half
     // of their least time on the device, over the least time of all kernels.

@@ -74,7 +74,7 @@ class RoleBuilder {
             send(step.item);
             if (!step.beside) continue;
             send(*step.beside);
-            if (is_last(*step.beside)) writer_.reduce(reductions(*step.beside), -1);
+            if (is_last(*step.beside)) writer_.reduce(reductions(*step.beside), -1, 0);
         }
         update();
     }
@@ -140,17 +140,19 @@ class RoleBuilder {
                                                                        : GradientPart::all;
         const bool buckets =
             last && std::ranges::any_of(reductions(item), [](const PhaseWork& phase) {
-                return std::get<ReduceWork>(phase.work).num_buckets > 1;
+                return !std::get<ReduceWork>(phase.work).buckets.empty();
             });
         for (const Block& block :
              stage_blocks(stage(item), forward ? Pass::forward : Pass::backward, micro_batch(item),
                           buckets)) {
             if (block.kind == BlockKind::bucket)
-                writer_.reduce(reductions(item), block.layer);
+                writer_.reduce(reductions(item), block.layer,
+                               block.layer - stage(item).first_layer);
             else
                 writer_.block(block, part);
         }
-        if (last && !buckets) writer_.reduce(reductions(item), -1);
+        // What the layers have not sent: the table's.
+        if (last) writer_.reduce(reductions(item), -1, buckets ? stage(item).num_layers : 0);
     }
 
     void run_pair(const PipelineItem& forward, const PipelineItem& backward) {
@@ -222,7 +224,10 @@ class ProgramBuilder {
           workload_(build_workload(scenario, plan)),
           pricer_(scenario, plan, profile, workload_) {
         program_.num_ranks = scenario.cluster.num_ranks();
-        program_.overlap_slowdown = profile.overheads.overlap_slowdown;
+        program_.overlap = profile.overheads.overlap();
+        if (!workload_.runs_free) return;
+        PriceBook book(profile, scenario.cluster, scenario.model.dtype);
+        program_.lead = price_step({workload_, workload_, {}}, profile, book).lead;
     }
 
     Program build() {
@@ -242,11 +247,12 @@ class ProgramBuilder {
         PricedLayers layers = layers_of({.first = 0, .count = program_.num_ranks});
         RoleWriter writer(pricer_, layers, program_);
         writer.gather(workload_.update, whole_model(scenario_.model.all_layers()));
-        for (const Block& block :
-             step_blocks(scenario_.model.all_layers(), workload_.num_micro_batches)) {
+        const int num_layers = scenario_.model.all_layers();
+        for (const Block& block : step_blocks(num_layers, workload_.num_micro_batches)) {
             if (block.kind == BlockKind::bucket) {
-                writer.reduce(workload_.update, block.layer);
+                writer.reduce(workload_.update, block.layer, block.layer);
             } else if (block.kind == BlockKind::update) {
+                writer.reduce(workload_.update, -1, num_layers);
                 for (const PhaseWork& phase : workload_.update) writer.update(phase);
             } else {
                 writer.block(block);

@@ -55,7 +55,7 @@ ComputeTask scaled(ComputeTask task, double share) {
 
 ComputeTask TaskPricer::compute_task(const std::vector<const PhaseWork*>& ranks,
                                      double fraction) const {
-    ComputeTask task;
+    ComputeTask task{.pieces = std::get<ComputeWork>(ranks.front()->work).num_launches()};
     for (const PhaseWork* phase : ranks) {
         const auto& work = std::get<ComputeWork>(phase->work);
         task.per_rank.push_back(compute_time(work, phase->kernel_pass(), fraction));
@@ -83,7 +83,12 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
                                        const std::vector<DrawnGroup>* groups, double fraction) {
     const auto& work = std::get<ExchangeWork>(phase.work);
     ExchangeTask task{.group_size = work.group_size};
-    const bool routed = phase.phase == Phase::dispatch || phase.phase == Phase::combine;
+    if (const std::optional<Seconds> time = book_.records_time(work)) {
+        task.stages.push_back({.uniform_bytes = 0, .latency = *time});
+        return task;
+    }
+    const bool routed =
+        phase.phase == Phase::dispatch || phase.phase == Phase::combine || work.records.has_value();
     // Drawn bytes and the means of dispatch are in the model's type.
     const double wire = work.element / bytes_per_element(scenario_.model.dtype);
     const auto scale = [&](const PathBytes& bytes) { return scaled(bytes, wire * fraction); };
@@ -92,6 +97,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
         ExchangeStage stage =
             of_sequence ? equal_stage(work, fraction) : head_stage(work, wire * fraction);
         fit_stage(stage, scaled(work.mean, fraction), work.group_size, work.stride);
+        stage.latency += book_.planes_time(work, fraction);
         task.stages.push_back(std::move(stage));
         return task;
     }

@@ -7,10 +7,6 @@
 
 namespace headway::inline cost {
 
-Seconds bucket_time(const PhaseTime& reduction) {
-    return reduction.time / std::get<ReduceWork>(reduction.work->work).num_buckets;
-}
-
 void show(PhaseTime& reduction, Seconds exposed) {
     reduction.hidden += max(Seconds{}, reduction.time - exposed);
     reduction.time = exposed;
@@ -53,6 +49,19 @@ void StepPart::pass(const PassTime& pass) {
 
 void StepPart::backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
                         std::span<const PhaseTime> reductions, std::size_t first_owner) {
+    // Those whose gradients are whole now.
+    const auto leave = [&](int bucket) {
+        const int ready = last_of(Stream::compute);
+        for (std::size_t k = 0; k < reductions.size(); ++k) {
+            const std::vector<Seconds>& buckets = reductions[k].buckets;
+            if (bucket >= static_cast<int>(buckets.size())) continue;
+            add({.stream = Stream::gradient,
+                 .time = buckets[static_cast<std::size_t>(bucket)],
+                 .after = ready,
+                 .links = links_of(reductions[k].bottleneck)},
+                static_cast<int>(first_owner + k));
+        }
+    };
     for (const Block& block : step_blocks(static_cast<int>(workload.entry_of_layer.size()), 1)) {
         if (block.pass == Pass::forward) continue;
         const bool own =
@@ -61,31 +70,33 @@ void StepPart::backward(const Workload& workload, const StepTime& step, const Pi
             const int entry = workload.entry_of_layer[static_cast<std::size_t>(block.layer)];
             pass(step.layers[static_cast<std::size_t>(entry)].backward);
         } else if (block.kind == BlockKind::bucket && own) {
-            const int ready = last_of(Stream::compute);
-            for (std::size_t k = 0; k < reductions.size(); ++k)
-                add({Stream::gradient, bucket_time(reductions[k]), ready},
-                    static_cast<int>(first_owner + k));
+            leave(block.layer - stage.first_layer);
         } else if (block.kind == BlockKind::before && stage.embedding) {
             pass(step.before.backward);
         }
     }
+    leave(stage.num_layers);
 }
 
 void StepPart::gather(const PipelineStage& stage, std::span<const PhaseTime> gathers,
                       std::size_t first_owner) {
-    const auto bring = [&](NeededBy by) {
+    const auto bring = [&](NeededBy by, std::size_t bucket) {
         int last = -1;
         for (std::size_t k = 0; k < gathers.size(); ++k) {
             if (std::get<ReduceWork>(gathers[k].work->work).needed_by != by) continue;
-            add({Stream::gradient, bucket_time(gathers[k])}, static_cast<int>(first_owner + k));
+            const std::vector<Seconds>& buckets = gathers[k].buckets;
+            add({.stream = Stream::gradient,
+                 .time = buckets.empty() ? gathers[k].time : buckets[bucket],
+                 .links = links_of(gathers[k].bottleneck)},
+                static_cast<int>(first_owner + k));
             last = last_of(Stream::gradient);
         }
         return last;
     };
-    table_ = std::max(table_, bring(NeededBy::table));
+    table_ = std::max(table_, bring(NeededBy::table, 0));
     for (int i = 0; i < stage.num_layers; ++i)
-        gathered_[stage.first_layer + i] = bring(NeededBy::layers);
-    head_ = std::max(head_, bring(NeededBy::head));
+        gathered_[stage.first_layer + i] = bring(NeededBy::layers, static_cast<std::size_t>(i));
+    head_ = std::max(head_, bring(NeededBy::head, 0));
 }
 
 void StepPart::first_forward(const Workload& workload, const StepTime& step,
@@ -110,8 +121,8 @@ void StepPart::first_forward(Seconds time, const PipelineStage& stage) {
          stage.head_and_loss ? std::max(head_, layers) : layers});
 }
 
-std::vector<Seconds> StepPart::exposed(std::size_t num_owners, double slowdown) {
-    const StreamsRun with = run_streams(tasks_, slowdown, lead_);
+std::vector<Seconds> StepPart::exposed(std::size_t num_owners, const Overlap& overlap) {
+    const StreamsRun with = run_streams(tasks_, overlap, lead_);
     std::vector<Seconds> shown(num_owners);
     for (std::size_t i = 0; i < tasks_.size(); ++i) {
         if (owners_[i] < 0) continue;
@@ -120,7 +131,7 @@ std::vector<Seconds> StepPart::exposed(std::size_t num_owners, double slowdown) 
     }
     Seconds all;
     for (const Seconds s : shown) all += s;
-    const Seconds added = max(Seconds{}, with.end - run_streams(tasks_, slowdown, lead_).end);
+    const Seconds added = max(Seconds{}, with.end - run_streams(tasks_, overlap, lead_).end);
     for (Seconds& s : shown) s = all > Seconds{} ? (s / all) * added : Seconds{};
     return shown;
 }

@@ -13,9 +13,6 @@
 
 namespace headway::inline cost {
 
-// The time of a bucket that leaves early or comes ahead, before any of it is hidden.
-Seconds bucket_time(const PhaseTime& reduction);
-
 // A part of a rank's step as tasks of its streams: its end from its first whole gradients on, or
 // its begin. Waiting for other ranks is a task on the communication stream: beside it, collectives
 // of gradients and parameters are hidden.
@@ -25,8 +22,10 @@ class StepPart {
     void wait(Seconds time);
     // Reduces the owner's gradients once what is computed so far is done.
     void reduce(Seconds time, std::size_t owner);
-    // The backward of these layers, last first, and of what is before them; after each layer a
-    // bucket of every reduction, of owners first_owner, first_owner + 1, ...
+    // The backward of these layers, last first, and of what is before them; after each layer its
+    // bucket of every reduction, and the table's at the end, of owners first_owner, first_owner +
+    // 1,
+    // ...
     void backward(const Workload& workload, const StepTime& step, const PipelineStage& stage,
                   std::span<const PhaseTime> reductions, std::size_t first_owner);
 
@@ -41,7 +40,7 @@ class StepPart {
     void first_forward(Seconds time, const PipelineStage& stage);
 
     // How much longer it takes with its collectives, by owner.
-    std::vector<Seconds> exposed(std::size_t num_owners, double slowdown);
+    std::vector<Seconds> exposed(std::size_t num_owners, const Overlap& overlap);
 
   private:
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }

@@ -142,32 +142,39 @@ void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backw
                 layers_.forget(piece.layer, backward);
 }
 
-void RoleWriter::reduce(const std::vector<PhaseWork>& phases, int layer) {
+void RoleWriter::reduce(const std::vector<PhaseWork>& phases, int layer, int bucket) {
     for (const PhaseWork& phase : phases) {
         const auto* reduce = std::get_if<ReduceWork>(&phase.work);
         if (reduce == nullptr || !leaves_early(phase)) continue;
-        for (int k = layer < 0 ? reduce->num_buckets : 1; k > 0; --k)
-            add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)},
-                pricer_.reduce_task(*reduce, 1.0 / reduce->num_buckets));
+        const auto leave = [&](double share) {
+            if (share > 0.0)
+                add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)},
+                    pricer_.reduce_task(*reduce, share));
+        };
+        if (reduce->buckets.empty())
+            leave(1.0);
+        else if (bucket < static_cast<int>(reduce->buckets.size()))
+            leave(reduce->buckets[static_cast<std::size_t>(bucket)]);
     }
 }
 
 void RoleWriter::gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage) {
-    const auto bring = [&](NeededBy by, int layer, int& last) {
+    const auto bring = [&](NeededBy by, int layer, std::size_t bucket, int& last) {
         for (const PhaseWork& phase : phases) {
             const auto* work = std::get_if<ReduceWork>(&phase.work);
             if (!comes_ahead(phase) || work->needed_by != by) continue;
-            last = add(phase.phase, Pass::update, layer, Stream::gradient, {},
-                       pricer_.reduce_task(*work, 1.0 / work->num_buckets));
+            last = add(
+                phase.phase, Pass::update, layer, Stream::gradient, {},
+                pricer_.reduce_task(*work, work->buckets.empty() ? 1.0 : work->buckets[bucket]));
         }
     };
-    bring(NeededBy::table, -1, table_);
+    bring(NeededBy::table, -1, 0, table_);
     for (int layer = stage.first_layer; layer < stage.first_layer + stage.num_layers; ++layer) {
         int last = -1;
-        bring(NeededBy::layers, layer, last);
+        bring(NeededBy::layers, layer, static_cast<std::size_t>(layer - stage.first_layer), last);
         if (last >= 0) gathered_[layer] = last;
     }
-    bring(NeededBy::head, -1, head_);
+    bring(NeededBy::head, -1, 0, head_);
 }
 
 int RoleWriter::take_gathered(int layer) {

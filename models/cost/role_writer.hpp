@@ -21,9 +21,9 @@ class RoleWriter {
     void block(const Block& block, GradientPart part = GradientPart::all);
     // The tasks of a forward and a backward as one, of these micro-batches.
     void pair(const std::vector<PairTask>& tasks, int forward, int backward);
-    // The buckets of a layer or, where it is -1, all there are: gradients that leave as soon as
-    // they are whole.
-    void reduce(const std::vector<PhaseWork>& phases, int layer);
+    // Gradients that leave as soon as they are whole: this bucket of those that are cut into some,
+    // and all of the others. `layer` is what a report says of it; -1: none.
+    void reduce(const std::vector<PhaseWork>& phases, int layer, int bucket);
     // The parameters of these layers come from the begin of the step on, a bucket a layer; the
     // first forward of a layer, and of what stands before and behind them, waits for its own.
     void gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage);

@@ -30,25 +30,39 @@ std::vector<Run> runs_of(const Workload& workload, const PassWeights& weights, S
 struct AllRuns {
     std::vector<StreamsRun> mean;
     std::vector<Seconds> lead;
+    Seconds end;  // lead behind the last one
 };
 
 // Micro-batches after the second begin with the same lead.
 template <class Launched>
-AllRuns run_all(const std::vector<Run>& runs, double slowdown, int micro_batches,
-                const Launched& launched) {
+AllRuns run_all(const std::vector<Run>& runs, const Overlap& overlap, int micro_batches,
+                Seconds lead, const Launched& launched) {
     AllRuns all{.mean = std::vector<StreamsRun>(runs.size()),
                 .lead = std::vector<Seconds>(runs.size())};
-    Seconds lead;
     for (int micro = 0; micro < std::min(micro_batches, 2); ++micro) {
         const double share = (micro == 0 ? 1.0 : micro_batches - 1.0) / micro_batches;
         for (std::size_t i = 0; i < runs.size(); ++i) {
             all.lead[i] = lead;
             const StreamsRun run =
-                run_in_row(launched(runs[i].pass->tasks), slowdown, lead, runs[i].count);
+                run_in_row(launched(runs[i].pass->tasks), overlap, lead, runs[i].count);
             lead = run.lead;
             all.mean[i].add(run, share);
         }
     }
+    all.end = lead;
+    return all;
+}
+
+// A step that begins with the lead that the one before it left. A lead that grows from step to step
+// is one that nothing waits for.
+template <class Launched>
+AllRuns run_step(const std::vector<Run>& runs, const Overlap& overlap, const Workload& workload,
+                 Seconds update, const Launched& launched) {
+    constexpr int kSteps = 4;
+    const int micro_batches = workload.num_micro_batches;
+    AllRuns all = run_all(runs, overlap, micro_batches, {}, launched);
+    for (int step = 1; workload.runs_free && step < kSteps; ++step)
+        all = run_all(runs, overlap, micro_batches, all.end + update, launched);
     return all;
 }
 
@@ -80,22 +94,24 @@ void add_host_sigma(double sigma, PassTime& pass) {
 }  // namespace
 
 void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
-                PriceBook& book, StepTime& step) {
+                Seconds update, PriceBook& book, StepTime& step) {
     const std::vector<Run> runs = runs_of(workload, weights, step);
     const bool eager =
         std::ranges::any_of(runs, [](const Run& run) { return has_launches(run.pass->tasks); });
-    const int micro_batches = eager ? workload.num_micro_batches : 1;
-    const double slowdown = overheads.overlap_slowdown;
-    const AllRuns results = run_all(
-        runs, slowdown, micro_batches,
-        [](const std::vector<TimedTask>& tasks) -> const auto& { return tasks; });
+    const Overlap overlap = overheads.overlap();
+    const auto as_priced = [](const std::vector<TimedTask>& tasks) -> const auto& {
+        return tasks;
+    };
+    const AllRuns results = eager ? run_step(runs, overlap, workload, update, as_priced)
+                                  : run_all(runs, overlap, 1, {}, as_priced);
+    step.lead = results.lead.front();
     for (std::size_t i = 0; i < runs.size(); ++i) {
         show(results.mean[i], *runs[i].pass);
         runs[i].pass->lead = results.lead[i];
     }
     if (!eager) return;
     const auto with_launches = [&](double times) {
-        return run_all(runs, slowdown, micro_batches, [&](std::vector<TimedTask> tasks) {
+        return run_step(runs, overlap, workload, update, [&](std::vector<TimedTask> tasks) {
             for (TimedTask& t : tasks) t.launch = times * t.launch;
             return tasks;
         });

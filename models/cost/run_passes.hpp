@@ -7,7 +7,8 @@
 namespace headway::inline cost {
 
 // Fills the times of the phases of all passes; the errors of launches go into the book.
+// `update`: how long the step before kept the device busy at its end.
 void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
-                PriceBook& book, StepTime& step);
+                Seconds update, PriceBook& book, StepTime& step);
 
 }  // namespace headway::inline cost

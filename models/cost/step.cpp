@@ -53,11 +53,14 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
             pass.phases[i] = {
                 .work = &phases[i], .sigma = times * price.sigma, .bottleneck = price.bottleneck};
         }
+        const auto* compute = std::get_if<ComputeWork>(&phases[i].work);
         pass.tasks.push_back({.stream = slot.stream,
                               .time = chunk[i],
                               .after = slot.after,
                               .launch = slot.launches() * book.launch_time(phases[i]),
-                              .host_waits = phases[i].host_waits});
+                              .host_waits = phases[i].host_waits,
+                              .pieces = compute != nullptr ? compute->num_launches() : 1,
+                              .links = links_of(pass.phases[i].bottleneck)});
         pass.phase_of_task.push_back(slot.phase);
     }
     return pass;
@@ -71,7 +74,7 @@ Seconds moe_part(const std::vector<PhaseTime>& times) {
 
 // Reductions run bucket by bucket beside the last micro-batch's backward, gathers beside the first
 // one's forward: what they add to it is theirs, the rest of them is hidden.
-void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double slowdown,
+void overlap_collectives(const Workload& workload, HiddenBy hidden_by, const Overlap& overlap,
                          StepTime& step) {
     std::vector<PhaseTime*> overlapped;
     std::vector<PhaseTime> alone;
@@ -89,7 +92,7 @@ void overlap_collectives(const Workload& workload, HiddenBy hidden_by, double sl
     } else {
         part.backward(workload, step, all, alone, 0);
     }
-    const std::vector<Seconds> exposed = part.exposed(overlapped.size(), slowdown);
+    const std::vector<Seconds> exposed = part.exposed(overlapped.size(), overlap);
     for (std::size_t i = 0; i < exposed.size(); ++i) show(*overlapped[i], exposed[i]);
 }
 
@@ -99,7 +102,7 @@ void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) 
     for (const PhaseTime& t : times) {
         PhaseTotal& total = step.phases[static_cast<std::size_t>(t.work->phase)]
                                        [static_cast<std::size_t>(t.work->pass)];
-        total.count += count;
+        if (!is_records(*t.work) || t.work->pass != Pass::forward) total.count += count;
         total.time += count * t.time;
         total.hidden += count * t.hidden;
         total.host += count * t.host;
@@ -120,15 +123,30 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
     std::vector<PhaseTime> times;
     for (std::size_t i = 0; i < update.size(); ++i) {
         const PhaseWork& phase = update[i];
-        const bool hides = leaves_early(phase) || comes_ahead(phase);
-        const double buckets = hides ? std::get<ReduceWork>(phase.work).num_buckets : 1.0;
-        const Price price = price_phase({phase, mean[i]}, speeds, book, buckets, 1.0 / buckets);
-        times.push_back({.work = &phase,
-                         .time = buckets * price.time,
-                         .sigma = buckets * price.sigma,
-                         .bottleneck = price.bottleneck});
+        PhaseTime& time = times.emplace_back(PhaseTime{.work = &phase});
+        const auto* reduce = std::get_if<ReduceWork>(&phase.work);
+        const auto add = [&](double share) {
+            const Price price = price_phase({phase, mean[i]}, speeds, book, 1.0, share);
+            time.time += price.time;
+            time.sigma += price.sigma;
+            if (share > 0.0) time.bottleneck = price.bottleneck;
+            return price.time;
+        };
+        if (reduce == nullptr || reduce->buckets.empty()) {
+            add(1.0);
+            continue;
+        }
+        for (const double share : reduce->buckets)
+            time.buckets.push_back(share > 0.0 ? add(share) : Seconds{});
     }
     return times;
+}
+
+void extend(Span& counts, const PhaseWork& records, Seconds time, const Interval& interval) {
+    counts.duration += time;
+    counts.low += interval.low;
+    counts.high += interval.high;
+    counts.bytes += phase_bytes(records);
 }
 
 Bytes phase_bytes(const PhaseWork& phase) {
@@ -183,6 +201,20 @@ GroupLoad mean_load(GroupLoad load) {
     return load;
 }
 
+namespace {
+
+// What of a step's update no pass hides, alone.
+Seconds update_of(const RankWork& work, PriceBook book) {
+    Seconds sum;
+    if (!work.busiest.runs_free) return sum;
+    for (const PhaseTime& t :
+         price_update(work.busiest.update, work.mean.update, work.speeds, book))
+        if (t.buckets.empty()) sum += t.time;
+    return sum;
+}
+
+}  // namespace
+
 void price_passes(const RankWork& work, const Profile& profile, const PassWeights& weights,
                   PriceBook& book, StepTime& step) {
     const Workload &workload = work.busiest, &mean = work.mean;
@@ -206,7 +238,7 @@ void price_passes(const RankWork& work, const Profile& profile, const PassWeight
              .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
                                     context, weight, book)});
     }
-    run_passes(workload, profile.overheads, weights, book, step);
+    run_passes(workload, profile.overheads, weights, update_of(work, book), book, step);
     double noise_variance = 0.0;
     int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {
@@ -249,7 +281,7 @@ StepTime price_step(const RankWork& work, const Profile& profile, PriceBook& boo
     }
     step.update = price_update(workload.update, work.mean.update, work.speeds, book);
     for (const HiddenBy pass : {HiddenBy::last_backward, HiddenBy::first_forward})
-        overlap_collectives(workload, pass, profile.overheads.overlap_slowdown, step);
+        overlap_collectives(workload, pass, profile.overheads.overlap(), step);
     accumulate(step, step.update, 1);
     return step;
 }

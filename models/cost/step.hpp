@@ -13,6 +13,7 @@
 #include "models/cost/streams.hpp"
 #include "models/schedule/pipeline_times.hpp"
 #include "models/vocab/prediction.hpp"
+#include "models/vocab/timeline.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline cost {
@@ -36,7 +37,24 @@ struct PhaseTime {
     Seconds launch;              // of the host, to enqueue it
     double sigma = 0.0;
     Bottleneck bottleneck = Bottleneck::none;
+    std::vector<Seconds> buckets{};  // of a collective that a pass hides, before it does
 };
+
+// The links that a collective's time goes by.
+constexpr Links links_of(Bottleneck b) {
+    switch (b) {
+        case Bottleneck::nvlink:
+            return Links::nvlink;
+        case Bottleneck::pcie:
+            return Links::pcie;
+        case Bottleneck::nic:
+        case Bottleneck::spine:
+        case Bottleneck::core:
+            return Links::nic;
+        default:
+            return Links::none;
+    }
+}
 
 // The phases of one pass, and what runs on the streams: one task a phase, or a chunk of it.
 struct PassTime {
@@ -74,6 +92,7 @@ struct PipelineTime {
 
 struct StepTime {
     Seconds total;
+    Seconds lead;  // of the host where it begins
     Seconds moe_forward,
         moe_backward;  // MoE part of one MoE layer: without attention and norms, mean over layers
     std::array<std::array<PhaseTotal, 3>, static_cast<std::size_t>(kNumPhases)> phases{};
@@ -154,6 +173,9 @@ Price price_compute(const RankPhases& phase, const ComputeSpeeds& speeds, PriceB
 
 // The load of a rank with the mean's rows.
 GroupLoad mean_load(GroupLoad load);
+
+// Records travel behind the counts, in the same span of a Timeline.
+void extend(Span& counts, const PhaseWork& records, Seconds time, const Interval& interval);
 
 // Bytes that a phase sends off-rank (busiest rank) or moves through memory, and its FLOPs.
 Bytes phase_bytes(const PhaseWork& phase);

@@ -50,8 +50,8 @@ class Host {
 
 class Streams {
   public:
-    Streams(std::span<const TimedTask> tasks, double slowdown, Seconds lead)
-        : tasks_(tasks), slowdown_(slowdown), done_(tasks.size(), false), host_(tasks, lead) {
+    Streams(std::span<const TimedTask> tasks, const Overlap& overlap, Seconds lead)
+        : tasks_(tasks), overlap_(overlap), done_(tasks.size(), false), host_(tasks, lead) {
         result_.exposed.resize(tasks.size());
         result_.host.resize(tasks.size());
         for (std::size_t t = 0; t < tasks.size(); ++t)
@@ -70,7 +70,7 @@ class Streams {
   private:
     struct Running {
         std::size_t task;
-        Seconds left;  // of its time alone
+        OverlappedCompute alone;  // its time alone, in seconds
         bool works = true;
     };
 
@@ -98,20 +98,29 @@ class Streams {
             !host_.has_reached(task))
             return;
         if (launched(task) <= now_)
-            running_[stream] = Running{task, tasks_[task].time};
+            running_[stream] = Running{task, {tasks_[task].time.in(second), tasks_[task].pieces}};
         else if (!next_launch_ || launched(task) < launched(*next_launch_))
             next_launch_ = task;
     }
 
-    double slowdown_of(std::size_t stream) const {
-        const bool communicates = running_[kCommunication] || running_[kGradient];
-        return stream == kCompute && communicates ? slowdown_ : 1.0;
+    bool share_links() const {
+        if (!running_[kCommunication] || !running_[kGradient]) return false;
+        const Links links = tasks_[running_[kCommunication]->task].links;
+        return links != Links::none && links == tasks_[running_[kGradient]->task].links;
+    }
+    bool is_slowed(std::size_t stream) const {
+        if (stream != kCompute) return share_links();
+        return running_[kCommunication] || running_[kGradient];
+    }
+    const Overlap& slowed(std::size_t stream) const {
+        return stream == kCompute ? overlap_ : half_of_links_;
     }
 
     // Until it ends, or until all its work is done but its last kernels are not enqueued.
     Seconds left(std::size_t stream) const {
         const Running& r = *running_[stream];
-        return r.works ? slowdown_of(stream) * r.left : host_.end(r.task) - now_;
+        return r.works ? r.alone.until_end(is_slowed(stream), slowed(stream)) * second
+                       : host_.end(r.task) - now_;
     }
 
     void advance() {
@@ -121,12 +130,18 @@ class Streams {
             if (running_[s]) by(left(s));
         if (next_launch_) by(launched(*next_launch_) - now_);
         const Seconds passed = *until;
-        expose(passed);
-        std::array<bool, kNumStreams> reached{};
-        for (std::size_t s = 0; s < kNumStreams; ++s) reached[s] = running_[s] && left(s) <= passed;
-        for (std::size_t s = 0; s < kNumStreams; ++s)
-            if (running_[s] && running_[s]->works && !reached[s])
-                running_[s]->left -= passed / slowdown_of(s);
+        std::array<bool, kNumStreams> reached{}, slow{};
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            reached[s] = running_[s] && left(s) <= passed;
+            slow[s] = is_slowed(s);
+        }
+        Seconds computed = passed;  // of its time alone
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            if (!running_[s] || !running_[s]->works) continue;
+            const double on = running_[s]->alone.advance(passed.in(second), slow[s], slowed(s));
+            if (s == kCompute && slow[s]) computed = on * second;
+        }
+        expose(passed, computed);
         // To the very moment that it waits for, so that no rest of a sum is left to wait.
         now_ = next_launch_ && launched(*next_launch_) - now_ <= passed ? launched(*next_launch_)
                                                                         : now_ + passed;
@@ -146,7 +161,7 @@ class Streams {
         ++next_[stream];
     }
 
-    void expose(Seconds passed) {
+    void expose(Seconds passed, Seconds computed) {
         const auto works = [&](std::size_t stream) {
             return running_[stream] && running_[stream]->works;
         };
@@ -155,8 +170,8 @@ class Streams {
         };
         if (works(kCompute)) {
             if (running_[kCommunication] || !running_[kGradient]) return add(kCompute, passed);
-            add(kCompute, passed / slowdown_);
-            return add(kGradient, passed - passed / slowdown_);
+            add(kCompute, computed);
+            return add(kGradient, passed - computed);
         }
         if (works(kCommunication)) return add(kCommunication, passed);
         if (works(kGradient)) return add(kGradient, passed);
@@ -166,7 +181,7 @@ class Streams {
     }
 
     std::span<const TimedTask> tasks_;
-    double slowdown_;
+    const Overlap overlap_, half_of_links_{2.0};
     std::vector<bool> done_;
     Host host_;
     Seconds now_;
@@ -190,20 +205,21 @@ void StreamsRun::add(const StreamsRun& run, double share) {
     lead = run.lead;
 }
 
-StreamsRun run_streams(std::span<const TimedTask> tasks, double slowdown, Seconds lead) {
-    return Streams(tasks, slowdown, lead).run();
+StreamsRun run_streams(std::span<const TimedTask> tasks, const Overlap& overlap, Seconds lead) {
+    return Streams(tasks, overlap, lead).run();
 }
 
 bool has_launches(std::span<const TimedTask> tasks) {
     return std::ranges::any_of(tasks, [](const TimedTask& t) { return t.launch > Seconds{}; });
 }
 
-StreamsRun run_in_row(std::span<const TimedTask> tasks, double slowdown, Seconds lead, int count) {
-    if (!has_launches(tasks)) return run_streams(tasks, slowdown, lead);
+StreamsRun run_in_row(std::span<const TimedTask> tasks, const Overlap& overlap, Seconds lead,
+                      int count) {
+    if (!has_launches(tasks)) return run_streams(tasks, overlap, lead);
     constexpr int kMostRuns = 64;  // a lead that still grows by then is one that lasts
     StreamsRun sum{.lead = lead};
     for (int i = 0; i < count;) {
-        const StreamsRun run = run_streams(tasks, slowdown, sum.lead);
+        const StreamsRun run = run_streams(tasks, overlap, sum.lead);
         Seconds waits;
         for (const Seconds wait : run.host) waits += wait;
         const Seconds change = run.lead - sum.lead;

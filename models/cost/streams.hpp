@@ -1,5 +1,6 @@
 // What one rank's streams do with tasks of known times, and how much of each task the step shows.
-// Compute runs `slowdown` times as long while anything communicates. The rank's host enqueues the
+// Compute is slower while anything communicates (models/vocab/overlap.hpp); an exchange and a
+// reduction that cross the same links at once have half of them each. The rank's host enqueues the
 // tasks one after the other, ahead of the device: compute starts when its enqueueing has begun and
 // ends no earlier than that has; all else starts when it is enqueued. Used by models/recorded too.
 #pragma once
@@ -12,6 +13,9 @@
 
 namespace headway::inline cost {
 
+// What a collective's time goes by; those that leave the island share the NICs.
+enum class Links { none, nvlink, pcie, nic };
+
 struct TimedTask {
     Stream stream = Stream::compute;
     Seconds time;             // alone
@@ -19,6 +23,8 @@ struct TimedTask {
     int also_after = -1;      // of another
     Seconds launch{};         // of the host, to enqueue it
     bool host_waits = false;  // for its end, before it enqueues the next
+    int pieces = 1;           // of compute: Overlap's
+    Links links = Links::none;
 };
 
 struct StreamsRun {
@@ -35,11 +41,12 @@ struct StreamsRun {
 };
 
 // `lead`: how far ahead of the device the host is at the begin.
-StreamsRun run_streams(std::span<const TimedTask> tasks, double slowdown, Seconds lead = {});
+StreamsRun run_streams(std::span<const TimedTask> tasks, const Overlap& overlap, Seconds lead = {});
 
 // `count` runs one after the other, the host's lead carried along: times are those of one in the
 // mean, the lead that of the last.
-StreamsRun run_in_row(std::span<const TimedTask> tasks, double slowdown, Seconds lead, int count);
+StreamsRun run_in_row(std::span<const TimedTask> tasks, const Overlap& overlap, Seconds lead,
+                      int count);
 
 // Whether a host launches any of them.
 bool has_launches(std::span<const TimedTask> tasks);

@@ -159,6 +159,60 @@ void replace_phases(std::vector<PhaseCurve> curves, Profile& profile) {
     for (PhaseCurve& c : curves) profile.phases.push_back(std::move(c));
 }
 
+// dy / dx of points (x, y), by least squares.
+double slope(const std::vector<std::pair<double, double>>& points) {
+    double a = 0.0, b = 0.0, aa = 0.0, ab = 0.0;
+    const auto n = static_cast<double>(points.size());
+    for (const auto& [x, y] : points) {
+        a += x / n;
+        b += y / n;
+    }
+    for (const auto& [x, y] : points) {
+        aa += (x - a) * (x - a);
+        ab += (x - a) * (y - b);
+    }
+    return aa > 0.0 ? ab / aa : 0.0;
+}
+
+void fit_host(const CalibrationSamples& samples, Overheads& o, const std::string& source) {
+    if (samples.host_kernel.empty() && samples.host_exchange.empty()) return;
+    std::vector<double> ratios;
+    const auto fit = [&](const std::vector<double>& times, Seconds& to) {
+        if (times.empty()) return;
+        const double middle = median(times);
+        to = middle * second;
+        for (const double t : times) ratios.push_back(middle > 0.0 ? t / middle : 1.0);
+    };
+    fit(samples.host_kernel, o.host_kernel);
+    fit(samples.host_exchange, o.host_exchange);
+    o.host_residual = robust_spread(ratios);
+    o.source = source;
+}
+
+// Beside reductions, experts e take b_i where the reduction alone takes r_i and begins a moment
+// before them. They take at most s = max b_i / e times their time. Where r_i is so short that a
+// kernel of them is still slowed when it ends, b_i = e + loss (r_i - moment): the slope of a line.
+// GEMMs beside an exchange tell the slowdown where there are no experts.
+void fit_overlap(const CalibrationSamples& samples, Overheads& o, const std::string& source) {
+    if (!samples.overlap_slowdown.empty()) {
+        o.overlap_slowdown = std::max(1.0, median(samples.overlap_slowdown));
+        o.overlap_loss = 0.0;
+        o.source = source;
+    }
+    if (samples.experts <= 0.0 || samples.beside.empty()) return;
+    double most = 1.0;
+    for (const BesideSample& b : samples.beside) most = std::max(most, b.experts / samples.experts);
+    std::vector<std::pair<double, double>> shown;
+    for (const BesideSample& b : samples.beside) {
+        const bool is_short = b.reduction < 0.5 * samples.experts && b.experts > samples.experts;
+        if (b.reduction > 0.0 && is_short)
+            shown.emplace_back(b.reduction, b.experts - samples.experts);
+    }
+    o.overlap_slowdown = most;
+    o.overlap_loss = shown.size() < 2 ? 0.0 : std::clamp(slope(shown), 0.0, 1.0);
+    o.source = source;
+}
+
 }  // namespace
 
 Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::string& source) {
@@ -171,10 +225,8 @@ Profile fit_profile(const CalibrationSamples& samples, Profile base, const std::
         o.host_sync = median(samples.host_sync) * second;
         o.source = source;
     }
-    if (!samples.overlap_slowdown.empty()) {
-        o.overlap_slowdown = std::max(1.0, median(samples.overlap_slowdown));
-        o.source = source;
-    }
+    fit_host(samples, o, source);
+    fit_overlap(samples, o, source);
     if (!samples.copies.empty()) {
         base.kernel(Kernel::streaming).forward = {
             copy_curve(samples.copies, o.launch.in(second), source)};

@@ -33,15 +33,25 @@ struct ExchangeSample {
     bool is_bare = false;  // measured by itself, not inside a layer
 };
 
+// Experts that begin a moment after an all-reduce does, beside it.
+struct BesideSample {
+    double bytes = 0.0;      // reduced
+    double reduction = 0.0;  // seconds, alone; 0: not measured
+    double experts = 0.0;    // seconds, beside it
+};
+
 struct CalibrationSamples {
     Dtype dtype = Dtype::bf16;  // of the model that ran
     std::vector<KernelSample> kernels;
     std::vector<ExchangeSample> exchanges;  // one curve for each (collective, path, num_ranks)
     std::vector<double> launch, host_sync;  // seconds
-    std::vector<double> count_exchange;     // seconds, the host's wait included
-    std::vector<double> overlap_slowdown;   // of compute beside an exchange, >= 1
-    std::vector<TimeSample> copies;         // in device memory; bytes read and written
-    std::vector<KernelSample> gemms;        // dense ones by themselves
+    std::vector<double> host_kernel, host_exchange;  // that the host takes to enqueue one
+    std::vector<double> count_exchange;              // seconds, the host's wait included
+    std::vector<double> overlap_slowdown;            // of compute beside an exchange, >= 1
+    double experts = 0.0;                            // seconds, alone
+    std::vector<BesideSample> beside;
+    std::vector<TimeSample> copies;   // in device memory; bytes read and written
+    std::vector<KernelSample> gemms;  // dense ones by themselves
     std::vector<MeasuredPhase> phases;
     int num_multiprocessors = 0;  // that the phases ran on; 0: no curves of whole phases are wanted
     Bandwidth link;               // nominal bandwidth of a rank's link, of all exchanges

@@ -96,7 +96,7 @@ void add_samples(const Scenario& scenario, const Plan& plan, const Timeline& mea
                     if (compute->shape)
                         samples.phases.push_back({*compute->shape, phase.pass, seconds});
                 } else if (const auto* exchange = std::get_if<ExchangeWork>(&phase.work)) {
-                    add_exchange(*exchange, seconds, samples);
+                    if (!exchange->records) add_exchange(*exchange, seconds, samples);
                 } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
                     if (counts->num_stages > 1) continue;  // the curves are of one
                     samples.count_exchange.push_back(seconds);

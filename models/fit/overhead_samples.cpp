@@ -24,6 +24,12 @@ std::optional<KernelSample> gemm_of(const std::string& quantity) {
                         .work = flops};
 }
 
+BesideSample& beside(CalibrationSamples& samples, double bytes) {
+    auto& all = samples.beside;
+    const auto found = std::ranges::find(all, bytes, &BesideSample::bytes);
+    return found != all.end() ? *found : all.emplace_back(BesideSample{.bytes = bytes});
+}
+
 }  // namespace
 
 DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& samples) {
@@ -40,6 +46,18 @@ DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& 
             samples.launch.push_back(row.non_negative(2));
         } else if (quantity == "host_sync") {
             samples.host_sync.push_back(row.non_negative(2));
+        } else if (quantity == "host_kernel") {
+            samples.host_kernel.push_back(row.non_negative(2));
+        } else if (quantity == "host_exchange") {
+            samples.host_exchange.push_back(row.non_negative(2));
+        } else if (quantity == "count_exchange") {
+            samples.count_exchange.push_back(row.non_negative(2));
+        } else if (quantity == "experts") {
+            samples.experts = row.non_negative(2);
+        } else if (quantity == "reduction") {
+            beside(samples, row.non_negative(1)).reduction = row.non_negative(2);
+        } else if (quantity == "experts_beside") {
+            beside(samples, row.non_negative(1)).experts = row.non_negative(2);
         } else if (quantity == "overlap") {
             samples.overlap_slowdown.push_back(row.non_negative(2));
         } else if (quantity == "copy") {

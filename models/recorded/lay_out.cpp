@@ -76,7 +76,7 @@ class Layout {
         grow(out_.recording, cluster.num_ranks());
         exchanges_.emplace(out_.recording, cluster_, routing);
         out_.program.num_ranks = cluster.num_ranks();
-        out_.program.overlap_slowdown = profile.overheads.overlap_slowdown;
+        out_.program.overlap = profile.overheads.overlap();
         out_.compute_of_rank.resize(static_cast<std::size_t>(cluster.num_ranks()));
         speed_.assign(out_.compute_of_rank.size(), 1.0);
         for (const RankOverride& o : cluster.rank_overrides)

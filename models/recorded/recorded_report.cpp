@@ -29,7 +29,7 @@ std::string name_of(const LaidOut& laid, int task) {
 
 RecordedPrediction predict_program(const LaidOut& laid, const Cluster& cluster,
                                    const Profile& profile) {
-    const StreamsRun run = steady_step(laid.timed, laid.program.overlap_slowdown);
+    const StreamsRun run = steady_step(laid.timed, laid.program.overlap);
     RecordedPrediction p{.program = laid.recording.name,
                          .cluster = cluster.name,
                          .profile = profile.name,

@@ -119,12 +119,12 @@ std::vector<ReplayTask> replay_tasks(const Recording& recording) {
     return Writer(recording).run();
 }
 
-StreamsRun steady_step(const std::vector<TimedTask>& tasks, double overlap_slowdown) {
+StreamsRun steady_step(const std::vector<TimedTask>& tasks, const Overlap& overlap) {
     constexpr int most = 50;
-    StreamsRun run = run_streams(tasks, overlap_slowdown);
+    StreamsRun run = run_streams(tasks, overlap);
     for (int i = 0; i < most; ++i) {
         const Seconds before = run.end;
-        run = run_streams(tasks, overlap_slowdown, run.lead);
+        run = run_streams(tasks, overlap, run.lead);
         if (std::abs(run.end / before - 1.0) < 1e-6) break;
     }
     return run;

@@ -25,7 +25,7 @@ struct ReplayTask {
 std::vector<ReplayTask> replay_tasks(const Recording& recording);
 
 // Steps in a row on one rank, until one takes as long as the one before: the last of them.
-StreamsRun steady_step(const std::vector<TimedTask>& tasks, double overlap_slowdown);
+StreamsRun steady_step(const std::vector<TimedTask>& tasks, const Overlap& overlap);
 
 // Without collectives: as the traced rank ran its kernels. host_time_alone: of the host, in a step
 // that begins with an idle device.

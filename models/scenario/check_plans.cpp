@@ -169,7 +169,10 @@ void check_implementation(const Plan& plan, const std::string& where,
         const auto name = kImplementationNames[static_cast<std::size_t>(plan.implementation)];
         problems.push_back(
             {where + ".cuda_graph_scope",
-             fmt::format("graphs of implementation: {}, whose launches cost nothing", name),
+             fmt::format("graphs of implementation: {}, {}", name,
+                         plan.implementation == Implementation::headway
+                             ? "whose steps have none"
+                             : "whose launches cost nothing"),
              "implementation: torch or megatron", ""});
     }
     if (plan.implementation != Implementation::unfused) return;

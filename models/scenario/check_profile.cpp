@@ -108,6 +108,11 @@ std::vector<InputProblem> check_profile(const Profile& profile) {
     for (std::size_t i = 0; i < profile.phases.size(); ++i) {
         check_phase_curve(fmt::format("phases[{}]", i), profile.phases[i], problems);
     }
+    const Overheads& o = profile.overheads;
+    if (o.overlap_loss > 0.0 && o.overlap_slowdown <= 1.0) {
+        problems.push_back({"overheads.overlap_loss", "a loss of compute that is never slower",
+                            "an overlap_slowdown above 1, or no overlap_loss", ""});
+    }
     return problems;
 }
 

@@ -227,10 +227,21 @@ void describe_overheads(Fields& f, Overheads& overheads) {
                "small all-to-all of counts, without the sync");
     f.quantity("host_launch", overheads.host_launch, time,
                "one operation of an eager framework's host; 0: not known", optional);
+    f.quantity("host_kernel", overheads.host_kernel, time,
+               "that headway's own host takes to enqueue a kernel (implementation: headway); 0: "
+               "not known",
+               optional);
+    f.quantity("host_exchange", overheads.host_exchange, time,
+               "that it takes to hand an exchange to NCCL; 0: not known", optional);
     f.number("host_residual", overheads.host_residual, kResidual,
-             "relative standard deviation of host_launch", optional, UnitClass::percent);
+             "relative standard deviation of host_launch, host_kernel and host_exchange", optional,
+             UnitClass::percent);
     f.number("overlap_slowdown", overheads.overlap_slowdown, {1, 100},
              "compute runs this much slower while communication overlaps it");
+    f.number("overlap_loss", overheads.overlap_loss, {0, 1},
+             "share of its speed that a kernel loses beside communication, until it has taken "
+             "overlap_slowdown times its own time (default: 1 - 1 / overlap_slowdown)",
+             optional, UnitClass::percent);
     f.number("residual", overheads.residual, kResidual, "relative standard deviation of the above",
              Presence::required, UnitClass::percent);
     f.text("source", overheads.source, "where the numbers come from");

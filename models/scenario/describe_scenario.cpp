@@ -305,7 +305,8 @@ void describe_plan(Fields& f, Plan& plan) {
         "fused: rows are copied where they must move, by a host that is never waited for; "
         "unfused: with the duplications, casts, layout copies and host syncs of the code "
         "released with arXiv 2602.04870; torch, megatron: as fused, launched one by one by the "
-        "host of eager PyTorch, or of Megatron-LM with TransformerEngine",
+        "host of eager PyTorch, or of Megatron-LM with TransformerEngine; headway: as headway-run "
+        "runs it, with a host that waits for counts",
         optional);
     f.flag(
         "use_transformer_engine_op_fuser", plan.use_transformer_engine_op_fuser,

@@ -54,11 +54,12 @@ inline constexpr std::array kOptimizerNames = {std::string_view("adamw_fp32"),
 // Who runs the step. fused: kernels that copy a row only where it must move, of a host that is
 // never waited for; unfused: the code released with arXiv 2602.04870, with its duplications, casts,
 // layout copies and host syncs; torch and megatron: the kernels of `fused`, launched one by one by
-// the host of eager PyTorch or of Megatron-LM with TransformerEngine (workload/host_work.cpp).
-enum class Implementation { fused, unfused, torch, megatron };
+// the host of eager PyTorch or of Megatron-LM with TransformerEngine; headway: the same, enqueued
+// by headway's own host, with what its runtime moves besides (workload/host_work.cpp).
+enum class Implementation { fused, unfused, torch, megatron, headway };
 inline constexpr std::array kImplementationNames = {
     std::string_view("fused"), std::string_view("unfused"), std::string_view("torch"),
-    std::string_view("megatron")};
+    std::string_view("megatron"), std::string_view("headway")};
 constexpr bool launches_eagerly(Implementation i) {
     return i == Implementation::torch || i == Implementation::megatron;
 }

@@ -13,6 +13,7 @@
 
 #include "models/vocab/cluster.hpp"
 #include "models/vocab/model_spec.hpp"
+#include "models/vocab/overlap.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/units.hpp"
 
@@ -293,14 +294,20 @@ struct Overheads {
     Seconds launch;          // one kernel launch that is not hidden
     Seconds host_sync;       // device-to-host round trip that EP's counts need
     Seconds count_exchange;  // small all-to-all of counts, without the sync
-    double overlap_slowdown =
-        1.0;  // compute runs this much slower while communication overlaps it (>= 1)
+    // Beside communication compute takes up to this many times its own time (>= 1), and loses this
+    // share of its speed until then; 0: as much as makes it that slow in the end.
+    double overlap_slowdown = 1.0;
+    double overlap_loss = 0.0;
     // One operation that a framework's host thread enqueues: what the device waits for where its
     // own work is shorter.
     Seconds host_launch;
-    double host_residual = 0.0;  // relative standard deviation of it
+    // What headway's own host takes to enqueue a kernel, and to hand an exchange to NCCL.
+    Seconds host_kernel, host_exchange;
+    double host_residual = 0.0;  // relative standard deviation of the three
     double residual = 0.0;       // of the others
     std::string source;
+
+    Overlap overlap() const { return {overlap_slowdown, overlap_loss}; }
 };
 
 struct Profile {

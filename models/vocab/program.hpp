@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/overlap.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/traffic_matrix.hpp"
@@ -39,7 +40,8 @@ struct ComputeTask {
     // One entry: the same on all ranks; else [rank of the role]. Without the cluster's rank
     // overrides, which the simulator applies.
     std::vector<Seconds> per_rank;
-    Flops flops;  // of the busiest rank, for the report
+    int pieces = 1;  // Overlap's
+    Flops flops;     // of the busiest rank, for the report
     Bytes bytes;
 };
 
@@ -118,9 +120,10 @@ struct Task {
 
 struct Program {
     int num_ranks = 0;
-    double overlap_slowdown = 1.0;  // compute runs this much slower while the rank communicates
-    std::vector<Task> tasks;        // of one role after the other, each topologically ordered
-    std::vector<int> role_ends;     // [role] where its tasks end; empty: one role
+    Seconds lead;                // of every host, where the step begins
+    Overlap overlap;             // of compute beside collectives of its rank
+    std::vector<Task> tasks;     // of one role after the other, each topologically ordered
+    std::vector<int> role_ends;  // [role] where its tasks end; empty: one role
 
     int num_roles() const { return role_ends.empty() ? 1 : static_cast<int>(role_ends.size()); }
     int ranks_of_role() const { return num_ranks / num_roles(); }

@@ -201,7 +201,8 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
     const StepShape s = step_shape(scenario, plan);
     Workload workload{.num_ranks = scenario.cluster.num_ranks(),
                       .num_micro_batches = num_micro_batches(scenario, plan),
-                      .overlap_chunks = plan.overlap_chunks};
+                      .overlap_chunks = plan.overlap_chunks,
+                      .runs_free = plan.implementation == Implementation::headway};
     add_outer(s, workload);
     workload.model_flops =
         own_tokens(s) * 2.0 * model.hidden * model.vocab_size * (1 + model.mtp_num_layers) * flop;

@@ -15,6 +15,10 @@ void add_gradient_traffic(const StepShape& s, std::span<PhaseWork> phases) {
         plan.parallel.data_parallel_sharding_strategy >= DataParallelSharding::optim_grads;
     const double added = scattered ? main : 2.0 * main;
     const double by_product = plan.gradient_accumulation_fusion ? added : s.element;
+    const int batches = num_micro_batches(s.scenario, plan);
+    // The first micro-batch writes; a kernel of its own adds in each.
+    const double read_again =
+        plan.gradient_accumulation_fusion ? (added - main) * (batches - 1.0) / batches : 0.0;
     for (PhaseWork& phase : phases) {
         auto* compute = std::get_if<ComputeWork>(&phase.work);
         if (compute == nullptr || phase.kernel_pass() == Pass::forward) continue;
@@ -27,6 +31,7 @@ void add_gradient_traffic(const StepShape& s, std::span<PhaseWork> phases) {
             work.bytes = 0.5 * work.bytes + work.weight_bytes;
             parameters += work.parameters;
         }
+        compute->added_to = parameters * read_again * byte;
         if (plan.gradient_accumulation_fusion || parameters == 0.0) continue;
         KernelWork add = move(Kernel::streaming, parameters * (s.element + added));
         add.weight_bytes = add.bytes;

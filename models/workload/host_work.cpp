@@ -1,8 +1,10 @@
-// What the host of an eager framework does for each phase: how many operations it enqueues, one by
-// one, and where it waits. An operation is what one PyTorch operator with one kernel costs;
-// docs/reference/model.md, "The host", says where the numbers come from.
+// What the host does for each phase, one by one, and where it waits: that of an eager framework
+// enqueues operations, of which one is what one PyTorch operator with one kernel costs; headway's
+// own, kernels and exchanges. docs/reference/model.md, "The host", says where the numbers come
+// from.
 #include <algorithm>
 #include <span>
+#include <variant>
 
 #include "models/workload/phases.hpp"
 
@@ -96,6 +98,42 @@ Operations of_megatron(Phase phase) {
     }
 }
 
+// Kernels of headway's runtime (runtime/cuda, kernels), forward and backward.
+Operations own_kernels(const StepShape& s, const PhaseWork& work) {
+    const bool heads = s.plan.is_head_parallel();
+    switch (work.phase) {
+        case Phase::norm:
+        case Phase::attention_qkv:
+        case Phase::attention_out:
+        case Phase::head_project:
+        case Phase::head_merge:
+        case Phase::lm_head:
+            return {1, 2};
+        case Phase::attention_core:
+            return {1, 3};
+        case Phase::dense_mlp:
+            return {2, 4};
+        case Phase::route:
+            return heads ? Operations{1, 1} : Operations{2, 3};
+        // A sort of choices (HP: of three kernels; EP: and the copies of rows).
+        case Phase::permute:
+            return heads ? Operations{3, 1} : Operations{4, 1};
+        case Phase::expert:
+            return heads ? Operations{1, 3} : Operations{2, 4};
+        // Counts and their copy to the host, behind whose wait comes the map of rows that they
+        // make; records of copies.
+        case Phase::count_exchange:
+            return std::holds_alternative<CountExchangeWork>(work.work) ? Operations{2, 0}
+                                                                        : Operations{2, 1};
+        case Phase::dispatch:
+            return {1, 0};
+        case Phase::combine:
+            return {};
+        default:
+            return {1, 1};
+    }
+}
+
 // Biases of experts, one expert after the other (the code of kExpertBias): a product and a sum;
 // backward a cast, two products and two sums.
 Operations of_biases(const StepShape& s) {
@@ -152,10 +190,21 @@ std::optional<GraphScope> scope_of(Phase phase) {
     }
 }
 
+void set_own_host_work(const StepShape& s, std::span<PhaseWork> phases) {
+    for (PhaseWork& phase : phases) {
+        const Operations kernels = own_kernels(s, phase);
+        const bool counts = std::holds_alternative<CountExchangeWork>(phase.work);
+        phase.kernels = phase.kernel_pass() == Pass::forward ? kernels.forward : kernels.backward;
+        phase.exchanges = counts || std::holds_alternative<ExchangeWork>(phase.work) ? 1.0 : 0.0;
+        phase.host_waits = counts;
+    }
+}
+
 }  // namespace
 
 void set_host_work(const StepShape& s, std::span<PhaseWork> phases) {
     const Plan& plan = s.plan;
+    if (plan.implementation == Implementation::headway) return set_own_host_work(s, phases);
     if (!launches_eagerly(plan.implementation) ||
         has_scope(plan.cuda_graph_scope, GraphScope::full_iteration))
         return;

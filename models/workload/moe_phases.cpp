@@ -171,6 +171,29 @@ PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const Group
     return {phase, pass, work};
 }
 
+// What headway's runtime tells of every copy under dedup: k choices, 4 B each, once their experts
+// and once their gates; in backward the gates' gradients travel back.
+void add_records(const StepShape& s, Pass pass, const GroupLoad& load,
+                 std::vector<PhaseWork>& phases) {
+    if (s.plan.implementation != Implementation::headway || s.layout.dedup == Dedup::none ||
+        !moves_rows(s))
+        return;
+    const double of_copy = 4.0 * s.layout.router.top_k;
+    ExchangeWork work =
+        exchange_of(load, s.layout.group_size, s.layout.width, of_copy / s.layout.width);
+    work.records = {.pass = pass, .num_stages = load.forwarded ? 2 : 1};
+    for (int i = 0; i < (pass == Pass::forward ? 2 : 1); ++i)
+        phases.push_back({Phase::count_exchange, pass, work});
+}
+
+// A rank that owns several heads gets them by source and keeps them by head: a kernel of headway's
+// runtime moves all of them, around an exchange of one block a rank.
+KernelWork planes_of(const StepShape& s, double element) {
+    const int n = s.plan.group_size, heads = std::get<HeadParallel>(s.plan.layer).num_heads;
+    if (s.plan.implementation != Implementation::headway || heads <= n) return {};
+    return move(Kernel::streaming, 2.0 * s.tokens * heads * s.layout.width * element);
+}
+
 void mark_pipeline(const std::vector<PhaseWork>& phases, Phase first, Phase last,
                    std::vector<PhaseRange>& pipelines) {
     PhaseRange range;
@@ -191,6 +214,7 @@ PhaseWork head_exchange(const StepShape& s, Phase phase, Pass pass) {
     ExchangeWork work = equal_exchange(s.scenario.cluster, n, std::max(1, n / heads),
                                        bytes * (n <= heads ? heads / n : 1) * byte);
     work.element = element;
+    work.planes = planes_of(s, element);
     return {phase, pass, work};
 }
 
@@ -270,6 +294,7 @@ void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
                      CountExchangeWork{.group_size = s.layout.group_size,
                                        .hidden = ep.hide_count_exchange,
                                        .num_stages = load.forwarded ? 2 : 1}});
+        if (!ep.hide_count_exchange) add_records(s, pass, load, p);
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
     }
     add_regroup(s, Phase::regroup, pass, rows, p);
@@ -293,7 +318,11 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     add_regroup(s, Phase::ungroup, pass, rows, p);
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::regroup, pass, rows, p);
-    if (!alone) p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+    if (!alone) {
+        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+        if (!std::get<ExpertParallel>(s.plan.layer).hide_count_exchange)
+            add_records(s, pass, load, p);
+    }
     if (moves_rows(s)) p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
     add_latent(s, Phase::latent_down, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
@@ -316,6 +345,7 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
     if (split) {
         p.push_back(permute_phase(s, Phase::permute, pass, sub_tokens(s), rows.sent));
         p.push_back({Phase::count_exchange, pass, CountExchangeWork{s.layout.group_size, false}});
+        add_records(s, pass, load, p);
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
         add_regroup(s, Phase::regroup, pass, rows, p);
     } else {
@@ -354,6 +384,7 @@ void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     if (split) {
         add_regroup(s, Phase::regroup, pass, rows, p);
         p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
+        add_records(s, pass, load, p);
     }
     p.push_back(permute_phase(s, Phase::permute, pass, sub_tokens(s), rows.sent));
     p.push_back(

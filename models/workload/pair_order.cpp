@@ -35,8 +35,8 @@ LayerCut cut(const std::vector<PhaseWork>& phases, int layer) {
         (found++ == 0 ? result.in : result.out) = i;
     }
     result.counts = result.in;
-    if (result.in > 0 && phases[static_cast<std::size_t>(result.in)].pass == Pass::forward &&
-        phases[static_cast<std::size_t>(result.in - 1)].phase == Phase::count_exchange)
+    while (result.counts > 0 && phases[static_cast<std::size_t>(result.in)].pass == Pass::forward &&
+           phases[static_cast<std::size_t>(result.counts - 1)].phase == Phase::count_exchange)
         --result.counts;
     if (found != 0 && found != 2)
         throw InputError({.where = "overlap_moe_expert_parallel_comm",

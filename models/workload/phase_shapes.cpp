@@ -69,6 +69,11 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
             counts->shape = shape;
             set_record_shape(s, load, *counts->shape);
         }
+        if (auto* exchange = std::get_if<ExchangeWork>(&phase.work);
+            exchange && exchange->records) {
+            exchange->records->shape = shape;
+            set_record_shape(s, load, exchange->records->shape);
+        }
         if (auto* compute = std::get_if<ComputeWork>(&phase.work)) compute->shape = shape;
     }
 }

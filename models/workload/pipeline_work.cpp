@@ -62,7 +62,7 @@ std::vector<PhaseWork> early_reductions(const StepShape& s, const PipelineStage&
     add_update(s, {&stage, 1}, phases);
     std::erase_if(phases, [](const PhaseWork& phase) { return !leaves_early(phase); });
     if (!in_buckets)
-        for (PhaseWork& phase : phases) std::get<ReduceWork>(phase.work).num_buckets = 1;
+        for (PhaseWork& phase : phases) std::get<ReduceWork>(phase.work).buckets.clear();
     return phases;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <iterator>
 #include <utility>
+#include <variant>
 
 #include "models/workload/stages.hpp"
 
@@ -45,8 +46,8 @@ void repeat_phases(std::size_t first, std::size_t end, LayerWork& layer) {
     std::vector<int> place;  // [forward phase, or their end] in `phases`
     for (std::size_t i = 0; i < layer.forward.size(); ++i) {
         place.push_back(static_cast<int>(phases.size()));
-        if (i >= first && i < end && layer.forward[i].phase != Phase::count_exchange)
-            phases.push_back(again(layer.forward[i]));
+        const bool counts = std::holds_alternative<CountExchangeWork>(layer.forward[i].work);
+        if (i >= first && i < end && !counts) phases.push_back(again(layer.forward[i]));
     }
     place.push_back(static_cast<int>(phases.size()));
     std::vector<PhaseRange> pipelines;

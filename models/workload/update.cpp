@@ -1,6 +1,7 @@
 // Gradients, optimizer and sharded parameters: what data-parallel ranks move, in every micro-batch
 // and at the end of a step. docs/reference/model.md, section 5.
 #include <algorithm>
+#include <numeric>
 #include <variant>
 
 #include "models/workload/phases.hpp"
@@ -50,15 +51,33 @@ double optimizer_bytes(const Plan& plan) {
            2.0 * (plan.store_param_remainders ? 2.0 : 1.0);
 }
 
+double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+std::vector<double> shares_of(std::vector<double> values) {
+    const double all = sum(values);
+    for (double& v : values) v /= all;
+    return values;
+}
+
+struct Overlapped {
+    HiddenBy hidden_by = HiddenBy::nothing;
+    std::vector<double> buckets{};  // parameters
+    NeededBy needed_by = NeededBy::layers;
+};
+
 class Update {
   public:
-    Update(const StepShape& s, int num_layers, std::vector<PhaseWork>& phases)
-        : s_(s), phases_(phases), buckets_(std::max(1, num_layers)) {}
+    Update(const StepShape& s, std::vector<PhaseWork>& phases) : s_(s), phases_(phases) {}
 
-    void reduce_gradients(Phase phase, const Sharing& ranks, double parameters) {
-        const HiddenBy overlap =
-            s_.plan.overlap_grad_all_reduce ? HiddenBy::last_backward : HiddenBy::nothing;
-        const double bytes = gradient_bytes(s_) * parameters;
+    // `parameters` of each bucket.
+    void reduce_gradients(Phase phase, const Sharing& ranks,
+                          const std::vector<double>& parameters) {
+        const Overlapped overlap{
+            s_.plan.overlap_grad_all_reduce ? HiddenBy::last_backward : HiddenBy::nothing,
+            parameters};
+        const double bytes = gradient_bytes(s_) * sum(parameters);
         if (!shards_optimizer(s_.plan))
             return add(phase, Collective::all_reduce, ranks.all, bytes, overlap);
         // ZeRO-2 and beyond have scattered them in every micro-batch.
@@ -107,37 +126,37 @@ class Update {
             std::get<ComputeWork>(phases_.back().work).add(move(Kernel::streaming, besides, 5));
     }
 
-    // `table`, `head`: of the dense ones.
-    void gather_parameters(const Sharings& ranks, const RankParameters& count, double table,
-                           double head) {
+    // `dense`, `experts`: parameters of each layer; `table`, `head`: of the dense ones besides.
+    void gather_parameters(const Sharings& ranks, const std::vector<double>& dense,
+                           const std::vector<double>& experts, double table, double head) {
         if (!gathers_once(s_.plan.parallel.data_parallel_sharding_strategy)) return;
         const HiddenBy overlap =
             s_.plan.overlap_param_gather ? HiddenBy::first_forward : HiddenBy::nothing;
-        const auto gather = [&](const Sharing& of, double parameters, NeededBy by) {
+        const auto gather = [&](const Sharing& of, double parameters, Overlapped overlapped) {
             add(Phase::param_all_gather, Collective::all_gather, of.shard, s_.element * parameters,
-                overlap, by);
+                overlapped);
         };
         const bool apart = overlap != HiddenBy::nothing;
-        if (apart) gather(ranks.dense, table, NeededBy::table);
-        gather(ranks.dense, count.dense() - (apart ? table + head : 0.0), NeededBy::layers);
-        gather(ranks.experts, count.experts, NeededBy::layers);
-        if (apart) gather(ranks.dense, head, NeededBy::head);
+        if (apart) gather(ranks.dense, table, {overlap, {}, NeededBy::table});
+        gather(ranks.dense, sum(dense) + (apart ? 0.0 : table + head), {overlap, dense});
+        gather(ranks.experts, sum(experts), {overlap, experts});
+        if (apart) gather(ranks.dense, head, {overlap, {}, NeededBy::head});
     }
 
   private:
     void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
-             HiddenBy hidden_by = HiddenBy::nothing, NeededBy needed_by = NeededBy::layers) {
+             const Overlapped& overlapped = {}) {
         if (group.size <= 1 || bytes <= 0.0) return;
         phases_.push_back(reduce_phase(phase, Pass::update, collective, group, bytes));
         auto& work = std::get<ReduceWork>(phases_.back().work);
-        work.hidden_by = hidden_by;
-        work.needed_by = needed_by;
-        work.num_buckets = needed_by == NeededBy::layers ? buckets_ : 1;
+        work.hidden_by = overlapped.hidden_by;
+        work.needed_by = overlapped.needed_by;
+        if (work.hidden_by != HiddenBy::nothing && !overlapped.buckets.empty())
+            work.buckets = shares_of(overlapped.buckets);
     }
 
     const StepShape& s_;
     std::vector<PhaseWork>& phases_;
-    const int buckets_;
 };
 
 void add_collective(const StepShape& s, Phase phase, Pass pass, Collective collective,
@@ -173,17 +192,26 @@ void scatter_gradients(const StepShape& s, const RankParameters& parameters, Bes
 void add_update(const StepShape& s, std::span<const PipelineStage> stages,
                 std::vector<PhaseWork>& update) {
     const RankParameters count = rank_parameters(s.scenario.model, s.plan, stages);
-    int layers = 0;
-    double in_layers = 0.0;  // parameters that are not experts'
+    std::vector<double> in_layers, experts_in_layers;
     for (const PipelineStage& stage : stages) {
-        layers += stage.num_layers;
-        for (int i = 0; i < stage.num_layers; ++i)
-            in_layers += layer_parameters(s.scenario.model, s.plan, stage.first_layer + i).dense();
+        for (int i = 0; i < stage.num_layers; ++i) {
+            const RankParameters layer =
+                layer_parameters(s.scenario.model, s.plan, stage.first_layer + i);
+            in_layers.push_back(layer.dense());
+            experts_in_layers.push_back(layer.experts);
+        }
     }
+    const double vocabulary = vocabulary_parameters(s.scenario.model, s.plan).dense();
+    const double table = std::ranges::any_of(stages, &PipelineStage::embedding) ? vocabulary : 0.0;
+    const double head = count.dense() - sum(in_layers) - table;
+    // The head's gradients leave with those of the last layer, the table's when all is done.
+    std::vector<double> buckets = in_layers;
+    buckets.push_back(table);
+    (in_layers.empty() ? buckets.back() : buckets[in_layers.size() - 1]) += head;
     const auto [dense, experts] = sharings(s);
-    Update phases(s, layers, update);
-    phases.reduce_gradients(Phase::grad_all_reduce, dense, count.dense());
-    phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, count.experts);
+    Update phases(s, update);
+    phases.reduce_gradients(Phase::grad_all_reduce, dense, buckets);
+    phases.reduce_gradients(Phase::expert_grad_all_reduce, experts, experts_in_layers);
     phases.sum_over_tensor_ranks(count.whole);
     phases.sum_embedding(stages);
     const bool sharded = shards_optimizer(s.plan);
@@ -191,9 +219,7 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     phases.optimize(
         held,
         sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size : held);
-    const double vocabulary = vocabulary_parameters(s.scenario.model, s.plan).dense();
-    const double table = std::ranges::any_of(stages, &PipelineStage::embedding) ? vocabulary : 0.0;
-    phases.gather_parameters({dense, experts}, count, table, count.dense() - in_layers - table);
+    phases.gather_parameters({dense, experts}, in_layers, experts_in_layers, table, head);
 }
 
 }  // namespace headway::inline workload

@@ -4,6 +4,7 @@
 // derives every entry.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cstddef>
@@ -85,7 +86,15 @@ struct ComputeWork {
     std::array<KernelWork, 4> kernels;
     int num_kernels = 0;
     std::optional<PhaseShape> shape;  // of a phase of an MoE layer
+    // Gradients of weights that later micro-batches read to add to them, a micro-batch in the mean:
+    // beyond what a layer that runs once moves, and a curve of whole phases holds.
+    Bytes added_to{};
 
+    int num_launches() const {
+        int sum = 0;
+        for (int i = 0; i < num_kernels; ++i) sum += kernels[static_cast<std::size_t>(i)].launches;
+        return std::max(1, sum);
+    }
     void add(const KernelWork& work) {
         assert(num_kernels < static_cast<int>(kernels.size()));
         kernels[static_cast<std::size_t>(num_kernels++)] = work;
@@ -110,6 +119,15 @@ struct ExchangeWork {
     Bytes a_peer{};
     double own_share = 0.0;  // of the second stage's bytes: own tokens, which wait for no first
     KernelWork forwarder{};  // what a rank that forwards moves in its memory between the stages
+    // implementation: headway. Numbers that travel with the counts, of a phase whose curve holds
+    // them; and what a rank moves in its memory before or behind the exchange.
+    struct Records {
+        PhaseShape shape;
+        Pass pass = Pass::forward;
+        int num_stages = 1;
+    };
+    std::optional<Records> records{};
+    KernelWork planes{};
 };
 
 // EP's small all-to-all of counts, and the host's wait for it.
@@ -121,8 +139,9 @@ struct CountExchangeWork {
     std::optional<PhaseShape> shape{};  // of a layer whose counts nothing hides
 };
 
-// Which pass of a step hides a collective of its gradients or parameters, in buckets of a layer:
-// gradients leave behind the last micro-batch's backward, parameters come before the first forward.
+// Which pass of a step hides a collective of its gradients or parameters, in a bucket for each
+// layer: gradients leave behind the last micro-batch's backward, parameters come before the first
+// forward.
 enum class HiddenBy { nothing, last_backward, first_forward };
 // What of a first forward waits for gathered parameters: each layer for its bucket, what stands
 // before the layers for the table, what stands behind them for the head.
@@ -136,7 +155,9 @@ struct ReduceWork {
     Bytes bytes;  // of the whole buffer
     HiddenBy hidden_by = HiddenBy::nothing;
     NeededBy needed_by = NeededBy::layers;
-    int num_buckets = 1;
+    // Shares of its bytes where a pass hides it: a bucket for each layer of the rank, the head's
+    // gradients with the last one's, and behind them the table's. Empty: one bucket.
+    std::vector<double> buckets{};
 };
 
 // What a collective runs beside: nothing; the whole pass that it stands in, from its begin to its
@@ -150,14 +171,21 @@ struct PhaseWork {
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
     bool again = false;  // forward work that backward repeats
     Beside beside = Beside::nothing;
-    // The host enqueues phase after phase: this one's operations, and whether it waits for the end
-    // of this one before it goes on.
+    // The host enqueues phase after phase: an eager framework's its operations, headway's own the
+    // kernels and exchanges; and whether it waits for the end of this one before it goes on.
     double launches = 0.0;
+    double kernels = 0.0, exchanges = 0.0;
     bool host_waits = false;
 
+    bool is_of_own_host() const { return kernels > 0.0 || exchanges > 0.0; }
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
 
+// Records that travel with the counts of an exchange.
+inline bool is_records(const PhaseWork& phase) {
+    const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
+    return exchange != nullptr && exchange->records.has_value();
+}
 inline bool is_hidden_by(const PhaseWork& phase, HiddenBy pass) {
     const auto* reduce = std::get_if<ReduceWork>(&phase.work);
     return reduce != nullptr && reduce->hidden_by == pass;
@@ -215,6 +243,7 @@ struct Workload {
     int num_ranks = 0;
     int num_micro_batches = 1;
     int overlap_chunks = 1;
+    bool runs_free = false;  // step after step, and the host waits for none of them
     // Each micro-batch: embedding; head and loss. Forward phases, then backward ones.
     std::vector<PhaseWork> before, after;
     std::vector<LayerWork> layers;

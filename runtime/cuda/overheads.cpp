@@ -9,8 +9,10 @@
 #include "kernels/bench/device_info.hpp"
 #include "kernels/check.hpp"
 #include "kernels/dense/dense_gemm.hpp"
+#include "kernels/grouped_gemm/ep_experts.hpp"
 #include "models/report/csv_text.hpp"
 #include "models/report/quantile.hpp"
+#include "runtime/cuda/expert_exchange.hpp"
 #include "runtime/cuda/own_stream.hpp"
 #include "runtime/cuda/row_kernels.hpp"
 #include "runtime/phase_samples.hpp"
@@ -101,6 +103,51 @@ double sync_seconds(DeviceContext& context) {
     return time;
 }
 
+// What the host takes to enqueue one of `count` pieces of work, while the stream is held.
+double enqueue_seconds(DeviceContext& context, int count, const std::function<void()>& enqueue) {
+    return median_of(
+               context,
+               [&] {
+                   hold_stream(kHeadStart, context.stream);
+                   const auto start = std::chrono::steady_clock::now();
+                   for (int i = 0; i < count; ++i) enqueue();
+                   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+                       .count();
+               }) /
+           count;
+}
+
+// Exchanges of EP, of few bytes, one behind the other.
+double exchange_launch_seconds(DeviceContext& context) {
+    constexpr std::int64_t kBytes = 4096;
+    constexpr int kExchanges = 4;
+    const auto n = static_cast<std::size_t>(context.communicator.size());
+    const ArenaScope scope(context.arena);
+    const std::vector<std::int64_t> bytes(n, kBytes);
+    const void* send = context.arena.take_bytes(n * kBytes);
+    void* receive = context.arena.take_bytes(n * kBytes);
+    return enqueue_seconds(context, kExchanges, [&] {
+        context.communicator.all_to_all_v(send, bytes, receive, bytes, context.stream);
+    });
+}
+
+// On the stream, as EP's layers wait for counts: the exchange, and the host's wait for it.
+double count_exchange_seconds(DeviceContext& context, const Events& events) {
+    constexpr std::int64_t kCounts = 64;  // for each rank
+    const std::int64_t all = kCounts * context.communicator.size();
+    const ArenaScope scope(context.arena);
+    auto* counts = context.arena.take<std::int32_t>(2 * all);
+    HEADWAY_CUDA_CHECK(cudaMemsetAsync(
+        counts, 0, 2 * sizeof(std::int32_t) * static_cast<std::size_t>(all), context.stream));
+    PinnedCounts host(2 * all);
+    return median_of(context, [&] {
+        return on_stream(context, events, [&] {
+            context.communicator.exchange_counts(counts, counts + all, kCounts, context.stream);
+            host.fetch(counts, 2 * all, context.communicator, context.stream);
+        });
+    });
+}
+
 double copy_seconds(DeviceContext& context, const Events& events, std::int64_t size) {
     const ArenaScope scope(context.arena);
     void* from = context.arena.take_bytes(static_cast<std::size_t>(size));
@@ -142,6 +189,96 @@ double overlap_ratio(DeviceContext& context, const Events& events, std::int64_t 
     };
     const double alone = run(false);
     return run(true) / alone;
+}
+
+// The experts of a rank forward: kernels whose blocks fill the GPU in one wave.
+class Experts {
+  public:
+    explicit Experts(DeviceContext& context) : context_(context), scope_(context.arena) {
+        DeviceArena& arena = context.arena;
+        std::vector<int> offsets;
+        for (int e = 0; e <= kExperts; ++e) offsets.push_back(e * (kRows / kExperts));
+        auto* on_device = arena.take<std::int32_t>(kExperts + 1);
+        HEADWAY_CUDA_CHECK(cudaMemcpy(on_device, offsets.data(), sizeof(int) * offsets.size(),
+                                      cudaMemcpyHostToDevice));
+        experts_ = {.num_experts = kExperts,
+                    .model_dim = kWidth,
+                    .expert_dim = kWidth,
+                    .capacity_rows = kRows,
+                    .offsets = on_device,
+                    .w1 = normal(kExperts * kWidth, 1),
+                    .w2 = normal(kExperts * kWidth, 2)};
+        call_ = {.x = normal(kRows, 3),
+                 .pre = normal(kRows, 4),
+                 .act = normal(kRows, 5),
+                 .y = normal(kRows, 6)};
+    }
+    void run() const {
+        kernels::ep_experts_forward(kernels::GroupedImpl::hopper, experts_, call_, context_.stream);
+    }
+
+  private:
+    static constexpr int kExperts = 16, kWidth = 2048, kRows = 16384;
+
+    bf16* normal(std::int64_t rows, std::uint64_t seed) {
+        bf16* at = context_.arena.take<bf16>(rows * kWidth);
+        fill_normal(at, rows * kWidth, 1.0F, seed, context_.stream);
+        return at;
+    }
+
+    DeviceContext& context_;
+    ArenaScope scope_;
+    kernels::EpExperts experts_;
+    kernels::EpExpertsForward call_;
+};
+
+// All-reduces alone, and experts alone and beside them. A reduction begins a moment before the
+// experts do, as that of the layer behind them does in a backward.
+std::vector<OverheadSample> reduction_samples(DeviceContext& context, const Events& events) {
+    constexpr std::int64_t kMoment = 10'000;  // ns
+    constexpr std::int64_t kLargest = std::int64_t{512} << 20;
+    const ArenaScope scope(context.arena);
+    auto* values = context.arena.take<float>(kLargest / std::int64_t{sizeof(float)});
+    HEADWAY_CUDA_CHECK(cudaMemsetAsync(values, 0, kLargest, context.stream));
+    const Experts experts(context);
+    const OwnStream other;
+    const OwnEvent together;
+    const auto reduce = [&](std::int64_t bytes, cudaStream_t stream) {
+        context.communicator.all_reduce_sum(values, bytes / std::int64_t{sizeof(float)}, stream);
+    };
+    // The time of the experts; `bytes` are reduced beside them.
+    const auto run = [&](std::int64_t bytes) {
+        return median_of(context, [&] {
+            line_up(context.communicator, context.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(together.event, context.stream));
+            if (bytes > 0) {
+                HEADWAY_CUDA_CHECK(cudaStreamWaitEvent(other.stream, together.event));
+                reduce(bytes, other.stream);
+            }
+            hold_stream(kMoment, context.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.begin, context.stream));
+            experts.run();
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.end, context.stream));
+            context.communicator.wait(context.stream);
+            const double time = events.seconds();
+            context.communicator.wait(other.stream);
+            return time;
+        });
+    };
+    std::vector<OverheadSample> samples{{"experts", 0.0, run(0)}};
+    for (std::int64_t bytes = 4 << 20; bytes <= kLargest; bytes *= 2) {
+        const double alone = median_of(context, [&] {
+            line_up(context.communicator, context.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.begin, context.stream));
+            reduce(bytes, context.stream);
+            HEADWAY_CUDA_CHECK(cudaEventRecord(events.end, context.stream));
+            context.communicator.wait(context.stream);
+            return events.seconds();
+        });
+        samples.push_back({"reduction", double(bytes), alone});
+        samples.push_back({"experts_beside", double(bytes), run(bytes)});
+    }
+    return samples;
 }
 
 // C [m, n] = A [m, k] B [k, n]
@@ -188,6 +325,10 @@ std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
     context.communicator.enter({Phase::dispatch, Pass::forward});
     std::vector<OverheadSample> samples{{"launch", 0.0, launch_seconds(context, events)},
                                         {"host_sync", 0.0, sync_seconds(context)}};
+    constexpr int kKernels = 100;
+    samples.push_back({"host_kernel", 0.0, enqueue_seconds(context, kKernels, [&] {
+                           hold_stream(0, context.stream);
+                       })});
     constexpr std::int64_t kLargest = std::int64_t{256} << 20;
     for (std::int64_t size = 128 << 10; size <= kLargest; size *= 4)
         samples.push_back({"copy", 2.0 * double(size), copy_seconds(context, events, size)});
@@ -197,6 +338,10 @@ std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
             samples.push_back({"overlap", double(bytes) * (context.communicator.size() - 1),
                                overlap_ratio(context, events, bytes)});
         }
+        samples.push_back({"host_exchange", 0.0, exchange_launch_seconds(context)});
+        samples.push_back({"count_exchange", 0.0, count_exchange_seconds(context, events)});
+        for (OverheadSample& s : reduction_samples(context, events))
+            samples.push_back(std::move(s));
     }
     return samples;
 }

@@ -1,7 +1,9 @@
 // What of a GPU is no phase of a layer: a kernel launch, the host's wait for a number from the
-// device, copies in device memory, dense GEMMs (bf16, through cuBLASLt) by FLOPs and smallest
-// dimension, and how much slower a GEMM is beside an all-to-all on another stream. `headway
-// calibrate --device cuda` makes the overheads and the streaming curve of a profile of it.
+// device, what the host takes to enqueue a kernel and an exchange, EP's wait for counts, copies in
+// device memory, dense GEMMs (bf16, through cuBLASLt) by FLOPs and smallest dimension, how much
+// slower a GEMM is beside an all-to-all on another stream, and all-reduces and experts, each alone
+// and one beside the other. `headway calibrate` makes the overheads and the streaming curve of a
+// profile of it.
 #pragma once
 
 #include <string>
@@ -13,9 +15,11 @@
 namespace headway::runtime {
 
 struct OverheadSample {
-    std::string quantity;  // launch, host_sync, copy, overlap, "gemm MxNxK"
-    double bytes = 0.0;    // read and written; of the exchange beside which the overlapped GEMM ran
-    double value = 0.0;    // seconds; overlap: time beside the exchange / time alone
+    // launch, host_sync, host_kernel, host_exchange, count_exchange, copy, overlap, experts,
+    // reduction, experts_beside, "gemm MxNxK"
+    std::string quantity;
+    double bytes = 0.0;  // read and written; of the exchange or the reduction beside which it ran
+    double value = 0.0;  // seconds; overlap: time beside the exchange / time alone
 };
 
 // Collective. Medians of repeats, of the slowest rank. One rank has no overlap.

@@ -52,10 +52,10 @@ std::vector<PhaseSample> PhaseClock::read() const {
     return samples;
 }
 
-void line_up(DeviceContext& context) {
+void line_up(DeviceCommunicator& communicator, cudaStream_t stream) {
     constexpr std::int64_t kHeadStart = 400'000;  // ns, longer than enqueuing an exchange takes
-    hold_stream(kHeadStart, context.stream);
-    context.communicator.meet(context.stream);
+    hold_stream(kHeadStart, stream);
+    communicator.meet(stream);
 }
 
 DevicePhase::DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind)
@@ -70,7 +70,7 @@ DevicePhase::DevicePhase(DeviceContext& context, CallSite site, PhaseKind kind)
         context.communicator.wait(context.stream);
         arrival = context.clock->host_seconds();
         context.communicator.barrier();
-        if (context.communicator.size() > 1) line_up(context);
+        if (context.communicator.size() > 1) line_up(context.communicator, context.stream);
     }
     context.clock->begin(site, arrival, context.stream);
 }

@@ -73,7 +73,7 @@ struct DeviceContext {
 
 // Keeps the stream busy while the host enqueues what follows, and lets all ranks' streams leave
 // together.
-void line_up(DeviceContext& context);
+void line_up(DeviceCommunicator& communicator, cudaStream_t stream);
 
 enum class PhaseKind { compute, exchange };
 

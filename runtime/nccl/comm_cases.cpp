@@ -10,6 +10,7 @@
 #include "kernels/check.hpp"
 #include "models/report/quantile.hpp"
 #include "runtime/cuda/own_stream.hpp"
+#include "runtime/cuda/phase_clock.hpp"
 #include "runtime/phase_samples.hpp"
 
 namespace headway::runtime {
@@ -246,6 +247,7 @@ std::vector<CurvePoint> measure_curve(NcclCommunicator& comm, NcclEstimator* est
         std::vector<double> times;
         for (int i = 0; i < options.num_warmups + options.num_repeats; ++i) {
             comm.barrier();
+            line_up(comm, stream.stream);
             HEADWAY_CUDA_CHECK(cudaEventRecord(begin, stream.stream));
             run_once(comm, curve, e, size, send, receive, stream.stream);
             HEADWAY_CUDA_CHECK(cudaEventRecord(end, stream.stream));

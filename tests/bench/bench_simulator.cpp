@@ -123,7 +123,7 @@ class StepBuilder {
   public:
     StepBuilder(int ranks, int group, bool skewed) : ranks_(ranks), group_(group), skewed_(skewed) {
         program_.num_ranks = ranks;
-        program_.overlap_slowdown = 1.1;
+        program_.overlap = 1.1;
     }
 
     Program build(int layers) {

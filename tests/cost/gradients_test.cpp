@@ -103,5 +103,33 @@ TEST(Gradients, ShowWhereTheyAreMemoryBound) {
     }
 }
 
+// A curve of a whole phase is of a layer that runs once and writes its gradients: of M
+// micro-batches all but the first read P g bytes besides, at the rate of a copy. Scattered
+// gradients are written.
+TEST(Gradients, LaterMicroBatchesReadWhatACurveOfThePhaseDoesNotHold) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    profile.phases = {{.layer = LayerKind::ep,
+                       .phase = Phase::expert,
+                       .pass = Pass::backward,
+                       .terms = {Term::fixed},
+                       .seconds = {1e-3}}};
+    const double p = 64.0 / 8 * 2 * kWidth * 512;
+    const auto time = [&](int micro_batches) {
+        s.batch.num_micro_batches = micro_batches;
+        const LayerWork layer = build_workload(s, s.plans[0]).layers.at(0);
+        const auto found = std::ranges::find(layer.backward, Phase::expert, &PhaseWork::phase);
+        return PriceBook(profile, s.cluster, s.model.dtype)
+            .compute_time(std::get<ComputeWork>(found->work), Pass::backward)
+            .in(second);
+    };
+    EXPECT_NEAR(time(1), 1e-3, 1e-12);
+    EXPECT_NEAR(time(4), 1e-3 + 0.75 * 4.0 * p / toy::kByteRate, 1e-12);
+    s.plans[0].main_grads_dtype = Dtype::bf16;
+    EXPECT_NEAR(time(2), 1e-3 + 0.5 * 2.0 * p / toy::kByteRate, 1e-12);
+    s.plans[0].parallel.data_parallel_sharding_strategy = DataParallelSharding::optim_grads;
+    EXPECT_NEAR(time(2), 1e-3, 1e-12);
+}
+
 }  // namespace
 }  // namespace headway

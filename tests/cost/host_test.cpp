@@ -1,6 +1,9 @@
 // The host of an eager framework: what it launches, and the step that it bounds.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <tuple>
+
 #include "models/cost/predict.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/workload.hpp"
@@ -63,6 +66,107 @@ TEST(Host, FusedKernelsAreLaunchedByNobodyWhoIsWaitedFor) {
         0.0);
 }
 
+Profile own_host(Seconds kernel, Seconds exchange) {
+    Profile p = toy::profile();
+    p.overheads.host_kernel = kernel;
+    p.overheads.host_exchange = exchange;
+    p.overheads.host_sync = 5.0 * us;
+    return p;
+}
+
+// headway's own host hands NCCL counts, dispatch and combine in either pass; under rank-dedup two
+// records behind the counts, and the gates' gradients in backward; HP a scatter and a gather.
+TEST(Host, HeadwaysOwnHandsOverExchanges) {
+    const auto exchanges = [](const Plan& plan) {
+        const Scenario s = host_scenario(plan);
+        const LayerWork layer = build_workload(s, s.plans[0]).layers[0];
+        std::array<double, 2> sum{};
+        int waits = 0;
+        for (const auto* phases : {&layer.forward, &layer.backward})
+            for (const PhaseWork& phase : *phases) {
+                sum[phase.pass == Pass::backward] += phase.exchanges;
+                waits += phase.host_waits ? 1 : 0;
+                EXPECT_EQ(phase.launches, 0.0);
+            }
+        return std::tuple(sum[0], sum[1], waits);
+    };
+    const Implementation own = Implementation::headway;
+    EXPECT_EQ(exchanges(eager(own, toy::ep(Dedup::none, 8))), std::tuple(3.0, 2.0, 1));
+    EXPECT_EQ(exchanges(eager(own, toy::ep(Dedup::rank, 8))), std::tuple(5.0, 3.0, 1));
+    EXPECT_EQ(exchanges(eager(own, toy::hp(8, toy::scenario().model, 8))), std::tuple(2.0, 2.0, 0));
+}
+
+// Behind its wait for counts the host needs x to hand over the dispatch, while the device has
+// nothing to do: a step of L layers whose kernels cost the host nothing takes L x longer, as long
+// as x is shorter than what the device has to do between dispatch and combine. HP never waits.
+TEST(Host, EpWaitsForItsDispatchInEveryLayer) {
+    const auto added = [](const Plan& plan, double x) {
+        const Scenario s = host_scenario(eager(Implementation::headway, plan));
+        const auto step = [&](Seconds exchange) {
+            return predict_plan(s, s.plans[0], own_host(1e-3 * ns, exchange), {.software = false})
+                .step;
+        };
+        return (step(x * us) - step(1e-3 * ns)).in(us);
+    };
+    const double x = 20.0, layers = toy::scenario().model.num_layers;
+    EXPECT_NEAR(added(toy::ep(Dedup::none, 8), x), layers * x, 0.01);
+    EXPECT_NEAR(added(toy::hp(8, toy::scenario().model, 8), x), 0.0, 0.01);
+}
+
+TEST(Host, AProfileThatDoesNotKnowHeadwaysHostIsRefused) {
+    const Scenario s = host_scenario(eager(Implementation::headway));
+    for (const Profile& profile : {own_host({}, us), own_host(us, {})}) {
+        try {
+            predict_plan(s, s.plans[0], profile);
+            FAIL();
+        } catch (const InputError& e) {
+            EXPECT_NE(std::string(e.what()).find("overheads.host_exchange"), std::string::npos);
+        }
+    }
+}
+
+// Records: T D copies a rank, of which (N - 1) / N leave it, k choices of 4 B each, over a curve of
+// t = 1 us + bytes / B; twice in forward, once in backward.
+TEST(Host, RecordsTravelWithTheCounts) {
+    Scenario s = host_scenario(eager(Implementation::headway));
+    const double n = 8, k = 4, e = 64, tokens = 4096;
+    double missed = 1.0;
+    for (int i = 0; i < k; ++i) missed *= (e - e / n - i) / (e - i);
+    const double copies = tokens * n * (1.0 - missed) * (n - 1.0) / n;
+    const double one = 1e-6 + 4.0 * k * copies / toy::kLink;
+    const Profile profile = own_host(1e-3 * ns, 1e-3 * ns);
+    const PlanPrediction p = predict_plan(s, s.plans[0], profile, {.software = false});
+    for (const PhaseCost& cost : p.phases) {
+        if (cost.phase != Phase::count_exchange) continue;
+        const bool forward = cost.pass == Pass::forward;
+        EXPECT_EQ(cost.count, s.model.num_layers);
+        EXPECT_NEAR(cost.time.in(us), 1e6 * s.model.num_layers * (forward ? 5e-6 + 2.0 * one : one),
+                    1e-2);
+    }
+}
+
+// Heads that a rank owns, H / N of them, are moved by a copy of T H d_h b bytes read and written,
+// around every exchange; one head a rank lies where it arrives.
+TEST(Host, SeveralHeadsARankAreMovedAroundTheExchange) {
+    for (const int heads : {8, 16}) {
+        const Scenario s =
+            host_scenario(eager(Implementation::headway, toy::hp(heads, toy::scenario().model, 8)));
+        Scenario ideal = s;
+        ideal.plans[0].implementation = Implementation::fused;
+        const auto scatter = [&](const Scenario& of) {
+            const PlanPrediction p =
+                predict_plan(of, of.plans[0], own_host(1e-3 * ns, 1e-3 * ns), {.software = false});
+            for (const PhaseCost& cost : p.phases)
+                if (cost.phase == Phase::head_scatter && cost.pass == Pass::forward)
+                    return cost.time.in(us) / cost.count;
+            return 0.0;
+        };
+        const double moved = 2.0 * 4096 * 1024 * 2.0;
+        EXPECT_NEAR(scatter(s) - scatter(ideal), heads > 8 ? 1e6 * moved / toy::kByteRate : 0.0,
+                    1e-3);
+    }
+}
+
 // A graph is one operation; what is outside it keeps its own.
 TEST(Host, AGraphIsOneLaunchAPass) {
     Plan plan = eager(Implementation::megatron);
@@ -98,7 +202,7 @@ TEST(Host, Fp8TakesTheHostTwiceForLinearLayers) {
 }
 
 // A host so slow that nothing else counts: the step is its launches, one after the other, but for
-// what follows the last of them and the update.
+// what follows the last of them, the table's gradients and the update.
 TEST(Host, AStepOfASlowHostIsItsLaunches) {
     Scenario s = host_scenario(eager(Implementation::torch));
     const Workload work = build_workload(s, s.plans[0]);
@@ -107,7 +211,7 @@ TEST(Host, AStepOfASlowHostIsItsLaunches) {
         operations += layer.count * (launches_of(layer.forward) + launches_of(layer.backward));
     const Seconds launch = 10.0 * ms;
     const PlanPrediction p = predict_plan(s, s.plans[0], host_profile(launch), {.software = false});
-    EXPECT_NEAR(p.step / (operations * launch), 1.0, 1e-3);
+    EXPECT_NEAR(p.step / (operations * launch), 1.0, 2e-3);
     EXPECT_GT(p.launch_wait, 0.98 * p.step);
     // All of it is off by what a launch is, 25 %: 1.6449 standard deviations either way.
     EXPECT_NEAR((p.step_interval.high - p.step) / (0.25 * 1.6449 * p.step), 1.0, 0.02);

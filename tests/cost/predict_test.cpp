@@ -412,6 +412,18 @@ TEST(Predict, GradientBucketsShowWhatTheBackwardDoesNotHide) {
     }
 }
 
+// The gradients of the table are whole when the backward has ended, and nothing hides them: of a
+// vocabulary whose table takes e at least e shows, and as the head takes no longer, 2 e at most.
+TEST(Predict, TheTablesGradientsAreHiddenByNothing) {
+    Scenario s = toy::scenario();
+    s.model.vocab_size = 400000;
+    const Plan plan = toy::ep(Dedup::none, 8);
+    const PlanPrediction p = predict_plan(s, plan, toy::profile());
+    const double table = 4.0 * 400000 * 1024, e = 1e-6 + 2.0 * 7.0 / 8.0 * table / toy::kLink;
+    EXPECT_GE(phase(p, Phase::grad_all_reduce, Pass::update).time.in(second), e);
+    EXPECT_LT(phase(p, Phase::grad_all_reduce, Pass::update).time.in(second), 2.02 * e);
+}
+
 // L buckets of g each, from the begin of the step on; layer i's forward waits for bucket i: with a
 // forward of f a layer and g > f, L g - (L - 1) f shows; with g < f the first bucket.
 TEST(Predict, GatheredParametersShowWhatTheForwardDoesNotHide) {

@@ -175,7 +175,7 @@ TEST(Program, FewerLayersReduceAndUpdateTheirOwnParametersOnly) {
             if (task.phase == Phase::optimizer)
                 updated += std::get<ComputeTask>(task.work).bytes.in(byte);
         }
-        EXPECT_EQ(buckets, 2 * layers);  // replicated and expert gradients
+        EXPECT_EQ(buckets, 2 * layers + 1);  // replicated and expert gradients, and the table
         return std::array{reduced, updated};
     };
     const auto two = of(2), four = of(4), six = of(6);

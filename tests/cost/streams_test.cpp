@@ -52,6 +52,35 @@ TEST(Streams, AReductionShowsAsWhatItSlowsComputeDownBy) {
     EXPECT_NEAR(sum(run.exposed).in(ms), run.end.in(ms), 1e-12);
 }
 
+// An exchange x and a reduction g over the same links have half of them each: x ends at 2 x and g,
+// of which x is left to move g - x, at x + g. Over other links neither knows of the other.
+TEST(Streams, AnExchangeAndAReductionShareTheirLinks) {
+    const double x = 3.0, g = 8.0;
+    std::vector<TimedTask> tasks = {{.stream = kX, .time = x * ms, .links = Links::nvlink},
+                                    {.stream = kG, .time = g * ms, .links = Links::nvlink},
+                                    {.stream = kC, .time = ms, .after = 0}};
+    StreamsRun run = run_streams(tasks, 1.0);
+    EXPECT_NEAR(run.exposed[0].in(ms), 2.0 * x, 1e-12);
+    EXPECT_NEAR(run.end.in(ms), x + g, 1e-12);
+    for (const Links other : {Links::nic, Links::none}) {
+        tasks[0].links = other;
+        run = run_streams(tasks, 1.0);
+        EXPECT_NEAR(run.exposed[0].in(ms), x, 1e-12);
+        EXPECT_NEAR(run.end.in(ms), g, 1e-12);
+    }
+}
+
+// Compute a of p kernels beside a reduction g, standing still (loss 1) for (s - 1) a / p at most
+// each: with g <= (s - 1) a / p all of g shows, and is the reduction's.
+TEST(Streams, AReductionThatStopsAKernelShowsAsAWhole) {
+    const double a = 10.0, g = 1.5, s = 1.4;
+    const std::vector<TimedTask> tasks = {{.time = a * ms, .pieces = 2}, {kG, g * ms}};
+    const StreamsRun run = run_streams(tasks, Overlap(s, 1.0));
+    EXPECT_NEAR(run.end.in(ms), a + g, 1e-12);
+    EXPECT_NEAR(run.exposed[0].in(ms), a, 1e-12);
+    EXPECT_NEAR(run.exposed[1].in(ms), g, 1e-12);
+}
+
 // The host needs h for each of three products of g < h: the first ends when it is enqueued, at h,
 // and so on; the device waits h - g each time.
 TEST(Streams, AHostThatIsSlowerThanTheDeviceDecides) {

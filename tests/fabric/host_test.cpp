@@ -11,16 +11,18 @@ namespace {
 
 Profile host_profile(Seconds launch) {
     Profile p = toy::profile();
-    p.overheads.host_launch = launch;
+    p.overheads.host_launch = p.overheads.host_exchange = launch;
+    p.overheads.host_kernel = 0.1 * launch;
     return p;
 }
 
 // The engine runs the same launches: nothing contends, so that it ends when the model says.
 TEST(Host, TheSimulatorLaunchesAsTheModelDoes) {
-    for (const Implementation i : {Implementation::torch, Implementation::megatron}) {
+    for (const Implementation i :
+         {Implementation::torch, Implementation::megatron, Implementation::headway}) {
         for (const double launch : {2.0, 20.0, 200.0}) {
-            for (const Plan& plan :
-                 {toy::ep(Dedup::none, 8), toy::hp(8, toy::scenario().model, 8)}) {
+            for (const Plan& plan : {toy::ep(Dedup::none, 8), toy::ep(Dedup::rank, 8),
+                                     toy::hp(16, toy::scenario().model, 8)}) {
                 Scenario s = toy::scenario();
                 s.plans = {plan};
                 s.plans[0].implementation = i;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "models/vocab/error.hpp"
@@ -41,6 +42,34 @@ TEST(Overheads, BecomeThoseOfTheProfile) {
     EXPECT_NEAR(copies.at(Kernel::streaming, 4e8, 1).value, 2e12, 1e6);
     EXPECT_NEAR(copies.at(Kernel::streaming, 6e10, 1).value, 2e12, 0.02 * 2e12);
     EXPECT_GT(copies.residual, 0.0);
+}
+
+// The host's times are medians, and their spread that of either. Experts of e beside reductions of
+// r_i that begin m before them: e + c (r_i - m) while a kernel is slowed, s e at most.
+TEST(Overheads, TheHostAndWhatReductionsSlowDown) {
+    const double e = 4e-4, c = 0.9, m = 1e-5, s = 1.75;
+    std::string rows =
+        "host_kernel,0,4e-06\nhost_kernel,0,5e-06\nhost_kernel,0,6e-06\n"
+        "host_exchange,0,9e-05\nhost_exchange,0,1e-04\nhost_exchange,0,1.1e-04\n"
+        "count_exchange,0,3e-05\nhost_sync,0,1e-05\noverlap,1000,1.1\n";
+    const auto row = [&](const char* name, double bytes, double value) {
+        rows += std::string(name) + "," + std::to_string(bytes) + "," +
+                std::to_string(1e9 * value) + "e-9\n";
+    };
+    row("experts", 0.0, e);
+    for (const double r : {5e-5, 1e-4, 1.5e-4, 1e-3}) {
+        row("reduction", 1e12 * r, r);
+        row("experts_beside", 1e12 * r, std::min(e + c * (r - m), s * e));
+    }
+    CalibrationSamples samples;
+    add_overheads(overheads_file(rows), samples);
+    const Overheads o = fit_profile(samples, {}, "test").overheads;
+    EXPECT_NEAR(o.host_kernel.in(us), 5.0, 1e-9);
+    EXPECT_NEAR(o.host_exchange.in(us), 100.0, 1e-9);
+    EXPECT_GT(o.host_residual, 0.0);
+    EXPECT_NEAR(o.count_exchange.in(us), 20.0, 1e-9);
+    EXPECT_NEAR(o.overlap_slowdown, s, 1e-9);
+    EXPECT_NEAR(o.overlap_loss, c, 1e-6);
 }
 
 // GEMMs of rate R(w) for a smallest dimension w, launch L: t = 2 m n k / R(w) + L gives R back, and

@@ -78,7 +78,7 @@ TEST(LayOut, SimulatorAgreesWhereNothingIsShared) {
     const Profile profile = toy::profile();
     const LaidOut laid = lay_out(recording, cluster, profile, {});
     const auto simulated = sim::simulate(laid.program, sim::Topology(cluster));
-    const StreamsRun run = run_streams(laid.timed, laid.program.overlap_slowdown);
+    const StreamsRun run = run_streams(laid.timed, laid.program.overlap);
     EXPECT_NEAR(simulated.step / run.end, 1.0, 1e-6);
 }
 

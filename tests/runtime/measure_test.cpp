@@ -141,6 +141,16 @@ TEST(Measure, TheNodesStayWhereNoRankIsCut) {
     EXPECT_EQ(layer_setup(cut, cut.plans[0]).ep.sparse.ranks_per_node, 2) << "one node";
 }
 
+// What runs is headway's own implementation, where a plan says so, and else the kernels of `fused`.
+TEST(Measure, RunsAsHeadwayDoes) {
+    Scenario s = small({.layer = ExpertParallel{}, .group_size = 2});
+    for (const auto& [asked, run] : {std::pair(Implementation::headway, Implementation::headway),
+                                     std::pair(Implementation::megatron, Implementation::fused)}) {
+        s.plans[0].implementation = asked;
+        EXPECT_EQ(scenario_to_run(s, 2, 12).plans[0].implementation, run);
+    }
+}
+
 // What no runtime executes is taken back, so that predictions and fits for a run are without it,
 // and named: nothing of a plan is dropped in silence.
 TEST(Measure, NamesTheSettingsThatAreNotExecuted) {

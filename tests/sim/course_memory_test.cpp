@@ -74,7 +74,7 @@ struct Draw {
 // reduced beside some, and messages go to the next role.
 Program pipeline(unsigned seed, int num_roles, int micro_batches) {
     Draw draw{.random = std::mt19937(seed)};
-    Program program{.num_ranks = num_roles * kRanksOfRole, .overlap_slowdown = 1.25, .tasks = {}};
+    Program program{.num_ranks = num_roles * kRanksOfRole, .overlap = 1.25, .tasks = {}};
     for (int role = 0; role < num_roles; ++role) {
         Role tasks;
         const int layers = 1 + draw.below(3);

@@ -57,7 +57,7 @@ class Builder {
             ReduceTask{.group_size = kRanks, .bytes = 4'000'000, .latency = 10.0 * us};
     }
 
-    Program program{.num_ranks = kRanks, .overlap_slowdown = 1.25, .tasks = {}};
+    Program program{.num_ranks = kRanks, .overlap = 1.25, .tasks = {}};
     int micro_batch = 0;
 
   private:

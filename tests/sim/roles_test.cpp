@@ -327,7 +327,7 @@ TEST(Roles, PlacesInARole) {
 
 // The same program as one role with its end written out.
 TEST(Roles, OneRoleIsAProgramWithoutRoles) {
-    Program plain{.num_ranks = 2, .overlap_slowdown = 1.2};
+    Program plain{.num_ranks = 2, .overlap = 1.2};
     plain.tasks.push_back(
         {.phase = Phase::expert, .work = ComputeTask{.per_rank = {1.0 * us, 2.0 * us}}});
     plain.tasks.push_back(

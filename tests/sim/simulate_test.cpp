@@ -53,7 +53,7 @@ ExchangeStage from_matrix(TrafficMatrix m, Seconds latency = L) {
 SimulationResult run(const Cluster& cluster, std::vector<Task> tasks, double slowdown = 1.0,
                      SimulateOptions options = {}) {
     const Program program{
-        .num_ranks = cluster.num_ranks(), .overlap_slowdown = slowdown, .tasks = std::move(tasks)};
+        .num_ranks = cluster.num_ranks(), .overlap = slowdown, .tasks = std::move(tasks)};
     return simulate(program, Topology(cluster), options);
 }
 

@@ -237,6 +237,28 @@ TEST(MeshPhases, GradientsFollowTheMesh) {
     EXPECT_EQ(std::pair(expert_replicas.group_size, expert_replicas.stride), std::pair(2, 32));
 }
 
+// A bucket a layer, of as many bytes as it has: with one dense layer of f and L - 1 of routers. The
+// head leaves with the last layer, the table behind all of them.
+TEST(MeshPhases, GradientsLeaveInTheBucketsOfTheirLayers) {
+    Scenario s = toy::scenario();
+    s.model.num_layers = 3;
+    s.model.num_dense_layers = 1;
+    s.model.dense_width = 4096;
+    s.model.dense_activation = Activation::gelu;
+    const Plan plan = toy::ep(Dedup::none, 8);
+    const ReduceWork dense = find(build_workload(s, plan).update, Phase::grad_all_reduce);
+    const double all = dense.bytes.in(byte), table = 4.0 * 32000 * 1024;
+    std::vector<double> bytes;
+    for (const double share : dense.buckets) bytes.push_back(share * all);
+    ASSERT_EQ(bytes.size(), 4u);
+    const double of_layer = 4.0 * layer_parameters(s.model, plan, 1).dense();
+    EXPECT_NEAR(bytes[0], 4.0 * layer_parameters(s.model, plan, 0).dense(), 1.0);
+    EXPECT_NEAR(bytes[1], of_layer, 1.0);
+    EXPECT_NEAR(bytes[2], of_layer + table, 1.0);
+    EXPECT_NEAR(bytes[3], table, 1.0);
+    EXPECT_GT(bytes[0], bytes[1]);
+}
+
 // Bytes that a rank sends in a step of m micro-batches, by parallelism.md's table: g = 4 bytes of a
 // gradient, 2 of a parameter, times (n-1)/n of the parameters that n ranks share.
 //   no_shard 2 g;  optim g + 2;  optim_grads m g + 2;  optim_grads_params m (g + 2 + 2), of which
