@@ -2,6 +2,7 @@
 
 draw.py SEED FOLDER: a scenario each, for one and two ranks.
 draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a plan.
+draw.py SEED FOLDER mixed: mostly two ranks, some with micro-batches, run by headway's own host.
 """
 
 import random
@@ -27,6 +28,12 @@ DENSE = "  num_dense_layers: 1\n  dense_width: {}\n  dense_activation: gelu\n"
 MAX_PARAMETERS = 2.5e9  # of all ranks: 18 bytes each
 MAX_WORK = 6e14  # FLOPs of a rank's step, forward and backward
 MAX_WORK_AGAIN = 1.2e14
+# Sets of models: how many of one and of two ranks, micro-batches in turn, FLOPs of a micro-batch.
+SETS = {
+    "": (((1, 8), (2, 14)), (1,), MAX_WORK),
+    "again": (((1, 4), (2, 4)), (1, 4, 2, 4), MAX_WORK_AGAIN),
+    "mixed": (((1, 2), (2, 14)), (1, 1, 2, 1, 4), MAX_WORK_AGAIN),
+}
 
 
 def draw(random_: random.Random, ranks: int, max_work: float) -> dict:
@@ -67,27 +74,29 @@ RECOMPUTE = {
 }
 
 
-def plans_of(case: dict, again: bool) -> list[str]:
+def plans_of(case: dict, kind_of_set: str) -> list[str]:
+    again = kind_of_set == "again"
+    host = ", implementation: headway" if kind_of_set == "mixed" else ""
     kinds = {"ep_naive": "expert_parallel: {}"}
     if case["ranks"] > 1:
         kinds["ep_rank"] = "expert_parallel: {dedup: rank}"
     kinds["hp"] = f"head_parallel: {{num_heads: {case['hp_heads']}}}"
     return [
-        f"{kind}{suffix}, {layer}, group_size: {case['ranks']}{recompute}"
+        f"{kind}{suffix}, {layer}, group_size: {case['ranks']}{recompute}{host}"
         for kind, layer in kinds.items()
         for suffix, recompute in RECOMPUTE.items()
         if not suffix or (again and not (kind == "hp" and suffix == "_experts"))
     ]
 
 
-def text(name: str, seed: int, case: dict, again: bool, micro_batches: int) -> str:
-    plans = plans_of(case, again)
+def text(name: str, seed: int, case: dict, kind_of_set: str, micro_batches: int) -> str:
+    plans = plans_of(case, kind_of_set)
     return SCENARIO.format(
         **case
         | {
             "name": name,
             "seed": seed,
-            "micro_batches": f", num_micro_batches: {micro_batches}" if again else "",
+            "micro_batches": f", num_micro_batches: {micro_batches}" if kind_of_set else "",
             "heads": case["hidden"] // case["head_width"],
             "dense": DENSE.format(4 * case["hidden"]) if case["dense"] else "",
             "plans": "".join(f"  - {{name: {plan}}}\n" for plan in plans),
@@ -97,15 +106,16 @@ def text(name: str, seed: int, case: dict, again: bool, micro_batches: int) -> s
 
 
 def main() -> None:
-    seed, folder, again = int(sys.argv[1]), Path(sys.argv[2]), "again" in sys.argv[3:]
+    seed, folder, kind_of_set = int(sys.argv[1]), Path(sys.argv[2]), (sys.argv[3:] or [""])[0]
+    counts, batches, max_work = SETS[kind_of_set]
     random_ = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    for ranks, count in ((1, 4), (2, 4)) if again else ((1, 8), (2, 14)):
+    for ranks, count in counts:
         for number in range(count):
             name = f"step_{ranks}_{number + 1:02}"
-            micro_batches = (1, 4, 2, 4)[number % 4]
-            case = draw(random_, ranks, MAX_WORK_AGAIN / micro_batches if again else MAX_WORK)
-            (folder / f"{name}.yaml").write_text(text(name, seed, case, again, micro_batches))
+            micro_batches = batches[number % len(batches)]
+            case = draw(random_, ranks, max_work / micro_batches)
+            (folder / f"{name}.yaml").write_text(text(name, seed, case, kind_of_set, micro_batches))
 
 
 if __name__ == "__main__":
