@@ -2,15 +2,19 @@
 
 judge.py predict HEADWAY PROFILE CASES OUT.csv: step time, interval and memory of every plan, before anything is run.
 judge.py judge PREDICTED.csv RESULTS OUT.csv: beside them the measured Timelines RESULTS/<case>.csv; prints the errors.
+judge.py now HEADWAY PROFILE CASES JUDGED.csv OUT.csv: the same runs beside what is predicted now, of plans with
+    implementation: headway; not blind.
 judge.py memory HEADWAY PROFILE CASES JUDGED.csv OUT.csv: the memory of those runs beside what is predicted now.
 judge.py phases HEADWAY PROFILE CASES RESULTS OUT.csv: the same phase by phase, by `headway verify`.
 """
 
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PREDICTED = [
@@ -108,12 +112,40 @@ def judge(predicted: str, results: str, out: str) -> None:
         if found is None:
             print(f"not run: {row['case']} {row['plan']}")
             continue
-        error = float(row["step_s"]) / found["time"] - 1
-        memory = float(row["memory_bytes"]) / found["memory"] - 1
-        numbers = [found["time"], found["low"], found["high"], found["memory"], error, memory]
-        rows.append([row[c] for c in PREDICTED] + numbers)
+        rows.append(beside([row[c] for c in PREDICTED], found))
+    write_judged(out, rows)
+
+
+def beside(predicted: list, found: dict[str, float]) -> list:
+    step, memory = (float(predicted[PREDICTED.index(c)]) for c in ("step_s", "memory_bytes"))
+    errors = [step / found["time"] - 1, memory / found["memory"] - 1]
+    return [*predicted, *(found[c] for c in ("time", "low", "high", "memory")), *errors]
+
+
+def write_judged(out: str, rows: list[list]) -> None:
     write(out, JUDGED, rows)
     report([dict(zip(JUDGED, row)) for row in rows])
+
+
+def now(headway: str, profile: str, cases: str, judged: str, out: str) -> None:
+    columns = {
+        "time": "measured_s",
+        "low": "p10_s",
+        "high": "p90_s",
+        "memory": "measured_memory_bytes",
+    }
+    runs = {
+        (row["case"], row["plan"]): {name: float(row[c]) for name, c in columns.items()}
+        for row in csv.DictReader(Path(judged).open())
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for case in Path(cases).glob("*.yaml"):
+            text = re.sub(
+                r"(?m)^(  - \{name: .*)\}$", r"\1, implementation: headway}", case.read_text()
+            )
+            (Path(folder) / case.name).write_text(text)
+        predicted = predictions(headway, profile, folder)
+    write_judged(out, [beside(p, runs[p[0], p[1]]) for p in predicted if (p[0], p[1]) in runs])
 
 
 def report(rows: list[dict]) -> None:
@@ -126,8 +158,8 @@ def report(rows: list[dict]) -> None:
         )
     kinds = {
         "all steps": lambda r: True,
-        "one rank": lambda r: r["ranks"] == "1",
-        "two ranks": lambda r: r["ranks"] == "2",
+        "one rank": lambda r: int(r["ranks"]) == 1,
+        "two ranks": lambda r: int(r["ranks"]) == 2,
         "EP naive": lambda r: r["plan"].startswith("ep_naive"),
         "EP by rank": lambda r: r["plan"].startswith("ep_rank"),
         "HP": lambda r: r["plan"].startswith("hp"),
@@ -201,6 +233,6 @@ def by_phase(file: Path) -> dict[tuple[str, str, str], list[float]]:
 
 
 if __name__ == "__main__":
-    {"predict": predict, "judge": judge, "memory": memory, "phases": phases}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    {"predict": predict, "judge": judge, "now": now, "memory": memory, "phases": phases}[
+        sys.argv[1]
+    ](*sys.argv[2:])
