@@ -1,4 +1,4 @@
-"""Figures of whole steps: figures.py steps JUDGED.csv OUT.png, figures.py losses OUT.png CPU.csv NAME=LOSSES.csv..."""
+"""Figures of whole steps: figures.py steps OUT.png JUDGED.csv..., figures.py losses OUT.png CPU.csv NAME=LOSSES.csv..."""
 
 import csv
 import sys
@@ -11,8 +11,8 @@ NAMES = {"ep_naive": "EP", "ep_rank": "EP by rank", "hp": "HP"}
 MARKS = {"ep_naive": ("o", "#4477aa"), "ep_rank": ("s", "#ccbb44"), "hp": ("^", "#ee6677")}
 
 
-def steps(judged: str, out: str) -> None:
-    rows = list(csv.DictReader(Path(judged).open()))
+def steps(out: str, *judged: str) -> None:
+    rows = [row for file in judged for row in csv.DictReader(Path(file).open())]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
     for plan, (mark, colour) in MARKS.items():
         for ranks, fill in (("1", "none"), ("2", colour)):

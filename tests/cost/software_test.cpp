@@ -59,7 +59,7 @@ TEST(Undecided, ASharedCurveCancels) {
 }
 
 // The noise is what software may do to what differs, or to the step, whichever is less. 5 s less
-// and 4 s more, 1 s apart: 0.91 x 5 s hide it. Nothing but 6 s more: 0.91 x 6 s do not. The
+// and 4 s more, 1 s apart: 0.92 x 5 s hide it. Nothing but 6 s more: 0.92 x 6 s do not. The
 // share of the step, 12 s of 100, hides 9 s less and 4 s more, 5 s apart; it does not hide 19
 // and 4.
 TEST(Undecided, SoftwareErrsOnWhatDiffers) {
