@@ -67,6 +67,26 @@ class Calibrate(InAFolder):
         predicted = self.headway("predict", paper, "--profile", self.out)
         self.assertEqual(predicted.returncode, 0, predicted.stderr)
 
+    def test_overheads_become_the_host_of_a_profile(self):
+        """The shipped profile of two GPUs again; without the host's times its plans are refused."""
+        two = os.path.join(ROOT, "docs", "results", "validation_gpu", "two")
+        files = [os.path.join(two, name) for name in ("overheads.csv", "overheads_again.csv")]
+        words = [word for file in files for word in ("--from-overheads", file)]
+        base = ("calibrate", "--base", "h200_layers", "-o", self.out)
+        done = self.headway(*base, *words)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        shipped = open(os.path.join(ROOT, "scenarios", "profiles", "h200_nvlink2.yaml")).read()
+        overheads = shipped[shipped.index("overheads:") :].partition("source:")[0]
+        self.assertIn(overheads, open(self.out).read())
+        step = os.path.join(ROOT, "scenarios", "grids", "steps_mixed", "step_1_01.yaml")
+        self.assertEqual(self.headway("predict", step, "--profile", self.out).returncode, 0)
+        refused = self.headway("predict", step, "--profile", "h200_layers")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("overheads.host_kernel and overheads.host_exchange", refused.stderr)
+        both = self.headway(*base, *words, "--device", "cpu", SCENARIO)
+        self.assertEqual(both.returncode, 2)
+        self.assertIn("--from-overheads", both.stderr)
+
     def test_a_measured_timeline_refits_the_curves_it_holds(self):
         # calibrate -> run other tokens -> refit from that Timeline -> verify. The new profile names the device that ran, and
         # what is the base's; a phase of one sample is given back as it was measured.
