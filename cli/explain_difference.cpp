@@ -24,8 +24,7 @@ bool is_reduction(const Task& task) {
 }
 
 Program without_reductions(const Program& program) {
-    Program result{
-        .num_ranks = program.num_ranks, .overlap = program.overlap, .tasks = {}};
+    Program result{.num_ranks = program.num_ranks, .overlap = program.overlap, .tasks = {}};
     std::vector<int> place(program.tasks.size(), -1);
     for (std::size_t t = 0; t < program.tasks.size(); ++t) {
         if (is_reduction(program.tasks[t])) continue;

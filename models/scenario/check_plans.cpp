@@ -167,13 +167,12 @@ void check_implementation(const Plan& plan, const std::string& where,
                           std::vector<InputProblem>& problems) {
     if (plan.cuda_graph_scope != 0u && !launches_eagerly(plan.implementation)) {
         const auto name = kImplementationNames[static_cast<std::size_t>(plan.implementation)];
-        problems.push_back(
-            {where + ".cuda_graph_scope",
-             fmt::format("graphs of implementation: {}, {}", name,
-                         plan.implementation == Implementation::headway
-                             ? "whose steps have none"
-                             : "whose launches cost nothing"),
-             "implementation: torch or megatron", ""});
+        problems.push_back({where + ".cuda_graph_scope",
+                            fmt::format("graphs of implementation: {}, {}", name,
+                                        plan.implementation == Implementation::headway
+                                            ? "whose steps have none"
+                                            : "whose launches cost nothing"),
+                            "implementation: torch or megatron", ""});
     }
     if (plan.implementation != Implementation::unfused) return;
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
