@@ -184,6 +184,7 @@ class PriceBook {
     std::size_t index_of(const Source& source) const;
     Source source_at(std::size_t index) const;
     Account& account(const Source& source) { return accounts_[index_of(source)]; }
+    [[noreturn]] void missing_curve(const std::string& what, const std::string& hint) const;
     void note(const Source& source, double asked, bool outside, std::string_view what = {});
     void note_shape(const PhaseCurve& curve, const PhaseShape& shape);
     std::string warning_of(KernelSource source, const Account& account) const;

@@ -1,0 +1,105 @@
+// What the prices so far have asked of curves beyond what was measured.
+#include "models/cost/price.hpp"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace headway::inline cost {
+namespace {
+
+// What the size of a kernel counts (vocab/profile.hpp).
+std::string_view size_unit(Kernel kernel) {
+    switch (kernel) {
+        case Kernel::dense_gemm:
+            return "FLOPs";
+        case Kernel::grouped_gemm:
+        case Kernel::grouped_gemm_gelu:
+        case Kernel::fused_expert:
+            return "rows an expert";
+        case Kernel::attention:
+            return "tokens of a sequence";
+        case Kernel::router:
+            return "tokens";
+        default:
+            return "bytes";
+    }
+}
+
+}  // namespace
+
+std::string PriceBook::warning_of(KernelSource source, const Account& a) const {
+    const RateCurve& curve = curve_of(source.kernel, source.dtype, source.pass);
+    const std::string_view type = kDtypeNames[static_cast<std::size_t>(source.dtype)];
+    const std::string what =
+        fmt::format("{} ({}{})", name(source.kernel),
+                    source.dtype == dtype_ ? "" : fmt::format("{}, ", type), name(source.pass));
+    std::string text;
+    if (a.outside > 0) {
+        text = fmt::format(
+            "{}: {} look-ups outside the measured range: {:.4g}..{:.4g} {} asked, "
+            "{:.4g}..{:.4g} measured, "
+            "widths {:.4g}..{:.4g} measured; the nearest rate was used",
+            what, a.outside, a.lowest, a.highest, size_unit(source.kernel), curve.size.front(),
+            curve.size.back(), curve.width.front(), curve.width.back());
+    }
+    if (a.capped > 0) {
+        text += fmt::format(
+            "{}: {} look-ups above what {} can do, which was used instead: is the profile of "
+            "another device ({})?",
+            text.empty() ? what : "; and", a.capped, cluster_.device.name,
+            profile_.provenance.device);
+    }
+    return text;
+}
+
+std::string PriceBook::warning_of(const TimeCurve& curve, const Account& a) const {
+    const std::string what = fmt::format("{} over {}", name(curve.collective), name(curve.path));
+    if (a.highest <= curve.bytes.front()) {
+        return fmt::format(
+            "{}: {} look-ups below the smallest measured size: down to {:.4g} bytes asked, {:.4g} "
+            "measured; {}",
+            what, a.outside, a.lowest, curve.bytes.front(),
+            curve.bytes.size() == 1 ? "its bandwidth was kept, without a latency"
+                                    : "the first slope was kept");
+    }
+    return fmt::format(
+        "{}: {} look-ups beyond the largest measured size: up to {:.4g} bytes asked, {:.4g} "
+        "measured; the last slope was kept",
+        what, a.outside, a.highest, curve.bytes.back());
+}
+
+std::string PriceBook::warning_of(const PhaseCurve& curve, const Account& a) const {
+    return fmt::format(
+        "phase {} {} ({}): {} look-ups outside the measured layers: {} {:.6g}..{:.6g} asked, "
+        "{:.6g}..{:.6g} measured; its terms were used beyond them",
+        name(curve.phase), name(curve.pass), kLayerKindNames[static_cast<std::size_t>(curve.layer)],
+        a.outside, a.what, a.lowest, a.highest, a.measured.least, a.measured.most);
+}
+
+std::vector<std::string> PriceBook::warnings() const {
+    std::vector<std::string> result;
+    for (const TimeCurve& curve : profile_.communication) {
+        if (!accounts_[index_of(&curve)].used || curve.link > Bandwidth{}) continue;
+        result.push_back(
+            fmt::format("{} over {} ({} ranks): the profile does not say which link it was "
+                        "measured on; its times are taken as those of this cluster's",
+                        name(curve.collective), name(curve.path), curve.num_ranks));
+    }
+    for (std::size_t i = 0; i < accounts_.size(); ++i) {
+        const Account& a = accounts_[i];
+        if (a.outside == 0 && a.capped == 0) continue;
+        const Source source = source_at(i);
+        if (const auto* kernel = std::get_if<KernelSource>(&source))
+            result.push_back(warning_of(*kernel, a));
+        else if (const auto* time = std::get_if<const TimeCurve*>(&source))
+            result.push_back(warning_of(**time, a));
+        else if (const auto* phase = std::get_if<const PhaseCurve*>(&source))
+            result.push_back(warning_of(**phase, a));
+    }
+    return result;
+}
+
+}  // namespace headway::inline cost
