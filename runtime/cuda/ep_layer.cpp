@@ -122,8 +122,7 @@ void CudaEpLayer::forward(const bf16* x, bf16* y, const std::int32_t* forced) {
     const ArenaScope scope(arena);
     if (shape_.experts_again) take_outputs();
     exchange_->dispatch();
-    bf16* y_rows =
-        y_rows_ != nullptr ? y_rows_ : arena.take<bf16>(exchange_->num_rows() * shape_.width);
+    bf16* y_rows = output_rows();
     run_experts(y_rows);
     exchange_->combine(y_rows, y);
 }
@@ -137,6 +136,11 @@ void CudaEpLayer::take_outputs() {
     y_rows_ = exchange_->needs_outputs() ? arena.take<bf16>(rows * shape_.width) : nullptr;
 }
 
+CudaEpLayer::bf16* CudaEpLayer::output_rows() {
+    return y_rows_ != nullptr ? y_rows_
+                              : context_.arena.take<bf16>(exchange_->num_rows() * shape_.width);
+}
+
 void CudaEpLayer::run_experts(bf16* y_rows) {
     const DevicePhase phase(context_, {Phase::expert, Pass::forward});
     kernels::ep_experts_forward(kernels::GroupedImpl::hopper, experts(),
@@ -148,9 +152,7 @@ void CudaEpLayer::experts_again() {
     exchange_->regroup_again();
     take_outputs();
     const ArenaScope scope(context_.arena);
-    run_experts(y_rows_ != nullptr
-                    ? y_rows_
-                    : context_.arena.take<bf16>(exchange_->num_rows() * shape_.width));
+    run_experts(output_rows());
 }
 
 void CudaEpLayer::backward(const bf16* x, const bf16* dy, bf16* dx, bool accumulate) {

@@ -53,6 +53,7 @@ class CudaEpLayer {
     kernels::EpExperts experts() const;
     void route_forward(const bf16* x, const std::int32_t* forced);
     void take_outputs();
+    bf16* output_rows();  // kept for backward, or of the present scope
     void run_experts(bf16* y_rows);
     void experts_again();
 
