@@ -141,6 +141,11 @@ GIVES_ENVIRONMENT = {
 }
 
 
+# for (x : f(...).y[... or .y(...
+BALANCED = r"(?:[^();]|\((?:[^();]|\((?:[^();]|\([^();]*\))*\))*\))*"
+LOOP_OVER_A_CALL = re.compile(rf"for \([^;()]*[^:]:\s+[\w:]+\({BALANCED}\)\.[\w.]*[\[(]")
+
+
 def source_files():
     folders = ("models", "sim", "kernels", "runtime", "cli")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*")]
@@ -298,6 +303,16 @@ class IncludeRules(unittest.TestCase):
     def test_threads_are_started_in_few_places(self):
         starts = {self.relative(f) for f in self.files if THREAD.search(f.read_text("utf-8"))}
         self.assertEqual(starts - STARTS_THREADS, set(), "use models/vocab/jobs.hpp")
+
+    def test_loops_go_over_what_lives(self):
+        """A range-for keeps what a call returns, not what an index into it or a call on it leads to: its owner is gone."""
+        tests = [f for f in (ROOT / "tests").rglob("*") if f.suffix in SOURCES]
+        broken = [
+            f"{self.relative(file)}: {match[0]}"
+            for file in [*self.files, *tests]
+            for match in LOOP_OVER_A_CALL.finditer(file.read_text(encoding="utf-8"))
+        ]
+        self.assertEqual(broken, [])
 
     def test_headers_have_pragma_once(self):
         headers = [file for file in self.files if file.suffix in {".hpp", ".cuh"}]

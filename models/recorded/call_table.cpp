@@ -43,10 +43,11 @@ class TableReader {
             refuse("a step of no time", "step_ms and enqueue_ms above 0");
         if (table.rank >= table.world_size)
             refuse(fmt::format("rank {} of {}", table.rank, table.world_size));
-        for (const auto& [kind, value] :
-             member(json, "nccl_host_us", Json::value_t::object).items())
+        const Json& host_us = member(json, "nccl_host_us", Json::value_t::object);
+        for (const auto& [kind, value] : host_us.items())
             table.nccl_host_us[kind] = real(value, "nccl_host_us", 1e9);
-        for (const auto& [name, ranks] : member(json, "groups", Json::value_t::object).items())
+        const Json& groups = member(json, "groups", Json::value_t::object);
+        for (const auto& [name, ranks] : groups.items())
             table.groups[name] = ranks_of(ranks, name, table);
         for (const Json& call : member(json, "calls", Json::value_t::array))
             table.calls.push_back(call_of(call, table));

@@ -92,7 +92,8 @@ TEST(LayerPattern, AWindowRunsAtTheRateOfAsManyKeys) {
     Scenario s = toy::scenario();
     s.batch.sequence_length = 4096;
     const auto size = [&] {
-        for (const PhaseWork& phase : build_workload(s, s.plans[0]).layers[0].forward)
+        const Workload workload = build_workload(s, s.plans[0]);
+        for (const PhaseWork& phase : workload.layers[0].forward)
             if (phase.phase == Phase::attention_core)
                 return std::get<ComputeWork>(phase.work).kernels[0].size;
         return 0.0;

@@ -49,7 +49,8 @@ TEST(Rates, NeverExceedTheDevicesPeak) {
 }
 
 Seconds expert_time(const Scenario& s, const Profile& profile, Pass pass) {
-    for (const PhaseCost& cost : predict(s, profile).plans.at(0).phases)
+    const Prediction prediction = predict(s, profile);
+    for (const PhaseCost& cost : prediction.plans.at(0).phases)
         if (cost.phase == Phase::expert && cost.pass == pass) return cost.time / cost.count;
     return {};
 }
