@@ -206,7 +206,7 @@ void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
         p.tensor_model_parallel_size == 1 && p.sequence_parallel,
         "plan {}: parallel.sequence_parallel has no effect: tensor_model_parallel_size is 1",
         plan.name);
-    const bool no_buffers = s.model.attention.latent.has_value();
+    const bool no_buffers = !s.model.attention.has_user_buffers();
     notes.add_if(p.tp_comm_overlap && (p.tensor_model_parallel_size == 1 || no_buffers),
                  "plan {}: parallel.tp_comm_overlap has no effect: {}", plan.name,
                  no_buffers ? "latent attention has no user buffers, and Megatron turns it off"

@@ -83,7 +83,7 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
                     Parallel layout = like.parallel;
                     layout.tensor_model_parallel_size = t;
                     layout.sequence_parallel = t > 1;
-                    layout.tp_comm_overlap = t > 1 && !model.attention.latent;
+                    layout.tp_comm_overlap = t > 1 && model.attention.has_user_buffers();
                     layout.context_parallel_size = c;
                     layout.pipeline_model_parallel_size = p;
                     layout.virtual_pipeline_model_parallel_size = v;

@@ -102,6 +102,9 @@ struct Attention {
         return window && layer % window_every == 0 &&
                (full_every == 0 || (layer + 1) % full_every != 0);
     }
+    // The buffers of tp_comm_overlap: Megatron-LM turns it off where a layer has none of its own,
+    // as latent attention's projections have none (core/extensions/transformer_engine.py).
+    bool has_user_buffers() const { return !latent; }
 };
 
 // Group-limited routing: what a group of experts must be best in. top2_sum: the sum of its two best

@@ -184,7 +184,7 @@ void add_attention(const StepShape& s, int layer, Pass pass, std::vector<PhaseWo
     const double kv_width = (a.latent ? heads : kv_heads) * (w.query_key + w.value);
     const CoreWidths core_widths{
         .query = heads * w.query_key, .key_value = kv_width, .out = out_width};
-    const bool buffered = has_user_buffers(s);
+    const bool buffered = overlaps_tp(s);
     if (forward) {
         phases.push_back(norm);
         gather_rows(s, pass, gathered_width(model), phases, buffered);
@@ -221,7 +221,7 @@ void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases
                       {gemm(tokens, (gated ? 2.0 : 1.0) * width, s.hidden, s.element, repeat),
                        gemm(tokens, s.hidden, width, s.element, repeat),
                        move(Kernel::streaming, activation)}),
-        has_user_buffers(s));
+        overlaps_tp(s));
 }
 
 }  // namespace headway::inline workload

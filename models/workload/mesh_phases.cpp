@@ -15,10 +15,8 @@ PhaseWork reduce_phase(Phase phase, Pass pass, Collective collective, const Rank
             false, beside};
 }
 
-// Megatron-LM turns the overlap off where a layer has no buffer of its own, as latent attention's
-// projections have none (core/extensions/transformer_engine.py).
-bool has_user_buffers(const StepShape& s) {
-    return s.plan.parallel.tp_comm_overlap && !s.scenario.model.attention.latent;
+bool overlaps_tp(const StepShape& s) {
+    return s.plan.parallel.tp_comm_overlap && s.scenario.model.attention.has_user_buffers();
 }
 
 void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,

@@ -43,7 +43,7 @@ KernelWork move(Kernel kernel, double bytes, int launches = 1);
 // Without sequence parallelism all ranks have all rows, and the sum stays with all. `buffered`: of
 // linear layers that have user buffers, so that tp_comm_overlap hides them behind the GEMMs.
 double gathered_width(const ModelSpec& model);  // of the rows that enter attention
-bool has_user_buffers(const StepShape& s);
+bool overlaps_tp(const StepShape& s);
 void gather_rows(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
                  bool buffered = false);
 void scatter_sum(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases,
