@@ -10,9 +10,9 @@
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
-#include "models/cost/program.hpp"
 #include "models/report/matrix_file.hpp"
 #include "models/vocab/error.hpp"
+#include "models/workload/exchange_bytes.hpp"
 
 namespace headway::cli {
 namespace {
@@ -59,53 +59,21 @@ const Plan& chosen_plan(const Scenario& scenario, const std::optional<std::strin
     return *std::ranges::find(scenario.plans, name, &Plan::name);
 }
 
-// The forward exchange of this phase (absent: the first that routes tokens) and layer.
-const Task& find_exchange(const Program& program, int layer, std::optional<Phase> phase,
-                          const std::string& plan) {
-    for (const Task& task : program.tasks) {
-        const bool wanted =
-            phase ? task.phase == *phase
-                  : task.phase == Phase::dispatch || task.phase == Phase::head_scatter;
-        if (!wanted || (layer >= 0 && task.layer != layer)) continue;
-        if (std::holds_alternative<ExchangeTask>(task.work)) return task;
-    }
-    throw InputError(
-        InputProblem{.where = "headway matrix",
-                     .found = fmt::format("no such exchange in layer {} of plan {}", layer, plan),
-                     .accepted = "--layer of a MoE layer; --phase dispatch or combine "
-                                 "(EP), head_scatter or head_gather (HP)",
-                     .hint = ""});
-}
-
-TrafficMatrix group_matrix(const ExchangeTask& exchange, const ExchangeStage& stage, int group) {
-    if (!stage.matrices.empty()) {
-        return *stage.matrices[stage.matrices.size() == 1 ? 0 : static_cast<std::size_t>(group)];
-    }
-    TrafficMatrix matrix(exchange.group_size);
-    std::ranges::fill(matrix.bytes, stage.uniform_bytes);
-    return matrix;
-}
-
-TrafficMatrix world_matrix(const ExchangeTask& exchange, const ExchangeStage& stage,
-                           int num_ranks) {
-    TrafficMatrix world(num_ranks);
-    for (int g = 0; g < num_ranks / exchange.group_size; ++g) {
-        const TrafficMatrix matrix = group_matrix(exchange, stage, g);
-        const int first = g * exchange.group_size;
-        for (int i = 0; i < exchange.group_size; ++i) {
-            for (int j = 0; j < exchange.group_size; ++j) {
-                world.at(first + i, first + j) = matrix.at(i, j);
-            }
-        }
-    }
-    return world;
-}
-
-std::optional<Phase> chosen_phase(const po::variables_map& values) {
+Phase chosen_phase(const po::variables_map& values, const Plan& plan) {
     const auto word = optional_text(values, "phase");
-    if (!word) return std::nullopt;
-    return phase_from_name(
+    if (!word) return plan.is_head_parallel() ? Phase::head_scatter : Phase::dispatch;
+    return *phase_from_name(
         one_of(*word, {"dispatch", "combine", "head_scatter", "head_gather"}, "--phase"));
+}
+
+ExchangeTask find_exchange(const Scenario& scenario, const Plan& plan, int layer, Phase phase,
+                           int sample) {
+    if (auto exchange = layer_exchange(scenario, plan, layer, phase, sample)) return *exchange;
+    throw InputError(
+        {.where = "headway matrix",
+         .found = fmt::format("no {} in layer {} of plan {}", name(phase), layer, plan.name),
+         .accepted = "--layer of a MoE layer; --phase dispatch or combine "
+                     "(EP), head_scatter or head_gather (HP)"});
 }
 
 }  // namespace
@@ -115,26 +83,18 @@ int run_matrix(Args args) {
     if (!values) return kDone;
     const std::string format =
         one_of((*values)["format"].as<std::string>(), {"csv", "nccl-tests"}, "--format");
-    Scenario scenario = load_scenario(*values, "matrix");
+    const Scenario scenario = load_scenario(*values, "matrix");
     const Plan& plan = chosen_plan(scenario, optional_text(*values, "plan"));
     const int layer = whole_number(*values, "layer", -1, scenario.model.all_layers() - 1);
-    // Draws depend on the layer alone, so that later layers need not be drawn.
-    const int first_moe = scenario.model.moe_layer(0);
-    scenario.batch.num_micro_batches = 1;
-    scenario.batch.global_batch_size.reset();
-    const Program program = build_program(scenario, plan, profile_of(scenario),
-                                          {.sample = whole_number(*values, "sample", 0, 1'000'000),
-                                           .num_layers = (layer >= 0 ? layer : first_moe) + 1});
-    const Task& task = find_exchange(program, layer, chosen_phase(*values), plan.name);
-    const auto& exchange = std::get<ExchangeTask>(task.work);
-    const int stage =
-        whole_number(*values, "stage", 0, static_cast<int>(exchange.stages.size()) - 1);
-    const int group =
-        whole_number(*values, "group", -1, program.num_ranks / exchange.group_size - 1);
-    const ExchangeStage& work = exchange.stages[static_cast<std::size_t>(stage)];
-    TrafficMatrix matrix = group >= 0 ? group_matrix(exchange, work, group)
-                                      : world_matrix(exchange, work, program.num_ranks);
-    if (work.transposed) matrix = matrix.transposed();
+    const ExchangeTask exchange =
+        find_exchange(scenario, plan, layer >= 0 ? layer : scenario.model.moe_layer(0),
+                      chosen_phase(*values, plan), whole_number(*values, "sample", 0, 1'000'000));
+    const int num_ranks = scenario.cluster.num_ranks();
+    const auto stage = static_cast<std::size_t>(
+        whole_number(*values, "stage", 0, static_cast<int>(exchange.stages.size()) - 1));
+    const int group = whole_number(*values, "group", -1, num_ranks / exchange.group_size - 1);
+    const TrafficMatrix matrix = group >= 0 ? group_matrix(exchange, stage, group)
+                                            : world_matrix(exchange, stage, num_ranks);
     write_result(to_text(matrix, format == "csv" ? MatrixFormat::csv : MatrixFormat::nccl_tests),
                  optional_text(*values, "out"));
     return kDone;

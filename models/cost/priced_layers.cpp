@@ -40,13 +40,8 @@ const LayerWork& PricedLayers::entry(int layer) const {
 }
 
 std::vector<DrawnGroup> PricedLayers::draw(int layer, int draw) const {
-    std::vector<DrawnGroup> groups;
-    const int n = pricer_.layout().group_size;
-    if (n == 1 || !scenario_.model.is_moe_layer(layer)) return groups;
-    const int sample = options_.sample * workload_.num_micro_batches + draw;
-    for (int g = ranks_.first / n; g < (ranks_.first + ranks_.count) / n; ++g)
-        groups.push_back(draw_group(scenario_, plan_, layer, g, sample));
-    return groups;
+    return draw_groups(scenario_, plan_, layer, ranks_.first, ranks_.count,
+                       options_.sample * workload_.num_micro_batches + draw);
 }
 
 // The phases of every rank with its own rows; one entry for all where the layer is dense or its
@@ -92,7 +87,7 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
         } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
             out.work = pricer_.reduce_task(*reduce, fraction);
         } else {
-            out.work = pricer_.exchange_task(phase, &groups, fraction);
+            out.work = pricer_.exchange_task(phase, groups, fraction);
         }
     }
     return priced;

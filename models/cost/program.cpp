@@ -9,6 +9,7 @@
 #include "models/cost/priced_layers.hpp"
 #include "models/cost/program_tasks.hpp"
 #include "models/cost/role_writer.hpp"
+#include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/schedule.hpp"
 

@@ -3,16 +3,12 @@
 // models/cost.
 #pragma once
 
-#include <map>
-#include <memory>
-#include <utility>
 #include <vector>
 
 #include "models/cost/price.hpp"
 #include "models/vocab/program.hpp"
 #include "models/vocab/scenario.hpp"
-#include "models/workload/drawn_group.hpp"
-#include "models/workload/layout.hpp"
+#include "models/workload/exchange_bytes.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline cost {
@@ -24,16 +20,15 @@ class TaskPricer {
     TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
                const Workload& workload);
 
-    const ExpertLayout& layout() const { return layout_; }
+    const ExpertLayout& layout() const { return bytes_.layout(); }
 
     // The same phase on every rank, or one entry where all ranks are alike. `fraction`: one of c
     // chunks.
     ComputeTask compute_task(const std::vector<const PhaseWork*>& ranks, double fraction) const;
-    // `groups`: the draw of every group of the world; unused for equal splits.
-    // Tasks of the same draw share its matrices: `groups` must live until forget_draws().
-    ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>* groups,
+    // As ExchangeBytes::task, with the latency and the efficiency of every stage.
+    ExchangeTask exchange_task(const PhaseWork& phase, const std::vector<DrawnGroup>& groups,
                                double fraction);
-    void forget_draws() { bytes_.clear(); }
+    void forget_draws() { bytes_.forget_draws(); }
     ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
     ReduceTask reduce_task(const ReduceWork& work, double share);
     // To the rank with the same place in another block of as many ranks.
@@ -49,19 +44,13 @@ class TaskPricer {
                    Collective collective = Collective::all_to_all) const;
     PathBytes mean_bytes(bool second_stage) const;
     const LayerWork& moe_layer_of_workload() const;
-    std::shared_ptr<const TrafficMatrix> bytes_of(const TrafficMatrix& copies, double fraction);
-    ExchangeStage head_stage(const ExchangeWork& work, double fraction);
-    ExchangeStage equal_stage(const ExchangeWork& work, double fraction);
 
     const Scenario& scenario_;
     const Plan& plan_;
     const Workload& workload_;
-    ExpertLayout layout_;
+    ExchangeBytes bytes_;
     Cluster cluster_;  // without overrides, which the simulator applies
     PriceBook book_;
-    std::map<double, std::shared_ptr<const TrafficMatrix>> head_bytes_;         // by fraction
-    std::map<std::int64_t, std::shared_ptr<const TrafficMatrix>> equal_bytes_;  // by bytes a peer
-    std::map<std::pair<const TrafficMatrix*, double>, std::shared_ptr<const TrafficMatrix>> bytes_;
 };
 
 }  // namespace headway::inline cost

@@ -189,4 +189,14 @@ DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int
     return drawn;
 }
 
+std::vector<DrawnGroup> draw_groups(const Scenario& scenario, const Plan& plan, int layer,
+                                    int first, int count, int sample) {
+    std::vector<DrawnGroup> groups;
+    const int n = expert_layout(scenario, plan).group_size;
+    if (n == 1 || !scenario.model.is_moe_layer(layer)) return groups;
+    for (int g = first / n; g < (first + count) / n; ++g)
+        groups.push_back(draw_group(scenario, plan, layer, g, sample));
+    return groups;
+}
+
 }  // namespace headway::inline workload

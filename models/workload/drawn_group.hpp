@@ -32,4 +32,8 @@ struct DrawnGroup {
 DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int group,
                       int sample = 0, Drawing drawing = Drawing::automatic);
 
+// Draws of every group of ranks [first, first + count); none where no rows of the layer travel.
+std::vector<DrawnGroup> draw_groups(const Scenario& scenario, const Plan& plan, int layer,
+                                    int first, int count, int sample = 0);
+
 }  // namespace headway::inline workload

@@ -5,6 +5,7 @@ usage: simulate_test.py HEADWAY SCENARIO.yaml
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pty
@@ -196,6 +197,32 @@ class Simulate(unittest.TestCase):
         rows = self.run_well("matrix", SCENARIO, "--plan", "hp").split()
         self.assertEqual(len({cell for row in rows for cell in row.split(",")}), 1)
 
+    def test_matrix_needs_no_profile(self):
+        # fp32, 8 ranks, T = 512, H d_h = 256: T 256 / 8 elements to each.
+        words = ("matrix", Path(SCENARIO).with_name("lab_two_leaves.yaml"))
+        rows = [row.split(",") for row in self.run_well(*words, "--plan", "hp").split()]
+        self.assertEqual(rows, [[str(512 * 256 // 8 * 4)] * 8] * 8)
+        # Node-dedup stays with the rank of its number between nodes, and inside nodes.
+        for stage, other in (
+            (0, lambda i, j: i // 2 != j // 2 and i % 2 == j % 2),
+            (1, lambda i, j: i // 2 == j // 2),
+        ):
+            text = self.run_well(*words, "--plan", "ep_node", "--stage", stage)
+            cells = [list(map(int, row.split(","))) for row in text.split()]
+            for i, j in itertools.product(range(8), repeat=2):
+                self.assertEqual(cells[i][j] > 0, other(i, j), (stage, i, j))
+
+    def test_matrix_of_an_overlapped_plan_is_whole(self):
+        chunked = self.folder / "chunked.yaml"
+        plan = "  - name: ep_naive "
+        text = Path(SCENARIO).read_text()
+        self.assertIn(plan, text)
+        chunked.write_text(text.replace(plan, "  - overlap_chunks: 2\n    name: ep_naive ", 1))
+        words = ("--plan", "ep_naive")
+        self.assertEqual(
+            self.run_well("matrix", chunked, *words), self.run_well("matrix", SCENARIO, *words)
+        )
+
     def cluster_text(self, extra=""):
         return f"preset: dgx_h100\nnodes: 1\ngpus_per_node: 4\nnvlink: {{domain: 4}}\n{extra}"
 
@@ -217,7 +244,16 @@ class Simulate(unittest.TestCase):
         self.expect_bad_input(*words, "--epsilon", "2", fragment="--epsilon")
         self.expect_bad_input("matrix", SCENARIO, fragment="--plan")
         self.expect_bad_input(
-            "matrix", SCENARIO, "--plan", "hp", "--phase", "dispatch", fragment="no such exchange"
+            "matrix",
+            SCENARIO,
+            "--plan",
+            "hp",
+            "--phase",
+            "dispatch",
+            fragment="no dispatch in layer 0",
+        )
+        self.expect_bad_input(
+            "matrix", PIPELINE, "--plan", "ep", fragment="a pipeline: a layer lies on"
         )
         self.expect_bad_input("simulate", SCENARIO, "--epsilon", "-1", fragment="--epsilon")
 
