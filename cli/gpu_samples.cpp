@@ -1,20 +1,12 @@
 #include "cli/gpu_samples.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
-#include <thread>
 
+#include "cli/child_program.hpp"
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "models/report/file_lock.hpp"
@@ -31,7 +23,6 @@ constexpr const char* kNotBuilt =
     "it is built with headway when CUDA is there (cmake --preset cuda); --programs DIR says where "
     "it lies";
 
-// Beside this program, or the bare name, which the PATH resolves.
 std::string program(const GpuCalibration& c, const std::string& name) {
     if (c.programs) {
         if (fs::exists(*c.programs / name)) return (*c.programs / name).string();
@@ -39,11 +30,7 @@ std::string program(const GpuCalibration& c, const std::string& name) {
                           .found = "no " + name + " in " + c.programs->string(),
                           .hint = kNotBuilt});
     }
-    std::error_code error;
-    const fs::path self = fs::read_symlink("/proc/self/exe", error);
-    if (!error && fs::exists(self.parent_path() / name))
-        return (self.parent_path() / name).string();
-    return name;
+    return program_beside(name);
 }
 
 // The last line of a log that is no progress, and the last progress in it.
@@ -67,49 +54,22 @@ LogEnd read_log(const fs::path& log) {
     return end;
 }
 
-// It ends with this process, however that ends: two that write the same samples would spoil them.
-pid_t start(const Words& words, const fs::path& log) {
-    std::vector<char*> argv;
-    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    const pid_t parent = getpid(), child = fork();
-    if (child != 0) return child;
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    if (out >= 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0 &&
-        getppid() == parent)
-        execvp(argv[0], argv.data());
-    const char* cause = std::strerror(errno);
-    if (write(STDERR_FILENO, cause, std::strlen(cause)) < 0 || write(STDERR_FILENO, "\n", 1) < 0)
-        _exit(126);
-    _exit(127);
-}
-
 // Runs it to its end, with its words in `log`, and throws when it fails.
-void run_child(const Words& words, const fs::path& log, const std::string& label) {
-    const pid_t child = start(words, log);
-    if (child < 0) throw InputError({.where = "--device cuda", .found = std::strerror(errno)});
+void measure_with(const Words& words, const fs::path& log, const std::string& label) {
     Progress progress(label);
-    int status = 0;
-    for (;;) {
-        const pid_t ended = ::waitpid(child, &status, WNOHANG);
-        if (ended == child) break;
-        if (ended < 0 && errno != EINTR) break;
-        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    const int status = run_child(words, log, [&] {
         const LogEnd end = read_log(log);
         if (end.total > 0) progress.update(end.done, end.total);
-    }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+    });
+    if (status == 0) return;
     const std::string name = fs::path(words.front()).filename().string();
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+    if (could_not_start(status)) {
         throw InputError({.where = "--device cuda",
                           .found = name + " cannot be started: " + read_log(log).line,
                           .hint = kNotBuilt});
     }
-    const std::string how = WIFEXITED(status) ? fmt::format("exit code {}", WEXITSTATUS(status))
-                                              : fmt::format("ended by signal {}", WTERMSIG(status));
     throw InputError({.where = name,
-                      .found = fmt::format("{}: {}", how, read_log(log).line),
+                      .found = fmt::format("{}: {}", how_ended(status), read_log(log).line),
                       .hint = fmt::format("all it said is in {}; finished layers are kept, and the "
                                           "same command goes on from there",
                                           log.string())});
@@ -173,7 +133,7 @@ void measure_layers(const GpuCalibration& c, const GpuSamples& samples) {
     add(c.grid, samples.layers);
     for (std::size_t i = 0; i < c.held_out.size(); ++i) add(c.held_out[i], samples.held_out[i]);
     if (missing == 0 || c.max_seconds <= 0.0) return;
-    run_child(words, c.folder / "headway-grid.log", "layers");
+    measure_with(words, c.folder / "headway-grid.log", "layers");
     const Missing left = missing_of(c.grid, samples.layers, c);
     if (left.executions > 0) {
         warn(
@@ -200,18 +160,18 @@ GpuSamples measure_gpu(const GpuCalibration& c) {
         samples.held_out.push_back(c.folder / (grid.stem().string() + ".csv"));
     const std::string ranks = std::to_string(c.num_ranks);
     if (!is_there(samples.overheads)) {
-        run_child({program(c, "headway-grid"), "--ranks", ranks, "--overheads",
-                   samples.overheads.string()},
-                  c.folder / "overheads.log", "launches, waits and copies");
+        measure_with({program(c, "headway-grid"), "--ranks", ranks, "--overheads",
+                      samples.overheads.string()},
+                     c.folder / "overheads.log", "launches, waits and copies");
     }
     if (c.num_ranks > 1) {
         for (const char* log : {"alltoall", "sendrecv", "all_reduce"})
             samples.comm_logs.push_back(c.folder / fmt::format("comm_{}.log", log));
         const bool all = std::all_of(samples.comm_logs.begin(), samples.comm_logs.end(), is_there);
         if (!all) {
-            run_child({program(c, "headway-comm"), "--ranks", ranks, "--rounds", "3", "--repeats",
-                       "9", "--estimate", "--out", (c.folder / "comm").string()},
-                      c.folder / "headway-comm.log", "exchanges");
+            measure_with({program(c, "headway-comm"), "--ranks", ranks, "--rounds", "3",
+                          "--repeats", "9", "--estimate", "--out", (c.folder / "comm").string()},
+                         c.folder / "headway-comm.log", "exchanges");
         }
     }
     measure_layers(c, samples);

@@ -1,11 +1,8 @@
 // headway report: a prediction as one self-contained HTML page. The page is drawn by
 // analysis/report.py from the result files that predict and show would write.
-#include <unistd.h>
-
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <vector>
 
 #include "cli/installation.hpp"
@@ -13,6 +10,7 @@
 #include "cli/output.hpp"
 #include "cli/python.hpp"
 #include "cli/scenario_options.hpp"
+#include "cli/scratch_folder.hpp"
 #include "models/cost/predict.hpp"
 #include "models/report/input_file.hpp"
 #include "models/report/prediction_json.hpp"
@@ -20,32 +18,6 @@
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {
-namespace {
-
-namespace fs = std::filesystem;
-
-// A folder for the results that the page is drawn from; gone with this object.
-class ScratchFolder {
-  public:
-    ScratchFolder() {
-        std::string name = (fs::temp_directory_path() / "headway-report-XXXXXX").string();
-        if (mkdtemp(name.data()) == nullptr)
-            throw InputError({.where = name, .found = "cannot make a temporary folder"});
-        path_ = name;
-    }
-    ~ScratchFolder() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-    ScratchFolder(const ScratchFolder&) = delete;
-    ScratchFolder& operator=(const ScratchFolder&) = delete;
-    const fs::path& path() const { return path_; }
-
-  private:
-    fs::path path_;
-};
-
-}  // namespace
 
 int run_report(Args args) {
     const CommandHelp help{
@@ -79,8 +51,8 @@ int run_report(Args args) {
     warn_of_unpriced(prediction);
     const std::string python = plain_python();
     const ScratchFolder scratch;
-    const fs::path result = scratch.path() / "prediction.json",
-                   text = scratch.path() / "scenario.yaml";
+    const std::filesystem::path result = scratch.path() / "prediction.json",
+                                text = scratch.path() / "scenario.yaml";
     write_result(prediction_to_json(prediction), result.string());
     write_result(to_yaml(scenario), text.string());
     std::vector<std::string> command = {
