@@ -4,6 +4,7 @@
 #include <optional>
 #include <variant>
 
+#include "models/cost/exchange_stages.hpp"
 #include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/step.hpp"
@@ -22,22 +23,12 @@ Price in_sequence(const Price& a, const Price& b) {
 // own node's tokens; then what came is copied for its ranks; then these copies travel. A step's
 // price has the stages beside each other, as in a library that forwards chunk by chunk.
 Price price_in_stages(const ExchangeWork& work, Pass pass, PriceBook& book) {
-    const double own = work.own_share;
-    ExchangeWork first{.group_size = work.group_size}, second = first;
-    const auto split = [&](PathBytes ExchangeWork::*field, PathBytes ExchangeWork::*forward) {
-        for (std::size_t c = 0; c < work.mean.size(); ++c) {
-            (first.*field)[c] = (work.*field)[c] + own * (work.*forward)[c];
-            (second.*field)[c] = (1.0 - own) * (work.*forward)[c];
-        }
-    };
-    split(&ExchangeWork::mean, &ExchangeWork::forward_mean);
-    split(&ExchangeWork::busiest, &ExchangeWork::forward_busiest);
-    split(&ExchangeWork::on_curve, &ExchangeWork::forward_on_curve);
-    split(&ExchangeWork::links, &ExchangeWork::forward_links);
+    const ExchangeStages stages = exchange_stages(work, work.own_share);
     ComputeWork between;
     between.add(work.forwarder);
-    const Price sent = book.exchange(first, 1.0), copied = book.compute(between, pass, 1.0);
-    return in_sequence(in_sequence(sent, copied), book.exchange(second, 1.0));
+    const Price sent = book.exchange(stages.over_nic, 1.0),
+                copied = book.compute(between, pass, 1.0);
+    return in_sequence(in_sequence(sent, copied), book.exchange(stages.inside, 1.0));
 }
 
 Price price_of(const PhaseWork& phase, const PhaseWork& mean, const ComputeSpeeds& speeds,
