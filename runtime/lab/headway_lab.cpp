@@ -5,7 +5,6 @@
 #include <unistd.h>
 #include <algorithm>
 #include <boost/program_options.hpp>
-#include <charconv>
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -53,23 +52,6 @@ po::options_description declare_options() {
         "the lab is predicted and simulated with");
     add("quiet", "do not print the map");
     return options;
-}
-
-double parse_scale(const std::string& text) {
-    const std::string_view all = text;
-    const std::size_t slash = all.find('/');
-    const auto number = [&](std::string_view part) {
-        double value = 0.0;
-        const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
-        return error == std::errc() && end == part.data() + part.size() ? value : 0.0;
-    };
-    const double scale = slash == std::string_view::npos
-                             ? number(all)
-                             : number(all.substr(0, slash)) / number(all.substr(slash + 1));
-    if (scale > 0.0 && scale <= 1.0) return scale;
-    throw InputError({.where = "--scale",
-                      .found = "'" + text + "'",
-                      .accepted = "a number above 0 and at most 1, e.g. 1/40 or 0.025"});
 }
 
 HostKind parse_hosts(const std::string& text) {

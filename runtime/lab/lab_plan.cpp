@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
 
 #include "models/report/text_table.hpp"
 #include "models/vocab/error.hpp"
@@ -234,6 +236,23 @@ std::string address(int net, int host) {
 }
 
 }  // namespace
+
+double parse_scale(const std::string& text) {
+    const std::string_view all = text;
+    const std::size_t slash = all.find('/');
+    const auto number = [&](std::string_view part) {
+        double value = 0.0;
+        const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+        return error == std::errc() && end == part.data() + part.size() ? value : 0.0;
+    };
+    const double scale = slash == std::string_view::npos
+                             ? number(all)
+                             : number(all.substr(0, slash)) / number(all.substr(slash + 1));
+    if (scale > 0.0 && scale <= 1.0) return scale;
+    throw InputError({.where = "--scale",
+                      .found = "'" + text + "'",
+                      .accepted = "a number above 0 and at most 1, e.g. 1/40 or 0.025"});
+}
 
 Cluster scaled(Cluster cluster, double scale) {
     if (cluster.nvlink) cluster.nvlink->bandwidth *= scale;

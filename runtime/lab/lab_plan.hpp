@@ -21,6 +21,9 @@ struct LabOptions {
     HostKind hosts = HostKind::gpus;
 };
 
+// "1/40" or "0.025", above 0 and at most 1; else InputError.
+double parse_scale(const std::string& text);
+
 // Every bandwidth times `scale`; what a run in the lab is predicted with.
 Cluster scaled(Cluster cluster, double scale);
 
