@@ -18,6 +18,7 @@
 #include "cli/scenario_options.hpp"
 #include "cli/verdict.hpp"
 #include "cli/verify_job.hpp"
+#include "cli/verify_lab.hpp"
 #include "cli/verify_step.hpp"
 #include "models/cost/moe_layer.hpp"
 #include "models/cost/predict.hpp"
@@ -36,7 +37,8 @@ namespace {
 CommandHelp verify_help() {
     return {.usage =
                 "verify SCENARIO.yaml --profile P (--measured M.csv | --run | --grid G.csv |\n"
-                "       --megatron-log LOG | --torch-trace T.json.gz) [options]",
+                "       --megatron-log LOG | --torch-trace T.json.gz) [options]\n"
+                "       headway verify SCENARIO.yaml --lab --scale PART [--profile P] [options]",
             .about =
                 "Predicts the MoE layers, or the whole steps, that a run executed, joins both by\n"
                 "phase, and prints predicted, measured, signed error and whether the measurement\n"
@@ -45,11 +47,15 @@ CommandHelp verify_help() {
                 "With --megatron-log: the whole step against a job's log, its time, TFLOP/s and\n"
                 "memory, and the scenario against the arguments at its head. With --torch-trace:\n"
                 "each phase of a step against the kernels that a profiled job ran in it.\n"
+                "With --lab: the exchanges of each plan, predicted, simulated and really sent on\n"
+                "the scenario's cluster as headway-lab builds it on this machine, and the bytes\n"
+                "of its links; with --profile, of this machine's ranks in the lab, layers too.\n"
                 "Exit code 1: a step, a whole pass of a layer, or a phase of at least --min-time\n"
                 "is off by more than the tolerance.",
             .examples =
                 "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --measured m.csv\n"
                 "  headway verify scenarios/cpu_small.yaml --profile cpu.yaml --run --tokens 768\n"
+                "  headway verify scenarios/lab_two_leaves.yaml --lab --scale 1/400\n"
                 "  headway verify job.yaml --profile h100_public --megatron-log job.log\n"
                 "  headway verify job.yaml --torch-trace rank0.json.gz --torch-trace rank1.json.gz",
             .positional = {"scenario"}};
@@ -72,43 +78,50 @@ po::options_description verify_options() {
     add("warmup", po::value<int>()->default_value(5)->value_name("N"),
         "of a log: iterations at the begin of a run that do not count");
     add("run", po::bool_switch(), "run the layers now, on thread ranks of this machine");
+    add("lab", po::bool_switch(),
+        "run exchanges now, with --profile layers too, on the cluster as headway-lab builds it");
+    add("scale", po::value<std::string>()->value_name("PART"),
+        "of --lab: every bandwidth times this, a fraction or a number: 1/400, 0.025");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"), "ranks of the run's group");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"), "tokens per rank");
-    add("repeats", po::value<int>()->default_value(9)->value_name("N"), "timed repeats of --run");
+    add("repeats", po::value<int>()->default_value(9)->value_name("N"),
+        "timed repeats of --run or --lab");
     add("tolerance", po::value<double>()->default_value(25.0)->value_name("PERCENT"),
         "largest error");
     add("min-time", po::value<double>()->default_value(1.0)->value_name("MS"),
         "only phases that took at least this long can fail");
     add("csv", po::value<std::string>()->value_name("FILE"),
-        "also write both timelines, for headway plot");
+        "also write both timelines, for headway plot; of --lab a row an exchange and layer");
     add("help,h", "this text");
     return options;
 }
 
 // What is compared with: one source, and no option that this source ignores.
 void check_sources(const po::variables_map& values) {
-    const bool run = values["run"].as<bool>(), log = values.count("megatron-log") != 0,
-               trace = values.count("torch-trace") != 0,
+    const bool run = values["run"].as<bool>(), lab = values["lab"].as<bool>(),
+               log = values.count("megatron-log") != 0, trace = values.count("torch-trace") != 0,
                layers = run || values.count("measured") != 0;
     std::vector<std::string> sources;
     for (const char* source : {"measured", "grid", "megatron-log", "torch-trace"}) {
         if (values.count(source) != 0) sources.push_back(std::string("--") + source);
     }
     if (run) sources.emplace_back("--run");
+    if (lab) sources.emplace_back("--lab");
     if (sources.empty()) {
         throw InputError({.where = "headway verify",
                           .found = "nothing to compare with",
-                          .accepted = "--measured CSV, --run, --grid CSV, --megatron-log LOG or "
-                                      "--torch-trace FILE"});
+                          .accepted = "--measured CSV, --run, --lab, --grid CSV, --megatron-log "
+                                      "LOG or --torch-trace FILE"});
     }
     if (sources.size() > 1) refuse_both(sources[1], true, sources[0]);
-    check_uses(values, {{"repeats", run, "--run"},
+    check_uses(values, {{"repeats", run || lab, "--run or --lab"},
+                        {"scale", lab, "--lab"},
                         {"ranks", layers, "--measured or --run"},
-                        {"tokens", layers, "--measured or --run"},
+                        {"tokens", layers || lab, "--measured, --run or --lab"},
                         {"min-time", layers || trace, "--measured, --run or --torch-trace"},
                         {"plan", log || trace, "--megatron-log or --torch-trace"},
                         {"warmup", log, "--megatron-log"},
-                        {"csv", !log, "--measured, --run, --grid or --torch-trace"}});
+                        {"csv", !log, "--measured, --run, --lab, --grid or --torch-trace"}});
 }
 
 std::vector<Timeline> measured_timelines(const po::variables_map& values,
@@ -193,6 +206,7 @@ int run_verify(Args args) {
     if (!values) return kDone;
     check_sources(*values);
     if (values->count("grid") != 0) return verify_grid(*values);
+    if ((*values)["lab"].as<bool>()) return verify_lab(*values, tolerance_of(*values));
     if (values->count("torch-trace") != 0) return verify_trace(*values, tolerance_of(*values));
     if (values->count("megatron-log") != 0) return verify_log(*values, tolerance_of(*values));
     const Scenario whole = load_scenario(*values, "verify");

@@ -335,7 +335,7 @@ class ImportLogs(InAFolder):
             self.assertFalse(os.path.exists(self.out))
         verify = ["verify", SCENARIO, "--profile", "h100_public"]
         for words, found in (
-            ([], "--measured CSV, --run, --grid CSV"),
+            ([], "--measured CSV, --run, --lab, --grid CSV"),
             (["--grid", "g.csv", "--measured", "m.csv"], "both --grid and --measured"),
             (["--run", "--measured", "m.csv"], "both --run and --measured"),
             (["--measured", "m.csv", "--repeats", "3"], "--repeats"),

@@ -1,0 +1,271 @@
+#include "cli/verify_lab.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/lab.hpp"
+#include "cli/lab_report.hpp"
+#include "cli/measured_timelines.hpp"
+#include "cli/output.hpp"
+#include "cli/scenario_options.hpp"
+#include "models/cost/bare_exchange.hpp"
+#include "models/cost/moe_layer.hpp"
+#include "models/report/compare.hpp"
+#include "models/report/human.hpp"
+#include "models/report/quantile.hpp"
+#include "models/vocab/error.hpp"
+#include "models/vocab/links.hpp"
+#include "models/workload/exchange_bytes.hpp"
+#include "runtime/host.hpp"
+#include "runtime/lab/lab_plan.hpp"
+#include "runtime/layer_setup.hpp"
+#include "sim/simulate.hpp"
+
+namespace headway::cli {
+namespace {
+
+// Links that carry less than this share of the busiest one carry signs of life as well as bytes.
+constexpr double kLeastShare = 0.05;
+// Frames of 9000 bytes have 0.9 % of headers, and data is sent again now and then.
+constexpr double kHeaders = 0.02;
+// Acknowledgements, notices and barriers of one exchange on one link, in bytes.
+constexpr double kBesides = 25e3;
+
+struct LabExchange {
+    const Plan& plan;
+    BareExchange bare;
+    Seconds simulated;
+    LinkBytes links;  // simulated
+    std::vector<TrafficMatrix> matrices;
+};
+
+// The layers of the scenario as ranks run them, with the lab's bandwidths.
+Scenario scenario_in_lab(const po::variables_map& values) {
+    const Scenario whole = load_scenario(values, "verify");
+    const auto scale = optional_text(values, "scale");
+    if (!scale) {
+        throw InputError({.where = "--lab",
+                          .found = "no --scale",
+                          .accepted = "a scale of all bandwidths at which the links bind and not "
+                                      "this machine's cores, e.g. --scale 1/400"});
+    }
+    for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
+    Scenario cut = runtime::scenario_to_run(whole, 0, whole_number(values, "tokens", 0, 1 << 30));
+    cut.cluster = runtime::scaled(cut.cluster, runtime::parse_scale(*scale));
+    return cut;
+}
+
+// What ranks in the lab can run: one group of fp32 layers.
+void check_layers(const Scenario& scenario) {
+    const auto refuse = [](std::string where, std::string found, std::string accepted) {
+        throw InputError({.where = std::move(where),
+                          .found = std::move(found),
+                          .accepted = std::move(accepted),
+                          .hint = "without --profile the exchanges alone are compared"});
+    };
+    if (bytes_per_element(scenario.model.dtype) != bytes_per_element(Dtype::fp32))
+        refuse("model.dtype",
+               std::string(kDtypeNames[static_cast<std::size_t>(scenario.model.dtype)]),
+               "fp32, which ranks on a CPU exchange");
+    const int ranks = scenario.cluster.num_ranks();
+    for (const Plan& plan : scenario.plans) {
+        if (plan.group_size == ranks) continue;
+        refuse("plan " + plan.name,
+               fmt::format("groups of {} ranks in a cluster of {}", plan.group_size, ranks),
+               "one group: that is what headway-run runs");
+    }
+}
+
+// Ranks connect to each other before they exchange anything.
+void check_paths(const sim::Topology& topology) {
+    TrafficMatrix all(topology.num_ranks());
+    std::ranges::fill(all.bytes, 1);
+    const auto unreachable = sim::all_to_all(topology, all).unreachable;
+    if (!unreachable) return;
+    throw InputError({.where = "verify --lab",
+                      .found = sim::DeadPath(*unreachable).what(),
+                      .accepted = "a cluster whose ranks all reach each other",
+                      .hint = "headway alltoall and simulate say what a dead link stops"});
+}
+
+void check_memory(const LabExchange& exchange) {
+    Bytes needed;
+    for (const TrafficMatrix& matrix : exchange.matrices)
+        needed += 2.0 * static_cast<double>(matrix.total_off_rank()) * byte;
+    const Bytes there = runtime::physical_memory();
+    if (needed <= there) return;
+    throw InputError({.where = "plan " + exchange.plan.name,
+                      .found = fmt::format("{} of messages, sent and received, in one {}",
+                                           human(needed), name(exchange.bare.phase)),
+                      .accepted = "up to " + human(there) + ", this machine's memory",
+                      .hint = "--tokens N makes a rank's batch smaller"});
+}
+
+// The lab has a leaf's uplinks as one trunk.
+std::string link_in_lab(const Cluster& cluster, const std::string& link) {
+    for (const LinkKind kind : {LinkKind::leaf_up, LinkKind::leaf_down}) {
+        const int each = links_per_index(cluster, kind);
+        for (int i = 0; each > 1 && i < num_links(cluster, kind); ++i) {
+            if (link_name(cluster, {kind, i}) == link)
+                return fmt::format("{}:{}", name(kind), i / each);
+        }
+    }
+    return link;
+}
+
+void simulate(const sim::Topology& topology, LabExchange& exchange) {
+    Program program{.num_ranks = topology.num_ranks()};
+    program.tasks.push_back({.phase = exchange.bare.phase,
+                             .pass = exchange.bare.pass,
+                             .stream = Stream::communication,
+                             .work = exchange.bare.task});
+    const sim::SimulationResult result = sim::simulate(program, topology, {.timeline = false});
+    exchange.simulated = result.step;
+    for (const sim::LinkUse& link : result.links)
+        exchange.links[link_in_lab(topology.cluster(), link.name)] += link.bytes.in(byte);
+}
+
+std::vector<LabExchange> exchanges_of(const Scenario& scenario, const Profile& profile) {
+    const sim::Topology topology(scenario.cluster);
+    check_paths(topology);
+    std::vector<LabExchange> exchanges;
+    for (const Plan& plan : scenario.plans) {
+        for (BareExchange& bare :
+             bare_exchanges(scenario, plan, profile, scenario.model.moe_layer(0))) {
+            LabExchange& e = exchanges.emplace_back(LabExchange{.plan = plan,
+                                                                .bare = std::move(bare),
+                                                                .simulated = {},
+                                                                .links = {},
+                                                                .matrices = {}});
+            simulate(topology, e);
+            for (std::size_t s = 0; s < e.bare.task.stages.size(); ++s)
+                e.matrices.push_back(world_matrix(e.bare.task, s, topology.num_ranks()));
+            check_memory(e);
+        }
+    }
+    return exchanges;
+}
+
+LinkVerdict judge_links(const LabExchange& exchange, const LinkBytes& carried) {
+    double busiest = 0.0;
+    for (const auto& [link, bytes] : exchange.links) busiest = std::max(busiest, bytes);
+    const double besides = kBesides * static_cast<double>(exchange.matrices.size());
+    LinkVerdict verdict;
+    std::vector<double> over;
+    for (const auto& [link, bytes] : carried) {
+        const auto found = exchange.links.find(link);
+        if (found == exchange.links.end() || found->second < kLeastShare * busiest) continue;
+        over.push_back(bytes / found->second - 1.0);
+        const double most = (1.0 + kHeaders) * found->second + besides;
+        verdict.passed = verdict.passed && bytes >= found->second && bytes <= most;
+    }
+    if (over.empty()) return verdict;  // nothing leaves a rank
+    verdict.least_over = std::ranges::min(over);
+    verdict.most_over = std::ranges::max(over);
+    return verdict;
+}
+
+ExchangeRow measure(const Lab& lab, const LabExchange& exchange, int repeats) {
+    ExchangeRun run = lab.exchange(exchange.matrices, repeats);
+    return {.plan = exchange.plan.name,
+            .phase = std::string(name(exchange.bare.phase)),
+            .time = {.predicted = exchange.bare.predicted,
+                     .simulated = exchange.simulated,
+                     .measured = quantile(run.seconds, 0.5) * second},
+            .low = quantile(run.seconds, 0.1) * second,
+            .high = quantile(run.seconds, 0.9) * second,
+            .links = judge_links(exchange, run.carried)};
+}
+
+// Backward sends what forward sent, the other way round.
+std::vector<ExchangeRow> measure_exchanges(const Lab& lab,
+                                           const std::vector<LabExchange>& exchanges, int repeats) {
+    std::vector<ExchangeRow> rows;
+    Progress progress("exchanges");
+    for (std::size_t i = 0; i < exchanges.size(); ++i) {
+        progress.update(i, exchanges.size());
+        if (exchanges[i].bare.pass == Pass::forward)
+            rows.push_back(measure(lab, exchanges[i], repeats));
+    }
+    return rows;
+}
+
+LayerRow judge_layer(const Scenario& scenario, const Profile& profile, const Timeline& measured,
+                     const std::vector<LabExchange>& exchanges) {
+    const Plan& plan = plan_of(scenario, measured);
+    const MoePrediction prediction = predict_moe_layers(scenario, plan, profile, 1);
+    for (const std::string& warning : prediction.warnings) warn(warning);
+    LayerRow row{.plan = plan.name};
+    for (const PhaseComparison& phase : compare(prediction.timeline, measured).phases) {
+        ThreeTimes time{
+            .predicted = phase.predicted, .simulated = phase.predicted, .measured = phase.measured};
+        const auto exchange = std::ranges::find_if(exchanges, [&](const LabExchange& e) {
+            return e.plan.name == plan.name && e.bare.phase == phase.phase &&
+                   e.bare.pass == phase.pass;
+        });
+        // The simulator knows the messages; what ranks copy besides is the prediction's.
+        if (exchange != exchanges.end()) {
+            time.simulated += exchange->simulated - exchange->bare.predicted;
+            row.exchanges += time;
+        }
+        row.layer += time;
+    }
+    return row;
+}
+
+std::vector<LayerRow> measure_layers(const Lab& lab, const Scenario& scenario,
+                                     const Profile& profile,
+                                     const std::vector<LabExchange>& exchanges, int repeats) {
+    std::vector<LayerRow> rows;
+    for (const Timeline& measured : lab.run_layers(repeats)) {
+        if (contradicts(profile.provenance.device, measured.profile)) {
+            warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
+                             profile.provenance.device, measured.profile));
+        }
+        rows.push_back(judge_layer(scenario, profile, measured, exchanges));
+    }
+    return rows;
+}
+
+void say_how_long(const std::vector<LabExchange>& exchanges, int repeats) {
+    Seconds all;
+    for (const LabExchange& e : exchanges) {
+        if (e.bare.pass == Pass::forward) all += e.simulated;
+    }
+    note(fmt::format("exchanges of {} a repeat, {} repeats", human(all), repeats));
+}
+
+}  // namespace
+
+int verify_lab(const po::variables_map& values, double tolerance) {
+    const Scenario scenario = scenario_in_lab(values);
+    const bool with_layers = values.count("profile") != 0;
+    if (with_layers) check_layers(scenario);
+    const Profile profile = with_layers ? profile_of(scenario) : ideal_links(scenario.cluster);
+    LabReport report{
+        .heading = fmt::format("{} ranks on this machine, every bandwidth times {}; {}",
+                               scenario.cluster.num_ranks(), values["scale"].as<std::string>(),
+                               with_layers ? "curves of profile " + profile.name
+                                           : "links at their full rate, nothing fitted"),
+        .baseline = scenario.baseline,
+        .exchanges = {},
+        .layers = {},
+        .not_emulated = runtime::plan_lab(scenario.cluster, {}).not_emulated};
+    const std::vector<LabExchange> exchanges = exchanges_of(scenario, profile);
+    const int repeats = whole_number(values, "repeats", 1, 100000);
+    say_how_long(exchanges, repeats);
+    const Lab lab(scenario);
+    report.exchanges = measure_exchanges(lab, exchanges, repeats);
+    if (with_layers) report.layers = measure_layers(lab, scenario, profile, exchanges, repeats);
+    const LabVerdict verdict = judge(report, tolerance);
+    write_stdout(to_table(report) + verdict.text);
+    if (const auto csv = optional_text(values, "csv")) write_result(to_csv(report), csv);
+    return verdict.passed ? kDone : kNegative;
+}
+
+}  // namespace headway::cli

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""headway verify --lab on a small cluster that is really built. No time is judged here.
+
+usage: verify_lab_test.py HEADWAY HEADWAY_LAB; skipped (77) where namespaces are not allowed
+"""
+
+import csv
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HEADWAY, LAB = sys.argv[1], sys.argv[2]
+SKIPPED = 77
+# Four hosts in two leaves, one card at a quarter: T = 256, d = 64, E = 8, k = 2, fp32, 32 KiB a pair of hosts.
+SCENARIO = """
+model:
+  name: tiny
+  vocab_size: 64
+  hidden: 64
+  num_layers: 1
+  attention: {num_heads: 4, num_kv_heads: 4, head_width: 16}
+  moe: {num_experts: 8, top_k: 2, expert_width: 16, activation: swiglu}
+  dtype: fp32
+cluster:
+  name: two_leaves
+  device: {name: CPU, peak_matmul: 100 TFLOP/s, memory_bandwidth: 10 TB/s, memory: 16 GiB}
+  nodes: 4
+  gpus_per_node: 1
+  fabric:
+    {nics_per_node: 1, nic: 40 Gbps, nodes_per_leaf: 2, oversubscription: 2, nic_latency: 1 us, spine_latency: 1 us}
+  link_overrides: [{link: nic:2, bandwidth_factor: 0.25}]
+batch: {sequence_length: 256}
+routing: {noise: false}
+plans:
+  - {name: ep, expert_parallel: {}, group_size: 4}
+  - {name: hp, head_parallel: {num_heads: 4}, group_size: 4}
+baseline: ep
+"""
+COLUMNS = "plan,what,predicted_s,simulated_s,measured_s,low_s,high_s,link_bytes_low,link_bytes_high"
+
+
+class VerifyLab(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.dir = Path(folder.name)
+        self.scenario = self.dir / "tiny.yaml"
+        self.scenario.write_text(SCENARIO)
+
+    def verify(self, *words):
+        out = self.dir / "lab.csv"
+        command = [HEADWAY, "verify", self.scenario, "--lab", "--scale", "1/400", "--repeats", 2]
+        command += ["--tolerance", 1e9, "--csv", out, *words]
+        done = subprocess.run(
+            [str(w) for w in command], text=True, capture_output=True, timeout=300, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        text = out.read_text()
+        self.assertEqual(text.splitlines()[0], COLUMNS)
+        return done.stdout, list(csv.DictReader(text.splitlines()))
+
+    def test_exchanges_three_ways_and_the_bytes_of_links(self):
+        text, rows = self.verify()
+        what = [(row["plan"], row["what"]) for row in rows]
+        exchanges = [("ep", "dispatch"), ("ep", "combine"), ("hp", "head_scatter")]
+        self.assertEqual(what, [*exchanges, ("hp", "head_gather")])
+        # Without noise every pair has T k / N copies of d elements, or T H / N of d / H: the slow
+        # card sends and gets 3 of them at a quarter of 100 Mbit/s.
+        pair = {"ep": 256 * 2 / 4 * 64 * 4, "hp": 256 * 64 / 4 * 4}
+        for row in rows:
+            expected = 3 * pair[row["plan"]] / (0.25 * 12.5e6)
+            for source in ("predicted_s", "simulated_s"):
+                self.assertAlmostEqual(float(row[source]) / expected, 1, delta=0.01, msg=row)
+            self.assertGreater(float(row["measured_s"]), 0)
+            self.assertGreaterEqual(float(row["link_bytes_low"]), 0)
+        self.assertIn("bytes of links: as simulated, and headers", text)
+        self.assertIn("exchanges of hp over ep: 2.00x predicted, 2.00x simulated, ", text)
+        self.assertIn("not emulated: RDMA", text)
+
+    def test_beyond_the_tolerance_is_a_negative_result(self):
+        command = [HEADWAY, "verify", self.scenario, "--lab", "--scale", "1/400", "--repeats", 1]
+        done = subprocess.run(
+            [*map(str, command), "--tolerance", "0"], text=True, capture_output=True, check=False
+        )
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("BEYOND TOLERANCE", done.stdout)
+
+
+def allowed():
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Path(folder) / "tiny.yaml"
+        scenario.write_text(SCENARIO)
+        command = [LAB, "--scenario", str(scenario), "--quiet", "--", "true"]
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
+        if done.returncode == 0:
+            return True
+        print("skipped: no lab can be built here: " + done.stderr.strip())
+        return False
+
+
+if __name__ == "__main__":
+    if not allowed():
+        sys.exit(SKIPPED)
+    unittest.main(argv=sys.argv[:1])
