@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/calibrate_lab.hpp"
 #include "cli/cpu_samples.hpp"
 #include "cli/curve_note.hpp"
 #include "cli/gpu_samples.hpp"
@@ -19,6 +20,7 @@
 #include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
+#include "models/fit/curve_fit.hpp"
 #include "models/fit/kernel_bench.hpp"
 #include "models/fit/layer_samples.hpp"
 #include "models/fit/nccl_import.hpp"
@@ -48,7 +50,8 @@ CommandHelp calibrate_help() {
             "the layers of the scenario run over a grid of token counts and top-k; with\n"
             "--device cuda headway-grid and headway-comm measure a grid of layers, exchanges,\n"
             "copies and launches on GPUs, and what they have measured is kept and not repeated;\n"
-            "--from refits from a measured Timeline of that scenario; --from-overheads fits\n"
+            "--lab runs layers and even exchanges in headway-lab, on a star at --scale, for\n"
+            "verify --lab; --from refits from a measured Timeline; --from-overheads fits\n"
             "launches, waits and overlap of a GPU from its CSV; --from-nccl-tests fits\n"
             "communication curves, --from-kernel-bench kernel curves of a GPU. Curves without new\n"
             "samples are kept from --base.",
@@ -58,6 +61,7 @@ CommandHelp calibrate_help() {
             "cpu.yaml\n"
             "  headway calibrate scenarios/gpu_layer_4.yaml --device cuda --ranks 4 --base "
             "h200_public -o mine.yaml\n"
+            "  headway calibrate scenarios/lab_two_leaves.yaml --lab --scale 1/400 -o lab.yaml\n"
             "  headway calibrate --from-nccl-tests alltoall.log --base h100_public -o mine.yaml\n"
             "  headway calibrate --from-kernel-bench docs/results/kernels_h200_grid.csv "
             "--base h200_public -o mine.yaml",
@@ -71,6 +75,9 @@ po::options_description calibrate_options() {
     const auto text = [](const char* name) { return po::value<std::string>()->value_name(name); };
     add("out,o", text("FILE"), "the profile to write");
     add("device", text("DEVICE"), "cpu or cuda: measure this machine's CPU, or its GPUs");
+    add("lab", po::bool_switch(), "measure ranks and their transport in headway-lab");
+    add("scale", po::value<std::string>()->value_name("PART"),
+        "of --lab: every bandwidth times this, a fraction or a number: 1/400, 0.025");
     add("grid", po::value<std::string>()->value_name("GRID"),
         "cpu: small or full (default: small); cuda: CSV of layers (default: fit_1 of "
         "scenarios/grids, fit_4 for several ranks)");
@@ -85,12 +92,12 @@ po::options_description calibrate_options() {
     add("max-seconds", po::value<double>()->default_value(300.0)->value_name("S"),
         "cuda: measure no new layer after this time; 0 only fits the samples there are");
     add("passes", po::value<int>()->default_value(0)->value_name("N"),
-        "interleaved passes over the grid (default: 3; cuda: 2)");
+        "interleaved passes over the grid (default: 3; cuda: 2; lab: repeats, 9)");
     add("ranks", po::value<int>()->default_value(0)->value_name("N"),
         "ranks that run, or that ran the Timeline (default: the plan's group_size), or the log "
         "(where it does not say)");
     add("tokens", po::value<int>()->default_value(0)->value_name("N"),
-        "tokens per rank of the Timeline (default: the scenario's)");
+        "tokens per rank, of the Timeline or in the lab (default: the scenario's)");
     add("from", text("CSV"), "refit from a measured Timeline");
     add("from-grid", po::value<Strings>()->value_name("CSV"),
         "fit whole phases and exchanges from samples of headway-grid (may be repeated)");
@@ -128,16 +135,6 @@ std::string load_note() {
     double load = 0.0;
     if (getloadavg(&load, 1) != 1) return "";
     return fmt::format("{} cores, load average {:.1f} at the end", runtime::num_cores(), load);
-}
-
-// In the place of the profile's own of this collective, path and ranks.
-void replace_curve(Profile& profile, TimeCurve curve) {
-    auto& all = profile.communication;
-    std::erase_if(all, [&](const TimeCurve& c) {
-        return c.collective == curve.collective && c.path == curve.path &&
-               c.num_ranks == curve.num_ranks;
-    });
-    all.push_back(std::move(curve));
 }
 
 // The value of an option that names one of an enumeration.
@@ -376,6 +373,11 @@ Profile measured_profile(const po::variables_map& values, Profile profile, std::
     const bool cpu = values.count("device") != 0;
     if (cpu && one_of(values["device"].as<std::string>(), {"cpu", "cuda"}, "--device") == "cuda")
         return profile_of_gpu(values, std::move(profile), device);
+    if (values["lab"].as<bool>()) {
+        return profile_of_lab(values, std::move(profile),
+                              fmt::format("measured {} by headway calibrate --lab", today()),
+                              device);
+    }
     if (!cpu && values.count("from") == 0) return profile;
     const Scenario scenario = load_scenario(values, "calibrate");
     for (const std::string& sentence : runtime::not_executed(scenario)) warn(sentence);
@@ -406,16 +408,20 @@ void check_sources(const po::variables_map& values) {
     if (!device.empty()) one_of(device, {"cpu", "cuda"}, "--device");
     const bool run = !device.empty(), cuda = device == "cuda", from = has("from"),
                grid = has("from-grid"), logs = has("from-nccl-tests"),
-               bench = has("from-kernel-bench"), overheads = has("from-overheads");
-    if (!run && !from && !grid && !logs && !bench && !overheads) {
+               bench = has("from-kernel-bench"), overheads = has("from-overheads"),
+               lab = values["lab"].as<bool>();
+    if (!run && !lab && !from && !grid && !logs && !bench && !overheads) {
         throw InputError({.where = "headway calibrate",
                           .found = "nothing to calibrate from",
-                          .accepted = "--device cpu or cuda, --from CSV, --from-grid CSV, "
+                          .accepted = "--device cpu or cuda, --lab, --from CSV, --from-grid CSV, "
                                       "--from-kernel-bench CSV, --from-overheads CSV or "
                                       "--from-nccl-tests LOG"});
     }
-    const std::string measures = run ? "--device " + device : "--from";
-    refuse_both(measures, run && from, "--from");
+    const std::string measures = run ? "--device " + device : lab ? "--lab" : "--from";
+    refuse_both(measures, run && lab, "--lab");
+    refuse_both(measures, (run || lab) && from, "--from");
+    refuse_both("--lab", lab && (grid || logs || bench || overheads),
+                "what was measured elsewhere");
     refuse_both(measures, (run || from) && grid, "--from-grid");
     refuse_both(measures, ((run && !cuda) || from) && bench, "--from-kernel-bench");
     refuse_both(measures, (run || from) && overheads, "--from-overheads");
@@ -424,17 +430,18 @@ void check_sources(const po::variables_map& values) {
                         {"samples", run, "--device"},
                         {"programs", cuda, "--device cuda"},
                         {"max-seconds", cuda, "--device cuda"},
-                        {"passes", run, "--device"},
+                        {"passes", run || lab, "--device or --lab"},
+                        {"scale", lab, "--lab"},
                         {"ranks", run || from || logs, "--device, --from or --from-nccl-tests"},
-                        {"tokens", from, "--from"},
+                        {"tokens", from || lab, "--from or --lab"},
                         {"multiprocessors", grid || cuda, "--from-grid or --device cuda"},
                         {"path", logs, "--from-nccl-tests"},
                         {"link", logs, "--from-nccl-tests"},
                         {"collective", logs, "--from-nccl-tests"},
                         {"nodes", logs, "--from-nccl-tests"},
                         {"cluster-out", (run && !cuda) || from, "--device cpu or --from"},
-                        {"scenario", run || from || grid || logs,
-                         "--device, --from, --from-grid or --from-nccl-tests"},
+                        {"scenario", run || lab || from || grid || logs,
+                         "--device, --lab, --from, --from-grid or --from-nccl-tests"},
                         {"profile", false, "another verb; --base gives the curves that are kept"}});
 }
 
@@ -474,7 +481,7 @@ int run_calibrate(Args args) {
     if (profile.overheads.source.empty()) profile.overheads.source = "not measured, 0";
     const auto measured = optional_text(*values, "device");
     set_note(profile, base,
-             {.on_cpu = measured == "cpu",
+             {.on_cpu = measured == "cpu" || (*values)["lab"].as<bool>(),
               .writes_own = measured == "cuda" || bench,
               .with_logs = logs});
     if (std::vector<InputProblem> problems = check_profile(profile); !problems.empty())

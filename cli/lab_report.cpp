@@ -108,7 +108,8 @@ std::string to_csv(const LabReport& report) {
     }
     for (const LayerRow& row : report.layers) {
         add_csv_row(text, row.plan, "layer_exchanges", row.exchanges, ",,,");
-        add_csv_row(text, row.plan, "layer", row.layer, ",,,");
+        add_csv_row(text, row.plan, "layer", row.layer,
+                    fmt::format("{},{},,", row.low.in(second), row.high.in(second)));
     }
     return text;
 }

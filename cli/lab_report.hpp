@@ -39,6 +39,7 @@ struct ExchangeRow {
 struct LayerRow {
     std::string plan;
     ThreeTimes exchanges, layer;
+    Seconds low, high;  // measured, of the layer: sums of its phases' p10 and p90
 };
 
 struct LabReport {

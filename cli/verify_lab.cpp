@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "cli/lab.hpp"
 #include "cli/lab_report.hpp"
 #include "cli/measured_timelines.hpp"
+#include "cli/options.hpp"
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
 #include "models/cost/bare_exchange.hpp"
@@ -23,7 +25,6 @@
 #include "models/workload/exchange_bytes.hpp"
 #include "runtime/host.hpp"
 #include "runtime/lab/lab_plan.hpp"
-#include "runtime/layer_setup.hpp"
 #include "sim/simulate.hpp"
 
 namespace headway::cli {
@@ -44,43 +45,6 @@ struct LabExchange {
     std::vector<TrafficMatrix> matrices;
 };
 
-// The layers of the scenario as ranks run them, with the lab's bandwidths.
-Scenario scenario_in_lab(const po::variables_map& values) {
-    const Scenario whole = load_scenario(values, "verify");
-    const auto scale = optional_text(values, "scale");
-    if (!scale) {
-        throw InputError({.where = "--lab",
-                          .found = "no --scale",
-                          .accepted = "a scale of all bandwidths at which the links bind and not "
-                                      "this machine's cores, e.g. --scale 1/400"});
-    }
-    for (const std::string& sentence : runtime::not_executed(whole)) warn(sentence);
-    Scenario cut = runtime::scenario_to_run(whole, 0, whole_number(values, "tokens", 0, 1 << 30));
-    cut.cluster = runtime::scaled(cut.cluster, runtime::parse_scale(*scale));
-    return cut;
-}
-
-// What ranks in the lab can run: one group of fp32 layers.
-void check_layers(const Scenario& scenario) {
-    const auto refuse = [](std::string where, std::string found, std::string accepted) {
-        throw InputError({.where = std::move(where),
-                          .found = std::move(found),
-                          .accepted = std::move(accepted),
-                          .hint = "without --profile the exchanges alone are compared"});
-    };
-    if (bytes_per_element(scenario.model.dtype) != bytes_per_element(Dtype::fp32))
-        refuse("model.dtype",
-               std::string(kDtypeNames[static_cast<std::size_t>(scenario.model.dtype)]),
-               "fp32, which ranks on a CPU exchange");
-    const int ranks = scenario.cluster.num_ranks();
-    for (const Plan& plan : scenario.plans) {
-        if (plan.group_size == ranks) continue;
-        refuse("plan " + plan.name,
-               fmt::format("groups of {} ranks in a cluster of {}", plan.group_size, ranks),
-               "one group: that is what headway-run runs");
-    }
-}
-
 // Ranks connect to each other before they exchange anything.
 void check_paths(const sim::Topology& topology) {
     TrafficMatrix all(topology.num_ranks());
@@ -96,7 +60,7 @@ void check_paths(const sim::Topology& topology) {
 void check_memory(const LabExchange& exchange) {
     Bytes needed;
     for (const TrafficMatrix& matrix : exchange.matrices)
-        needed += 2.0 * static_cast<double>(matrix.total_off_rank()) * byte;
+        needed = max(needed, 2.0 * static_cast<double>(matrix.total_off_rank()) * byte);
     const Bytes there = runtime::physical_memory();
     if (needed <= there) return;
     throw InputError({.where = "plan " + exchange.plan.name,
@@ -171,14 +135,17 @@ LinkVerdict judge_links(const LabExchange& exchange, const LinkBytes& carried) {
 }
 
 ExchangeRow measure(const Lab& lab, const LabExchange& exchange, int repeats) {
-    ExchangeRun run = lab.exchange(exchange.matrices, repeats);
+    const ExchangeRun run = lab.exchange(exchange.matrices, repeats);
+    std::vector<double> seconds(static_cast<std::size_t>(repeats), 0.0);  // of all stages
+    for (const std::vector<double>& stage : run.seconds)
+        std::ranges::transform(stage, seconds, seconds.begin(), std::plus{});
     return {.plan = exchange.plan.name,
             .phase = std::string(name(exchange.bare.phase)),
             .time = {.predicted = exchange.bare.predicted,
                      .simulated = exchange.simulated,
-                     .measured = quantile(run.seconds, 0.5) * second},
-            .low = quantile(run.seconds, 0.1) * second,
-            .high = quantile(run.seconds, 0.9) * second,
+                     .measured = quantile(seconds, 0.5) * second},
+            .low = quantile(seconds, 0.1) * second,
+            .high = quantile(seconds, 0.9) * second,
             .links = judge_links(exchange, run.carried)};
 }
 
@@ -195,12 +162,28 @@ std::vector<ExchangeRow> measure_exchanges(const Lab& lab,
     return rows;
 }
 
+// Over the phases of a run, of the slowest rank in each.
+Seconds sum_of_slowest(const Timeline& measured, Seconds Span::*value) {
+    std::map<std::pair<Pass, Phase>, Seconds> slowest;
+    for (const Span& span : measured.spans) {
+        Seconds& most = slowest[{span.pass, span.phase}];
+        most = max(most, span.*value);
+    }
+    Seconds sum;
+    for (const auto& [phase, most] : slowest) sum += most;
+    return sum;
+}
+
 LayerRow judge_layer(const Scenario& scenario, const Profile& profile, const Timeline& measured,
                      const std::vector<LabExchange>& exchanges) {
     const Plan& plan = plan_of(scenario, measured);
     const MoePrediction prediction = predict_moe_layers(scenario, plan, profile, 1);
     for (const std::string& warning : prediction.warnings) warn(warning);
-    LayerRow row{.plan = plan.name};
+    LayerRow row{.plan = plan.name,
+                 .exchanges = {},
+                 .layer = {},
+                 .low = sum_of_slowest(measured, &Span::low),
+                 .high = sum_of_slowest(measured, &Span::high)};
     for (const PhaseComparison& phase : compare(prediction.timeline, measured).phases) {
         ThreeTimes time{
             .predicted = phase.predicted, .simulated = phase.predicted, .measured = phase.measured};
@@ -222,7 +205,7 @@ std::vector<LayerRow> measure_layers(const Lab& lab, const Scenario& scenario,
                                      const Profile& profile,
                                      const std::vector<LabExchange>& exchanges, int repeats) {
     std::vector<LayerRow> rows;
-    for (const Timeline& measured : lab.run_layers(repeats)) {
+    for (const Timeline& measured : lab.run_layers(scenario, repeats)) {
         if (contradicts(profile.provenance.device, measured.profile)) {
             warn(fmt::format("profile {} is of {}, the run was on {}", profile.name,
                              profile.provenance.device, measured.profile));
@@ -243,9 +226,9 @@ void say_how_long(const std::vector<LabExchange>& exchanges, int repeats) {
 }  // namespace
 
 int verify_lab(const po::variables_map& values, double tolerance) {
-    const Scenario scenario = scenario_in_lab(values);
+    const Scenario scenario = scenario_in_lab(values, "verify");
     const bool with_layers = values.count("profile") != 0;
-    if (with_layers) check_layers(scenario);
+    if (with_layers) check_layers(scenario, "without --profile the exchanges alone are compared");
     const Profile profile = with_layers ? profile_of(scenario) : ideal_links(scenario.cluster);
     LabReport report{
         .heading = fmt::format("{} ranks on this machine, every bandwidth times {}; {}",
@@ -259,7 +242,7 @@ int verify_lab(const po::variables_map& values, double tolerance) {
     const std::vector<LabExchange> exchanges = exchanges_of(scenario, profile);
     const int repeats = whole_number(values, "repeats", 1, 100000);
     say_how_long(exchanges, repeats);
-    const Lab lab(scenario);
+    const Lab lab(scenario.cluster);
     report.exchanges = measure_exchanges(lab, exchanges, repeats);
     if (with_layers) report.layers = measure_layers(lab, scenario, profile, exchanges, repeats);
     const LabVerdict verdict = judge(report, tolerance);

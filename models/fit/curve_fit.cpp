@@ -180,6 +180,15 @@ TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples) {
     return curve;
 }
 
+void replace_curve(Profile& profile, TimeCurve curve) {
+    auto& all = profile.communication;
+    std::erase_if(all, [&](const TimeCurve& c) {
+        return c.collective == curve.collective && c.path == curve.path &&
+               c.num_ranks == curve.num_ranks;
+    });
+    all.push_back(std::move(curve));
+}
+
 RateCurve fit_rate_curve(Kernel kernel, std::vector<RateSample> samples, std::string source) {
     if (samples.empty()) throw std::logic_error("a curve needs samples");
     std::sort(samples.begin(), samples.end(),

@@ -43,6 +43,9 @@ TimeCurve fit_time_curve(TimeCurve curve, std::vector<TimeSample> samples);
 // size's repeats where that is more.
 TimeCurve fit_points(TimeCurve curve, const std::vector<TimeSample>& samples);
 
+// In the place of the profile's own curve of this collective, path and number of ranks.
+void replace_curve(Profile& profile, TimeCurve curve);
+
 // Widths further apart than 1 % are different widths.
 RateCurve fit_rate_curve(Kernel kernel, std::vector<RateSample> samples, std::string source);
 

@@ -93,23 +93,16 @@ void fit_exchanges(const CalibrationSamples& samples, Profile& profile, const st
     for (const ExchangeSample& s : samples.exchanges)
         groups[{s.collective, s.path, s.num_ranks}].push_back(s.sample);
     for (const auto& group : groups) {
-        // NOTE: clang 14 cannot capture a structured binding.
-        const auto& key = group.first;
+        const auto& [collective, path, num_ranks] = group.first;
         const std::vector<TimeSample>& times = group.second;
-        const auto& [collective, path, num_ranks] = key;
         std::map<std::pair<double, double>, std::vector<double>> points;
         for (const TimeSample& t : times) points[{t.bytes, 0.0}].push_back(t.seconds);
-        TimeCurve curve = fit_time_curve({.collective = collective,
-                                          .path = path,
-                                          .num_ranks = num_ranks,
-                                          .link = samples.link,
-                                          .source = source + ": " + repeatability(points)},
-                                         times);
-        auto& all = profile.communication;
-        std::erase_if(all, [&](const TimeCurve& c) {
-            return std::tuple(c.collective, c.path, c.num_ranks) == key;
-        });
-        all.push_back(std::move(curve));
+        replace_curve(profile, fit_time_curve({.collective = collective,
+                                               .path = path,
+                                               .num_ranks = num_ranks,
+                                               .link = samples.link,
+                                               .source = source + ": " + repeatability(points)},
+                                              times));
     }
 }
 

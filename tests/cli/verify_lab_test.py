@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""headway verify --lab: what it refuses before anything is built, and what it says without the rights to build it.
+"""headway verify --lab and calibrate --lab: what they refuse before anything is built, and what they say without the
+rights to build it.
 
 usage: verify_lab_test.py HEADWAY SCENARIO.yaml
 """
@@ -14,8 +15,8 @@ HEADWAY, SCENARIO = sys.argv[1], Path(sys.argv[2])
 LAB = ("--lab", "--scale", "1/400")
 
 
-def verify(*words):
-    command = [HEADWAY, "verify", *map(str, words)]
+def headway(*words):
+    command = [HEADWAY, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -32,8 +33,8 @@ class VerifyLab(unittest.TestCase):
         file.write_text(text.replace(old, new))
         return file
 
-    def refused(self, *words, fragment):
-        done = verify(*words)
+    def refused(self, *words, fragment, verb="verify"):
+        done = headway(verb, *words)
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertEqual(done.stdout, "")
         errors = [line for line in done.stderr.splitlines() if "error:" in line]
@@ -73,6 +74,21 @@ class VerifyLab(unittest.TestCase):
             "name: hp, head_parallel: {num_heads: 8}, group_size: 4",
         )
         self.refused(group, *LAB, *profile, fragment="plan hp: groups of 4 ranks in a cluster of 8")
+
+    def test_calibrate(self):
+        out = ("-o", self.folder / "lab.yaml")
+
+        def refused(*words, fragment):
+            self.refused(*words, *out, fragment=fragment, verb="calibrate")
+
+        refused(SCENARIO, "--lab", fragment="--lab: no --scale")
+        refused(*LAB, fragment="no scenario")
+        refused(SCENARIO, *LAB, "--device", "cpu", fragment="both --device cpu and --lab")
+        refused(SCENARIO, *LAB, "--from", "x.csv", fragment="both --lab and --from")
+        refused(SCENARIO, "--device", "cpu", "--scale", "1/4", fragment="--scale")
+        half = self.changed("dtype: fp32", "dtype: bf16")
+        refused(half, *LAB, fragment="model.dtype: bf16; accepted: fp32")
+        self.assertFalse((self.folder / "lab.yaml").exists())
 
     def test_without_rights_one_message(self):
         forbid = 'echo 0 >/proc/sys/user/max_net_namespaces && exec "$@"'

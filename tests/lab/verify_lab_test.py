@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""headway verify --lab on a small cluster that is really built. No time is judged here.
+"""headway verify --lab and calibrate --lab on a small cluster that is really built. No time is judged here.
 
 usage: verify_lab_test.py HEADWAY HEADWAY_LAB; skipped (77) where namespaces are not allowed
 """
 
 import csv
+import re
 import subprocess
 import sys
 import tempfile
@@ -78,6 +79,31 @@ class VerifyLab(unittest.TestCase):
         self.assertIn("bytes of links: as simulated, and headers", text)
         self.assertIn("exchanges of hp over ep: 2.00x predicted, 2.00x simulated, ", text)
         self.assertIn("not emulated: RDMA", text)
+
+    def test_layers_with_a_profile_of_the_lab(self):
+        profile = self.dir / "lab.yaml"
+        command = [HEADWAY, "calibrate", self.scenario, "--lab", "--scale", "1/400", "--passes", 1]
+        done = subprocess.run(
+            [*map(str, command), "-o", profile], text=True, capture_output=True, check=False
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        # A GPU a node: there is no island whose links a curve could be of.
+        for who in ("one message alone", "both ways", "4 ranks"):
+            self.assertRegex(done.stderr, rf"nic, {who}: .* of the link's 12.5 MB/s")
+        self.assertNotIn("pcie", done.stderr)
+        curves = re.findall(
+            r"collective: all_to_all\n +path: (\w+)\n +num_ranks: (\d+)\n +link: 100 Mbps",
+            profile.read_text(),
+        )
+        self.assertEqual(sorted(curves), [(p, n) for p in ("nic", "spine") for n in ("2", "4")])
+        text, rows = self.verify("--profile", profile)
+        self.assertIn("curves of profile lab", text)
+        self.assertRegex(text, r"layers of hp over ep: \S+ predicted, \S+ simulated, \S+ measured")
+        for plan in ("ep", "hp"):
+            of = {row["what"]: row for row in rows if row["plan"] == plan}
+            for source in ("predicted_s", "simulated_s", "measured_s"):
+                parts, whole = (float(of[w][source]) for w in ("layer_exchanges", "layer"))
+                self.assertTrue(0 < parts < whole, of)
 
     def test_beyond_the_tolerance_is_a_negative_result(self):
         command = [HEADWAY, "verify", self.scenario, "--lab", "--scale", "1/400", "--repeats", 1]
