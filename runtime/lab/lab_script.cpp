@@ -78,6 +78,14 @@ std::string port(const std::string& interface, const std::string& bridge, bool d
                        dead ? "down" : "up");
 }
 
+// Locally administered, by what the interface is called on every host, and the host.
+std::string hardware_address(const std::string& interface, int host) {
+    int letters = 0;
+    for (const char c : interface) letters = (31 * letters + c) & 0xffff;
+    return fmt::format("02:00:{:02x}:{:02x}:{:02x}:{:02x}", letters >> 8, letters & 0xff, host >> 8,
+                       host & 0xff);
+}
+
 }  // namespace
 
 LabScript fabric_script(const LabPlan& plan, const std::vector<int>& holders) {
@@ -92,7 +100,9 @@ LabScript fabric_script(const LabPlan& plan, const std::vector<int>& holders) {
         script.ip += fmt::format(
             "link add {} mtu {} type veth peer name {} mtu {}{}\n", cable.upper, kMtu, cable.lower,
             kMtu,
-            at_host ? fmt::format(" netns {}", holders[static_cast<std::size_t>(cable.host)]) : "");
+            at_host ? fmt::format(" address {} netns {}", hardware_address(cable.lower, cable.host),
+                                  holders[static_cast<std::size_t>(cable.host)])
+                    : "");
         script.ip += port(cable.upper, cable.bridge, cable.dead);
         if (!at_host) script.ip += port(cable.lower, cable.lower_bridge, cable.dead);
         if (cable.up_link.empty() || cable.dead) continue;
@@ -119,6 +129,12 @@ LabScript host_script(const LabPlan& plan, int host) {
     std::string direct, relayed;
     for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(host)].routes) {
         const std::string peer = payload_address(route.peer);
+        // Who is where is known: asked for, the neighbours of more than some thirty hosts would
+        // not fit into the one table that the kernel has for all namespaces.
+        if (route.via < 0) {
+            direct += fmt::format("neigh add {} lladdr {} dev {} nud permanent\n", peer,
+                                  hardware_address(route.interface, route.peer), route.interface);
+        }
         std::string& lines = route.via < 0 ? direct : relayed;
         lines +=
             route.via < 0

@@ -198,6 +198,11 @@ class Lab(unittest.TestCase):
             )
 
     @unittest.skipUnless(EXCHANGE, "built without Gloo")
+    def test_more_neighbours_than_the_kernel_has_room_for(self):
+        # 40 x 39; net.ipv4.neigh.default.gc_thresh3 is 1024, for all namespaces together.
+        self.exchange(self.changed("nodes: 4", "nodes: 40"), [[1000] * 40] * 40, repeats=1)
+
+    @unittest.skipUnless(EXCHANGE, "built without Gloo")
     def test_a_slow_link_is_slow(self):
         # 1 MB to rank 1 over a tenth of 400 Mbit/s: at least 0.2 s; a bucket cannot be beaten.
         slow = self.changed(
