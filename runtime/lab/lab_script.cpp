@@ -126,25 +126,23 @@ LabScript host_script(const LabPlan& plan, int host) {
         if (!cable.up_link.empty() && !cable.dead)
             script.tc += bucket(cable.lower, cable.up, flows_through(plan, cable));
     }
+    // Nothing is lost in queues, however long a message waits there: none is sent again.
+    const std::string transport = fmt::format(
+        "src {} congctl {} initcwnd 100 initrwnd 100 rto_min 60s\n", own, kCongestionControl);
     std::string direct, relayed;
     for (const LabRoute& route : plan.hosts[static_cast<std::size_t>(host)].routes) {
         const std::string peer = payload_address(route.peer);
         // Who is where is known: asked for, the neighbours of more than some thirty hosts would
         // not fit into the one table that the kernel has for all namespaces.
         if (route.via < 0) {
-            direct += fmt::format("neigh add {} lladdr {} dev {} nud permanent\n", peer,
-                                  hardware_address(route.interface, route.peer), route.interface);
+            direct += fmt::format(
+                "neigh add {0} lladdr {1} dev {2} nud permanent\n"
+                "route add {0}/32 dev {2} {3}",
+                peer, hardware_address(route.interface, route.peer), route.interface, transport);
+        } else {
+            relayed += fmt::format("route add {}/32 via {} dev {} onlink {}", peer,
+                                   payload_address(route.via), route.interface, transport);
         }
-        std::string& lines = route.via < 0 ? direct : relayed;
-        lines +=
-            route.via < 0
-                ? fmt::format(
-                      "route add {}/32 dev {} src {} congctl {} initcwnd 100 initrwnd 100\n", peer,
-                      route.interface, own, kCongestionControl)
-                : fmt::format(
-                      "route add {}/32 via {} dev {} onlink src {} congctl {} initcwnd 100 "
-                      "initrwnd 100\n",
-                      peer, payload_address(route.via), route.interface, own, kCongestionControl);
     }
     script.ip += direct + relayed;
     return script;

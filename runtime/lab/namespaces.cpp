@@ -33,13 +33,15 @@ namespace {
 
 constexpr int kMasterPort = 29500;  // torchrun's; headway's side channel takes the next one
 
-constexpr std::array<std::pair<const char*, const char*>, 6> kHostSettings{{
+constexpr std::array<std::pair<const char*, const char*>, 7> kHostSettings{{
     // Messages to another rail go over a neighbour, and come from others than they go to.
     {"ip_forward", "1"},
     {"conf/all/rp_filter", "0"},
     {"conf/default/rp_filter", "0"},
     // A pause between two exchanges is no reason to start the second one slowly.
     {"tcp_slow_start_after_idle", "0"},
+    // Queues do not drop: nobody asks whether the last frame has come.
+    {"tcp_early_retrans", "0"},
     // A message of a layer fits into what may be under way from the start.
     {"tcp_rmem", "4096 4194304 33554432"},
     {"tcp_wmem", "4096 1048576 33554432"},
