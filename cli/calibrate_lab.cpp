@@ -95,6 +95,7 @@ std::vector<std::int64_t> message_sizes(const Scenario& star) {
             }
         }
     }
+    if (most == 0.0) no_exchanges(star);
     std::vector<std::int64_t> sizes;
     for (double size = least / 2.0; size < 2.0 * most; size *= 2.0)
         sizes.push_back(std::llround(size));
@@ -189,6 +190,7 @@ Profile profile_of_lab(const po::variables_map& values, Profile base, const std:
                        std::string& device) {
     const Scenario star = on_a_star(scenario_in_lab(values, "calibrate"));
     check_layers(star, "");
+    if (star.model.num_moe_layers() == 0) no_exchanges(star);
     const int asked = whole_number(values, "passes", 0, 1000),
               repeats = asked > 0 ? asked : kRepeats;
     if (values.count("base") == 0) base = short_base(star, source);

@@ -76,6 +76,12 @@ void check_layers(const Scenario& scenario, const std::string& hint) {
     }
 }
 
+void no_exchanges(const Scenario& scenario) {
+    throw InputError({.where = "scenario " + scenario.name,
+                      .found = "no plan whose ranks send each other anything",
+                      .accepted = "group_size above 1"});
+}
+
 Lab::Lab(const Cluster& cluster) {
     write_file_atomically(file("cluster.yaml"), to_yaml(cluster));
 }

@@ -24,6 +24,9 @@ Scenario scenario_in_lab(const po::variables_map& values, std::string_view verb)
 // InputError for layers that ranks in the lab do not run: one group of fp32 is what they do.
 void check_layers(const Scenario& scenario, const std::string& hint);
 
+// The InputError of a scenario whose plans send nothing to another rank.
+[[noreturn]] void no_exchanges(const Scenario& scenario);
+
 struct ExchangeRun {
     std::vector<std::vector<double>> seconds;  // [matrix][repeat]
     LinkBytes carried;  // in one repeat of all matrices, headers and all else included

@@ -32,16 +32,16 @@ namespace {
 
 // Links that carry less than this share of the busiest one carry signs of life as well as bytes.
 constexpr double kLeastShare = 0.05;
-// Frames of 9000 bytes have 0.9 % of headers, and data is sent again now and then.
+// Frames of 9000 bytes have 0.9 % of headers, the last ones of messages more.
 constexpr double kHeaders = 0.02;
-// Acknowledgements, notices and barriers of one exchange on one link, in bytes.
-constexpr double kBesides = 25e3;
+// Bytes on a link besides: acknowledgements and notices of a message, barriers with every rank.
+constexpr double kOfMessage = 2e3, kOfRank = 500.0;
 
 struct LabExchange {
     const Plan& plan;
     BareExchange bare;
     Seconds simulated;
-    LinkBytes links;  // simulated
+    LinkBytes links, messages;  // simulated: bytes, and how many messages cross a link
     std::vector<TrafficMatrix> matrices;
 };
 
@@ -82,6 +82,11 @@ std::string link_in_lab(const Cluster& cluster, const std::string& link) {
     return link;
 }
 
+void add(const Cluster& cluster, const std::vector<sim::LinkUse>& links, LinkBytes& sums) {
+    for (const sim::LinkUse& link : links)
+        sums[link_in_lab(cluster, link.name)] += link.bytes.in(byte);
+}
+
 void simulate(const sim::Topology& topology, LabExchange& exchange) {
     Program program{.num_ranks = topology.num_ranks()};
     program.tasks.push_back({.phase = exchange.bare.phase,
@@ -90,11 +95,16 @@ void simulate(const sim::Topology& topology, LabExchange& exchange) {
                              .work = exchange.bare.task});
     const sim::SimulationResult result = sim::simulate(program, topology, {.timeline = false});
     exchange.simulated = result.step;
-    for (const sim::LinkUse& link : result.links)
-        exchange.links[link_in_lab(topology.cluster(), link.name)] += link.bytes.in(byte);
+    add(topology.cluster(), result.links, exchange.links);
+    // Messages of a byte each: the bytes of a link are how many pass it.
+    for (TrafficMatrix matrix : exchange.matrices) {
+        for (std::int64_t& bytes : matrix.bytes) bytes = bytes > 0 ? 1 : 0;
+        add(topology.cluster(), sim::all_to_all(topology, matrix).links, exchange.messages);
+    }
 }
 
 std::vector<LabExchange> exchanges_of(const Scenario& scenario, const Profile& profile) {
+    if (scenario.model.num_moe_layers() == 0) no_exchanges(scenario);
     const sim::Topology topology(scenario.cluster);
     check_paths(topology);
     std::vector<LabExchange> exchanges;
@@ -105,27 +115,31 @@ std::vector<LabExchange> exchanges_of(const Scenario& scenario, const Profile& p
                                                                 .bare = std::move(bare),
                                                                 .simulated = {},
                                                                 .links = {},
+                                                                .messages = {},
                                                                 .matrices = {}});
-            simulate(topology, e);
             for (std::size_t s = 0; s < e.bare.task.stages.size(); ++s)
                 e.matrices.push_back(world_matrix(e.bare.task, s, topology.num_ranks()));
+            simulate(topology, e);
             check_memory(e);
         }
     }
+    if (exchanges.empty()) no_exchanges(scenario);
     return exchanges;
 }
 
 LinkVerdict judge_links(const LabExchange& exchange, const LinkBytes& carried) {
     double busiest = 0.0;
     for (const auto& [link, bytes] : exchange.links) busiest = std::max(busiest, bytes);
-    const double besides = kBesides * static_cast<double>(exchange.matrices.size());
+    double barriers = 0.0;
+    for (const TrafficMatrix& matrix : exchange.matrices) barriers += kOfRank * matrix.num_ranks;
     LinkVerdict verdict;
     std::vector<double> over;
     for (const auto& [link, bytes] : carried) {
         const auto found = exchange.links.find(link);
         if (found == exchange.links.end() || found->second < kLeastShare * busiest) continue;
         over.push_back(bytes / found->second - 1.0);
-        const double most = (1.0 + kHeaders) * found->second + besides;
+        const double most =
+            (1.0 + kHeaders) * found->second + kOfMessage * exchange.messages.at(link) + barriers;
         verdict.passed = verdict.passed && bytes >= found->second && bytes <= most;
     }
     if (over.empty()) return verdict;  // nothing leaves a rank

@@ -104,7 +104,8 @@ std::optional<ExchangeTask> layer_exchange(const Scenario& scenario, const Plan&
                           .found = "a pipeline: a layer lies on the ranks of one stage",
                           .accepted = "plans without a pipeline"});
     }
-    if (!scenario.model.is_moe_layer(layer)) return std::nullopt;
+    const ModelSpec& model = scenario.model;
+    if (layer >= model.all_layers() || !model.is_moe_layer(layer)) return std::nullopt;
     const LayerWork work =
         build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
     const auto found = std::ranges::find(work.forward, phase, &PhaseWork::phase);

@@ -65,6 +65,14 @@ class VerifyLab(unittest.TestCase):
         )
         self.refused(dead, *LAB, fragment="is dead; accepted: a cluster whose ranks all reach")
 
+    def test_nothing_to_exchange(self):
+        alone = self.changed("group_size: 8", "group_size: 1")
+        self.refused(alone, *LAB, fragment="no plan whose ranks send each other anything")
+        dense = self.changed(
+            "  num_layers: 2\n", "  num_layers: 2\n  num_dense_layers: 2\n  dense_width: 64\n"
+        )
+        self.refused(dense, *LAB, fragment="no plan whose ranks send each other anything")
+
     def test_layers_are_one_group_of_fp32(self):
         half = self.changed("dtype: fp32", "dtype: bf16")
         profile = ("--profile", "h200_public")

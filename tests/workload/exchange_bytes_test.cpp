@@ -61,6 +61,7 @@ TEST(ExchangeBytes, OnlyMoeLayersHaveExchangesAndStagesOfAPipelineAreRefused) {
     EXPECT_FALSE(layer_exchange(s, s.plans[0], 0, Phase::dispatch));
     EXPECT_TRUE(layer_exchange(s, s.plans[0], 1, Phase::dispatch));
     EXPECT_FALSE(layer_exchange(s, s.plans[0], 1, Phase::head_scatter));
+    EXPECT_FALSE(layer_exchange(s, s.plans[0], 2, Phase::dispatch));
     s.plans[0].parallel.pipeline_model_parallel_size = 2;
     EXPECT_THROW(layer_exchange(s, s.plans[0], 1, Phase::dispatch), InputError);
 }
