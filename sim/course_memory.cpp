@@ -165,8 +165,7 @@ CollectiveKind& CourseMemory::learn(int task, int group, const Operation& operat
         }
     }
     std::ranges::sort(kind.links);
-    const auto end = std::ranges::unique(kind.links);
-    kind.links.erase(end.begin(), end.end());
+    kind.links.erase(std::unique(kind.links.begin(), kind.links.end()), kind.links.end());
     kind.waits = waits_of(operation);
     const std::size_t words = (kind.members.size() + 63) / 64;
     kind.fewest_waits = kind.members.size();

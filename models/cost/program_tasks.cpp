@@ -27,7 +27,6 @@ Cluster without_overrides(Cluster cluster) {
 TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,
                        const Workload& workload)
     : scenario_(scenario),
-      plan_(plan),
       workload_(workload),
       bytes_(scenario, plan),
       cluster_(without_overrides(scenario.cluster)),

@@ -46,7 +46,6 @@ class TaskPricer {
     const LayerWork& moe_layer_of_workload() const;
 
     const Scenario& scenario_;
-    const Plan& plan_;
     const Workload& workload_;
     ExchangeBytes bytes_;
     Cluster cluster_;  // without overrides, which the simulator applies
