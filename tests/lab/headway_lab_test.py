@@ -16,9 +16,10 @@ import time
 import unittest
 from pathlib import Path
 
+from lab_rights import run_or_skip
+
 LAB = sys.argv[1]
 EXCHANGE = sys.argv[2] if len(sys.argv) > 2 else None
-SKIPPED = 77
 CLUSTER = """
 name: two_leaves
 device: {name: CPU, peak_matmul: 1 TFLOP/s, memory_bandwidth: 1 TB/s, memory: 1 GiB}
@@ -263,18 +264,5 @@ class Lab(unittest.TestCase):
         return found
 
 
-def allowed():
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = Path(folder) / "cluster.yaml"
-        cluster.write_text(CLUSTER)
-        done = lab(cluster, "--quiet", "--", "true")
-        if done.returncode == 0:
-            return True
-        print("skipped: no lab can be built here: " + done.stderr.strip())
-        return False
-
-
 if __name__ == "__main__":
-    if not allowed():
-        sys.exit(SKIPPED)
-    unittest.main(argv=sys.argv[:1])
+    run_or_skip(LAB, CLUSTER)

@@ -12,8 +12,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from lab_rights import run_or_skip
+
 HEADWAY, LAB = sys.argv[1], sys.argv[2]
-SKIPPED = 77
 # Four hosts in two leaves, one card at a quarter: T = 256, d = 64, E = 8, k = 2, fp32, 32 KiB a pair of hosts.
 SCENARIO = """
 model:
@@ -114,19 +115,5 @@ class VerifyLab(unittest.TestCase):
         self.assertIn("BEYOND TOLERANCE", done.stdout)
 
 
-def allowed():
-    with tempfile.TemporaryDirectory() as folder:
-        scenario = Path(folder) / "tiny.yaml"
-        scenario.write_text(SCENARIO)
-        command = [LAB, "--scenario", str(scenario), "--quiet", "--", "true"]
-        done = subprocess.run(command, text=True, capture_output=True, check=False)
-        if done.returncode == 0:
-            return True
-        print("skipped: no lab can be built here: " + done.stderr.strip())
-        return False
-
-
 if __name__ == "__main__":
-    if not allowed():
-        sys.exit(SKIPPED)
-    unittest.main(argv=sys.argv[:1])
+    run_or_skip(LAB, SCENARIO, "--scenario")
