@@ -1,6 +1,7 @@
 #include "sim/collective.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <stdexcept>
 #include <variant>
 
@@ -74,11 +75,12 @@ double RunningCollective::bytes_sent(int member) const {
 }
 
 PathClass RunningCollective::bottleneck(int member) const {
-    PathClass result = PathClass::self;
     if (mode == Mode::repeats) {
-        const auto& left = course->departures;
-        return std::ranges::find(left, member, &Departure::member)->bottleneck;
+        const Departure& last = course->departures[num_left - 1];
+        assert(last.member == member);
+        return last.bottleneck;
     }
+    PathClass result = PathClass::self;
     for (std::size_t s = 0; s < operation.stages.size(); ++s) {
         const std::int32_t m = states[s].members[static_cast<std::size_t>(member)].slowest;
         if (m >= 0) result = operation.stages[s].messages[static_cast<std::size_t>(m)].path_class;

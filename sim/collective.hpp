@@ -90,7 +90,8 @@ struct RunningCollective {
                            : kind->latency;
     }
     double bytes_sent(int member) const;
-    PathClass bottleneck(int member) const;  // the path of the message that it waited for last
+    // The path of the message that a member which leaves now has waited for last.
+    PathClass bottleneck(int member) const;
 };
 
 // Where it runs.

@@ -58,10 +58,11 @@ RunningCollective& Collectives::begin(int task, int group) {
     CollectiveKind* kind = memory_.find(task, group);
     if (kind == nullptr && memory_.is_of_a_kind(task)) {
         ensure_spelled_out(run);
-        kind = &memory_.learn(task, group, run.operation);
+        kind = &memory_.learn(task, group, run.operation, run.sent);
     }
-    if (kind == nullptr || kind->num_messages == 0 || !options_.repeat) ensure_spelled_out(run);
-    if (kind == nullptr || kind->num_messages == 0) return run;
+    if (kind != nullptr && kind->num_messages == 0) kind = nullptr;  // a rendezvous, or nothing
+    if (kind == nullptr || !options_.repeat) ensure_spelled_out(run);
+    if (kind == nullptr) return run;
     run.kind = kind;
     if (options_.repeat) run.mode = Mode::put_off;
     run.arrivals.assign(kind->members.size(), kNotYet);
@@ -223,7 +224,8 @@ void Collectives::simulate(RunningCollective& run, Picoseconds now, bool noted) 
     run.mode = Mode::simulated;
     run.noted = noted;
     run.before.clear();
-    for (const std::uint32_t l : run.kind->links) run.before.push_back(network_.load(l));
+    if (noted)
+        for (const std::uint32_t l : run.kind->links) run.before.push_back(network_.load(l));
     past_.relive(run, now, medium_);
 }
 

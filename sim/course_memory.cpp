@@ -152,14 +152,14 @@ CollectiveKind* CourseMemory::find(int task, int group) {
     return found == kinds_.end() ? nullptr : &found->second;
 }
 
-CollectiveKind& CourseMemory::learn(int task, int group, const Operation& operation) {
+CollectiveKind& CourseMemory::learn(int task, int group, const Operation& operation,
+                                    std::span<const double> sent) {
     CollectiveKind kind{.members = operation.members,
-                        .sent = std::vector<double>(operation.members.size(), 0.0),
+                        .sent = {sent.begin(), sent.end()},
                         .num_stages = static_cast<int>(operation.stages.size())};
     for (const Stage& stage : operation.stages) {
         kind.num_messages += static_cast<std::int64_t>(stage.messages.size());
         for (const Message& m : stage.messages) {
-            kind.sent[static_cast<std::size_t>(m.from)] += m.bytes;
             const auto path = m.path.span();
             kind.links.insert(kind.links.end(), path.begin(), path.end());
         }

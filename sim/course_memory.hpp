@@ -73,7 +73,9 @@ class CourseMemory {
     bool is_of_a_kind(int task) const { return class_of_[static_cast<std::size_t>(task)] >= 0; }
     // Null: not known yet, or of none.
     CollectiveKind* find(int task, int group);
-    CollectiveKind& learn(int task, int group, const Operation& operation);
+    // `sent`: bytes of each member.
+    CollectiveKind& learn(int task, int group, const Operation& operation,
+                          std::span<const double> sent);
 
     void remember(CollectiveKind& kind, Course course);
 
