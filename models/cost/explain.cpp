@@ -400,7 +400,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
         const Overlap beside = profile.overheads.overlap();
         out.line("beside it",
                  "compute loses {:.0f} % of its speed until a kernel has taken {:.3g} "
-                 "times its own time; an exchange over the same links has half of them",
+                 "times its own time; an exchange shares the links that both use",
                  100.0 * beside.loss, beside.slowdown);
     }
     return out.take();

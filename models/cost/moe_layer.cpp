@@ -16,7 +16,8 @@ namespace {
 
 // One after the other; all by the same curves, or taken as if.
 Price in_sequence(const Price& a, const Price& b) {
-    return {a.time + b.time, a.sigma + b.sigma, (a.time < b.time ? b : a).bottleneck};
+    return {a.time + b.time, a.sigma + b.sigma, (a.time < b.time ? b : a).bottleneck,
+            (a.time < b.time ? b : a).links};
 }
 
 // Node-dedup as a runtime without chunks runs it: the copies for other nodes beside those of the

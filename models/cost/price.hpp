@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "models/cost/link_use.hpp"
 #include "models/vocab/cluster.hpp"
 #include "models/vocab/link_path.hpp"
 #include "models/vocab/prediction.hpp"
@@ -42,6 +43,7 @@ struct Price {
     Seconds time;
     double sigma = 0.0;  // seconds, one standard deviation
     Bottleneck bottleneck = Bottleneck::none;
+    LinkUse links{};
 };
 
 // How an exchange's time comes about, for `headway explain` and for the simulator.
@@ -61,7 +63,8 @@ struct RingTime {
     RingLanes lanes;
     Bytes bytes_of_lane;  // over every hop of one lane
     PathTime curve;
-    Seconds bound;  // no ring is faster on these links
+    Seconds bound;   // no ring is faster on these links
+    Seconds inside;  // that the links of an island need, where it leaves them
     Seconds time;
     Seconds added;  // beside it: by latencies that links have of their own
 };

@@ -128,12 +128,14 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
         for (Bytes& b : bytes) b *= fraction;
         return bytes;
     };
+    std::vector<PathTime> paths;
     const auto stage = [&](const PathBytes& busiest, const PathBytes& mean,
                            const PathBytes& links) {
         PathTime slowest;
         for (const PathTime& t : path_times(part(busiest), part(mean), part(links), work.group_size,
                                             Collective::all_to_all, work.stride)) {
             note(t.curve, t.bytes, t.extrapolated);
+            paths.push_back(t);
             if (t.time + t.added > slowest.time + slowest.added) slowest = t;
         }
         return slowest;
@@ -151,7 +153,10 @@ Price PriceBook::exchange(const ExchangeWork& work, double weight, double fracti
     const Seconds time = slowest.time + slowest.added + fill + planes_time(work, fraction);
     const double sigma = slowest.curve->residual * time.in(second);
     account(slowest.curve).sigma += weight * sigma;
-    return {time, sigma, bottleneck_of(slowest.path)};
+    Price price{time, sigma, bottleneck_of(slowest.path)};
+    // What the slowest path waits for is its links'.
+    for (const PathTime& t : paths) price.links.add(t.path, t.time / slowest.time);
+    return price;
 }
 
 std::optional<Seconds> PriceBook::records_time(const ExchangeWork& work) const {
@@ -220,12 +225,13 @@ RingTime PriceBook::ring_time(const ReduceWork& work) const {
     if (inside != PathClass::self && members > 1)
         ring.bound = (members - 1.0) / members * work.bytes /
                      (least_link_factor(cluster_, inside) * of_member);
-    if (fabric && inside == PathClass::nvlink && cluster_.has_pairwise_links()) {
+    if (fabric && inside != PathClass::self) {
+        const bool pairwise = inside == PathClass::nvlink && cluster_.has_pairwise_links();
         // Lanes cross an island by paths that share no link, where their number is even.
         const double on_a_link = ring.lanes.lanes % 2 == 0 ? 1.0 : 2.0;
-        ring.bound =
-            max(ring.bound, on_a_link * (cluster_.nvlink->domain - 1) * ring.bytes_of_lane /
-                                (least_link_factor(cluster_, inside) * of_member));
+        ring.inside = (pairwise ? on_a_link * (cluster_.nvlink->domain - 1) : lanes - 1.0) *
+                      ring.bytes_of_lane / (least_link_factor(cluster_, inside) * of_member);
+        if (pairwise) ring.bound = max(ring.bound, ring.inside);
     }
     if (fabric) {
         ring.bound = max(ring.bound, passes * (islands - 1.0) / islands / lanes * work.bytes /
@@ -246,7 +252,10 @@ Price PriceBook::reduce(const ReduceWork& work, double weight) {
     note(t.curve, t.bytes, t.extrapolated);
     const double sigma = t.curve->residual * ring.time.in(second);
     account(t.curve).sigma += weight * sigma;
-    return {ring.time + ring.added, sigma, bottleneck_of(ring.lanes.farthest)};
+    Price price{ring.time + ring.added, sigma, bottleneck_of(ring.lanes.farthest)};
+    price.links.add(ring.lanes.farthest, 1.0);
+    price.links.add(ring.lanes.inside, ring.inside / ring.time);
+    return price;
 }
 
 Price PriceBook::message(PathClass path, Bytes bytes, double weight) {

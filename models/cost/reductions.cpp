@@ -58,7 +58,7 @@ void StepPart::backward(const Workload& workload, const StepTime& step, const Pi
             add({.stream = Stream::gradient,
                  .time = buckets[static_cast<std::size_t>(bucket)],
                  .after = ready,
-                 .links = links_of(reductions[k].bottleneck)},
+                 .links = reductions[k].links},
                 static_cast<int>(first_owner + k));
         }
     };
@@ -87,7 +87,7 @@ void StepPart::gather(const PipelineStage& stage, std::span<const PhaseTime> gat
             const std::vector<Seconds>& buckets = gathers[k].buckets;
             add({.stream = Stream::gradient,
                  .time = buckets.empty() ? gathers[k].time : buckets[bucket],
-                 .links = links_of(gathers[k].bottleneck)},
+                 .links = gathers[k].links},
                 static_cast<int>(first_owner + k));
             last = last_of(Stream::gradient);
         }

@@ -50,8 +50,10 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
             const Price price = price_phase({phases[i], mean[i]}, context.speeds, book,
                                             weight * times, slot.fraction());
             chunk[i] = slot.scale() * price.time;
-            pass.phases[i] = {
-                .work = &phases[i], .sigma = times * price.sigma, .bottleneck = price.bottleneck};
+            pass.phases[i] = {.work = &phases[i],
+                              .sigma = times * price.sigma,
+                              .bottleneck = price.bottleneck,
+                              .links = price.links};
         }
         const auto* compute = std::get_if<ComputeWork>(&phases[i].work);
         pass.tasks.push_back({.stream = slot.stream,
@@ -60,7 +62,7 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
                               .launch = slot.launches() * book.launch_time(phases[i]),
                               .host_waits = phases[i].host_waits,
                               .pieces = compute != nullptr ? compute->num_launches() : 1,
-                              .links = links_of(pass.phases[i].bottleneck)});
+                              .links = pass.phases[i].links});
         pass.phase_of_task.push_back(slot.phase);
     }
     return pass;
@@ -129,7 +131,10 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
             const Price price = price_phase({phase, mean[i]}, speeds, book, 1.0, share);
             time.time += price.time;
             time.sigma += price.sigma;
-            if (share > 0.0) time.bottleneck = price.bottleneck;
+            if (share > 0.0) {
+                time.bottleneck = price.bottleneck;
+                time.links = price.links;
+            }
             return price.time;
         };
         if (reduce == nullptr || reduce->buckets.empty()) {

@@ -37,24 +37,9 @@ struct PhaseTime {
     Seconds launch;              // of the host, to enqueue it
     double sigma = 0.0;
     Bottleneck bottleneck = Bottleneck::none;
+    LinkUse links{};
     std::vector<Seconds> buckets{};  // of a collective that a pass hides, before it does
 };
-
-// The links that a collective's time goes by.
-constexpr Links links_of(Bottleneck b) {
-    switch (b) {
-        case Bottleneck::nvlink:
-            return Links::nvlink;
-        case Bottleneck::pcie:
-            return Links::pcie;
-        case Bottleneck::nic:
-        case Bottleneck::spine:
-        case Bottleneck::core:
-            return Links::nic;
-        default:
-            return Links::none;
-    }
-}
 
 // The phases of one pass, and what runs on the streams: one task a phase, or a chunk of it.
 struct PassTime {

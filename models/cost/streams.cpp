@@ -103,17 +103,15 @@ class Streams {
             next_launch_ = task;
     }
 
-    bool share_links() const {
-        if (!running_[kCommunication] || !running_[kGradient]) return false;
-        const Links links = tasks_[running_[kCommunication]->task].links;
-        return links != Links::none && links == tasks_[running_[kGradient]->task].links;
-    }
     bool is_slowed(std::size_t stream) const {
-        if (stream != kCompute) return share_links();
-        return running_[kCommunication] || running_[kGradient];
+        if (stream == kCompute) return running_[kCommunication] || running_[kGradient];
+        return running_[kCommunication] && running_[kGradient];
     }
-    const Overlap& slowed(std::size_t stream) const {
-        return stream == kCompute ? overlap_ : half_of_links_;
+    Overlap slowed(std::size_t stream) const {
+        if (stream == kCompute || !is_slowed(stream)) return overlap_;
+        const std::size_t other = stream == kGradient ? kCommunication : kGradient;
+        return {slowdown_beside(tasks_[running_[stream]->task].links,
+                                tasks_[running_[other]->task].links)};
     }
 
     // Until it ends, or until all its work is done but its last kernels are not enqueued.
@@ -181,7 +179,7 @@ class Streams {
     }
 
     std::span<const TimedTask> tasks_;
-    const Overlap overlap_, half_of_links_{2.0};
+    const Overlap overlap_;
     std::vector<bool> done_;
     Host host_;
     Seconds now_;

@@ -1,20 +1,19 @@
 // What one rank's streams do with tasks of known times, and how much of each task the step shows.
 // Compute is slower while anything communicates (models/vocab/overlap.hpp); an exchange and a
-// reduction that cross the same links at once have half of them each. The rank's host enqueues the
-// tasks one after the other, ahead of the device: compute starts when its enqueueing has begun and
-// ends no earlier than that has; all else starts when it is enqueued. Used by models/recorded too.
+// reduction that cross the same links at once share them (link_use.hpp). The rank's host enqueues
+// the tasks one after the other, ahead of the device: compute starts when its enqueueing has begun
+// and ends no earlier than that has; all else starts when it is enqueued. Used by models/recorded
+// too.
 #pragma once
 
 #include <span>
 #include <vector>
 
+#include "models/cost/link_use.hpp"
 #include "models/vocab/program.hpp"
 #include "models/vocab/units.hpp"
 
 namespace headway::inline cost {
-
-// What a collective's time goes by; those that leave the island share the NICs.
-enum class Links { none, nvlink, pcie, nic };
 
 struct TimedTask {
     Stream stream = Stream::compute;
@@ -24,7 +23,7 @@ struct TimedTask {
     Seconds launch{};         // of the host, to enqueue it
     bool host_waits = false;  // for its end, before it enqueues the next
     int pieces = 1;           // of compute: Overlap's
-    Links links = Links::none;
+    LinkUse links{};
 };
 
 struct StreamsRun {

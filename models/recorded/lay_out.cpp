@@ -131,7 +131,8 @@ class Layout {
                               .after = !replay.after.empty() ? replay.after[0] : -1,
                               .also_after = replay.after.size() > 1 ? replay.after[1] : -1,
                               .launch = replay.launch,
-                              .host_waits = replay.host_waits});
+                              .host_waits = replay.host_waits,
+                              .links = price.links});
         out_.prices.push_back(price);
         out_.sent.push_back(sent);
         out_.program.tasks.push_back(std::move(task));

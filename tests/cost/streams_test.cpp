@@ -52,22 +52,39 @@ TEST(Streams, AReductionShowsAsWhatItSlowsComputeDownBy) {
     EXPECT_NEAR(sum(run.exposed).in(ms), run.end.in(ms), 1e-12);
 }
 
-// An exchange x and a reduction g over the same links have half of them each: x ends at 2 x and g,
-// of which x is left to move g - x, at x + g. Over other links neither knows of the other.
+// An exchange x and a reduction g, which keeps the NVLinks busy, over the same links for a share u
+// of x: for u > 1/2 they have half of the links each, so x ends at 2 u x, when u x of g is done,
+// and g at g + u x; for u <= 1/2 x keeps its pace, and g has the rest: it ends at g + u x again.
+// Over other links neither knows of the other.
 TEST(Streams, AnExchangeAndAReductionShareTheirLinks) {
     const double x = 3.0, g = 8.0;
-    std::vector<TimedTask> tasks = {{.stream = kX, .time = x * ms, .links = Links::nvlink},
-                                    {.stream = kG, .time = g * ms, .links = Links::nvlink},
-                                    {.stream = kC, .time = ms, .after = 0}};
-    StreamsRun run = run_streams(tasks, 1.0);
-    EXPECT_NEAR(run.exposed[0].in(ms), 2.0 * x, 1e-12);
-    EXPECT_NEAR(run.end.in(ms), x + g, 1e-12);
-    for (const Links other : {Links::nic, Links::none}) {
-        tasks[0].links = other;
-        run = run_streams(tasks, 1.0);
-        EXPECT_NEAR(run.exposed[0].in(ms), x, 1e-12);
-        EXPECT_NEAR(run.end.in(ms), g, 1e-12);
+    for (const PathClass path : {PathClass::nvlink, PathClass::core, PathClass::self}) {
+        for (const double u : {1.0, 0.7, 0.5, 0.2}) {
+            LinkUse exchange, reduction;
+            exchange.add(path, u);
+            reduction.add(PathClass::nvlink, 1.0);
+            const StreamsRun run = run_streams({{{.stream = kX, .time = x * ms, .links = exchange},
+                                                 {.stream = kG, .time = g * ms, .links = reduction},
+                                                 {.stream = kC, .time = ms, .after = 0}}},
+                                               1.0);
+            const bool shared = path == PathClass::nvlink;
+            EXPECT_NEAR(run.exposed[0].in(ms), shared && u > 0.5 ? 2.0 * u * x : x, 1e-12);
+            EXPECT_NEAR(run.end.in(ms), shared ? g + u * x : g, 1e-12);
+        }
     }
+}
+
+// Paths of two classes that leave the island share the NICs: the one that takes longer counts.
+TEST(Streams, ACollectiveUsesTheLinksOfAllItsPaths) {
+    LinkUse use;
+    use.add(PathClass::nic, 0.4);
+    use.add(PathClass::spine, 0.9);
+    use.add(PathClass::nvlink, 0.6);
+    EXPECT_EQ(use.share, (std::array{0.6, 0.0, 0.9}));
+    LinkUse nics;
+    nics.add(PathClass::nic, 0.3);
+    EXPECT_NEAR(slowdown_beside(use, nics), 0.9 / 0.7, 1e-12);
+    EXPECT_NEAR(slowdown_beside(nics, use), 1.0, 1e-12);
 }
 
 // Compute a of p kernels beside a reduction g, standing still (loss 1) for (s - 1) a / p at most
