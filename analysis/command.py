@@ -29,12 +29,20 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Stopped(BaseException):
-    def __init__(self, number: int):
-        self.number = number
+    """By a signal."""
+
+
+_signals: list[int] = []  # that came; libraries turn what a handler raises inside them into errors of their own
 
 
 def _stop(number, _frame):
-    raise _Stopped(number)
+    _signals.append(number)
+    raise _Stopped
+
+
+def _end_by_signal() -> None:
+    signal.signal(_signals[0], signal.SIG_DFL)
+    os.kill(os.getpid(), _signals[0])
 
 
 def _drop_buffered() -> None:
@@ -63,11 +71,12 @@ def run(main: Callable[[], None]) -> int:
         _drop_buffered()
     except MemoryError:
         problem, code = "error: not enough memory for these results", BAD_INPUT
-    except _Stopped as stopped:
-        signal.signal(stopped.number, signal.SIG_DFL)
-        os.kill(os.getpid(), stopped.number)
+    except _Stopped:
+        _end_by_signal()
         raise
     except Exception as error:
+        if _signals:
+            _end_by_signal()
         kind = type(error).__name__
         problem, code = f"internal error (please report it): {kind}: {error}", INTERNAL
     with contextlib.suppress(OSError):

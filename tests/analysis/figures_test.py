@@ -406,6 +406,22 @@ class Figures(unittest.TestCase):
             left = {file.name for file in self.folder.iterdir()}
             self.assertLessEqual(left, {"result", "figure.svg"})
 
+    def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one(self):
+        """As numpy does while it is imported."""
+        program = (
+            "import os, signal, command\n"
+            "def main():\n"
+            "    try:\n"
+            "        os.kill(os.getpid(), signal.SIGINT)\n"
+            "    except BaseException as error:\n"
+            "        raise ImportError('a part is missing') from error\n"
+            "command.run(main)\n"
+        )
+        result = subprocess.run(
+            [PYTHON, "-c", program], cwd=Path(PLOT).parent, capture_output=True, check=False
+        )
+        self.assertEqual((result.returncode, result.stderr), (-signal.SIGINT, b""))
+
     def test_a_figure_that_does_not_fit_the_result_is_refused(self):
         self.expect_refused(self.plot(BOTH, "--figure", "memory"), "figure 'memory'")
         self.expect_refused(self.plot(BOTH, "--figure", "nonsense"), "accepted: phases")
