@@ -77,6 +77,7 @@ NcclCommunicator::NcclCommunicator(SideChannel& channel, NcclOptions options)
 }
 
 NcclCommunicator::~NcclCommunicator() {
+    if (aborting_.joinable()) aborting_.join();
     if (comm_ == nullptr) return;
     if (std::uncaught_exceptions() > num_exceptions_) {
         ncclCommAbort(comm_);
@@ -220,7 +221,7 @@ void NcclCommunicator::or_abort(Wait&& wait) {
     try {
         wait();
     } catch (...) {
-        if (comm_ != nullptr) ncclCommAbort(comm_);
+        if (comm_ != nullptr) aborting_ = std::thread([comm = comm_] { ncclCommAbort(comm); });
         comm_ = nullptr;
         throw;
     }
