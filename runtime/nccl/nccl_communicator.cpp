@@ -77,7 +77,6 @@ NcclCommunicator::NcclCommunicator(SideChannel& channel, NcclOptions options)
 }
 
 NcclCommunicator::~NcclCommunicator() {
-    if (aborting_.joinable()) aborting_.join();
     if (comm_ == nullptr) return;
     if (std::uncaught_exceptions() > num_exceptions_) {
         ncclCommAbort(comm_);
@@ -221,7 +220,7 @@ void NcclCommunicator::or_abort(Wait&& wait) {
     try {
         wait();
     } catch (...) {
-        if (comm_ != nullptr) aborting_ = std::thread([comm = comm_] { ncclCommAbort(comm); });
+        if (comm_ != nullptr) aborting_ = std::jthread([comm = comm_] { ncclCommAbort(comm); });
         comm_ = nullptr;
         throw;
     }

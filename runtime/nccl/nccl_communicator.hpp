@@ -101,7 +101,7 @@ class NcclCommunicator final : public DeviceCommunicator {
 
     SideChannel& channel_;
     ncclComm_t comm_ = nullptr;
-    std::thread aborting_;
+    std::jthread aborting_;
     int num_exceptions_;
     OwnStream copies_;
     OwnEvent forked_, joined_;

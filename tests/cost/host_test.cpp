@@ -192,7 +192,7 @@ Plan as_graph(Plan plan) {
     return plan;
 }
 
-// Of a step of headway's that is one graph the host launches one kernel's worth, whatever the
+// The host launches one kernel's worth for a step of headway's that is one graph, whatever the
 // micro-batches; what moves besides stays.
 TEST(Host, HeadwaysStepAsAGraphIsOneLaunch) {
     for (const int micro_batches : {1, 4}) {
@@ -241,8 +241,8 @@ TEST(Host, EpOfOneRankCanBeAGraph) {
     EXPECT_FALSE(waits_for_counts(toy::hp(8, toy::scenario().model, 8)));
     EXPECT_TRUE(waits_for_counts(toy::hp(4, toy::scenario().model, 8)));
     const Scenario s = host_scenario(as_graph(toy::ep(Dedup::none, 1)));
-    for (const PhaseWork& phase : build_workload(s, s.plans[0]).layers[0].forward)
-        EXPECT_FALSE(phase.host_waits);
+    const Workload work = build_workload(s, s.plans[0]);
+    for (const PhaseWork& phase : work.layers[0].forward) EXPECT_FALSE(phase.host_waits);
 }
 
 // TransformerEngine's modules take twice as long in FP8: of 12, 3, 50 forward and what is linear.
