@@ -69,7 +69,8 @@ po::options_description declare_options() {
     add("tokens", po::value<int>()->default_value(0),
         "tokens per rank (default: the scenario's batch)");
     add("layers", po::value<int>()->default_value(1), "MoE layers to run, from the first");
-    add("warmup", po::value<int>()->default_value(2), "repeats before timing");
+    add("warmup", po::value<int>()->default_value(2),
+        "repeats before timing; at least 2 of steps that are replayed as a graph");
     add("repeats", po::value<int>()->default_value(9), "timed repeats");
     add("forward-only", "no backward pass");
     add("no-graph",

@@ -120,11 +120,13 @@ MUTABLE_STATIC = re.compile(
     r"^\s*(static|thread_local|static thread_local) (?!const|inline|thread_local)"
     r"[\w:<>,&* ]+ [\w\[\]]+( = .*|\{.*\})?;"
 )
-# Who starts threads, each with a way for what one throws to reach its caller.
+# Who starts threads, each with a way for what one throws to reach its caller (NCCL's abort throws nothing).
 STARTS_THREADS = {
     "models/vocab/jobs.cpp",
     "models/sweep/run_sweep.cpp",
     "runtime/thread_communicator.cpp",
+    "runtime/nccl/nccl_communicator.hpp",
+    "runtime/nccl/nccl_communicator.cpp",
     "runtime/process/hub.hpp",
     "runtime/process/hub.cpp",
     "runtime/process/side_channel.hpp",

@@ -38,9 +38,18 @@ __device__ __forceinline__ void update_one(const AdamWFactors& f, const AdamWSta
     if (s.parameter_bf16 != nullptr) s.parameter_bf16[i] = __float2bfloat16(x.p);
 }
 
-template <typename Gradient>
+__device__ __forceinline__ AdamWFactors read(AdamWFactors f) {
+    return f;
+}
+__device__ __forceinline__ AdamWFactors read(const AdamWFactors* f) {
+    return *f;
+}
+
+// `Factors`: by value, or where they lie on the device.
+template <typename Factors, typename Gradient>
 __global__ void __launch_bounds__(kThreads)
-    fused_kernel(AdamWFactors f, AdamWState s, const Gradient* gradient) {
+    fused_kernel(Factors factors, AdamWState s, const Gradient* gradient) {
+    const AdamWFactors f = read(factors);
     const std::int64_t quads = s.num_parameters / 4;
     const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
     if (i < s.num_parameters - 4 * quads) update_one(f, s, gradient, 4 * quads + i);
@@ -79,21 +88,36 @@ __global__ void reference_kernel(AdamWStep t, AdamWState s, const Gradient* grad
     if (s.parameter_bf16 != nullptr) s.parameter_bf16[i] = __float2bfloat16(float(p));
 }
 
+template <typename Factors, typename Gradient>
+void launch_fused(Factors factors, const AdamWState& s, const Gradient* gradient,
+                  cudaStream_t stream) {
+    constexpr std::int64_t kPerBlock = 4 * kThreads;
+    const auto grid = static_cast<unsigned>((s.num_parameters + kPerBlock - 1) / kPerBlock);
+    fused_kernel<<<grid, kThreads, 0, stream>>>(factors, s, gradient);
+}
+
 template <typename Gradient>
 void step_any(AdamWImpl impl, const AdamWStep& step, const AdamWState& s, const Gradient* gradient,
               float grad_scale, cudaStream_t stream) {
     if (step.step < 1) throw std::invalid_argument("adamw: step counts from 1");
     if (s.num_parameters == 0) return;
-    const std::int64_t per_block = impl == AdamWImpl::fused ? 4 * kThreads : kThreads;
-    const auto grid = static_cast<unsigned>((s.num_parameters + per_block - 1) / per_block);
-    if (impl == AdamWImpl::fused)
-        fused_kernel<<<grid, kThreads, 0, stream>>>(adamw_factors(step, grad_scale), s, gradient);
-    else
+    if (impl == AdamWImpl::fused) {
+        launch_fused(adamw_factors(step, grad_scale), s, gradient, stream);
+    } else {
+        const auto grid = static_cast<unsigned>((s.num_parameters + kThreads - 1) / kThreads);
         reference_kernel<<<grid, kThreads, 0, stream>>>(step, s, gradient, double(grad_scale));
+    }
     check_launch();
 }
 
 }  // namespace
+
+void adamw_step(const AdamWFactors* factors, const AdamWState& state, const float* gradient,
+                cudaStream_t stream) {
+    if (state.num_parameters == 0) return;
+    launch_fused(factors, state, gradient, stream);
+    check_launch();
+}
 
 void adamw_step(AdamWImpl impl, const AdamWStep& step, const AdamWState& state,
                 const float* gradient, float grad_scale, cudaStream_t stream) {

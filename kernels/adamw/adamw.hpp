@@ -12,6 +12,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 
 namespace headway::kernels {
@@ -23,6 +24,29 @@ struct AdamWStep {
     float weight_decay = 0.0f;
     int step = 1;  // t, from 1
 };
+
+// The step's scalars, worked out once on the host.
+struct AdamWFactors {
+    float beta1, beta2, one_minus_beta1, one_minus_beta2;
+    float decay;         // 1 - lr wd
+    float rate;          // lr / (1 - b1^t)
+    float v_correction;  // 1 / sqrt(1 - b2^t)
+    float epsilon, grad_scale;
+};
+
+inline AdamWFactors adamw_factors(const AdamWStep& s, float grad_scale) {
+    const double correction1 = 1.0 - std::pow(double(s.beta1), s.step);
+    const double correction2 = 1.0 - std::pow(double(s.beta2), s.step);
+    return {s.beta1,
+            s.beta2,
+            1.0f - s.beta1,
+            1.0f - s.beta2,
+            1.0f - s.learning_rate * s.weight_decay,
+            float(s.learning_rate / correction1),
+            float(1.0 / std::sqrt(correction2)),
+            s.epsilon,
+            grad_scale};
+}
 
 enum class AdamWImpl { reference, fused };
 
@@ -50,6 +74,10 @@ void adamw_step(AdamWImpl impl, const AdamWStep& step, const AdamWState& state,
                 const float* gradient, float grad_scale, cudaStream_t stream);
 void adamw_step(AdamWImpl impl, const AdamWStep& step, const AdamWState& state,
                 const __nv_bfloat16* gradient, float grad_scale, cudaStream_t stream);
+/// Fused, with factors that the device reads when the kernel runs: of any step, in a graph that is
+/// replayed.
+void adamw_step(const AdamWFactors* factors, const AdamWState& state, const float* gradient,
+                cudaStream_t stream);
 void adamw8_step(const AdamWStep& step, const AdamW8State& state, const float* gradient,
                  float grad_scale, cudaStream_t stream);
 void adamw8_step(const AdamWStep& step, const AdamW8State& state, const __nv_bfloat16* gradient,

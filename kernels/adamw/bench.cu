@@ -61,13 +61,14 @@ std::size_t num_parameters(const Shape& s) {
 
 constexpr AdamWStep kStep{.weight_decay = 0.1f, .step = 7};
 
-template <typename Gradient>
-Case step_case(const Shape& shape, AdamWImpl impl) {
+// `step` enqueues kStep, of gradients times 0.5.
+template <typename Gradient, typename Step>
+Case step_case(const Shape& shape, Step step) {
     const std::size_t n = num_parameters(shape);
     auto state = std::make_shared<Optimizer>(n);
     auto gradient = std::make_shared<DeviceBuffer<Gradient>>(random_normal<Gradient>(n, 1e-3f, 44));
-    auto run = [state, gradient, impl](cudaStream_t stream) {
-        adamw_step(impl, kStep, state->state(), gradient->get(), 0.5f, stream);
+    auto run = [state, gradient, step](cudaStream_t stream) {
+        step(state->state(), gradient->get(), stream);
     };
     auto check = [state, gradient, run, n](cudaStream_t stream) -> CheckResult {
         const Optimizer expected(n);
@@ -81,6 +82,24 @@ Case step_case(const Shape& shape, AdamWImpl impl) {
         return {error < 1e-6 && rounded < 1e-4, error, "p + m + v vs fp64"};
     };
     return {.check = check, .run = run, .cost = {0, (26.0 + sizeof(Gradient)) * double(n)}};
+}
+
+template <typename Gradient>
+Case fused_case(const Shape& shape) {
+    return step_case<Gradient>(
+        shape, [](const AdamWState& state, const Gradient* gradient, cudaStream_t stream) {
+            adamw_step(AdamWImpl::fused, kStep, state, gradient, 0.5f, stream);
+        });
+}
+
+Case device_factors_case(const Shape& shape) {
+    const AdamWFactors given = adamw_factors(kStep, 0.5f);
+    auto factors = std::make_shared<DeviceBuffer<AdamWFactors>>(1);
+    HEADWAY_CUDA_CHECK(cudaMemcpy(factors->get(), &given, sizeof(given), cudaMemcpyHostToDevice));
+    return step_case<float>(
+        shape, [factors](const AdamWState& state, const float* gradient, cudaStream_t stream) {
+            adamw_step(factors->get(), state, gradient, stream);
+        });
 }
 
 template <typename Gradient>
@@ -132,10 +151,9 @@ void register_adamw_cases(Registry& registry) {
              .shapes = shapes,
              .timed = timed});
     };
-    add("adamw_fp32_grad", "fused", true,
-        [](const Shape& s) { return step_case<float>(s, AdamWImpl::fused); });
-    add("adamw_bf16_grad", "fused", true,
-        [](const Shape& s) { return step_case<bf16>(s, AdamWImpl::fused); });
+    add("adamw_fp32_grad", "fused", true, fused_case<float>);
+    add("adamw_fp32_grad", "device_factors", true, device_factors_case);
+    add("adamw_bf16_grad", "fused", true, fused_case<bf16>);
     add("adamw8_fp32_grad", "fused", true, [](const Shape& s) { return step8_case<float>(s); });
     add("adamw8_bf16_grad", "fused", true, [](const Shape& s) { return step8_case<bf16>(s); });
 }

@@ -292,13 +292,18 @@ std::string overlap_of(const PhaseWork& phase, const ReduceWork& reduce, PriceBo
         buckets_of(reduce, book));
 }
 
-void explain_host(Writer& out, const PhaseWork& phase, const Overheads& o) {
+void explain_host(Writer& out, const Plan& plan, const PhaseWork& phase, const Overheads& o) {
     const auto count = [](double n, std::string_view what, Seconds time) {
         return fmt::format("{:g} {}{} of {}", n, what, n == 1.0 ? "" : "s", time_text(time));
     };
     const std::string_view wait = phase.host_waits ? ", then a wait for the device" : "";
     if (phase.launches > 0.0)
         out.line("host", "{}{}", count(phase.launches, "operation", o.host_launch), wait);
+    if (plan.implementation == Implementation::headway && plan.cuda_graph_scope != 0)
+        return out.line("host",
+                        "in the graph of the step, which the host launches once, in {}; from one "
+                        "kernel to the next the device still takes {}, in every phase's time",
+                        time_text(o.host_kernel), time_text(o.launch));
     if (phase.is_of_own_host())
         out.line("host", "{}, {}{}", count(phase.kernels, "kernel", o.host_kernel),
                  count(phase.exchanges, "exchange", o.host_exchange), wait);
@@ -323,7 +328,7 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
     out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
     if (found.layer >= 0)
         out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
-    explain_host(out, *found.work, profile.overheads);
+    explain_host(out, plan, *found.work, profile.overheads);
     const ExpertLayout layout = expert_layout(scenario, plan);
     if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
         explain_compute_time(out, scenario, plan, *found.work, found.layer, book);

@@ -161,19 +161,31 @@ void check_dispatcher(const Plan& plan, const std::string& where,
                         "DeepEP and HybridEP send a token once to each rank or node"});
 }
 
+// Those of frameworks are of a layer and pass or of the step; headway's own is of the step.
+void check_graphs(const Plan& plan, const std::string& where, std::vector<InputProblem>& problems) {
+    if (plan.cuda_graph_scope == 0u || launches_eagerly(plan.implementation)) return;
+    const auto refuse = [&](std::string found, std::string accepted, std::string hint = "") {
+        problems.push_back(
+            {where + ".cuda_graph_scope", std::move(found), std::move(accepted), std::move(hint)});
+    };
+    constexpr GraphScopes kStep = 1u << static_cast<unsigned>(GraphScope::full_iteration);
+    if (plan.implementation != Implementation::headway)
+        refuse(fmt::format("graphs of implementation: {}, whose launches cost nothing",
+                           kImplementationNames[static_cast<std::size_t>(plan.implementation)]),
+               "implementation: torch, megatron or headway");
+    else if (plan.cuda_graph_scope != kStep)
+        refuse("parts of a step of implementation: headway", "full_iteration");
+    else if (waits_for_counts(plan))
+        refuse(fmt::format("a graph of {} on {} ranks, whose host waits for counts in every layer",
+                           plan.is_head_parallel() ? "HP x EP" : "EP", plan.group_size),
+               "HP of at most num_heads ranks, or EP on one",
+               "the counts say what the next exchange sends; a graph is captured before");
+}
+
 // The released code has neither deduplication nor latent experts under EP, nor HP over more ranks
 // than heads.
 void check_implementation(const Plan& plan, const std::string& where,
                           std::vector<InputProblem>& problems) {
-    if (plan.cuda_graph_scope != 0u && !launches_eagerly(plan.implementation)) {
-        const auto name = kImplementationNames[static_cast<std::size_t>(plan.implementation)];
-        problems.push_back({where + ".cuda_graph_scope",
-                            fmt::format("graphs of implementation: {}, {}", name,
-                                        plan.implementation == Implementation::headway
-                                            ? "whose steps have none"
-                                            : "whose launches cost nothing"),
-                            "implementation: torch or megatron", ""});
-    }
     if (plan.implementation != Implementation::unfused) return;
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
@@ -258,6 +270,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         const std::string where = fmt::format("plans[{}]", i);
         std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
                    plan.layer);
+        check_graphs(plan, where, problems);
         check_implementation(plan, where, problems);
         check_dispatcher(plan, where, problems);
         check_precision(plan, where, problems);

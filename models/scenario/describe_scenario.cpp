@@ -320,7 +320,8 @@ void describe_plan(Fields& f, Plan& plan) {
     f.choices("cuda_graph_scope", plan.cuda_graph_scope, kGraphScopeNames,
               "of torch and megatron, launched as one CUDA graph a layer and pass: norms and "
               "attention; the dense feed-forward; router and shared experts; counts and "
-              "permutation; the step");
+              "permutation; the step. headway has that of the step alone, where no host waits "
+              "for counts: HP, or EP on one rank");
 }
 
 void describe_sweep_axis(Fields& f, SweepAxis& axis) {

@@ -72,7 +72,7 @@ inline constexpr std::array kAttentionBackendNames = {std::string_view("fused"),
 
 // What is launched as a CUDA graph, one a layer and pass; by the names of Megatron's
 // cuda_graph_scope: norms and attention; the dense feed-forward; the router and shared experts; the
-// counts and the permutation; all of the step.
+// counts and the permutation; all of the step (headway's own can do this one only).
 enum class GraphScope { attn, mlp, moe_router, moe_preprocess, full_iteration };
 inline constexpr std::array kGraphScopeNames = {
     std::string_view("attn"), std::string_view("mlp"), std::string_view("moe_router"),
@@ -153,6 +153,13 @@ struct Plan {
     std::string_view layer_split() const { return kLayerSplitNames[layer.index()]; }
     bool is_head_parallel() const { return std::holds_alternative<HeadParallel>(layer); }
 };
+
+// What a rank receives is known when the routers have chosen, and its host waits for that: EP over
+// several ranks, HP over more ranks than heads.
+constexpr bool waits_for_counts(const Plan& plan) {
+    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
+    return plan.group_size > (hp != nullptr ? hp->num_heads : 1);
+}
 
 // ZeRO-1 and beyond: a rank updates its share of the parameters.
 // Megatron's use_transformer_engine_op_fuser: what stands between and behind an expert's products

@@ -190,7 +190,18 @@ std::optional<GraphScope> scope_of(Phase phase) {
     }
 }
 
+// A step that is one graph: one launch, which its first phase has, in equal shares of the
+// micro-batches.
+void set_launch_of_step(const StepShape& s, std::span<PhaseWork> phases) {
+    for (PhaseWork& phase : phases) {
+        if (phase.phase == Phase::embed && phase.pass == Pass::forward)
+            phase.kernels = 1.0 / num_micro_batches(s.scenario, s.plan);
+    }
+}
+
 void set_own_host_work(const StepShape& s, std::span<PhaseWork> phases) {
+    if (has_scope(s.plan.cuda_graph_scope, GraphScope::full_iteration))
+        return set_launch_of_step(s, phases);
     for (PhaseWork& phase : phases) {
         const Operations kernels = own_kernels(s, phase);
         const bool counts = std::holds_alternative<CountExchangeWork>(phase.work);

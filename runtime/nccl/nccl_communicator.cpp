@@ -220,7 +220,7 @@ void NcclCommunicator::or_abort(Wait&& wait) {
     try {
         wait();
     } catch (...) {
-        if (comm_ != nullptr) ncclCommAbort(comm_);
+        if (comm_ != nullptr) aborting_ = std::jthread([comm = comm_] { ncclCommAbort(comm); });
         comm_ = nullptr;
         throw;
     }

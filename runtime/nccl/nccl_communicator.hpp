@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <optional>
+#include <thread>
 
 #include "models/vocab/units.hpp"
 #include "runtime/cuda/device_communicator.hpp"
@@ -86,7 +87,7 @@ class NcclCommunicator final : public DeviceCommunicator {
 
   private:
     // Runs `wait`; if it throws, aborts NCCL first: its kernels would hold up every cudaFree on
-    // the way out.
+    // the way out. Beside the way out, as NCCL waits for the graphs that it was captured in.
     template <class Wait>
     void or_abort(Wait&& wait);
     // Copies the own block beside what `exchange` enqueues on the stream; both are done for what
@@ -100,6 +101,7 @@ class NcclCommunicator final : public DeviceCommunicator {
 
     SideChannel& channel_;
     ncclComm_t comm_ = nullptr;
+    std::jthread aborting_;
     int num_exceptions_;
     OwnStream copies_;
     OwnEvent forked_, joined_;

@@ -97,6 +97,10 @@ std::vector<StepMeasurement> steps_on_threads(const Scenario& scenario,
                                               const std::vector<Plan>& plans, const StepRun& run,
                                               const MeasureOptions& options, double max_time) {
     for (const Plan& plan : plans) {
+        if (plan.cuda_graph_scope != 0)
+            throw InputError({.where = "plan " + plan.name,
+                              .found = "cuda_graph_scope with --device cpu",
+                              .accepted = "--device cuda, or the plan without it"});
         step_setup(scenario, plan, run);
         check_work(scenario, plan, run, options, max_time);
     }
@@ -115,8 +119,9 @@ void print_step_summary(const StepMeasurement& m) {
                m.timeline.plan, m.timeline.size->num_ranks, human(step.time), human(step.low),
                human(step.high), step.samples, m.losses.front(), m.losses.back());
     if (const auto& run = m.timeline.run)
-        fmt::print("  memory at the peak, fullest rank: {}; SM clock {} MHz, {}{}\n",
-                   human(run->memory_peak), run->clock_mhz,
+        fmt::print("  {}memory at the peak, fullest rank: {}; SM clock {} MHz, {}{}\n",
+                   run->graph ? "replayed as one CUDA graph; " : "", human(run->memory_peak),
+                   run->clock_mhz,
                    run->throttle.empty() ? "not throttled" : "throttled: ", run->throttle);
 }
 

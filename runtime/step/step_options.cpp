@@ -45,6 +45,8 @@ std::optional<StepRun> step_options(const po::variables_map& values) {
     for (const char* name : {"layers", "forward-only", "timing", "matrices"})
         if (given(name))
             refuse(fmt::format("--{} with --steps", name), "a step runs all layers, both passes");
+    if (given("no-graph"))
+        refuse("--no-graph with --steps", "plans with and without cuda_graph_scope");
     StepRun run{.num_steps = at_least(values, "steps", 1),
                 .data = values["data"].as<std::string>(),
                 .forced = values.count("force-routing") != 0,

@@ -80,6 +80,17 @@ Again again_of(const ModelSpec& model, const Plan& plan, int layer) {
                : Again::nothing;
 }
 
+// (Which graphs a plan may ask for is the scenario's matter; --ranks changes the group.)
+void check_graph(const Plan& plan, const StepRun& run) {
+    if (plan.cuda_graph_scope == 0) return;
+    if (waits_for_counts(plan))
+        refuse(plan, fmt::format("cuda_graph_scope of EP on {} ranks", plan.group_size),
+               "HP, or EP on one rank", "a host that waits for counts can launch no whole step");
+    if (run.check)
+        refuse(plan, "cuda_graph_scope with --check", "the plan without it",
+               "steps replayed as a graph have the losses of enqueued ones, bit for bit");
+}
+
 void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& run) {
     std::vector<std::string> settings = settings_not_executed(plan);
     if (launches_eagerly(plan.implementation))
@@ -93,12 +104,12 @@ void check_settings(const Scenario& scenario, const Plan& plan, const StepRun& r
     std::ranges::copy(recompute_not_executed(plan), std::back_inserter(settings));
     if (!plan.gradient_accumulation_fusion)
         settings.emplace_back("gradient_accumulation_fusion: false");
-    if (plan.cuda_graph_scope != 0) settings.emplace_back("cuda_graph_scope");
     if (plan.attention_backend == AttentionBackend::flash)
         settings.emplace_back("attention_backend: flash");
     if (!settings.empty())
         refuse(plan, fmt::format("{}", fmt::join(settings, ", ")), "plans without it",
                "a run of a step does not execute it");
+    check_graph(plan, run);
     const Routing& routing = scenario.routing;
     if (!run.forced && routing.skew != Skew::none)
         refuse(plan, fmt::format("skew: {}", kSkewNames[static_cast<std::size_t>(routing.skew)]),

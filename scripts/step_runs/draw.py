@@ -3,6 +3,7 @@
 draw.py SEED FOLDER: a scenario each, for one and two ranks.
 draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a plan.
 draw.py SEED FOLDER mixed: mostly two ranks, some with micro-batches, run by headway's own host.
+draw.py SEED FOLDER graph: every other one small; by headway's own host, and as one CUDA graph where a step can be one.
 """
 
 import random
@@ -28,15 +29,23 @@ DENSE = "  num_dense_layers: 1\n  dense_width: {}\n  dense_activation: gelu\n"
 MAX_PARAMETERS = 2.5e9  # of all ranks: 18 bytes each
 MAX_WORK = 6e14  # FLOPs of a rank's step, forward and backward
 MAX_WORK_AGAIN = 1.2e14
+MAX_TOKENS = 16384
+# A small step: its host may take longer than its device.
+SMALL_TOKENS = 1024
+SMALL_PARAMETERS = 1.5e8
 # Sets of models: how many of one and of two ranks, micro-batches in turn, FLOPs of a micro-batch.
 SETS = {
     "": (((1, 8), (2, 14)), (1,), MAX_WORK),
     "again": (((1, 4), (2, 4)), (1, 4, 2, 4), MAX_WORK_AGAIN),
     "mixed": (((1, 2), (2, 14)), (1, 1, 2, 1, 4), MAX_WORK_AGAIN),
+    "graph": (((1, 4), (2, 8)), (4, 1, 2, 1), MAX_WORK_AGAIN),
 }
 
 
-def draw(random_: random.Random, ranks: int, max_work: float) -> dict:
+def draw(random_: random.Random, ranks: int, max_work: float, small: bool) -> dict:
+    max_tokens, max_parameters = (
+        (SMALL_TOKENS, SMALL_PARAMETERS) if small else (MAX_TOKENS, MAX_PARAMETERS)
+    )
     while True:
         hidden = random_.choice([512, 768, 1024, 1536, 2048])
         case = {
@@ -61,8 +70,13 @@ def draw(random_: random.Random, ranks: int, max_work: float) -> dict:
         active = case["vocabulary"] * hidden + case["layers"] * (
             4 * hidden**2 + case["top_k"] * expert
         )
-        fits = parameters < MAX_PARAMETERS and 6 * active * tokens < max_work and tokens <= 16384
-        if fits and (case["layers"] > 2 or not case["dense"]) and case["hp_heads"] % ranks == 0:
+        fits = parameters < max_parameters and 6 * active * tokens < max_work
+        if (
+            fits
+            and tokens <= max_tokens
+            and (case["layers"] > 2 or not case["dense"])
+            and case["hp_heads"] % ranks == 0
+        ):
             return case
 
 
@@ -72,15 +86,24 @@ RECOMPUTE = {
     "_moe": ", recompute_granularity: selective, recompute_modules: [moe]",
     "_full": ", recompute: full",
 }
+WHOLE_STEP = ", cuda_graph_scope: [full_iteration]"
 
 
 def plans_of(case: dict, kind_of_set: str) -> list[str]:
     again = kind_of_set == "again"
-    host = ", implementation: headway" if kind_of_set == "mixed" else ""
+    graph = kind_of_set == "graph"
+    host = ", implementation: headway" if graph or kind_of_set == "mixed" else ""
     kinds = {"ep_naive": "expert_parallel: {}"}
-    if case["ranks"] > 1:
+    if case["ranks"] > 1 and not graph:
         kinds["ep_rank"] = "expert_parallel: {dedup: rank}"
     kinds["hp"] = f"head_parallel: {{num_heads: {case['hp_heads']}}}"
+    if graph:
+        return [
+            f"{kind}{suffix}, {layer}, group_size: {case['ranks']}{host}{scope}"
+            for kind, layer in kinds.items()
+            for suffix, scope in (("", ""), ("_graph", WHOLE_STEP))
+            if not suffix or kind == "hp" or case["ranks"] == 1
+        ]
     return [
         f"{kind}{suffix}, {layer}, group_size: {case['ranks']}{recompute}{host}"
         for kind, layer in kinds.items()
@@ -114,7 +137,8 @@ def main() -> None:
         for number in range(count):
             name = f"step_{ranks}_{number + 1:02}"
             micro_batches = batches[number % len(batches)]
-            case = draw(random_, ranks, max_work / micro_batches)
+            small = kind_of_set == "graph" and number % 2 == 0
+            case = draw(random_, ranks, max_work / micro_batches, small)
             (folder / f"{name}.yaml").write_text(text(name, seed, case, kind_of_set, micro_batches))
 
 

@@ -163,6 +163,7 @@ def report(rows: list[dict]) -> None:
         "EP naive": lambda r: r["plan"].startswith("ep_naive"),
         "EP by rank": lambda r: r["plan"].startswith("ep_rank"),
         "HP": lambda r: r["plan"].startswith("hp"),
+        "as a graph": lambda r: r["plan"].endswith("_graph"),
     }
     for name, chosen in kinds.items():
         summary(f"step time, {name}", [r["error"] for r in rows if chosen(r)])
@@ -170,16 +171,16 @@ def report(rows: list[dict]) -> None:
     print(f"inside their interval: {sum(inside)} of {len(inside)}")
     summary("memory", [r["memory_error"] for r in rows])
     steps = {(r["case"], r["plan"]): r for r in rows}
-    speedups, recomputes = [], []
+    speedups, changes = [], []
     for (case, plan), row in steps.items():
         kind, _, suffix = plan.removeprefix("ep_").partition("_")
         hp = steps.get((case, "hp" + ("_" + suffix if suffix else "")))
         if hp is not None and kind != "hp":
             speedups.append(error_of_ratio(row, hp))
         if suffix:
-            recomputes.append(error_of_ratio(row, steps[case, plan.removesuffix("_" + suffix)]))
-    summary("speedup of HP over EP, alike recomputed", speedups)
-    summary("step with recompute over that without", recomputes)
+            changes.append(error_of_ratio(row, steps[case, plan.removesuffix("_" + suffix)]))
+    summary("speedup of HP over EP, alike recomputed and launched", speedups)
+    summary("step with recompute, or as a graph, over that without", changes)
 
 
 def error_of_ratio(a: dict, b: dict) -> float:

@@ -186,6 +186,65 @@ TEST(Host, AGraphIsOneLaunchAPass) {
     EXPECT_EQ(launches_of(graph.layers[0].forward) + launches_of(graph.layers[0].backward), 0.0);
 }
 
+Plan as_graph(Plan plan) {
+    plan.implementation = Implementation::headway;
+    plan.cuda_graph_scope = scopes({GraphScope::full_iteration});
+    return plan;
+}
+
+// The host launches one kernel's worth for a step of headway's that is one graph, whatever the
+// micro-batches; what moves besides stays.
+TEST(Host, HeadwaysStepAsAGraphIsOneLaunch) {
+    for (const int micro_batches : {1, 4}) {
+        const Plan hp = toy::hp(16, toy::scenario().model, 8);
+        Scenario s = host_scenario(as_graph(hp));
+        s.batch.num_micro_batches = micro_batches;
+        const Workload graph = build_workload(s, s.plans[0]),
+                       enqueued = build_workload(s, eager(Implementation::headway, hp));
+        double kernels = 0.0;
+        for (const auto* phases : {&graph.before, &graph.layers[0].forward,
+                                   &graph.layers[0].backward, &graph.after, &graph.update})
+            for (const PhaseWork& phase : *phases) {
+                kernels += phase.kernels;
+                EXPECT_EQ(phase.exchanges, 0.0);
+                EXPECT_FALSE(phase.host_waits);
+            }
+        EXPECT_EQ(kernels * micro_batches, 1.0);
+        EXPECT_EQ(graph.layers[0].forward.size(), enqueued.layers[0].forward.size());
+        EXPECT_TRUE(graph.runs_free);
+    }
+}
+
+// As a graph a step takes what it takes of a host whose enqueueing takes no time, whatever this
+// one's takes; enqueued, a host of 100 us a kernel makes it longer than all its launches: of the
+// layers alone, 2 exchanges and over 10 kernels a pass.
+TEST(Host, AGraphHidesTheHostHoweverSlow) {
+    const Plan hp = toy::hp(8, toy::scenario().model, 8);
+    const Scenario graph = host_scenario(as_graph(hp)),
+                   enqueued = host_scenario(eager(Implementation::headway, hp));
+    const auto step = [](const Scenario& s, Seconds host) {
+        return predict_plan(s, s.plans[0], own_host(host, host), {.software = false}).step;
+    };
+    const Seconds ideal = step(enqueued, 1e-3 * ns);
+    EXPECT_NEAR(step(graph, 1e-3 * ns) / ideal, 1.0, 1e-6);
+    EXPECT_NEAR(step(graph, 100.0 * us) / ideal, 1.0, 1e-6);
+    const Seconds slow = 1.0 * ms;
+    EXPECT_GT(step(enqueued, slow), toy::scenario().model.num_layers * 2 * 12 * slow);
+    // Nothing but a launch bounds a step of a host as slow as that.
+    EXPECT_NEAR(step(graph, 1.0 * second) / second, 1.0, 0.01);
+}
+
+// On one rank EP has no counts to wait for, and its step can be a graph too.
+TEST(Host, EpOfOneRankCanBeAGraph) {
+    EXPECT_FALSE(waits_for_counts(toy::ep(Dedup::none, 1)));
+    EXPECT_TRUE(waits_for_counts(toy::ep(Dedup::none, 2)));
+    EXPECT_FALSE(waits_for_counts(toy::hp(8, toy::scenario().model, 8)));
+    EXPECT_TRUE(waits_for_counts(toy::hp(4, toy::scenario().model, 8)));
+    const Scenario s = host_scenario(as_graph(toy::ep(Dedup::none, 1)));
+    const Workload work = build_workload(s, s.plans[0]);
+    for (const PhaseWork& phase : work.layers[0].forward) EXPECT_FALSE(phase.host_waits);
+}
+
 // TransformerEngine's modules take twice as long in FP8: of 12, 3, 50 forward and what is linear.
 TEST(Host, Fp8TakesTheHostTwiceForLinearLayers) {
     Plan plan = eager(Implementation::megatron);

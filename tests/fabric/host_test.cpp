@@ -38,5 +38,22 @@ TEST(Host, TheSimulatorLaunchesAsTheModelDoes) {
     }
 }
 
+// A step that is one graph.
+TEST(Host, TheSimulatorLaunchesAGraphAsTheModelDoes) {
+    Scenario s = toy::scenario();
+    s.plans = {toy::hp(16, toy::scenario().model, 8)};
+    s.plans[0].implementation = Implementation::headway;
+    s.plans[0].cuda_graph_scope = 1U << static_cast<unsigned>(GraphScope::full_iteration);
+    s.baseline = s.plans[0].name;
+    s.batch.num_micro_batches = 3;
+    const Profile slow = host_profile(200.0 * us), quick = host_profile(ns);
+    const auto simulated = [&](const Profile& p) {
+        const Program program = build_program(s, s.plans[0], p, {});
+        return sim::simulate(program, sim::Topology(s.cluster), {}).step;
+    };
+    EXPECT_NEAR(simulated(slow) / predict_plan(s, s.plans[0], slow).step, 1.0, 0.01);
+    EXPECT_NEAR(simulated(slow) / simulated(quick), 1.0, 1e-3);
+}
+
 }  // namespace
 }  // namespace headway

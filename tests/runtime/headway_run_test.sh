@@ -66,6 +66,7 @@ rm -f "$asks"
 expect 2 "--data without --steps" "${small[@]}" --data x
 expect 2 "--layers with --steps" --steps 2 --layers 2 -o "$out"
 expect 2 "--check with --device cpu" --steps 2 --check -o "$out"
+expect 2 "--no-graph with --steps" --steps 2 --no-graph -o "$out"
 expect 2 "256: tokens are bytes" --tokens 16 --steps 2 --data "$scenario" -o "$out"
 expect 4 "rank 1 failed in phase attention_core (forward)" --tokens 16 --steps 2 --warmup 0 -o "$out" \
     --inject-fault throw:1:attention_core

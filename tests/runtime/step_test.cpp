@@ -348,6 +348,25 @@ TEST(Step, PhasesAreThoseOfTheWorkload) {
     }
 }
 
+constexpr GraphScopes kWholeStep = 1U << static_cast<unsigned>(GraphScope::full_iteration);
+
+// A graph is replayed by GPUs, where nothing waits for counts.
+TEST(Step, GraphsAreOfGpus) {
+    Scenario scenario = tiny(kHeads, 2, 1);
+    scenario.plans[0].implementation = Implementation::headway;
+    scenario.plans[0].cuda_graph_scope = kWholeStep;
+    const StepRun run{.num_steps = 1, .forced = true};
+    EXPECT_NO_THROW(step_setup(scenario, scenario.plans[0], run));
+    EXPECT_THROW(step_setup(scenario, scenario.plans[0], {.num_steps = 1, .check = true}),
+                 InputError);
+    try {
+        steps_on_threads(scenario, scenario.plans, run, {}, 1e6);
+        FAIL();
+    } catch (const InputError& error) {
+        EXPECT_NE(std::string(error.what()).find("--device cuda"), std::string::npos);
+    }
+}
+
 std::string refusal(const Scenario& scenario, const StepRun& run = {.forced = true}) {
     try {
         check_steps(scenario, scenario.plans, run);
@@ -367,6 +386,10 @@ TEST(Step, RefusesWhatItDoesNotExecute) {
             << word << ": " << refusal(scenario);
     };
     expect("overlap_chunks: 2", [](Scenario& s) { s.plans[0].overlap_chunks = 2; });
+    expect("cuda_graph_scope of EP on 2 ranks", [](Scenario& s) {
+        s.plans[0].implementation = Implementation::headway;
+        s.plans[0].cuda_graph_scope = kWholeStep;
+    });
     expect("global_batch_size: 5 of micro-batches of 2 sequences on 2 ranks",
            [](Scenario& s) { s.batch.global_batch_size = 5; });
     expect("recompute_modules: moe_act",

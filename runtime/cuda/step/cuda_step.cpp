@@ -8,14 +8,6 @@
 namespace headway::runtime {
 namespace {
 
-kernels::AdamWStep adamw_of(const StepOptimizer& o, int step) {
-    return {.learning_rate = static_cast<float>(o.learning_rate),
-            .beta1 = static_cast<float>(o.beta1),
-            .beta2 = static_cast<float>(o.beta2),
-            .epsilon = static_cast<float>(o.epsilon),
-            .step = step};
-}
-
 Phase phase_of(kernels::AttentionPart part) {
     switch (part) {
         case kernels::AttentionPart::norm:
@@ -34,7 +26,19 @@ Phase phase_of(kernels::AttentionPart part) {
 
 void CudaStep::start(int step) {
     step_ = step;
+    inputs_.load(step, context_.stream);
+}
+
+void CudaStep::run(const std::vector<Block>& order) {
     marks_.clear();
+    run_step(*this, order);
+}
+
+void CudaStep::finish() {
+    const int batches = setup_.num_micro_batches;
+    HEADWAY_CUDA_CHECK(cudaMemcpyAsync(losses_ + step_ * batches, loss_,
+                                       sizeof(float) * static_cast<std::size_t>(batches),
+                                       cudaMemcpyDeviceToDevice, context_.stream));
 }
 
 void CudaStep::begin_block(const Block& block) {
@@ -79,7 +83,7 @@ void CudaStep::before(Pass pass) {
     const DevicePhase phase(context_, {Phase::embed, pass});
     const WeightTensor& table = parameters_.before()["embedding"];
     const RowTable shape{setup_.tokens(), setup_.model.hidden};
-    const StepBatch& batch = batches_.of(step_, micro_batch_);
+    const StepBatch& batch = inputs_.of(micro_batch_);
     const cudaStream_t stream = context_.stream;
     if (pass == Pass::forward) return embed_rows(shape, batch.input, rounded(table), x_, stream);
     if (!accumulates())
@@ -181,8 +185,8 @@ void CudaStep::after() {
     }
     head_.run({.x = normed_,
                .weight = rounded(head),
-               .target = batches_.of(step_, micro_batch_).target,
-               .loss = losses_ + step_ * setup_.num_micro_batches + micro_batch_,
+               .target = inputs_.of(micro_batch_).target,
+               .loss = loss_ + micro_batch_,
                .dx = normed_,
                .dweight = gradient(head),
                .accumulate = accumulates()});
@@ -224,8 +228,8 @@ void CudaStep::update() {
         HEADWAY_CUDA_CHECK(cudaStreamWaitEvent(stream, reduced_.event));
     }
     const DevicePhase phase(context_, {Phase::optimizer, Pass::update});
-    kernels::adamw_step(kernels::AdamWImpl::fused, adamw_of(setup_.optimizer, step_ + 1),
-                        {parameters_.total(), master_, first_, second_, rounded_}, gradient_, 1.0f,
+    kernels::adamw_step(inputs_.factors(),
+                        {parameters_.total(), master_, first_, second_, rounded_}, gradient_,
                         stream);
 }
 

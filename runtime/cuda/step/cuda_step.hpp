@@ -13,8 +13,8 @@
 #include "runtime/cuda/ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
 #include "runtime/cuda/own_stream.hpp"
-#include "runtime/cuda/step/step_batches.hpp"
 #include "runtime/cuda/step/step_head.hpp"
+#include "runtime/cuda/step/step_inputs.hpp"
 #include "runtime/step/parameters.hpp"
 #include "runtime/step/reference_step.hpp"
 #include "runtime/step/step_order.hpp"
@@ -26,12 +26,17 @@ class CudaStep {
     // `reductions`: of all ranks, used on a stream of its own; null for one rank. All of the
     // arguments must outlive this. InputError for what the kernels cannot do.
     CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const StepSetup& setup,
-             const StepRouting& routing, const StepBatches& batches, int num_steps);
+             const StepRouting& routing, const StepInputs& inputs, int num_steps);
     CudaStep(const CudaStep&) = delete;
     CudaStep& operator=(const CudaStep&) = delete;
 
-    // The next step; its phases are marked where the context has a clock.
+    // The next step: loads its inputs.
     void start(int step);
+    // What a graph of a step holds: the same for every step. Phases are marked where the context
+    // has a clock.
+    void run(const std::vector<Block>& order);
+    // Keeps its losses.
+    void finish();
 
     void begin_block(const Block& block);
     void before(Pass pass);
@@ -87,11 +92,11 @@ class CudaStep {
     DeviceContext& context_;
     DeviceCommunicator* reductions_;
     const StepSetup& setup_;
-    const StepBatches& batches_;
+    const StepInputs& inputs_;
     StepParameters parameters_;
     float *master_ = nullptr, *gradient_ = nullptr, *first_ = nullptr, *second_ = nullptr;
     bf16* rounded_ = nullptr;
-    float* losses_ = nullptr;  // [steps, micro-batches]
+    float *loss_ = nullptr, *losses_ = nullptr;  // [micro-batches], [steps, micro-batches]
     kernels::AttentionHalf half_;
     StepHead head_;
     std::byte* workspace_ = nullptr;    // of the attention half and the norms

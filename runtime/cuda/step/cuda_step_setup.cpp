@@ -62,11 +62,11 @@ T* uploaded(DeviceArena& arena, const std::vector<T>& values) {
 }  // namespace
 
 CudaStep::CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const StepSetup& setup,
-                   const StepRouting& routing, const StepBatches& batches, int num_steps)
+                   const StepRouting& routing, const StepInputs& inputs, int num_steps)
     : context_(context),
       reductions_(reductions),
       setup_(checked(setup)),
-      batches_(batches),
+      inputs_(inputs),
       parameters_(step_parameters(setup, context.communicator.rank())),
       half_(context.blas, attention_shape(setup), make_attention(context, setup)),
       head_(context, {.tokens = setup.tokens(),
@@ -75,6 +75,7 @@ CudaStep::CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const
                       .scale = static_cast<float>(1.0 / static_cast<double>(setup.all_tokens()))}) {
     DeviceArena& arena = context.arena;
     take_parameters();
+    loss_ = arena.take<float>(setup.num_micro_batches);
     losses_ = arena.take<float>(std::int64_t{num_steps} * setup.num_micro_batches);
     const std::int64_t tokens = setup.tokens(), elements = tokens * setup.model.hidden;
     for (bf16** rows : {&x_, &delta_, &sum_, &normed_, &dy_, &dx_})

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <deque>
 #include <map>
 #include <memory>
 #include <utility>
@@ -13,7 +12,7 @@
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/measure_device.hpp"
-#include "runtime/cuda/step/cuda_step.hpp"
+#include "runtime/cuda/step/step_runner.hpp"
 #include "runtime/thread_communicator.hpp"
 
 namespace headway::runtime {
@@ -21,6 +20,18 @@ namespace {
 
 // So many steps are enqueued ahead at most.
 constexpr int kStepsAhead = 64;
+
+struct StepCounts {
+    int warmups = 0, wholes = 0, timed = 0;
+
+    int all() const { return warmups + wholes + timed; }
+};
+
+// A graph is captured behind one warm-up and replayed in another.
+StepCounts counts_of(const StepRun& run, const MeasureOptions& options, bool graph) {
+    return {graph ? std::max(2, options.num_warmups) : options.num_warmups, run.num_steps,
+            options.num_repeats};
+}
 
 // Events between steps.
 class StepClock {
@@ -51,38 +62,21 @@ class StepClock {
     std::vector<cudaEvent_t> events_;
 };
 
-struct TimedPhases {
-    PhaseClock clock{Timing::in_flow};
-    BlockMarks marks;
-};
-
-StepRecord run_steps(DeviceContext& context, CudaStep& step, const std::vector<Block>& order,
-                     const StepRun& run, const MeasureOptions& options) {
+StepRecord run_steps(DeviceContext& context, const CudaStep& step, StepRunner& runner,
+                     const StepCounts& counts) {
     StepClock wholes;
-    std::deque<TimedPhases> phases;
-    const int first = options.num_warmups, end = first + run.num_steps;
-    for (int i = 0; i < end + options.num_repeats; ++i) {
+    const int first = counts.warmups, end = first + counts.wholes;
+    for (int i = 0; i < counts.all(); ++i) {
         // In front of what is timed there is an idle device and a host that is not yet ahead: the
         // last warm-up makes it busy again.
         if (i % kStepsAhead == std::max(0, first - 1) % kStepsAhead)
             context.communicator.wait(context.stream);
         if (i >= first && i <= end) wholes.mark(context.stream);
-        if (i >= end) {
-            context.clock = &phases.emplace_back().clock;
-            context.communicator.meet(context.stream);  // all ranks' begin times count from here
-            context.clock->start(context.stream);
-        }
-        step.start(i);
-        run_step(step, order);
-        if (i >= end) phases.back().marks = step.marks();
-        context.clock = nullptr;
+        i < end ? runner.run(i) : runner.run_timed(i);
     }
-    if (options.num_repeats == 0) wholes.mark(context.stream);
+    if (counts.timed == 0) wholes.mark(context.stream);
     context.communicator.wait(context.stream);
-    StepRecord record{.step_times = wholes.read(), .losses = step.losses()};
-    for (const TimedPhases& timed : phases)
-        record.phases.push_back(timed.marks.join(timed.clock.read()));
-    return record;
+    return {.step_times = wholes.read(), .phases = runner.phases(), .losses = step.losses()};
 }
 
 // Every rank's numbers in this order, on every rank: all ranks executed the same phases.
@@ -112,9 +106,9 @@ std::vector<StepRecord> gather(DeviceCommunicator& communicator, StepRecord own)
 // The kernels' own refusals of a shape are refusals of the plan.
 std::unique_ptr<CudaStep> make_step(DeviceContext& context, DeviceCommunicator* reductions,
                                     const StepSetup& setup, const StepRouting& routing,
-                                    const StepBatches& batches, int num_steps) {
+                                    const StepInputs& inputs, int num_steps) {
     try {
-        return std::make_unique<CudaStep>(context, reductions, setup, routing, batches, num_steps);
+        return std::make_unique<CudaStep>(context, reductions, setup, routing, inputs, num_steps);
     } catch (const std::invalid_argument& error) {
         throw InputError({.where = "a step on CUDA",
                           .found = error.what(),
@@ -127,18 +121,21 @@ StepMeasurement measure(DeviceContext& context, DeviceCommunicator* reductions,
                         const MeasureOptions& options) {
     const StepSetup setup = step_setup(scenario, plan, run);
     const StepRouting routing = step_routing(scenario, setup, run.forced);
-    const int steps = options.num_warmups + run.num_steps + options.num_repeats;
+    const bool graph = has_scope(plan.cuda_graph_scope, GraphScope::full_iteration);
+    const StepCounts counts = counts_of(run, options, graph);
     DeviceArena& arena = context.arena;
     const ArenaScope scope(arena);
-    const StepBatches batches(arena, setup, TokenSource(setup, run.data),
-                              context.communicator.rank(), steps);
+    const StepInputs inputs(arena, setup, TokenSource(setup, run.data), context.communicator.rank(),
+                            counts.all());
     const auto base = static_cast<std::int64_t>(arena.used());
     arena.reset_peak();
-    const auto step = make_step(context, reductions, setup, routing, batches, steps);
-    const std::vector<Block> order = step_blocks(setup.model.num_layers, setup.num_micro_batches);
-    StepRecord own = run_steps(context, *step, order, run, options);
+    const auto step = make_step(context, reductions, setup, routing, inputs, counts.all());
+    StepRunner runner(context, *step, step_blocks(setup.model.num_layers, setup.num_micro_batches),
+                      graph);
+    StepRecord own = run_steps(context, *step, runner, counts);
     RunState state = run_state(context.communicator);
     state.in_flow = true;
+    state.graph = graph;
     const std::int64_t peak = static_cast<std::int64_t>(arena.peak()) - base;
     const std::vector<std::int64_t> peaks = context.communicator.all_gather_counts({&peak, 1});
     state.memory_peak = static_cast<double>(*std::ranges::max_element(peaks)) * byte;
@@ -187,10 +184,11 @@ std::string check(DeviceContext& context, DeviceCommunicator* reductions, const 
     const StepRouting routing = step_routing(scenario, setup, run.forced);
     const int rank = context.communicator.rank();
     const ArenaScope scope(context.arena);
-    const StepBatches batches(context.arena, setup, TokenSource(setup, run.data), rank, 1);
-    const auto step = make_step(context, reductions, setup, routing, batches, 1);
+    const StepInputs inputs(context.arena, setup, TokenSource(setup, run.data), rank, 1);
+    const auto step = make_step(context, reductions, setup, routing, inputs, 1);
     step->start(0);
-    run_step(*step, step_blocks(setup.model.num_layers, setup.num_micro_batches));
+    step->run(step_blocks(setup.model.num_layers, setup.num_micro_batches));
+    step->finish();
     context.communicator.wait(context.stream);
     const std::vector<float> gradients = step->gradients();
     const Reference reference = reference_of(setup, routing, run.data, rank);

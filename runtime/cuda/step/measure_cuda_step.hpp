@@ -1,7 +1,8 @@
 // measure_steps_on_device: whole training steps of a plan on this rank's GPU, with its peers,
 // free-running: the host of every rank enqueues step after step and meets no other; EP's waits for
-// its counts, as in a job. First steps that are timed as wholes, by one event between two of them,
-// then steps with events at every phase.
+// its counts, as in a job. Or, as the plan's cuda_graph_scope has it, the host launches one graph a
+// step. First steps that are timed as wholes, by one event between two of them, then steps with
+// events at every phase.
 #pragma once
 
 #include "runtime/cuda/phase_clock.hpp"

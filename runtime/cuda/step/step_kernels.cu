@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kBlock)
     const int column = blockIdx.y * kBlock + threadIdx.x;
     if (column >= s.width) return;
     const int begin = runs.begin[blockIdx.x], end = runs.begin[blockIdx.x + 1];
+    if (begin == end) return;
     float sum = 0;
 #pragma unroll 8
     for (int i = begin; i < end; ++i)
@@ -129,7 +130,7 @@ void embed_rows(const RowTable& s, const std::int32_t* token, const bf16* table,
 
 void embed_gradient(const RowTable& s, const TokenRuns& runs, const std::int32_t* token,
                     const bf16* dy, float* gradient, cudaStream_t stream) {
-    const dim3 blocks(static_cast<unsigned>(runs.num_runs),
+    const dim3 blocks(static_cast<unsigned>(runs.most_runs),
                       static_cast<unsigned>((s.width + kBlock - 1) / kBlock));
     embed_gradient_kernel<<<blocks, kBlock, 0, stream>>>(s, runs, token, dy, gradient);
     kernels::check_launch();

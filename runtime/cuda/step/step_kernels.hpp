@@ -18,9 +18,9 @@ void embed_rows(const RowTable& shape, const std::int32_t* token, const __nv_bfl
                 __nv_bfloat16* out, cudaStream_t stream);
 
 // Rows of one token, together: run i of them is order[begin[i]] .. order[begin[i + 1] - 1], of
-// token token[order[begin[i]]].
+// token token[order[begin[i]]]. The last of them may be empty.
 struct TokenRuns {
-    int num_runs = 0;
+    int most_runs = 0;
     const std::int32_t *order = nullptr, *begin = nullptr;
 };
 // gradient[v] += sum of dy[t] over the rows of token v, in their order; tokens without rows are
