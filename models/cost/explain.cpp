@@ -299,9 +299,12 @@ void explain_host(Writer& out, const PhaseWork& phase, const Overheads& o) {
     const std::string_view wait = phase.host_waits ? ", then a wait for the device" : "";
     if (phase.launches > 0.0)
         out.line("host", "{}{}", count(phase.launches, "operation", o.host_launch), wait);
-    if (phase.is_of_own_host())
-        out.line("host", "{}, {}{}", count(phase.kernels, "kernel", o.host_kernel),
-                 count(phase.exchanges, "exchange", o.host_exchange), wait);
+    std::vector<std::string> calls;
+    for (std::size_t i = 0; i < kNumHostCalls; ++i)
+        if (phase.calls.values[i] > 0.0)
+            calls.push_back(fmt::format("{:g} {} of {}", phase.calls.values[i], kHostCallNames[i],
+                                        time_text(o.host_calls.values[i])));
+    if (!calls.empty()) out.line("host", "{}{}", fmt::join(calls, ", "), wait);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 draw.py SEED FOLDER: a scenario each, for one and two ranks.
 draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a plan.
 draw.py SEED FOLDER mixed: mostly two ranks, some with micro-batches, run by headway's own host.
+draw.py SEED FOLDER small: two ranks, and steps so short that their host counts.
 """
 
 import random
@@ -28,11 +29,13 @@ DENSE = "  num_dense_layers: 1\n  dense_width: {}\n  dense_activation: gelu\n"
 MAX_PARAMETERS = 2.5e9  # of all ranks: 18 bytes each
 MAX_WORK = 6e14  # FLOPs of a rank's step, forward and backward
 MAX_WORK_AGAIN = 1.2e14
+MAX_WORK_SMALL = 8e12
 # Sets of models: how many of one and of two ranks, micro-batches in turn, FLOPs of a micro-batch.
 SETS = {
     "": (((1, 8), (2, 14)), (1,), MAX_WORK),
     "again": (((1, 4), (2, 4)), (1, 4, 2, 4), MAX_WORK_AGAIN),
     "mixed": (((1, 2), (2, 14)), (1, 1, 2, 1, 4), MAX_WORK_AGAIN),
+    "small": (((2, 12),), (1, 1, 2, 1, 4), MAX_WORK_SMALL),
 }
 
 
@@ -76,7 +79,7 @@ RECOMPUTE = {
 
 def plans_of(case: dict, kind_of_set: str) -> list[str]:
     again = kind_of_set == "again"
-    host = ", implementation: headway" if kind_of_set == "mixed" else ""
+    host = ", implementation: headway" if kind_of_set in ("mixed", "small") else ""
     kinds = {"ep_naive": "expert_parallel: {}"}
     if case["ranks"] > 1:
         kinds["ep_rank"] = "expert_parallel: {dedup: rank}"
