@@ -302,7 +302,7 @@ void explain_host(Writer& out, const PhaseWork& phase, const Overheads& o) {
     std::vector<std::string> calls;
     for (std::size_t i = 0; i < kNumHostCalls; ++i)
         if (phase.calls.values[i] > 0.0)
-            calls.push_back(fmt::format("{:g} {} of {}", phase.calls.values[i], kHostCallNames[i],
+            calls.push_back(fmt::format("{:g} x {} at {}", phase.calls.values[i], kHostCallNames[i],
                                         time_text(o.host_calls.values[i])));
     if (!calls.empty()) out.line("host", "{}{}", fmt::join(calls, ", "), wait);
 }
