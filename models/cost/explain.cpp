@@ -303,10 +303,13 @@ void explain_host(Writer& out, const Plan& plan, const PhaseWork& phase, const O
         return out.line("host",
                         "in the graph of the step, which the host launches once, in {}; from one "
                         "kernel to the next the device still takes {}, in every phase's time",
-                        time_text(o.host_kernel), time_text(o.launch));
-    if (phase.is_of_own_host())
-        out.line("host", "{}, {}{}", count(phase.kernels, "kernel", o.host_kernel),
-                 count(phase.exchanges, "exchange", o.host_exchange), wait);
+                        time_text(o.host_calls[HostCall::kernel]), time_text(o.launch));
+    std::vector<std::string> calls;
+    for (std::size_t i = 0; i < kNumHostCalls; ++i)
+        if (phase.calls.values[i] > 0.0)
+            calls.push_back(fmt::format("{:g} x {} at {}", phase.calls.values[i], kHostCallNames[i],
+                                        time_text(o.host_calls.values[i])));
+    if (!calls.empty()) out.line("host", "{}{}", fmt::join(calls, ", "), wait);
 }
 
 }  // namespace

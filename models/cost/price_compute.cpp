@@ -44,17 +44,19 @@ const RateCurve& PriceBook::curve_of(Kernel kernel, Dtype dtype, Pass pass) cons
 
 Seconds PriceBook::launch_time(const PhaseWork& phase) const {
     const Overheads& o = profile_.overheads;
-    if (phase.is_of_own_host()) {
-        if (o.host_kernel > Seconds{} && o.host_exchange > Seconds{})
-            return phase.kernels * o.host_kernel + phase.exchanges * o.host_exchange;
-        throw InputError(
-            {.where = "profile " + profile_.name,
-             .found = "no time that headway's host takes to enqueue kernels and exchanges",
-             .accepted = "overheads.host_kernel and overheads.host_exchange",
-             .hint = "headway calibrate --device cuda measures them on two GPUs or more; or choose "
-                     "a profile that has them, or implementation: fused"});
+    Seconds own;
+    for (std::size_t i = 0; i < kNumHostCalls; ++i) {
+        if (phase.calls.values[i] == 0.0) continue;
+        if (o.host_calls.values[i] == Seconds{})
+            throw InputError(
+                {.where = "profile " + profile_.name,
+                 .found = fmt::format("no time of a call of headway's host: {}", kHostCallNames[i]),
+                 .accepted = fmt::format("overheads.host_{}", kHostCallNames[i]),
+                 .hint = "headway calibrate --device cuda measures it, exchanges on two GPUs or "
+                         "more; or choose a profile that has it, or implementation: fused"});
+        own += phase.calls.values[i] * o.host_calls.values[i];
     }
-    if (phase.launches == 0.0) return {};
+    if (phase.launches == 0.0) return own;
     if (o.host_launch > Seconds{}) return phase.launches * o.host_launch;
     throw InputError(
         {.where = "profile " + profile_.name,

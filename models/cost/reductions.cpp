@@ -58,6 +58,7 @@ void StepPart::backward(const Workload& workload, const StepTime& step, const Pi
             add({.stream = Stream::gradient,
                  .time = buckets[static_cast<std::size_t>(bucket)],
                  .after = ready,
+                 .launch = reductions[k].launch,
                  .links = reductions[k].links},
                 static_cast<int>(first_owner + k));
         }

@@ -147,9 +147,10 @@ void RoleWriter::reduce(const std::vector<PhaseWork>& phases, int layer, int buc
         const auto* reduce = std::get_if<ReduceWork>(&phase.work);
         if (reduce == nullptr || !leaves_early(phase)) continue;
         const auto leave = [&](double share) {
-            if (share > 0.0)
-                add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)},
-                    pricer_.reduce_task(*reduce, share));
+            if (share <= 0.0) return;
+            add(phase.phase, Pass::update, layer, Stream::gradient, {last_of(Stream::compute)},
+                pricer_.reduce_task(*reduce, share));
+            program_.tasks.back().launch = pricer_.launch_time(phase);
         };
         if (reduce->buckets.empty())
             leave(1.0);

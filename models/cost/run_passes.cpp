@@ -6,11 +6,13 @@
 namespace headway::inline cost {
 namespace {
 
-// A pass that follows itself `count` times; `weight`: how often the step runs it.
+// A pass that follows itself `count` times; `weight`: how often the step runs it. In the last
+// micro-batch the host hands over a bucket of gradients behind it where it is `of_gradients`.
 struct Run {
     PassTime* pass;
     int count;
     double weight;
+    bool of_gradients = false;
 };
 
 // The passes of one micro-batch in order. Equal layers are one entry, where the first of them is.
@@ -21,8 +23,9 @@ std::vector<Run> runs_of(const Workload& workload, const PassWeights& weights, S
     runs.push_back({&step.after.forward, 1, weights.after});
     runs.push_back({&step.after.backward, 1, weights.after});
     for (std::size_t i = step.layers.size(); i-- > 0;)
-        runs.push_back({&step.layers[i].backward, workload.layers[i].count, weights.layers[i]});
-    runs.push_back({&step.before.backward, 1, weights.before});
+        runs.push_back(
+            {&step.layers[i].backward, workload.layers[i].count, weights.layers[i], true});
+    runs.push_back({&step.before.backward, 1, weights.before, true});
     return runs;
 }
 
@@ -33,18 +36,32 @@ struct AllRuns {
     Seconds end;  // lead behind the last one
 };
 
-// Micro-batches after the second begin with the same lead.
-template <class Launched>
+// What the host enqueues of a pass: all launches so many times as long, and a bucket's behind it.
+struct Launching {
+    double times = 1.0;
+    Seconds bucket;
+
+    std::vector<TimedTask> of(const Run& run, bool last) const {
+        std::vector<TimedTask> tasks = run.pass->tasks;
+        if (last && run.of_gradients && !tasks.empty()) tasks.back().launch += bucket;
+        for (TimedTask& t : tasks) t.launch = times * t.launch;
+        return tasks;
+    }
+};
+
+// Micro-batches between the second and the last begin with the same lead.
 AllRuns run_all(const std::vector<Run>& runs, const Overlap& overlap, int micro_batches,
-                Seconds lead, const Launched& launched) {
+                Seconds lead, const Launching& launching) {
     AllRuns all{.mean = std::vector<StreamsRun>(runs.size()),
                 .lead = std::vector<Seconds>(runs.size())};
-    for (int micro = 0; micro < std::min(micro_batches, 2); ++micro) {
-        const double share = (micro == 0 ? 1.0 : micro_batches - 1.0) / micro_batches;
+    const int executed = std::min(micro_batches, 3);
+    for (int micro = 0; micro < executed; ++micro) {
+        const double times = micro == 1 && executed == 3 ? micro_batches - 2.0 : 1.0;
+        const double share = times / micro_batches;
         for (std::size_t i = 0; i < runs.size(); ++i) {
             all.lead[i] = lead;
-            const StreamsRun run =
-                run_in_row(launched(runs[i].pass->tasks), overlap, lead, runs[i].count);
+            const StreamsRun run = run_in_row(launching.of(runs[i], micro + 1 == executed), overlap,
+                                              lead, runs[i].count);
             lead = run.lead;
             all.mean[i].add(run, share);
         }
@@ -55,14 +72,13 @@ AllRuns run_all(const std::vector<Run>& runs, const Overlap& overlap, int micro_
 
 // A step that begins with the lead that the one before it left. A lead that grows from step to step
 // is one that nothing waits for.
-template <class Launched>
 AllRuns run_step(const std::vector<Run>& runs, const Overlap& overlap, const Workload& workload,
-                 Seconds update, const Launched& launched) {
+                 Seconds update, const Launching& launching) {
     constexpr int kSteps = 4;
     const int micro_batches = workload.num_micro_batches;
-    AllRuns all = run_all(runs, overlap, micro_batches, {}, launched);
+    AllRuns all = run_all(runs, overlap, micro_batches, {}, launching);
     for (int step = 1; workload.runs_free && step < kSteps; ++step)
-        all = run_all(runs, overlap, micro_batches, all.end + update, launched);
+        all = run_all(runs, overlap, micro_batches, all.end + update, launching);
     return all;
 }
 
@@ -94,28 +110,21 @@ void add_host_sigma(double sigma, PassTime& pass) {
 }  // namespace
 
 void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
-                Seconds update, PriceBook& book, StepTime& step) {
+                const StepEnd& end, PriceBook& book, StepTime& step) {
     const std::vector<Run> runs = runs_of(workload, weights, step);
     const bool eager =
         std::ranges::any_of(runs, [](const Run& run) { return has_launches(run.pass->tasks); });
     const Overlap overlap = overheads.overlap();
-    const auto as_priced = [](const std::vector<TimedTask>& tasks) -> const auto& {
-        return tasks;
+    const auto with_launches = [&](double times) {
+        return run_step(runs, overlap, workload, end.update, {times, end.bucket});
     };
-    const AllRuns results = eager ? run_step(runs, overlap, workload, update, as_priced)
-                                  : run_all(runs, overlap, 1, {}, as_priced);
+    const AllRuns results = eager ? with_launches(1.0) : run_all(runs, overlap, 1, {}, {});
     step.lead = results.lead.front();
     for (std::size_t i = 0; i < runs.size(); ++i) {
         show(results.mean[i], *runs[i].pass);
         runs[i].pass->lead = results.lead[i];
     }
     if (!eager) return;
-    const auto with_launches = [&](double times) {
-        return run_step(runs, overlap, workload, update, [&](std::vector<TimedTask> tasks) {
-            for (TimedTask& t : tasks) t.launch = times * t.launch;
-            return tasks;
-        });
-    };
     const double error = std::min(1.0, overheads.host_residual);
     const AllRuns slower = with_launches(1.0 + error), quicker = with_launches(1.0 - error);
     for (std::size_t i = 0; i < runs.size(); ++i) {

@@ -6,9 +6,14 @@
 
 namespace headway::inline cost {
 
+// `update`: how long the step before kept the device busy at its end. `bucket`: the host's time to
+// hand over the gradients of a layer.
+struct StepEnd {
+    Seconds update, bucket;
+};
+
 // Fills the times of the phases of all passes; the errors of launches go into the book.
-// `update`: how long the step before kept the device busy at its end.
 void run_passes(const Workload& workload, const Overheads& overheads, const PassWeights& weights,
-                Seconds update, PriceBook& book, StepTime& step);
+                const StepEnd& end, PriceBook& book, StepTime& step);
 
 }  // namespace headway::inline cost

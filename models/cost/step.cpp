@@ -125,7 +125,8 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
     std::vector<PhaseTime> times;
     for (std::size_t i = 0; i < update.size(); ++i) {
         const PhaseWork& phase = update[i];
-        PhaseTime& time = times.emplace_back(PhaseTime{.work = &phase});
+        PhaseTime& time =
+            times.emplace_back(PhaseTime{.work = &phase, .launch = book.launch_time(phase)});
         const auto* reduce = std::get_if<ReduceWork>(&phase.work);
         const auto add = [&](double share) {
             const Price price = price_phase({phase, mean[i]}, speeds, book, 1.0, share);
@@ -209,13 +210,17 @@ GroupLoad mean_load(GroupLoad load) {
 namespace {
 
 // What of a step's update no pass hides, alone.
-Seconds update_of(const RankWork& work, PriceBook book) {
-    Seconds sum;
-    if (!work.busiest.runs_free) return sum;
+StepEnd end_of(const RankWork& work, PriceBook book) {
+    StepEnd end;
+    if (!work.busiest.runs_free) return end;
     for (const PhaseTime& t :
-         price_update(work.busiest.update, work.mean.update, work.speeds, book))
-        if (t.buckets.empty()) sum += t.time;
-    return sum;
+         price_update(work.busiest.update, work.mean.update, work.speeds, book)) {
+        if (t.buckets.empty())
+            end.update += t.time;
+        else if (leaves_early(*t.work))
+            end.bucket += t.launch;
+    }
+    return end;
 }
 
 }  // namespace
@@ -243,7 +248,7 @@ void price_passes(const RankWork& work, const Profile& profile, const PassWeight
              .backward = price_pass(layer.backward, usual.backward, layer.backward_pipelines,
                                     context, weight, book)});
     }
-    run_passes(workload, profile.overheads, weights, update_of(work, book), book, step);
+    run_passes(workload, profile.overheads, weights, end_of(work, book), book, step);
     double noise_variance = 0.0;
     int moe_layers = 0;
     for (std::size_t i = 0; i < workload.layers.size(); ++i) {

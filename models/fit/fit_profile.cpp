@@ -168,16 +168,15 @@ double slope(const std::vector<std::pair<double, double>>& points) {
 }
 
 void fit_host(const CalibrationSamples& samples, Overheads& o, const std::string& source) {
-    if (samples.host_kernel.empty() && samples.host_exchange.empty()) return;
     std::vector<double> ratios;
-    const auto fit = [&](const std::vector<double>& times, Seconds& to) {
-        if (times.empty()) return;
+    for (std::size_t i = 0; i < kNumHostCalls; ++i) {
+        const std::vector<double>& times = samples.host_calls.values[i];
+        if (times.empty()) continue;
         const double middle = median(times);
-        to = middle * second;
+        o.host_calls.values[i] = middle * second;
         for (const double t : times) ratios.push_back(middle > 0.0 ? t / middle : 1.0);
-    };
-    fit(samples.host_kernel, o.host_kernel);
-    fit(samples.host_exchange, o.host_exchange);
+    }
+    if (ratios.empty()) return;
     o.host_residual = robust_spread(ratios);
     o.source = source;
 }

@@ -45,10 +45,10 @@ struct CalibrationSamples {
     std::vector<KernelSample> kernels;
     std::vector<ExchangeSample> exchanges;  // one curve for each (collective, path, num_ranks)
     std::vector<double> launch, host_sync;  // seconds
-    std::vector<double> host_kernel, host_exchange;  // that the host takes to enqueue one
-    std::vector<double> count_exchange;              // seconds, the host's wait included
-    std::vector<double> overlap_slowdown;            // of compute beside an exchange, >= 1
-    double experts = 0.0;                            // seconds, alone
+    PerHostCall<std::vector<double>> host_calls;  // that headway's host takes for one
+    std::vector<double> count_exchange;           // seconds, the host's wait included
+    std::vector<double> overlap_slowdown;         // of compute beside an exchange, >= 1
+    double experts = 0.0;                         // seconds, alone
     std::vector<BesideSample> beside;
     std::vector<TimeSample> copies;   // in device memory; bytes read and written
     std::vector<KernelSample> gemms;  // dense ones by themselves

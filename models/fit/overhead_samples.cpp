@@ -1,5 +1,7 @@
 #include "models/fit/overhead_samples.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -24,6 +26,13 @@ std::optional<KernelSample> gemm_of(const std::string& quantity) {
                         .work = flops};
 }
 
+// "host_product"
+std::optional<HostCall> host_call_of(std::string_view quantity) {
+    for (std::size_t i = 0; i < kNumHostCalls; ++i)
+        if (quantity == fmt::format("host_{}", kHostCallNames[i])) return static_cast<HostCall>(i);
+    return {};
+}
+
 BesideSample& beside(CalibrationSamples& samples, double bytes) {
     auto& all = samples.beside;
     const auto found = std::ranges::find(all, bytes, &BesideSample::bytes);
@@ -46,10 +55,8 @@ DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& 
             samples.launch.push_back(row.non_negative(2));
         } else if (quantity == "host_sync") {
             samples.host_sync.push_back(row.non_negative(2));
-        } else if (quantity == "host_kernel") {
-            samples.host_kernel.push_back(row.non_negative(2));
-        } else if (quantity == "host_exchange") {
-            samples.host_exchange.push_back(row.non_negative(2));
+        } else if (const auto call = host_call_of(quantity)) {
+            samples.host_calls[*call].push_back(row.non_negative(2));
         } else if (quantity == "count_exchange") {
             samples.count_exchange.push_back(row.non_negative(2));
         } else if (quantity == "experts") {
@@ -67,7 +74,7 @@ DeviceFacts add_overheads(const std::filesystem::path& csv, CalibrationSamples& 
             samples.gemms.push_back(*gemm);
             samples.gemms.back().seconds = row.non_negative(2);
             if (samples.gemms.back().seconds <= 0.0) throw row.error(2, "a time above 0");
-        } else {
+        } else if (!quantity.starts_with("host ")) {  // what the calls of a phase come to
             facts[quantity] = row.text(2);
         }
     }

@@ -218,6 +218,25 @@ void describe_provenance(Fields& f, Provenance& provenance) {
     f.text("note", provenance.note, "anything else a reader should know", optional);
 }
 
+// implementation: headway.
+void describe_host_calls(Fields& f, PerHostCall<Seconds>& calls, Range time) {
+    using enum HostCall;
+    const auto describe = [&](const char* key, HostCall call, const char* what) {
+        f.quantity(key, calls[call], time, what, optional);
+    };
+    describe("host_kernel", kernel,
+             "that headway's own host takes to enqueue a kernel, a copy or a fill "
+             "(implementation: headway); 0: not known, as below");
+    describe("host_product", product, "that it takes for a product by cuBLASLt");
+    describe("host_attention", attention, "for the core of attention by cuDNN, forward");
+    describe("host_attention_backward", attention_backward, "for its backward");
+    describe("host_grouped", grouped, "for a product of experts or heads");
+    describe("host_all_to_all", all_to_all, "to hand NCCL an all-to-all of equal blocks");
+    describe("host_exchange", exchange,
+             "to hand it sends and receives, and a rank's own block to a stream beside");
+    describe("host_reduction", reduction, "to hand it an all-reduce on a stream of its own");
+}
+
 void describe_overheads(Fields& f, Overheads& overheads) {
     constexpr Range time = {.low = 0, .high = 1};
     f.quantity("launch", overheads.launch, time, "one kernel launch that nothing hides");
@@ -227,15 +246,10 @@ void describe_overheads(Fields& f, Overheads& overheads) {
                "small all-to-all of counts, without the sync");
     f.quantity("host_launch", overheads.host_launch, time,
                "one operation of an eager framework's host; 0: not known", optional);
-    f.quantity("host_kernel", overheads.host_kernel, time,
-               "that headway's own host takes to enqueue a kernel (implementation: headway); 0: "
-               "not known",
-               optional);
-    f.quantity("host_exchange", overheads.host_exchange, time,
-               "that it takes to hand an exchange to NCCL; 0: not known", optional);
+    describe_host_calls(f, overheads.host_calls, time);
     f.number("host_residual", overheads.host_residual, kResidual,
-             "relative standard deviation of host_launch, host_kernel and host_exchange", optional,
-             UnitClass::percent);
+             "relative standard deviation of host_launch and of the calls of headway's host",
+             optional, UnitClass::percent);
     f.number("overlap_slowdown", overheads.overlap_slowdown, {1, 100},
              "compute runs this much slower while communication overlaps it");
     f.number("overlap_loss", overheads.overlap_loss, {0, 1},

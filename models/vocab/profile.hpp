@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/host_call.hpp"
 #include "models/vocab/model_spec.hpp"
 #include "models/vocab/overlap.hpp"
 #include "models/vocab/phase.hpp"
@@ -301,10 +302,9 @@ struct Overheads {
     // One operation that a framework's host thread enqueues: what the device waits for where its
     // own work is shorter.
     Seconds host_launch;
-    // What headway's own host takes to enqueue a kernel, and to hand an exchange to NCCL.
-    Seconds host_kernel, host_exchange;
-    double host_residual = 0.0;  // relative standard deviation of the three
-    double residual = 0.0;       // of the others
+    PerHostCall<Seconds> host_calls{};  // of headway's own host
+    double host_residual = 0.0;         // relative standard deviation of launches and calls
+    double residual = 0.0;              // of the others
     std::string source;
 
     Overlap overlap() const { return {overlap_slowdown, overlap_loss}; }

@@ -233,6 +233,7 @@ Workload build_workload(const Scenario& scenario, const Plan& plan,
         workload.pipeline = build_pipeline(scenario, plan);
     else
         add_update(s, stages_of_rank(model, plan.parallel, 0), workload.update);
+    if (workload.runs_free) set_host_work(s, workload.update);
     return workload;
 }
 

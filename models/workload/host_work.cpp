@@ -98,39 +98,85 @@ Operations of_megatron(Phase phase) {
     }
 }
 
-// Kernels of headway's runtime (runtime/cuda, kernels), forward and backward.
-Operations own_kernels(const StepShape& s, const PhaseWork& work) {
-    const bool heads = s.plan.is_head_parallel();
-    switch (work.phase) {
-        case Phase::norm:
+struct Calls {
+    PerHostCall<double> forward, backward;
+};
+using CallCount = std::pair<HostCall, double>;
+
+Calls calls(std::initializer_list<CallCount> forward, std::initializer_list<CallCount> backward) {
+    Calls c;
+    for (const auto& [call, count] : forward) c.forward[call] += count;
+    for (const auto& [call, count] : backward) c.backward[call] += count;
+    return c;
+}
+
+// What EP and HP do alike, and what is a kernel each way.
+Calls calls_of_phase(Phase phase) {
+    using enum HostCall;
+    switch (phase) {
+        case Phase::norm:  // backward: and the sum of its parts
+            return calls({{kernel, 1}}, {{kernel, 2}});
         case Phase::attention_qkv:
         case Phase::attention_out:
-        case Phase::head_project:
-        case Phase::head_merge:
         case Phase::lm_head:
-            return {1, 2};
+            return calls({{product, 1}}, {{product, 2}});
         case Phase::attention_core:
-            return {1, 3};
+            return calls({{attention, 1}}, {{attention_backward, 1}});
         case Phase::dense_mlp:
-            return {2, 4};
-        case Phase::route:
-            return heads ? Operations{1, 1} : Operations{2, 3};
-        // A sort of choices (HP: of three kernels; EP: and the copies of rows).
-        case Phase::permute:
-            return heads ? Operations{3, 1} : Operations{4, 1};
-        case Phase::expert:
-            return heads ? Operations{1, 3} : Operations{2, 4};
-        // Counts and their copy to the host, behind whose wait comes the map of rows that they
-        // make; records of copies.
-        case Phase::count_exchange:
-            return std::holds_alternative<CountExchangeWork>(work.work) ? Operations{2, 0}
-                                                                        : Operations{2, 1};
-        case Phase::dispatch:
-            return {1, 0};
-        case Phase::combine:
-            return {};
+            return calls({{grouped, 2}}, {{grouped, 4}});
+        case Phase::embed:  // backward: of a table that is zeroed
+        case Phase::loss:   // backward: and the sum over the tokens
+            return calls({{kernel, 1}}, {{kernel, 2}});
         default:
-            return {1, 1};
+            return calls({{kernel, 1}}, {{kernel, 1}});
+    }
+}
+
+Calls calls_of_experts(Phase phase, bool by_copy) {
+    using enum HostCall;
+    switch (phase) {
+        case Phase::route:
+            return calls({{product, 1}, {kernel, 1}}, {{kernel, 1}, {product, 2}});
+        case Phase::permute:  // a sort of choices, of four kernels, and the copies of rows
+            return calls({{kernel, by_copy ? 5 : 6}}, {{kernel, 1}});
+        case Phase::expert:
+            return calls({{grouped, 2}}, {{grouped, 4}});
+        case Phase::count_exchange:  // counts, their exchange, their copy to the host
+            return calls({{kernel, 2}, {all_to_all, 1}}, {});
+        case Phase::dispatch:  // forward: the map of rows, which needs the counts, before it
+            return calls({{exchange, 1}, {kernel, by_copy ? 1 : 0}}, {{exchange, 1}});
+        case Phase::combine:
+            return calls({{exchange, 1}}, {{exchange, 1}});
+        default:
+            return calls_of_phase(phase);
+    }
+}
+
+// Records of copies: two exchanges, with a kernel before and a sort behind both; backward one.
+Calls calls_of_records() {
+    using enum HostCall;
+    return calls({{exchange, 1}, {kernel, 2.5}}, {{exchange, 1}, {kernel, 1}});
+}
+
+Calls calls_of_heads(Phase phase, bool moves_planes) {
+    using enum HostCall;
+    switch (phase) {
+        case Phase::head_project:
+        case Phase::head_merge:  // weights: a product and the sum of its parts
+            return calls({{grouped, 1}}, {{grouped, 2}, {kernel, 1}});
+        case Phase::head_scatter:
+        case Phase::head_gather: {
+            const double planes = moves_planes ? 1 : 0;
+            return calls({{all_to_all, 1}, {kernel, planes}}, {{all_to_all, 1}, {kernel, planes}});
+        }
+        case Phase::route:
+            return calls({{kernel, 2}}, {{kernel, 2}});
+        case Phase::permute:
+            return calls({{kernel, 2}}, {{kernel, 1}});
+        case Phase::expert:  // rows; backward: rows, their shares, weights, and their sums
+            return calls({{grouped, 1}}, {{grouped, 1}, {kernel, 3}});
+        default:
+            return calls_of_phase(phase);
     }
 }
 
@@ -195,7 +241,7 @@ std::optional<GraphScope> scope_of(Phase phase) {
 void set_launch_of_step(const StepShape& s, std::span<PhaseWork> phases) {
     for (PhaseWork& phase : phases) {
         if (phase.phase == Phase::embed && phase.pass == Pass::forward)
-            phase.kernels = 1.0 / num_micro_batches(s.scenario, s.plan);
+            phase.calls[HostCall::kernel] = 1.0 / num_micro_batches(s.scenario, s.plan);
     }
 }
 
@@ -203,15 +249,29 @@ void set_own_host_work(const StepShape& s, std::span<PhaseWork> phases) {
     if (has_scope(s.plan.cuda_graph_scope, GraphScope::full_iteration))
         return set_launch_of_step(s, phases);
     for (PhaseWork& phase : phases) {
-        const Operations kernels = own_kernels(s, phase);
-        const bool counts = std::holds_alternative<CountExchangeWork>(phase.work);
-        phase.kernels = phase.kernel_pass() == Pass::forward ? kernels.forward : kernels.backward;
-        phase.exchanges = counts || std::holds_alternative<ExchangeWork>(phase.work) ? 1.0 : 0.0;
-        phase.host_waits = counts;
+        phase.calls = own_host_calls(s.plan, phase);
+        phase.host_waits = std::holds_alternative<CountExchangeWork>(phase.work);
     }
 }
 
 }  // namespace
+
+PerHostCall<double> own_host_calls(const Plan& plan, const PhaseWork& work) {
+    if (std::holds_alternative<ReduceWork>(work.work))
+        return calls({{HostCall::reduction, 1}}, {}).forward;
+    const auto* heads = std::get_if<HeadParallel>(&plan.layer);
+    const auto* experts = std::get_if<ExpertParallel>(&plan.layer);
+    const Calls c = is_records(work) ? calls_of_records()
+                    : heads != nullptr
+                        ? calls_of_heads(work.phase, heads->num_heads > plan.group_size)
+                        : calls_of_experts(work.phase, experts->dedup == Dedup::none);
+    PerHostCall<double> all = work.kernel_pass() == Pass::backward ? c.backward : c.forward;
+    // A layer has two norms in one phase.
+    const auto* compute = std::get_if<ComputeWork>(&work.work);
+    if (work.phase == Phase::norm && compute != nullptr && compute->num_launches() > 1)
+        for (double& count : all.values) count *= 2.0;
+    return all;
+}
 
 void set_host_work(const StepShape& s, std::span<PhaseWork> phases) {
     const Plan& plan = s.plan;

@@ -16,6 +16,7 @@
 
 #include "models/schedule/pipeline_order.hpp"
 #include "models/vocab/cluster.hpp"
+#include "models/vocab/host_call.hpp"
 #include "models/vocab/phase.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/scenario.hpp"
@@ -171,13 +172,13 @@ struct PhaseWork {
     std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
     bool again = false;  // forward work that backward repeats
     Beside beside = Beside::nothing;
-    // The host enqueues phase after phase: an eager framework's its operations, headway's own the
-    // kernels and exchanges; and whether it waits for the end of this one before it goes on.
+    // The host enqueues phase after phase: an eager framework's its operations, headway's own its
+    // calls (of a reduction in buckets: for each); and whether it waits for the end of this one
+    // before it goes on.
     double launches = 0.0;
-    double kernels = 0.0, exchanges = 0.0;
+    PerHostCall<double> calls{};
     bool host_waits = false;
 
-    bool is_of_own_host() const { return kernels > 0.0 || exchanges > 0.0; }
     Pass kernel_pass() const { return again ? Pass::forward : pass; }
 };
 
@@ -287,6 +288,10 @@ bool layers_differ(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan);
 Workload build_workload(const Scenario& scenario, const Plan& plan,
                         const std::vector<GroupLoad>& loads);
+
+// What the host of headway's own runtime hands over for a phase (runtime/cuda, kernels); of a
+// reduction in buckets, for each. The one place that counts it.
+PerHostCall<double> own_host_calls(const Plan& plan, const PhaseWork& work);
 
 // Any plan as a pipeline, be it of one rank. InputError where the schedule has no order of that
 // shape or the layers do not lie on its stages.

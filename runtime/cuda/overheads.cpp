@@ -45,19 +45,12 @@ struct Events {
     cudaEvent_t begin = nullptr, end = nullptr;
 };
 
-// The seconds of the slowest rank.
-double slowest(DeviceContext& context, double seconds) {
-    const auto own = static_cast<std::int64_t>(1e12 * seconds);
-    const auto all = context.communicator.all_gather_counts({&own, 1});
-    return 1e-12 * static_cast<double>(*std::max_element(all.begin(), all.end()));
-}
-
 double median_of(DeviceContext& context, const std::function<double()>& once) {
     std::vector<double> times;
     for (int i = -2; i < kRepeats; ++i) {
         context.communicator.wait(context.stream);
         context.communicator.barrier();
-        const double time = slowest(context, once());
+        const double time = slowest(context.communicator, once());
         if (i >= 0) times.push_back(time);
     }
     return quantile(times, 0.5);
@@ -101,34 +94,6 @@ double sync_seconds(DeviceContext& context) {
     });
     cudaFreeHost(host);
     return time;
-}
-
-// What the host takes to enqueue one of `count` pieces of work, while the stream is held.
-double enqueue_seconds(DeviceContext& context, int count, const std::function<void()>& enqueue) {
-    return median_of(
-               context,
-               [&] {
-                   hold_stream(kHeadStart, context.stream);
-                   const auto start = std::chrono::steady_clock::now();
-                   for (int i = 0; i < count; ++i) enqueue();
-                   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-                       .count();
-               }) /
-           count;
-}
-
-// Exchanges of EP, of few bytes, one behind the other.
-double exchange_launch_seconds(DeviceContext& context) {
-    constexpr std::int64_t kBytes = 4096;
-    constexpr int kExchanges = 4;
-    const auto n = static_cast<std::size_t>(context.communicator.size());
-    const ArenaScope scope(context.arena);
-    const std::vector<std::int64_t> bytes(n, kBytes);
-    const void* send = context.arena.take_bytes(n * kBytes);
-    void* receive = context.arena.take_bytes(n * kBytes);
-    return enqueue_seconds(context, kExchanges, [&] {
-        context.communicator.all_to_all_v(send, bytes, receive, bytes, context.stream);
-    });
 }
 
 // On the stream, as EP's layers wait for counts: the exchange, and the host's wait for it.
@@ -320,15 +285,17 @@ std::vector<OverheadSample> gemm_samples(DeviceContext& context, const Events& e
 
 }  // namespace
 
+double slowest(DeviceCommunicator& communicator, double seconds) {
+    const auto own = static_cast<std::int64_t>(1e12 * seconds);
+    const auto all = communicator.all_gather_counts({&own, 1});
+    return 1e-12 * static_cast<double>(*std::max_element(all.begin(), all.end()));
+}
+
 std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
     const Events events;
     context.communicator.enter({Phase::dispatch, Pass::forward});
     std::vector<OverheadSample> samples{{"launch", 0.0, launch_seconds(context, events)},
                                         {"host_sync", 0.0, sync_seconds(context)}};
-    constexpr int kKernels = 100;
-    samples.push_back({"host_kernel", 0.0, enqueue_seconds(context, kKernels, [&] {
-                           hold_stream(0, context.stream);
-                       })});
     constexpr std::int64_t kLargest = std::int64_t{256} << 20;
     for (std::int64_t size = 128 << 10; size <= kLargest; size *= 4)
         samples.push_back({"copy", 2.0 * double(size), copy_seconds(context, events, size)});
@@ -338,7 +305,6 @@ std::vector<OverheadSample> measure_overheads(DeviceContext& context) {
             samples.push_back({"overlap", double(bytes) * (context.communicator.size() - 1),
                                overlap_ratio(context, events, bytes)});
         }
-        samples.push_back({"host_exchange", 0.0, exchange_launch_seconds(context)});
         samples.push_back({"count_exchange", 0.0, count_exchange_seconds(context, events)});
         for (OverheadSample& s : reduction_samples(context, events))
             samples.push_back(std::move(s));

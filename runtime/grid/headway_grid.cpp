@@ -18,6 +18,7 @@
 #include "runtime/cuda/local_communicator.hpp"
 #include "runtime/cuda/overheads.hpp"
 #include "runtime/cuda/rank_device.hpp"
+#include "runtime/cuda/step/host_calls.hpp"
 #include "runtime/program.hpp"
 #ifdef HEADWAY_NCCL
 #include "runtime/nccl/direct_planes.hpp"
@@ -130,7 +131,9 @@ int run_layers(DeviceContext& context, const po::variables_map& values) {
     if (values.count("check") && !check(context)) return 1;
     const bool writes = context.communicator.rank() == 0;
     if (values.count("overheads")) {
-        const std::string text = overheads_csv(measure_overheads(context), device_facts(nccl()));
+        std::vector<OverheadSample> samples = measure_overheads(context);
+        for (OverheadSample& s : measure_host_calls(context)) samples.push_back(std::move(s));
+        const std::string text = overheads_csv(samples, device_facts(nccl()));
         if (writes) write_file_atomically(values["overheads"].as<std::string>(), text);
     }
     if (!values.count("grid")) return 0;

@@ -4,6 +4,7 @@ draw.py SEED FOLDER: a scenario each, for one and two ranks.
 draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a plan.
 draw.py SEED FOLDER mixed: mostly two ranks, some with micro-batches, run by headway's own host.
 draw.py SEED FOLDER graph: every other one small; by headway's own host, and as one CUDA graph where a step can be one.
+draw.py SEED FOLDER small: two ranks, and steps so short that their host counts.
 """
 
 import random
@@ -33,12 +34,14 @@ MAX_TOKENS = 16384
 # A small step: its host may take longer than its device.
 SMALL_TOKENS = 1024
 SMALL_PARAMETERS = 1.5e8
+MAX_WORK_SMALL = 8e12
 # Sets of models: how many of one and of two ranks, micro-batches in turn, FLOPs of a micro-batch.
 SETS = {
     "": (((1, 8), (2, 14)), (1,), MAX_WORK),
     "again": (((1, 4), (2, 4)), (1, 4, 2, 4), MAX_WORK_AGAIN),
     "mixed": (((1, 2), (2, 14)), (1, 1, 2, 1, 4), MAX_WORK_AGAIN),
     "graph": (((1, 4), (2, 8)), (4, 1, 2, 1), MAX_WORK_AGAIN),
+    "small": (((2, 12),), (1, 1, 2, 1, 4), MAX_WORK_SMALL),
 }
 
 
@@ -92,7 +95,7 @@ WHOLE_STEP = ", cuda_graph_scope: [full_iteration]"
 def plans_of(case: dict, kind_of_set: str) -> list[str]:
     again = kind_of_set == "again"
     graph = kind_of_set == "graph"
-    host = ", implementation: headway" if graph or kind_of_set == "mixed" else ""
+    host = ", implementation: headway" if kind_of_set in ("graph", "mixed", "small") else ""
     kinds = {"ep_naive": "expert_parallel: {}"}
     if case["ranks"] > 1 and not graph:
         kinds["ep_rank"] = "expert_parallel: {dedup: rank}"

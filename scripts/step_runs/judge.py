@@ -141,7 +141,9 @@ def now(headway: str, profile: str, cases: str, judged: str, out: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for case in Path(cases).glob("*.yaml"):
             text = re.sub(
-                r"(?m)^(  - \{name: .*)\}$", r"\1, implementation: headway}", case.read_text()
+                r"(?m)^(  - \{name: (?!.*implementation: ).*)\}$",
+                r"\1, implementation: headway}",
+                case.read_text(),
             )
             (Path(folder) / case.name).write_text(text)
         predicted = predictions(headway, profile, folder)

@@ -66,34 +66,94 @@ TEST(Host, FusedKernelsAreLaunchedByNobodyWhoIsWaitedFor) {
         0.0);
 }
 
-Profile own_host(Seconds kernel, Seconds exchange) {
+Profile own_host(Seconds call, Seconds exchange) {
     Profile p = toy::profile();
-    p.overheads.host_kernel = kernel;
-    p.overheads.host_exchange = exchange;
+    toy::set_own_host(p, call, exchange);
     p.overheads.host_sync = 5.0 * us;
     return p;
 }
 
-// headway's own host hands NCCL counts, dispatch and combine in either pass; under rank-dedup two
-// records behind the counts, and the gates' gradients in backward; HP a scatter and a gather.
+double sum_of(const PerHostCall<double>& calls) {
+    double sum = 0.0;
+    for (const double n : calls.values) sum += n;
+    return sum;
+}
+
+// Calls of a layer in a pass, and its waits.
+struct CallsOfLayer {
+    PerHostCall<double> forward, backward;
+    int waits = 0;
+};
+
+CallsOfLayer calls_of_layer(Plan plan) {
+    const Scenario s = host_scenario(eager(Implementation::headway, std::move(plan)));
+    const LayerWork layer = build_workload(s, s.plans[0]).layers[0];
+    CallsOfLayer sum;
+    for (const auto* phases : {&layer.forward, &layer.backward}) {
+        for (const PhaseWork& phase : *phases) {
+            auto& to = phase.pass == Pass::backward ? sum.backward : sum.forward;
+            for (std::size_t i = 0; i < kNumHostCalls; ++i) to.values[i] += phase.calls.values[i];
+            sum.waits += phase.host_waits ? 1 : 0;
+            EXPECT_EQ(phase.launches, 0.0);
+        }
+    }
+    return sum;
+}
+
+// headway's own host hands NCCL counts, dispatch and combine forward and the latter two backward;
+// under rank-dedup two records behind the counts, and the gates' gradients in backward; HP a
+// scatter and a gather. Attention is a call each way.
 TEST(Host, HeadwaysOwnHandsOverExchanges) {
-    const auto exchanges = [](const Plan& plan) {
-        const Scenario s = host_scenario(plan);
-        const LayerWork layer = build_workload(s, s.plans[0]).layers[0];
-        std::array<double, 2> sum{};
-        int waits = 0;
-        for (const auto* phases : {&layer.forward, &layer.backward})
-            for (const PhaseWork& phase : *phases) {
-                sum[phase.pass == Pass::backward] += phase.exchanges;
-                waits += phase.host_waits ? 1 : 0;
-                EXPECT_EQ(phase.launches, 0.0);
-            }
-        return std::tuple(sum[0], sum[1], waits);
+    const auto check = [](const Plan& plan, double equal, double sent, double sent_back,
+                          int waits) {
+        const CallsOfLayer calls = calls_of_layer(plan);
+        EXPECT_EQ(calls.forward[HostCall::all_to_all], equal) << plan.name;
+        EXPECT_EQ(calls.forward[HostCall::exchange], sent) << plan.name;
+        EXPECT_EQ(calls.backward[HostCall::exchange], sent_back) << plan.name;
+        EXPECT_EQ(calls.waits, waits) << plan.name;
+        EXPECT_EQ(calls.forward[HostCall::attention], 1.0);
+        EXPECT_EQ(calls.backward[HostCall::attention_backward], 1.0);
     };
-    const Implementation own = Implementation::headway;
-    EXPECT_EQ(exchanges(eager(own, toy::ep(Dedup::none, 8))), std::tuple(3.0, 2.0, 1));
-    EXPECT_EQ(exchanges(eager(own, toy::ep(Dedup::rank, 8))), std::tuple(5.0, 3.0, 1));
-    EXPECT_EQ(exchanges(eager(own, toy::hp(8, toy::scenario().model, 8))), std::tuple(2.0, 2.0, 0));
+    check(toy::ep(Dedup::none, 8), 1.0, 2.0, 2.0, 1);
+    check(toy::ep(Dedup::rank, 8), 1.0, 4.0, 3.0, 1);
+    check(toy::hp(8, toy::scenario().model, 8), 2.0, 0.0, 0.0, 0);
+}
+
+// EP's layer of runtime/cuda, launch by launch: norms 2; q k v and output 2 products; core; router
+// a product and a kernel; a sort of 4 and the copies; counts and their copy; the map of rows;
+// regroup; experts 2; ungroup; unpermute. Backward: every product 2; norms 4, and a kernel each in
+// router, permute, regroup, ungroup and unpermute.
+TEST(Host, CallsOfALayerAreThoseOfTheRuntime) {
+    const CallsOfLayer calls = calls_of_layer(toy::ep(Dedup::none, 8));
+    EXPECT_EQ(calls.forward[HostCall::product], 3.0);
+    EXPECT_EQ(calls.backward[HostCall::product], 6.0);
+    EXPECT_EQ(calls.forward[HostCall::grouped], 2.0);
+    EXPECT_EQ(calls.backward[HostCall::grouped], 4.0);
+    EXPECT_EQ(calls.forward[HostCall::kernel], 2.0 + 1.0 + 5.0 + 2.0 + 1.0 + 1.0 + 1.0 + 1.0);
+    EXPECT_EQ(calls.backward[HostCall::kernel], 4.0 + 1.0 + 1.0 + 1.0 + 1.0 + 1.0);
+}
+
+// A host so slow that nothing else counts: a step of m micro-batches is its calls, and the
+// hand-over of every bucket of gradients behind the last one: a layer each, and the table. What
+// follows the last of them is the device's.
+TEST(Host, AStepOfASlowHostIsItsCalls) {
+    for (const int micro_batches : {1, 3}) {
+        Scenario s =
+            host_scenario(eager(Implementation::headway, toy::hp(8, toy::scenario().model, 8)));
+        s.batch.num_micro_batches = micro_batches;
+        const Workload work = build_workload(s, s.plans[0]);
+        double calls = 0.0;
+        for (const auto* phases : {&work.before, &work.after})
+            for (const PhaseWork& phase : *phases) calls += sum_of(phase.calls);
+        for (const LayerWork& layer : work.layers)
+            for (const auto* phases : {&layer.forward, &layer.backward})
+                for (const PhaseWork& phase : *phases) calls += layer.count * sum_of(phase.calls);
+        const double buckets = s.model.num_layers + 1;
+        const Seconds call = 10.0 * ms;
+        const PlanPrediction p =
+            predict_plan(s, s.plans[0], own_host(call, call), {.software = false});
+        EXPECT_NEAR(p.step / ((micro_batches * calls + buckets) * call), 1.0, 3e-3);
+    }
 }
 
 // Behind its wait for counts the host needs x to hand over the dispatch, while the device has
@@ -115,12 +175,15 @@ TEST(Host, EpWaitsForItsDispatchInEveryLayer) {
 
 TEST(Host, AProfileThatDoesNotKnowHeadwaysHostIsRefused) {
     const Scenario s = host_scenario(eager(Implementation::headway));
-    for (const Profile& profile : {own_host({}, us), own_host(us, {})}) {
+    for (const auto& [unknown, key] : {std::pair(HostCall::attention, "overheads.host_attention"),
+                                       std::pair(HostCall::exchange, "overheads.host_exchange")}) {
+        Profile profile = own_host(us, us);
+        profile.overheads.host_calls[unknown] = {};
         try {
             predict_plan(s, s.plans[0], profile);
             FAIL();
         } catch (const InputError& e) {
-            EXPECT_NE(std::string(e.what()).find("overheads.host_exchange"), std::string::npos);
+            EXPECT_NE(std::string(e.what()).find(key), std::string::npos);
         }
     }
 }

@@ -37,6 +37,16 @@ inline Profile profile() {
     return p;
 }
 
+// headway's own host: calls of NCCL cost `exchange`, all others `call`.
+inline void set_own_host(Profile& p, Seconds call, Seconds exchange) {
+    for (std::size_t i = 0; i < kNumHostCalls; ++i) {
+        const auto kind = static_cast<HostCall>(i);
+        const bool hands_over = kind == HostCall::all_to_all || kind == HostCall::exchange ||
+                                kind == HostCall::reduction;
+        p.overheads.host_calls[kind] = hands_over ? exchange : call;
+    }
+}
+
 inline Cluster cluster(int nodes, int gpus) {
     return {.name = "toy",
             .device = {"toy", 1e18 * flop / second, 1e18 * byte / second, 1e6 * GiB},

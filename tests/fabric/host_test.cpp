@@ -11,8 +11,8 @@ namespace {
 
 Profile host_profile(Seconds launch) {
     Profile p = toy::profile();
-    p.overheads.host_launch = p.overheads.host_exchange = launch;
-    p.overheads.host_kernel = 0.1 * launch;
+    p.overheads.host_launch = launch;
+    toy::set_own_host(p, 0.1 * launch, launch);
     return p;
 }
 

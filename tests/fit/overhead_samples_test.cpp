@@ -51,6 +51,7 @@ TEST(Overheads, TheHostAndWhatReductionsSlowDown) {
     std::string rows =
         "host_kernel,0,4e-06\nhost_kernel,0,5e-06\nhost_kernel,0,6e-06\n"
         "host_exchange,0,9e-05\nhost_exchange,0,1e-04\nhost_exchange,0,1.1e-04\n"
+        "host hp expert forward,0,1e-05\n"
         "count_exchange,0,3e-05\nhost_sync,0,1e-05\noverlap,1000,1.1\n";
     const auto row = [&](const char* name, double bytes, double value) {
         rows += std::string(name) + "," + std::to_string(bytes) + "," +
@@ -64,8 +65,9 @@ TEST(Overheads, TheHostAndWhatReductionsSlowDown) {
     CalibrationSamples samples;
     add_overheads(overheads_file(rows), samples);
     const Overheads o = fit_profile(samples, {}, "test").overheads;
-    EXPECT_NEAR(o.host_kernel.in(us), 5.0, 1e-9);
-    EXPECT_NEAR(o.host_exchange.in(us), 100.0, 1e-9);
+    EXPECT_NEAR(o.host_calls[HostCall::kernel].in(us), 5.0, 1e-9);
+    EXPECT_NEAR(o.host_calls[HostCall::exchange].in(us), 100.0, 1e-9);
+    EXPECT_EQ(o.host_calls[HostCall::product], Seconds{});
     EXPECT_GT(o.host_residual, 0.0);
     EXPECT_NEAR(o.count_exchange.in(us), 20.0, 1e-9);
     EXPECT_NEAR(o.overlap_slowdown, s, 1e-9);

@@ -4,25 +4,9 @@
 
 #include "kernels/adamw/adamw.hpp"
 #include "kernels/check.hpp"
+#include "runtime/cuda/step/attention_phases.hpp"
 
 namespace headway::runtime {
-namespace {
-
-Phase phase_of(kernels::AttentionPart part) {
-    switch (part) {
-        case kernels::AttentionPart::norm:
-            return Phase::norm;
-        case kernels::AttentionPart::qkv:
-            return Phase::attention_qkv;
-        case kernels::AttentionPart::core:
-            return Phase::attention_core;
-        case kernels::AttentionPart::output:
-            break;
-    }
-    return Phase::attention_out;
-}
-
-}  // namespace
 
 void CudaStep::start(int step) {
     step_ = step;
@@ -44,13 +28,6 @@ void CudaStep::finish() {
 void CudaStep::begin_block(const Block& block) {
     micro_batch_ = block.micro_batch;
     marks_.begin(block, context_.clock != nullptr ? context_.clock->num_phases() : 0);
-}
-
-kernels::AttentionHook CudaStep::phase_hook(Pass pass, std::optional<DevicePhase>& phase) const {
-    return [this, pass, &phase](kernels::AttentionPart part) {
-        phase.reset();
-        phase.emplace(context_, CallSite{phase_of(part), pass});
-    };
 }
 
 kernels::AttentionHalfParameters CudaStep::half_parameters(int index) const {
@@ -109,7 +86,7 @@ void CudaStep::half_forward(int index, const bf16* x, const bf16* delta) {
     const Layer& layer = layers_[static_cast<std::size_t>(index)];
     std::optional<DevicePhase> phase;
     half_.forward(half_parameters(index), x, delta, layer.h, layer.saved, workspace_,
-                  context_.stream, phase_hook(Pass::forward, phase), layer.sum);
+                  context_.stream, attention_phases(context_, Pass::forward, phase), layer.sum);
 }
 
 // What it adds to the residual stream is left in delta_.
@@ -137,8 +114,8 @@ void CudaStep::backward(int index) {
     feed_backward(index);
     std::optional<DevicePhase> phase;
     half_.backward(half_parameters(index), layer.h, normed_, dy_, dx_, half_gradients(index),
-                   layer.saved, workspace_, context_.stream, phase_hook(Pass::backward, phase),
-                   layer.sum);
+                   layer.saved, workspace_, context_.stream,
+                   attention_phases(context_, Pass::backward, phase), layer.sum);
     std::swap(dy_, dx_);
 }
 

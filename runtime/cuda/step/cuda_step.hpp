@@ -81,7 +81,6 @@ class CudaStep {
     void backward(int index);
     void feed_backward(int index);
     bool accumulates() const { return micro_batch_ > 0; }
-    kernels::AttentionHook phase_hook(Pass pass, std::optional<DevicePhase>& phase) const;
     kernels::AttentionHalfParameters half_parameters(int index) const;
     kernels::AttentionHalfGradients half_gradients(int index) const;
     bf16* rounded(const WeightTensor& tensor) const { return rounded_ + tensor.place; }

@@ -7,6 +7,7 @@
 #include "kernels/check.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/row_kernels.hpp"
+#include "runtime/cuda/step/attention_phases.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -14,13 +15,6 @@ namespace {
 kernels::AttentionShape attention_shape(const StepSetup& setup) {
     const Attention& a = setup.model.attention;
     return {setup.num_sequences, setup.sequence_length, a.num_heads, a.head_width};
-}
-
-std::unique_ptr<kernels::Attention> make_attention(DeviceContext& context, const StepSetup& setup) {
-    using kernels::AttentionImpl;
-    const bool fused = kernels::attention_available(AttentionImpl::cudnn);
-    return kernels::make_attention(fused ? AttentionImpl::cudnn : AttentionImpl::cublaslt,
-                                   context.blas, attention_shape(setup));
 }
 
 void refuse(const std::string& found, const std::string& accepted) {
@@ -68,7 +62,8 @@ CudaStep::CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const
       setup_(checked(setup)),
       inputs_(inputs),
       parameters_(step_parameters(setup, context.communicator.rank())),
-      half_(context.blas, attention_shape(setup), make_attention(context, setup)),
+      half_(context.blas, attention_shape(setup),
+            make_step_attention(context, attention_shape(setup))),
       head_(context, {.tokens = setup.tokens(),
                       .width = setup.model.hidden,
                       .vocabulary = setup.model.vocab_size,
