@@ -106,7 +106,11 @@ Scenario scenario_to_run(const Scenario& scenario, int num_ranks, std::int64_t t
         plan.parallel = {};
         if (plan.implementation != Implementation::headway)
             plan.implementation = Implementation::fused;
-        if (auto* ep = std::get_if<ExpertParallel>(&plan.layer)) ep->hide_count_exchange = false;
+        auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+        if (ep == nullptr) continue;
+        ep->hide_count_exchange = false;
+        if (ep->dispatcher == TokenDispatcher::allgather)
+            ep->dispatcher = TokenDispatcher::alltoall;
     }
     return result;
 }
@@ -119,6 +123,8 @@ std::vector<std::string> settings_not_executed(const Plan& plan) {
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
     set(plan.overlap_chunks > 1, fmt::format("overlap_chunks: {}", plan.overlap_chunks));
     set(ep != nullptr && ep->hide_count_exchange, "hide_count_exchange: true");
+    set(ep != nullptr && ep->dispatcher == TokenDispatcher::allgather,
+        "moe_token_dispatcher_type: allgather");
     set(plan.implementation == Implementation::unfused, "implementation: unfused");
     const Parallel& p = plan.parallel;
     set(shards_optimizer(plan), fmt::format("data_parallel_sharding_strategy: {}",

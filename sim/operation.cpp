@@ -234,7 +234,10 @@ void expand(const ReduceTask& task, int group, const PathTable& paths, Operation
     Stages out{.all = op.stages};
     Stage& stage = out.all[out.add(to_picoseconds(task.latency), true)];
     const Writer writer{paths, op.members, task.efficiency};
-    const double n = task.group_size, bytes = static_cast<double>(task.bytes);
+    const auto in_role = static_cast<std::size_t>(group);
+    const std::vector<std::int64_t>& own = task.bytes_of_group;
+    const double n = task.group_size,
+                 bytes = static_cast<double>(own.empty() ? task.bytes : own[in_role % own.size()]);
     const double passes = task.collective == Collective::all_reduce ? 2.0 : 1.0;
     const int lanes = ring_lanes(paths.topology().cluster(), task.group_size, task.stride).lanes;
     if (task.algorithm == ReduceAlgorithm::tree && task.collective == Collective::all_reduce) {

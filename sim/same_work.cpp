@@ -30,7 +30,8 @@ bool same(const ExchangeTask& a, const ExchangeTask& b) {
 bool same(const ReduceTask& a, const ReduceTask& b) {
     return a.collective == b.collective && a.algorithm == b.algorithm &&
            a.group_size == b.group_size && a.stride == b.stride && a.bytes == b.bytes &&
-           a.latency == b.latency && a.efficiency == b.efficiency;
+           a.bytes_of_group == b.bytes_of_group && a.latency == b.latency &&
+           a.efficiency == b.efficiency;
 }
 
 bool same(const SendTask& a, const SendTask& b) {

@@ -16,6 +16,8 @@ COMMUNICATION = {
     "head_scatter",
     "count_exchange",
     "dispatch",
+    "etp_all_gather",
+    "etp_reduce_scatter",
     "combine",
     "head_gather",
     "tp_all_gather",

@@ -263,6 +263,19 @@ double expert_workspace(const PlanCounts& counts, double rows) {
            (rows + sub_tokens) * row;
 }
 
+// Elements of a column in the buffers of the exchange that has the most, in the model's type: what
+// a rank sends and gets of the all-to-all; of the sum of a part's rows, when their copies are not
+// there yet; or of that of all tokens.
+double exchanged_rows(const PlanCounts& counts, const GroupLoad& load) {
+    const ExpertLayout& layout = counts.layout;
+    const double summed = summed_element(counts.scenario.model, counts.plan) / counts.b;
+    if (layout.gathers_tokens)
+        return summed * (layout.ranks() + 1.0) * static_cast<double>(counts.tokens.own);
+    const double exchanged = layout.exchanges() ? load.copies_received + load.copies_sent : 0.0;
+    if (!layout.gathers_rows()) return exchanged;
+    return std::max(exchanged, summed * (load.copies_received + load.rows_max));
+}
+
 // Buffers of one exchange at the busiest rank, and of messages to the stages before and after: one
 // that comes and one that goes each way.
 void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks, Items& items) {
@@ -279,7 +292,7 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
                 counts.loads[static_cast<std::size_t>(chunk.stage.first_layer + i)];
             if (load == nullptr) continue;
             moe = true;
-            arrival = std::max(arrival, load->copies_received + load->copies_sent);
+            arrival = std::max(arrival, exchanged_rows(counts, *load));
             rows = std::max(rows, load->rows_max);
         }
     }
@@ -287,12 +300,11 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
     const double width = layout.width * counts.b;
     const double sub_tokens =
         hp != nullptr ? static_cast<double>(counts.tokens.own) * hp->num_heads : 0.0;
-    if (moe && plan.group_size > 1) {
+    if (moe && std::max(plan.group_size, layout.ranks()) > 1) {
         // Gradients of the own sub-tokens and of those held; a rank of several heads gets them by
         // source first.
         const double blocks = hp != nullptr && hp->num_heads > plan.group_size ? 3.0 : 2.0;
-        items.add("communication buffers",
-                  (blocks * sub_tokens + (layout.group_size > 1 ? arrival : 0.0)) * width);
+        items.add("communication buffers", (blocks * sub_tokens + arrival) * width);
     }
     if (plan.parallel.has_pipeline())
         items.add("pipeline messages", 2.0 * std::min(neighbours, 2) * rows_of_message *
@@ -317,6 +329,7 @@ int num_communicators(const PlanCounts& counts) {
                                m.tp > 1 && m.pp > 1,  // norm of the gradients
                                m.etp > 1 && (m.etp != m.tp || m.tp == 1),
                                m.ep > 1,
+                               m.etp > 1 && m.ep > 1,  // counts of rows
                                m.edp > 1 && !same_replicas,
                                sharers};
     return static_cast<int>(std::count(exists.begin(), exists.end(), true));

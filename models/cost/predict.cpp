@@ -22,7 +22,7 @@
 namespace headway::inline cost {
 namespace {
 
-PlanTraffic traffic_of(const Workload& workload) {
+PlanTraffic traffic_of(const Workload& workload, const Cluster& cluster) {
     PlanTraffic traffic;
     const LayerWork* moe = nullptr;
     for (const LayerWork& layer : workload.layers) {
@@ -32,8 +32,18 @@ PlanTraffic traffic_of(const Workload& workload) {
     }
     if (moe == nullptr) return traffic;
     for (const PhaseWork& phase : moe->forward) {
+        if (!is_moe_part(phase.phase)) continue;
+        if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
+            const PathClass path = ring_lanes(cluster, reduce->group_size, reduce->stride).farthest;
+            const bool of_rows =
+                phase.phase == Phase::etp_all_gather || phase.phase == Phase::etp_reduce_scatter;
+            const Bytes most = phase_bytes(phase), mean = most / (of_rows ? moe->imbalance : 1.0);
+            traffic.by_path[static_cast<std::size_t>(path)] += mean;
+            traffic.sent_mean += mean;
+            traffic.sent_max += most;
+        }
         const auto* exchange = std::get_if<ExchangeWork>(&phase.work);
-        if (exchange == nullptr || !is_moe_part(phase.phase)) continue;
+        if (exchange == nullptr) continue;
         for (std::size_t c = 0; c < traffic.by_path.size(); ++c) {
             traffic.by_path[c] += exchange->mean[c] + exchange->forward_mean[c];
             traffic.sent_mean += exchange->mean[c] + exchange->forward_mean[c];
@@ -237,7 +247,7 @@ PlanPrediction predict_plan(const Scenario& scenario, const Plan& plan, const Pr
         moe_interval(workload, step, Pass::backward, step.moe_backward, software.layer);
     result.phases = phase_costs(step, software.exchange);
     for (const PhaseCost& phase : result.phases) result.launch_wait += phase.launch_wait;
-    result.traffic = traffic_of(workload);
+    result.traffic = traffic_of(workload, scenario.cluster);
     result.memory =
         predict_memory(scenario, plan, loads, step.pipeline ? &step.pipeline->order : nullptr);
     check_memory(result);

@@ -1,6 +1,7 @@
 #include "models/cost/priced_layers.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <variant>
 
@@ -9,9 +10,13 @@ namespace {
 
 // The load as one rank sees it: its rows, what it sends and gets.
 GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& layout, int island) {
-    GroupLoad load{.rows_mean = layout.tokens_per_rank * layout.router.top_k,
+    GroupLoad load{.rows_mean = layout.tokens_per_rank * layout.router.top_k * layout.expert_tensor,
                    .rows_max = static_cast<double>(group.rows[static_cast<std::size_t>(rank)]),
                    .forwarded = group.forwarded};
+    if (layout.gathers_tokens) {
+        load.copies_sent = load.copies_received = load.rows_max;
+        return load;
+    }
     const TrafficMatrix& arriving = group.forwarded ? group.staged.inside : group.copies;
     load.copies_received = static_cast<double>(arriving.received(rank) + arriving.at(rank, rank));
     if (!group.forwarded) {
@@ -22,7 +27,7 @@ GroupLoad load_of_rank(const DrawnGroup& group, int rank, const ExpertLayout& la
     double inside = 0.0;
     for (int d = 0; d < arriving.num_ranks; ++d)
         inside += static_cast<double>(arriving.at(rank, d));
-    const double own = inside * island / layout.group_size;
+    const double own = inside * island / layout.ranks();
     load.copies_sent = static_cast<double>(group.staged.over_nic.sent(rank)) + own;
     load.copies_forwarded = inside - own;
     return load;
@@ -49,8 +54,7 @@ std::vector<DrawnGroup> PricedLayers::draw(int layer, int draw) const {
 std::vector<LayerWork> PricedLayers::work_of_ranks(int layer,
                                                    const std::vector<DrawnGroup>& groups) const {
     if (groups.empty()) return {entry(layer)};
-    const int n = pricer_.layout().group_size,
-              island = std::min(n, scenario_.cluster.island_size());
+    const int n = pricer_.layout().ranks(), island = std::min(n, scenario_.cluster.island_size());
     std::vector<LayerWork> ranks;
     for (int rank = 0; rank < ranks_.count; ++rank) {
         const GroupLoad load = load_of_rank(groups[static_cast<std::size_t>(rank / n)], rank % n,
@@ -58,6 +62,25 @@ std::vector<LayerWork> PricedLayers::work_of_ranks(int layer,
         ranks.push_back(build_moe_layer(scenario_, plan_, load, layer));
     }
     return ranks;
+}
+
+// Its buffer is as large as each group's own rows make it; what its links achieve is that of the
+// expected one.
+ReduceTask PricedLayers::reduce_task(const std::vector<LayerWork>& ranks, const PhaseWork& expected,
+                                     Pass pass, std::size_t phase, double fraction) {
+    const auto& mean = std::get<ReduceWork>(expected.work);
+    ReduceTask task = pricer_.reduce_task(mean, fraction);
+    const int block = mean.group_size * mean.stride;
+    for (int rank = 0; rank + block <= static_cast<int>(ranks.size()); rank += block) {
+        for (int lane = 0; lane < mean.stride; ++lane) {
+            const LayerWork& work = ranks[static_cast<std::size_t>(rank + lane)];
+            const auto& own = std::get<ReduceWork>(phases_of(work, pass)[phase].work);
+            task.bytes_of_group.push_back(std::llround(fraction * own.bytes.in(byte)));
+        }
+    }
+    const auto is_mean = [&](std::int64_t bytes) { return bytes == task.bytes; };
+    if (std::ranges::all_of(task.bytes_of_group, is_mean)) task.bytes_of_group.clear();
+    return task;
 }
 
 std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
@@ -84,8 +107,8 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
             out.work = scaled(pricer_.compute_task(by_rank, fraction), slot.scale());
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
             out.work = pricer_.count_exchange_task(*counts);
-        } else if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
-            out.work = pricer_.reduce_task(*reduce, fraction);
+        } else if (std::holds_alternative<ReduceWork>(phase.work)) {
+            out.work = reduce_task(ranks, expected[index], pass, index, fraction);
         } else {
             out.work = pricer_.exchange_task(phase, groups, fraction);
         }

@@ -59,6 +59,8 @@ class PricedLayers {
     std::vector<DrawnGroup> draw(int layer, int draw) const;
     std::vector<LayerWork> work_of_ranks(int layer, const std::vector<DrawnGroup>& groups) const;
     // expected: the layer without a draw.
+    ReduceTask reduce_task(const std::vector<LayerWork>& ranks, const PhaseWork& expected,
+                           Pass pass, std::size_t phase, double fraction);
     PricedLayer price(const std::vector<LayerWork>& ranks, const LayerWork& expected,
                       const std::vector<DrawnGroup>& groups);
     std::vector<PricedSlot> price(const std::vector<LayerWork>& ranks, const LayerWork& expected,

@@ -99,7 +99,7 @@ ExchangeTask TaskPricer::exchange_task(const PhaseWork& phase,
         }
         // The way back begins inside nodes.
         const bool inside = work.forwarded && (i == 0) == stage.transposed;
-        fit_stage(stage, scaled(mean_bytes(inside), wire), work.group_size);
+        fit_stage(stage, scaled(mean_bytes(inside), wire), work.group_size, work.stride);
     }
     return task;
 }

@@ -95,8 +95,9 @@ void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pas
     }
 }
 
+// What ranks exchange around a part of compute is on its stream, as it is priced.
 int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece,
-                            int previous) {
+                            Stream stream, int previous) {
     const int start = previous,
               needs = piece.pass == Pass::forward ? take_gathered(piece.layer) : -1;
     std::map<int, int> task_of_slot;
@@ -109,12 +110,14 @@ int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiec
         if (!work) continue;
         const auto after = task_of_slot.find(priced.slot.after);
         const bool begins = after == task_of_slot.end();
-        const int task = add(priced.phase, piece.pass, piece.layer, priced.slot.stream,
-                             {begins ? start : after->second, begins ? needs : -1},
-                             std::move(*work), priced.slot.chunk);
+        const bool beside = priced.slot.stream == Stream::gradient;
+        const int task =
+            add(priced.phase, piece.pass, piece.layer, beside ? Stream::gradient : stream,
+                {begins ? start : after->second, begins ? needs : -1}, std::move(*work),
+                priced.slot.chunk);
         launch(priced, share);
         task_of_slot[i] = task;
-        if (priced.slot.stream == Stream::gradient)
+        if (beside)
             beside_ = task;
         else
             previous = task;
@@ -132,7 +135,7 @@ void RoleWriter::pair(const std::vector<PairTask>& tasks, int forward, int backw
             const PricedLayer& layer = piece.kind == BlockKind::layer
                                            ? layers_.at(piece.layer, micro_batch_)
                                            : layers_.outer(piece.kind);
-            previous = write_piece(layer.of(piece.pass), piece, previous);
+            previous = write_piece(layer.of(piece.pass), piece, task.stream, previous);
         }
         ends.push_back(previous);
     }

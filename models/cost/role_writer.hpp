@@ -45,7 +45,8 @@ class RoleWriter {
     int take_gathered(int layer);
     // Slots of phases [begin, end), one after the other from task `previous` on; the last one's
     // task.
-    int write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece, int previous);
+    int write_piece(const std::vector<PricedSlot>& slots, const PairPiece& piece, Stream stream,
+                    int previous);
 
     TaskPricer& pricer_;
     PricedLayers& layers_;

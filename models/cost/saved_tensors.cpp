@@ -85,11 +85,12 @@ void add_shared_experts(Writer& w) {
 
 void add_expert_parallel(const ExpertLayout& layout, const GroupLoad& load, Writer& w) {
     constexpr RecomputeModules moe = modules(Module::moe);
-    const double e = w.plan.parallel.expert_tensor_parallel_size;
-    const double rows = load.rows_max * e, f = layout.expert_width / e, width = layout.width * w.b;
+    const double rows = load.rows_max, f = layout.expert_width, width = layout.width * w.b;
     // Of Transformer Engine's fused permutation: probabilities in bf16, two int32 an expert.
-    w.add("router probabilities", kMoe, w.own * layout.router.num_experts * 2.0, moe);
-    w.add("map of rows", kMoe, w.own * layout.router.num_experts * 8.0, moe);
+    // Gathered tokens are those of all ranks, for the experts of one.
+    const double tokens = w.own * (layout.gathers_tokens ? layout.expert_tensor : 1);
+    w.add("router probabilities", kMoe, tokens * layout.router.num_experts * 2.0, moe);
+    w.add("map of rows", kMoe, tokens * layout.router.num_experts * 8.0, moe);
     w.add("expert inputs", kMoe, rows * width, moe);
     w.add("pre-activations", kMoe, rows * f * w.b * (is_gated(w.model.moe.activation) ? 2 : 1),
           modules(Module::experts, Module::moe));

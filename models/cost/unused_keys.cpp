@@ -144,11 +144,16 @@ void note_overrides(const Cluster& c, Notes& notes) {
 
 void note_expert_parallel(const Scenario& s, const Plan& plan, const ExpertParallel& ep,
                           Notes& notes) {
-    const bool alone = plan.group_size == 1;
-    notes.add_if(alone && ep.dedup != Dedup::none,
+    const bool alone = plan.group_size == 1, quiet = expert_layout(s, plan).ranks() == 1;
+    notes.add_if(quiet && ep.dedup != Dedup::none,
                  "plan {}: expert_parallel.dedup has no effect: nothing is exchanged", plan.name);
-    notes.add_if(alone && ep.hide_count_exchange,
-                 "plan {}: expert_parallel.hide_count_exchange has no effect: nothing is exchanged",
+    const bool gathers = ep.dispatcher == TokenDispatcher::allgather;
+    notes.add_if((quiet || gathers) && ep.hide_count_exchange,
+                 "plan {}: expert_parallel.hide_count_exchange has no effect: {}", plan.name,
+                 quiet ? "nothing is exchanged" : "every rank counts its rows itself");
+    notes.add_if(quiet && gathers,
+                 "plan {}: expert_parallel.moe_token_dispatcher_type allgather has no effect: "
+                 "nothing is exchanged",
                  plan.name);
     notes.add_if(alone && s.model.moe.capacity_factor.has_value(),
                  "plan {}: model.moe.capacity_factor is not applied: a rank with all experts keeps "
@@ -246,8 +251,9 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
     }
     note_recompute(s.model, plan, notes);
     note_parallel(s, plan, notes);
-    notes.add_if(plan.group_size == 1 && plan.overlap_chunks > 1,
-                 "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
+    notes.add_if(
+        plan.group_size == 1 && !expert_layout(s, plan).exchanges() && plan.overlap_chunks > 1,
+        "plan {}: overlap_chunks has no effect: nothing is exchanged", plan.name);
     notes.add_if(
         !plan.gradient_accumulation_fusion && plan.implementation == Implementation::unfused,
         "plan {}: gradient_accumulation_fusion has no effect: the unfused implementation "

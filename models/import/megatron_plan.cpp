@@ -204,15 +204,13 @@ void fill_experts(const Job& job, Plan& plan) {
             job.refuse(job.find("moe_flex_dispatcher_backend"),
                        fmt::format("the dispatcher {}", in_quotes(backend)),
                        "deepep, hybridep or ncclep");
-    } else if (type == "allgather" && plan.group_size > 1) {
-        const std::string why =
-            "not modelled: tokens go to their experts, a copy each, not to all ranks";
-        if (setting != nullptr)
-            job.leave(*setting, why);
-        else
-            job.leave({kCommandLine, 0},
-                      "moe_token_dispatcher_type allgather, Megatron's default: " + why);
-    } else if (type != "alltoall" && type != "alltoall_seq" && type != "allgather") {
+    } else if (type == "allgather") {
+        if (plan.group_size * plan.parallel.expert_tensor_parallel_size > 1) {
+            ep.dispatcher = TokenDispatcher::allgather;
+            if (setting == nullptr)
+                job.assume("moe_token_dispatcher_type is not given: allgather, Megatron's default");
+        }
+    } else if (type != "alltoall" && type != "alltoall_seq") {
         job.refuse(setting, fmt::format("the dispatcher {}", in_quotes(type)),
                    "alltoall, allgather or flex");
     }

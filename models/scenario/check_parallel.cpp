@@ -40,6 +40,7 @@ class Checks {
         if (micro_batches()) pipeline();
         context();
         sharding();
+        expert_tensor();
         not_priced();
     }
 
@@ -82,9 +83,9 @@ class Checks {
                                                  : c > 1 ? c
                                                          : pp),
                                 fmt::format("tensor {} x context {} x pipeline {}", t, c, pp));
-        // The rule of group_size has said it where e is 1.
+        // The rules of group_size have said it where e is 1.
         return dense && (e == 1 ||
-                         fits(e * n * pp, "expert_model_parallel_size", plan_.group_size,
+                         fits(e * n * pp, "expert_tensor_parallel_size", e_,
                               fmt::format("expert tensor {} x expert {} x pipeline {}", e, n, pp)));
     }
 
@@ -97,6 +98,7 @@ class Checks {
                     fmt::format("{} {}", key, nearest(divisors(gpus), size)));
         };
         fits("tensor_model_parallel_size", t_, t_, "tensor-parallel groups");
+        fits("expert_tensor_parallel_size", e_, e_, "expert-tensor-parallel groups");
         if (c_ > 1) fits("context_parallel_size", c_, t_ * c_, "context-parallel groups");
         if (p_.has_pipeline())
             fits("pipeline_model_parallel_size", p_.pipeline_model_parallel_size,
@@ -195,6 +197,14 @@ class Checks {
                                 name(schedule)),
                     "recompute none, or 1f1b, interleaved or combined_1f1b");
         // Megatron-LM d98e8a6, core/transformer/transformer_config.py.
+        const auto* ep = std::get_if<ExpertParallel>(&plan_.layer);
+        if (schedule == PipelineSchedule::combined_1f1b && ep != nullptr &&
+            ep->dispatcher == TokenDispatcher::allgather)
+            problem(
+                "pipeline_schedule",
+                "combined_1f1b with moe_token_dispatcher_type allgather, whose exchanges no pair "
+                "has a place for",
+                "alltoall or flex, or 1f1b or interleaved");
         if (schedule == PipelineSchedule::combined_1f1b &&
             (plan_.recompute.is_full() || plan_.recompute.has(RecomputeModule::moe)))
             problem("pipeline_schedule",
@@ -263,6 +273,30 @@ class Checks {
             divides(key, instances, mesh.edp, "replicas of an expert");
     }
 
+    void expert_tensor() {
+        if (e_ == 1) return;
+        const char* key = "expert_tensor_parallel_size";
+        const ModelSpec& m = s_.model;
+        const auto* ep = std::get_if<ExpertParallel>(&plan_.layer);
+        if (ep == nullptr) {
+            problem(key,
+                    fmt::format("experts of heads cut over {} ranks: more ranks a head (group_size "
+                                "above num_heads) share its experts out without an exchange of "
+                                "their rows",
+                                e_),
+                    "1");
+            return;
+        }
+        if (m.num_moe_layers() > 0) divides(key, e_, m.moe.expert_width, "columns of an expert");
+        // Megatron-LM d98e8a6, core/transformer/transformer_config.py.
+        if (m.moe.add_bias_linear)
+            problem(key,
+                    fmt::format("biases of experts (model.moe.add_bias_linear) that are cut over "
+                                "{} ranks, each of which would add them",
+                                e_),
+                    "1");
+    }
+
     void not_priced() {
         if (plan_.implementation == Implementation::unfused &&
             (t_ > 1 || c_ > 1 || p_.has_pipeline() || e_ > 1))
@@ -270,11 +304,6 @@ class Checks {
                                  "unfused with tensor, context or pipeline parallelism, which the "
                                  "released code has not",
                                  "fused", ""});
-        if (e_ > 1)
-            problem(
-                "expert_tensor_parallel_size",
-                fmt::format("experts split over {} ranks, which headway does not price yet", e_),
-                "1");
     }
 
     const Scenario& s_;

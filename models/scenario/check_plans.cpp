@@ -10,9 +10,15 @@
 namespace headway::inline scenario {
 namespace {
 
+// EP x ETP.
+std::int64_t ranks_of_group(int group_size, const Plan& plan) {
+    return std::int64_t{group_size} * plan.parallel.expert_tensor_parallel_size;
+}
+
 // Groups lie regularly on nodes: whole nodes, or whole fractions of one.
-bool fits_nodes(int group_size, const Cluster& cluster) {
-    return group_size % cluster.gpus_per_node == 0 || cluster.gpus_per_node % group_size == 0;
+bool fits_nodes(int group_size, const Plan& plan, const Cluster& cluster) {
+    const std::int64_t ranks = ranks_of_group(group_size, plan);
+    return ranks % cluster.gpus_per_node == 0 || cluster.gpus_per_node % ranks == 0;
 }
 
 bool fits_layer(int group_size, const ModelSpec& model, const ExpertParallel&) {
@@ -34,8 +40,10 @@ int ranks_of_stage(const Scenario& scenario, const Plan& plan) {
 template <class Layer>
 std::vector<int> valid_group_sizes(const Scenario& scenario, const Plan& plan, const Layer& layer) {
     std::vector<int> valid;
-    for (const int size : divisors(ranks_of_stage(scenario, plan))) {
-        if (fits_nodes(size, scenario.cluster) && fits_layer(size, scenario.model, layer)) {
+    const int ranks = ranks_of_stage(scenario, plan), e = plan.parallel.expert_tensor_parallel_size;
+    if (ranks % e != 0) return valid;
+    for (const int size : divisors(ranks / e)) {
+        if (fits_nodes(size, plan, scenario.cluster) && fits_layer(size, scenario.model, layer)) {
             valid.push_back(size);
         }
     }
@@ -66,31 +74,34 @@ bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& l
     if (ranks % plan.group_size != 0) {
         found = fmt::format("group_size {} does not divide {} ranks{}", plan.group_size, ranks,
                             ranks < scenario.cluster.num_ranks() ? " of a pipeline stage" : "");
-    } else if (!fits_nodes(plan.group_size, scenario.cluster)) {
-        found = fmt::format("groups of {} ranks straddle nodes of {} GPUs", plan.group_size,
-                            scenario.cluster.gpus_per_node);
+    } else if (!fits_nodes(plan.group_size, plan, scenario.cluster)) {
+        found = fmt::format("groups of {} ranks straddle nodes of {} GPUs",
+                            ranks_of_group(plan.group_size, plan), scenario.cluster.gpus_per_node);
     } else if (!fits_layer(plan.group_size, scenario.model, layer)) {
         found = why_not(scenario, plan.group_size, layer);
     } else {
         return true;
     }
-    problems.push_back(
-        {where + ".group_size", std::move(found),
-         "group_size one of: " + value_list(valid_group_sizes(scenario, plan, layer)), ""});
+    const std::vector<int> valid = valid_group_sizes(scenario, plan, layer);
+    problems.push_back({where + ".group_size", std::move(found),
+                        valid.empty() ? "another parallel.expert_tensor_parallel_size"
+                                      : "group_size one of: " + value_list(valid),
+                        ""});
     return false;
 }
 
 void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
                       const std::string& where, std::vector<InputProblem>& problems) {
-    const int num_nodes = plan.group_size / scenario.cluster.island_size();
+    const std::int64_t num_nodes =
+        ranks_of_group(plan.group_size, plan) / scenario.cluster.island_size();
     if (num_nodes <= 1) {
         problems.push_back({where, fmt::format("node_limit {} for a group within one node", limit),
                             "no node_limit, or a group_size of several nodes", ""});
         return;
     }
-    const int experts_per_node = scenario.model.moe.num_experts / num_nodes;
-    const int top_k = scenario.model.moe.top_k;
-    const int least = (top_k + experts_per_node - 1) / experts_per_node;
+    const std::int64_t experts_per_node = scenario.model.moe.num_experts / num_nodes,
+                       top_k = scenario.model.moe.top_k;
+    const std::int64_t least = (top_k + experts_per_node - 1) / experts_per_node;
     if (limit < least || limit > num_nodes) {
         problems.push_back(
             {where,
@@ -104,12 +115,22 @@ void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
 bool check_whole_nodes(const Scenario& scenario, const Plan& plan, const std::string& where,
                        std::vector<InputProblem>& problems) {
     const int island = scenario.cluster.island_size();
-    if (plan.group_size <= island || plan.group_size % island == 0) return true;
+    const std::int64_t ranks = ranks_of_group(plan.group_size, plan);
+    if (ranks > island && island % plan.parallel.expert_tensor_parallel_size != 0) {
+        problems.push_back(
+            {where,
+             fmt::format("experts cut over {} ranks lie on several NVLink domains of {}, which "
+                         "dedup: node and node_limit take for nodes",
+                         plan.parallel.expert_tensor_parallel_size, island),
+             fmt::format("an expert_tensor_parallel_size that divides {}", island), ""});
+        return false;
+    }
+    if (ranks <= island || ranks % island == 0) return true;
     problems.push_back(
         {where,
          fmt::format("groups of {} ranks do not fill NVLink domains of {}, which dedup: node "
                      "and node_limit take for nodes",
-                     plan.group_size, island),
+                     ranks, island),
          fmt::format("a group_size of at most {} or a multiple of it", island), ""});
     return false;
 }
@@ -154,8 +175,16 @@ void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel&
 void check_dispatcher(const Plan& plan, const std::string& where,
                       std::vector<InputProblem>& problems) {
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-    if (ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall || ep->dedup != Dedup::none)
+    if (ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall) return;
+    if (ep->dispatcher == TokenDispatcher::allgather) {
+        if (ep->dedup != Dedup::none)
+            problems.push_back({where + ".expert_parallel.moe_token_dispatcher_type",
+                                fmt::format("allgather with dedup: {}",
+                                            kDedupNames[static_cast<std::size_t>(ep->dedup)]),
+                                "dedup: none", "all tokens go to all ranks of the group"});
         return;
+    }
+    if (ep->dedup != Dedup::none) return;
     problems.push_back({where + ".expert_parallel.moe_token_dispatcher_type",
                         "flex with dedup: none", "dedup: rank or node",
                         "DeepEP and HybridEP send a token once to each rank or node"});
@@ -190,12 +219,13 @@ void check_implementation(const Plan& plan, const std::string& where,
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
     const auto* hp = std::get_if<HeadParallel>(&plan.layer);
     const bool can = ep != nullptr
-                         ? ep->dedup == Dedup::none && !ep->latent_width && !ep->node_limit
+                         ? ep->dedup == Dedup::none && !ep->latent_width && !ep->node_limit &&
+                               ep->dispatcher != TokenDispatcher::allgather
                          : plan.group_size <= hp->num_heads;
     if (can) return;
     problems.push_back(
         {where + ".implementation",
-         "unfused with dedup, node_limit, latent_width or HP over more ranks than heads",
+         "unfused with dedup, node_limit, latent_width, allgather or HP over more ranks than heads",
          "fused, or expert_parallel: {}, or a group_size of at most num_heads", ""});
 }
 

@@ -94,7 +94,8 @@ void describe_expert_parallel(Fields& f, ExpertParallel& ep) {
              optional);
     f.choice("moe_token_dispatcher_type", ep.dispatcher, kTokenDispatcherNames,
              "flex: the exchange reads and sums rows at their source itself, as DeepEP and "
-             "HybridEP do; alltoall: passes of their own before and after it",
+             "HybridEP do; alltoall: passes of their own before and after it; allgather: all "
+             "tokens go to all ranks of EP x ETP, each of which takes the rows of its experts",
              optional);
     f.integer("node_limit", ep.node_limit, {1, 1 << 20},
               "a token's experts lie on at most this many nodes of the group");
@@ -204,8 +205,8 @@ void describe_parallel(Fields& f, Parallel& p, GivenParallel& given) {
     f.second_name("expert_model_parallel_size", given.expert_model_parallel_size, {1, 1 << 20},
                   "Megatron's group_size");
     f.integer("expert_tensor_parallel_size", p.expert_tensor_parallel_size, range,
-              "e, consecutive ranks that share the width of each expert; Megatron's default is t, "
-              "this one is not",
+              "e, consecutive ranks that share the width of each expert, and exchange its rows; "
+              "Megatron's default is t, this one is not",
               optional);
     given.sharding =
         f.choice("data_parallel_sharding_strategy", p.data_parallel_sharding_strategy,

@@ -73,6 +73,9 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
     std::vector<Parallel> layouts;
     for (const int t : divisors(scenario.cluster.gpus_per_node)) {
         if (model.attention.num_heads % t != 0 || t > 8) continue;
+        // Experts whole, or cut as the dense layers are (Megatron's default).
+        std::vector<int> expert_widths = {1};
+        if (t > 1 && !like.is_head_parallel()) expert_widths.push_back(t);
         for (const int c : kContexts) {
             if (c > 1 && scenario.batch.sequence_length < kLongSequence) break;
             for (const int p : divisors(world / t)) {
@@ -92,7 +95,10 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
                     layout.microbatch_group_size_per_vp_stage = 0;
                     layout.overlap_moe_expert_parallel_comm = false;
                     if (!pipeline_layout_broken(model, layout).empty()) continue;
-                    add_schedules(std::move(layout), layouts);
+                    for (const int e : expert_widths) {
+                        layout.expert_tensor_parallel_size = e;
+                        add_schedules(layout, layouts);
+                    }
                 }
             }
         }
@@ -104,6 +110,8 @@ std::string layout_text(const Parallel& p) {
     std::vector<std::string> parts;
     if (p.tensor_model_parallel_size > 1)
         parts.push_back(fmt::format("TP {}", p.tensor_model_parallel_size));
+    if (p.expert_tensor_parallel_size > 1)
+        parts.push_back(fmt::format("ETP {}", p.expert_tensor_parallel_size));
     if (p.context_parallel_size > 1) parts.push_back(fmt::format("CP {}", p.context_parallel_size));
     if (p.pipeline_model_parallel_size > 1) {
         parts.push_back(fmt::format("PP {}", p.pipeline_model_parallel_size));
@@ -149,9 +157,10 @@ std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t gl
                     p.data_parallel_sharding_strategy)]);
     }
     const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-    if (ep != nullptr && plan.group_size > 1) {
+    if (ep != nullptr && plan.group_size * p.expert_tensor_parallel_size > 1) {
         if (ep->dedup == Dedup::none)
-            add("moe-token-dispatcher-type", "alltoall");
+            add("moe-token-dispatcher-type",
+                kTokenDispatcherNames[static_cast<std::size_t>(ep->dispatcher)]);
         else
             flags.emplace_back(
                 "--moe-token-dispatcher-type flex --moe-flex-dispatcher-backend deepep");
@@ -183,6 +192,7 @@ std::string torchtitan_flags(const Plan& plan, const Batch& batch, const Mesh& m
     add("training.local_batch_size",
         batch.sequences_per_rank * (mesh.pp > 1 ? batch.num_micro_batches : 1));
     std::string text = fmt::format("{}", fmt::join(flags, " "));
+    if (mesh.etp > 1) text += "  (it does not cut experts by width)";
     if (p.overlap_moe_expert_parallel_comm) text += "  (it does not overlap exchanges so)";
     if (p.data_parallel_sharding_strategy == DataParallelSharding::optim)
         text += "  (it has no ZeRO-1 beside FSDP: memory differs)";

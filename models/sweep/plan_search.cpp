@@ -59,11 +59,15 @@ std::vector<Plan> layers_of(const Scenario& scenario, const std::vector<int>& he
             if (dedup == Dedup::node && !has_islands) continue;
             ExpertParallel ep = base;
             ep.dedup = dedup;
-            // Frameworks send a copy a rank or node through such a dispatcher, others through none.
+            // Frameworks send a copy a rank or node through flex, others through none; all tokens
+            // that go to all ranks are no copies.
+            const bool gathers = base.dispatcher == TokenDispatcher::allgather;
             if (dedup == Dedup::none)
-                ep.dispatcher = TokenDispatcher::alltoall;
+                ep.dispatcher = gathers ? TokenDispatcher::allgather : TokenDispatcher::alltoall;
             else if (launches_eagerly(like.implementation))
                 ep.dispatcher = TokenDispatcher::flex;
+            else if (gathers)
+                ep.dispatcher = TokenDispatcher::alltoall;
             add_layer(like, ep, plans);
         }
     }
@@ -274,8 +278,9 @@ std::string variant_name(const Plan& plan) {
         return "data parallel, all experts on every rank";
     }
     constexpr std::array kCopies = {"a copy an expert", "a copy a rank", "a copy a node"};
-    std::string text =
-        fmt::format("EP, {}, {}", kCopies[static_cast<std::size_t>(ep.dedup)], ranks);
+    const bool gathers = ep.dispatcher == TokenDispatcher::allgather;
+    std::string text = fmt::format(
+        "EP, {}, {}", gathers ? "all tokens" : kCopies[static_cast<std::size_t>(ep.dedup)], ranks);
     if (ep.node_limit) text += fmt::format(", at most {} nodes", *ep.node_limit);
     if (ep.latent_width) text += fmt::format(", width {}", *ep.latent_width);
     if (ep.hide_count_exchange) text += ", counts hidden";

@@ -22,6 +22,15 @@ double element_bytes(std::string_view dtype) {
     return 1.0;
 }
 
+bool gathers_tokens(const Plan& plan) {
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    return ep != nullptr && ep->dispatcher == TokenDispatcher::allgather;
+}
+
+bool is_dispatch(Phase phase) {
+    return phase == Phase::dispatch || phase == Phase::combine;
+}
+
 // Counts of rows travel as whole numbers, rows do not.
 bool is_counts(const NcclCall& call) {
     return call.dtype == "Long" || call.dtype == "Int";
@@ -37,6 +46,11 @@ int group_size_of(Phase phase, const Mesh& mesh) {
         case Phase::tp_reduce_scatter:
         case Phase::tp_all_reduce:
             return mesh.tp;
+        case Phase::etp_all_gather:
+        case Phase::etp_reduce_scatter:
+            return mesh.etp;
+        case Phase::count_exchange:
+            return mesh.etp * mesh.ep;
         case Phase::cp_exchange:
             return mesh.cp;
         case Phase::pipeline_p2p:
@@ -59,6 +73,9 @@ bool contradicts_group(Phase phase, std::string_view group) {
         case Phase::tp_reduce_scatter:
         case Phase::tp_all_reduce:
             return expert || !has(group, "TENSOR");
+        case Phase::etp_all_gather:
+        case Phase::etp_reduce_scatter:
+            return data || !expert || !has(group, "TENSOR");
         case Phase::cp_exchange:
             return data || !has(group, "CONTEXT");
         case Phase::pipeline_p2p:
@@ -105,12 +122,14 @@ Bytes sent_bytes(const NcclCall& call, CallKind kind) {
 }
 
 CollectiveJoin::CollectiveJoin(const PlanPrediction& prediction, const Plan& plan)
-    : cp_comm_type_(plan.parallel.cp_comm_type) {
+    : cp_comm_type_(plan.parallel.cp_comm_type), gathers_tokens_(gathers_tokens(plan)) {
     const Mesh mesh = mesh_of(prediction.num_ranks, plan);
     for (const PhaseKey& key : step_order({prediction})) {
         const PhaseCost& cost = *find_phase(prediction, key);
         if (!is_communication(cost.phase) || cost.count == 0) continue;
-        expected_.push_back({cost.phase, cost.pass, group_size_of(cost.phase, mesh),
+        const bool gathers = gathers_tokens_ && is_dispatch(cost.phase);
+        expected_.push_back({cost.phase, cost.pass,
+                             gathers ? mesh.etp * mesh.ep : group_size_of(cost.phase, mesh),
                              cost.bytes / static_cast<double>(cost.count)});
     }
 }
@@ -130,9 +149,11 @@ bool CollectiveJoin::may_be(const Expected& expected, const NcclCall& call, Call
         case Phase::count_exchange:
             return kind == CallKind::all_to_all || kind == CallKind::all_gather;
         case Phase::tp_all_gather:
+        case Phase::etp_all_gather:
         case Phase::param_all_gather:
             return kind == CallKind::all_gather;
         case Phase::tp_reduce_scatter:
+        case Phase::etp_reduce_scatter:
             return kind == CallKind::reduce_scatter;
         case Phase::tp_all_reduce:
             return kind == CallKind::all_reduce;
@@ -146,6 +167,8 @@ bool CollectiveJoin::may_be(const Expected& expected, const NcclCall& call, Call
             if (cp_comm_type_ == CpCommType::a2a) return kind == CallKind::all_to_all;
             return kind == CallKind::all_gather || kind == CallKind::reduce_scatter;
         default:
+            if (gathers_tokens_ && is_dispatch(phase))
+                return kind == CallKind::all_gather || kind == CallKind::reduce_scatter;
             return kind == CallKind::all_to_all;
     }
 }

@@ -42,6 +42,7 @@ class CollectiveJoin {
     bool may_be(const Expected& expected, const NcclCall& call, CallKind kind, Pass pass) const;
 
     CpCommType cp_comm_type_;
+    bool gathers_tokens_;             // moe_token_dispatcher_type allgather
     std::vector<Expected> expected_;  // in order of the step
     std::array<std::optional<Phase>, kPassNames.size()> last_;
 };

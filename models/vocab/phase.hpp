@@ -28,12 +28,15 @@ enum class Phase {
     unpermute,
     // EP only: count_exchange is the small all-to-all of counts with its host sync;
     // regroup goes from source-rank order to local-expert order,
-    // ungroup back
+    // ungroup back; etp_*: rows go to all ranks that share an expert's width, and the sums of their
+    // results back
     latent_down,
     count_exchange,
     dispatch,
+    etp_all_gather,
     regroup,
     ungroup,
+    etp_reduce_scatter,
     combine,
     latent_up,
     // HP only
@@ -78,8 +81,10 @@ inline constexpr std::array kPhaseNames = {
     std::string_view("latent_down"),
     std::string_view("count_exchange"),
     std::string_view("dispatch"),
+    std::string_view("etp_all_gather"),
     std::string_view("regroup"),
     std::string_view("ungroup"),
+    std::string_view("etp_reduce_scatter"),
     std::string_view("combine"),
     std::string_view("latent_up"),
     std::string_view("head_project"),
@@ -136,6 +141,8 @@ constexpr bool is_communication(Phase phase) {
     switch (phase) {
         case Phase::count_exchange:
         case Phase::dispatch:
+        case Phase::etp_all_gather:
+        case Phase::etp_reduce_scatter:
         case Phase::combine:
         case Phase::head_scatter:
         case Phase::head_gather:

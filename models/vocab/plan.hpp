@@ -21,11 +21,12 @@ enum class Dedup { none, rank, node };
 inline constexpr std::array kDedupNames = {std::string_view("none"), std::string_view("rank"),
                                            std::string_view("node")};
 
-// Who moves rows of a deduplicated dispatch at their source: passes of their own before and after
-// the exchange, or the exchange itself (Megatron's flex: DeepEP, HybridEP).
-enum class TokenDispatcher { alltoall, flex };
-inline constexpr std::array kTokenDispatcherNames = {std::string_view("alltoall"),
-                                                     std::string_view("flex")};
+// Who moves rows at their source: passes of their own before and after the exchange; or the
+// exchange itself (Megatron's flex: DeepEP, HybridEP); or nobody, as all tokens go to all ranks
+// (allgather).
+enum class TokenDispatcher { alltoall, allgather, flex };
+inline constexpr std::array kTokenDispatcherNames = {
+    std::string_view("alltoall"), std::string_view("allgather"), std::string_view("flex")};
 
 struct ExpertParallel {
     Dedup dedup = Dedup::none;

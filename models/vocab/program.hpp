@@ -83,7 +83,8 @@ struct ReduceTask {
     ReduceAlgorithm algorithm = ReduceAlgorithm::ring;
     int group_size = 1;
     int stride = 1;
-    std::int64_t bytes = 0;  // of the whole buffer, per rank
+    std::int64_t bytes = 0;                    // of the whole buffer, per rank
+    std::vector<std::int64_t> bytes_of_group;  // [group of the role] where they differ; else none
     Seconds latency;
     // What a lane achieves of its links (ring_lanes() in vocab/cluster.hpp). [path class]
     Efficiency efficiency = full_efficiency();

@@ -45,16 +45,17 @@ Assignment routed_by(const Scenario& scenario, const ExpertLayout& layout, int l
 DrawnGroup by_token(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                     int sample) {
     std::vector<Assignment> assignments;
-    for (int source = 0; source < layout.group_size; ++source)
+    for (int source = 0; source < layout.ranks(); ++source)
         assignments.push_back(routed_by(scenario, layout, layer, group, source, sample));
-    DrawnGroup drawn{.rows = rows_per_rank(assignments, layout.router.num_experts)};
-    const int island = std::min(scenario.cluster.island_size(), layout.group_size);
+    const int experts = layout.router.num_experts, e = layout.expert_tensor;
+    DrawnGroup drawn{.rows = rows_per_rank(assignments, experts, e)};
+    const int island = std::min(scenario.cluster.island_size(), layout.ranks());
     drawn.forwarded = is_forwarded(scenario.cluster, layout);
     if (drawn.forwarded) {
-        drawn.staged = node_dispatch_copies(assignments, layout.router.num_experts, island);
+        drawn.staged = node_dispatch_copies(assignments, experts, island, e);
     } else {
-        drawn.copies = dispatch_copies(assignments, layout.router.num_experts,
-                                       layout.dedup == Dedup::none ? Dedup::none : Dedup::rank);
+        drawn.copies = dispatch_copies(assignments, experts,
+                                       layout.dedup == Dedup::none ? Dedup::none : Dedup::rank, e);
     }
     return drawn;
 }
@@ -68,7 +69,7 @@ class CountDraw {
           noise_(noise),
           random_(random) {}
 
-    // Copies to each rank.
+    // Copies to each part.
     std::vector<std::int64_t> copies(const MemberRates& rates) {
         const int k = layout_.router.top_k, experts = layout_.router.num_experts;
         const std::int64_t per_rank = experts / layout_.group_size;
@@ -86,22 +87,23 @@ class CountDraw {
         return row;
     }
 
-    // Copies to each island: at least one of those that its ranks get there, at most all of them.
+    // Copies to each island of `parts` parts: at least one of those that they get there, at most
+    // all of them.
     std::vector<std::int64_t> node_copies(const MemberRates& rates,
-                                          const std::vector<std::int64_t>& row, int island) {
+                                          const std::vector<std::int64_t>& row, int parts) {
         std::vector<std::int64_t> nodes;
         for (std::size_t node = 0; node < rates.node_copies.size(); ++node) {
             const double mean = rates.node_copies[node];
-            const auto begin = row.begin() + static_cast<std::ptrdiff_t>(node) * island;
-            const std::int64_t least = *std::max_element(begin, begin + island),
-                               most = std::accumulate(begin, begin + island, std::int64_t{0});
+            const auto begin = row.begin() + static_cast<std::ptrdiff_t>(node) * parts;
+            const std::int64_t least = *std::max_element(begin, begin + parts),
+                               most = std::accumulate(begin, begin + parts, std::int64_t{0});
             nodes.push_back(std::clamp(draw(mean, mean * (1.0 - mean), tokens_), least,
                                        std::min(most, tokens_)));
         }
         return nodes;
     }
 
-    // Rows at each rank that these copies stand for.
+    // Rows at each part that these copies stand for.
     std::vector<std::int64_t> rows(const MemberRates& rates, std::vector<std::int64_t> row) {
         if (layout_.dedup == Dedup::none) return row;
         const int k = layout_.router.top_k;
@@ -129,7 +131,7 @@ class CountDraw {
 
 DrawnGroup by_count(const Scenario& scenario, const ExpertLayout& layout, int layer, int group,
                     int sample) {
-    const int n = layout.group_size;
+    const int n = layout.ranks(), e = layout.expert_tensor;
     const int island = std::min(scenario.cluster.island_size(), n), islands = n / island;
     DrawnGroup drawn{.rows = std::vector<std::int64_t>(static_cast<std::size_t>(n), 0)};
     drawn.forwarded = is_forwarded(scenario.cluster, layout);
@@ -151,12 +153,13 @@ DrawnGroup by_count(const Scenario& scenario, const ExpertLayout& layout, int la
         const std::vector<std::int64_t> row = draw.copies(rates);
         const int home = source / island, local = source % island;
         for (int d = 0; d < n; ++d) {
+            if (layout.gathers_rows() && d % e != source % e) continue;
             const int entry = d / island == home ? source : d / island * island + local;
             (drawn.forwarded ? drawn.staged.inside.at(entry, d) : drawn.copies.at(source, d)) +=
-                row[static_cast<std::size_t>(d)];
+                row[static_cast<std::size_t>(d / e)];
         }
         if (drawn.forwarded) {
-            const std::vector<std::int64_t> nodes = draw.node_copies(rates, row, island);
+            const std::vector<std::int64_t> nodes = draw.node_copies(rates, row, island / e);
             for (int node = 0; node < islands; ++node) {
                 if (node != home)
                     drawn.staged.over_nic.at(source, node * island + local) =
@@ -164,7 +167,8 @@ DrawnGroup by_count(const Scenario& scenario, const ExpertLayout& layout, int la
             }
         }
         const std::vector<std::int64_t> rows = draw.rows(rates, row);
-        for (std::size_t d = 0; d < rows.size(); ++d) drawn.rows[d] += rows[d];
+        for (int d = 0; d < n; ++d)
+            drawn.rows[static_cast<std::size_t>(d)] += rows[static_cast<std::size_t>(d / e)];
     }
     return drawn;
 }
@@ -174,7 +178,7 @@ DrawnGroup by_count(const Scenario& scenario, const ExpertLayout& layout, int la
 DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int group, int sample,
                       Drawing drawing) {
     const ExpertLayout layout = expert_layout(scenario, plan);
-    const double choices = layout.tokens_per_rank * layout.router.top_k * layout.group_size;
+    const double choices = layout.tokens_per_rank * layout.router.top_k * layout.ranks();
     // The expectation is of counts: no set of whole tokens has just those of every rank and node.
     const bool tokens =
         scenario.routing.noise && (drawing == Drawing::by_token ||
@@ -182,8 +186,9 @@ DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int
     DrawnGroup drawn = tokens ? by_token(scenario, layout, layer, group, sample)
                               : by_count(scenario, layout, layer, group, sample);
     if (layout.capacity_factor) {
-        const auto limit = static_cast<std::int64_t>(*layout.capacity_factor *
-                                                     layout.tokens_per_rank * layout.router.top_k);
+        const auto limit =
+            static_cast<std::int64_t>(*layout.capacity_factor * layout.tokens_per_rank *
+                                      layout.router.top_k * layout.expert_tensor);
         for (std::int64_t& r : drawn.rows) r = std::min(r, limit);
     }
     return drawn;
@@ -192,8 +197,9 @@ DrawnGroup draw_group(const Scenario& scenario, const Plan& plan, int layer, int
 std::vector<DrawnGroup> draw_groups(const Scenario& scenario, const Plan& plan, int layer,
                                     int first, int count, int sample) {
     std::vector<DrawnGroup> groups;
-    const int n = expert_layout(scenario, plan).group_size;
-    if (n == 1 || !scenario.model.is_moe_layer(layer)) return groups;
+    const ExpertLayout layout = expert_layout(scenario, plan);
+    const int n = layout.ranks();
+    if (!layout.exchanges() || !scenario.model.is_moe_layer(layer)) return groups;
     for (int g = first / n; g < (first + count) / n; ++g)
         groups.push_back(draw_group(scenario, plan, layer, g, sample));
     return groups;

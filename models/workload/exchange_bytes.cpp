@@ -109,7 +109,8 @@ std::optional<ExchangeTask> layer_exchange(const Scenario& scenario, const Plan&
     const LayerWork work =
         build_moe_layer(scenario, plan, expected_load(scenario, plan, layer), layer);
     const auto found = std::ranges::find(work.forward, phase, &PhaseWork::phase);
-    if (found == work.forward.end()) return std::nullopt;
+    if (found == work.forward.end() || !std::holds_alternative<ExchangeWork>(found->work))
+        return std::nullopt;
     return ExchangeBytes(scenario, plan)
         .task(*found, draw_groups(scenario, plan, layer, 0, scenario.cluster.num_ranks(), sample));
 }

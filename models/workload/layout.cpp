@@ -8,14 +8,17 @@ namespace {
 
 ExpertLayout ep_layout(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep) {
     const Moe& moe = scenario.model.moe;
-    ExpertLayout layout{.router = router_shape(moe),
-                        .group_size = plan.group_size,
-                        .tokens_per_rank = static_cast<double>(rank_tokens(scenario, plan).own),
-                        .width = ep.latent_width.value_or(scenario.model.hidden),
-                        .expert_width = moe.expert_width,
-                        .dedup = ep.dedup,
-                        .capacity_factor = moe.capacity_factor};
-    const int islands = plan.group_size / std::min(plan.group_size, scenario.cluster.island_size());
+    ExpertLayout layout{
+        .router = router_shape(moe),
+        .group_size = plan.group_size,
+        .expert_tensor = plan.parallel.expert_tensor_parallel_size,
+        .tokens_per_rank = static_cast<double>(rank_tokens(scenario, plan).own),
+        .width = ep.latent_width.value_or(scenario.model.hidden),
+        .expert_width = moe.expert_width / plan.parallel.expert_tensor_parallel_size,
+        .dedup = ep.dedup,
+        .gathers_tokens = ep.dispatcher == TokenDispatcher::allgather,
+        .capacity_factor = moe.capacity_factor};
+    const int islands = layout.ranks() / std::min(layout.ranks(), scenario.cluster.island_size());
     if (ep.node_limit && islands > *ep.node_limit) {
         layout.router.num_groups = islands;
         layout.router.top_groups = *ep.node_limit;
@@ -24,6 +27,11 @@ ExpertLayout ep_layout(const Scenario& scenario, const Plan& plan, const ExpertP
 }
 
 }  // namespace
+
+double summed_element(const ModelSpec& model, const Plan& plan) {
+    return bytes_per_element(
+        plan.implementation == Implementation::megatron ? model.moe.router_dtype : model.dtype);
+}
 
 ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
     if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer))

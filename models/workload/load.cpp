@@ -34,13 +34,18 @@ double hit_variance(double hit) {
 struct Arrivals {
     std::vector<double> mean, variance;
 
+    // Value i is of rank lane + i lanes.
     template <class Variance>
-    void add(const std::vector<double>& values, double times, Variance&& of_one) {
-        mean.resize(values.size(), 0.0);
-        variance.resize(values.size(), 0.0);
-        for (std::size_t r = 0; r < values.size(); ++r) {
-            mean[r] += times * values[r];
-            variance[r] += times * of_one(values[r]);
+    void add(const std::vector<double>& values, double times, Variance&& of_one, int lane = 0,
+             int lanes = 1) {
+        const auto stride = static_cast<std::size_t>(lanes);
+        mean.resize(values.size() * stride, 0.0);
+        variance.resize(values.size() * stride, 0.0);
+        std::size_t r = static_cast<std::size_t>(lane);
+        for (const double value : values) {
+            mean[r] += times * value;
+            variance[r] += times * of_one(value);
+            r += stride;
         }
     }
     void remove(std::size_t r, double value, double value_variance) {
@@ -48,6 +53,17 @@ struct Arrivals {
         variance[r] = std::max(0.0, variance[r] - value_variance);
     }
     double total() const { return std::accumulate(mean.begin(), mean.end(), 0.0); }
+    // The one with the most among each `count` ranks that get the same.
+    Arrivals of_each(int count) const {
+        if (count == 1) return *this;
+        Arrivals most;
+        for (auto first = mean.begin(); first != mean.end(); first += count) {
+            const auto found = std::max_element(first, first + count);
+            most.mean.push_back(*found);
+            most.variance.push_back(variance[static_cast<std::size_t>(found - mean.begin())]);
+        }
+        return most;
+    }
 };
 
 // Expected largest of the sums over `tokens` tokens of each member.
@@ -75,13 +91,35 @@ struct GroupView {
     bool noise = true;
     int first = 0;  // rank of the group that lies worst
 
-    int size() const { return layout.group_size; }
+    int size() const { return layout.ranks(); }
+    // A member's copies are for the ranks with its place among so many: size() / lanes() of them.
+    int lanes() const { return layout.lanes(); }
+    int places() const { return size() / lanes(); }
+    // Ranks that get the same copies.
+    int twins() const { return layout.expert_tensor / lanes(); }
     bool alike() const { return members.size() == 1; }
     const MemberRates& of(int member) const {
         return members[alike() ? 0 : static_cast<std::size_t>(member)];
     }
     double repeats() const { return alike() ? size() : 1.0; }
 };
+
+// What the copies of all members come to at each rank.
+template <class Variance>
+Arrivals arrivals_of(const GroupView& group, Variance&& variance) {
+    Arrivals all;
+    const int lanes = group.lanes();
+    for (int m = 0; m < static_cast<int>(group.members.size()); ++m) {
+        const std::vector<double>& copies = group.of(m).copies;
+        if (!group.alike()) {
+            all.add(copies, 1.0, variance, m % lanes, lanes);
+            continue;
+        }
+        for (int lane = 0; lane < lanes; ++lane)
+            all.add(copies, group.places(), variance, lane, lanes);
+    }
+    return all;
+}
 
 std::vector<double> running_sum(const std::vector<double>& values) {
     std::vector<double> sums(values.size() + 1, 0.0);
@@ -101,11 +139,12 @@ struct ClassCounts {
 };
 
 ClassCounts direct_counts(const GroupView& group) {
-    const int n = group.size();
+    const int n = group.size(), lanes = group.lanes();
     ClassCounts counts;
-    if (group.alike() && group.of(0).experts.empty() &&
-        groups_alike(group.cluster, group.layout.group_size)) {
-        const PathCounts peers = peers_of(group.cluster, group.first, group.first, n, 1);
+    if (group.alike() && group.of(0).experts.empty() && groups_alike(group.cluster, n) &&
+        groups_alike(group.cluster, lanes)) {
+        const PathCounts peers =
+            peers_of(group.cluster, group.first, group.first, group.places(), lanes);
         for (std::size_t c = 0; c < peers.size(); ++c)
             counts.mean[c] = counts.most[c] = peers[c] * group.of(0).copies.front();
         return counts;
@@ -115,20 +154,21 @@ ClassCounts direct_counts(const GroupView& group) {
     for (int r = 0; r < n; ++r) {
         const std::vector<double>& copies = group.of(r).copies;
         if (r == 0 || !group.alike()) running = running_sum(copies);
-        const PathCounts sent = by_class(group.cluster, group.first + r, group.first, running);
+        const int first = group.first + r % lanes;  // of those that r exchanges with
+        const PathCounts sent = by_class(group.cluster, group.first + r, first, running, lanes);
         for (std::size_t c = 0; c < sent.size(); ++c) counts.mean[c] += sent[c] / n;
         keep_slowest(group.cluster, sent, counts.most);
         if (group.alike()) {
             received[static_cast<std::size_t>(r)] =
-                peers_of(group.cluster, group.first + r, group.first, n, 1);
+                peers_of(group.cluster, group.first + r, first, group.places(), lanes);
             for (double& c : received[static_cast<std::size_t>(r)])
-                c *= copies[static_cast<std::size_t>(r)];
+                c *= copies[static_cast<std::size_t>(r / lanes)];
             continue;
         }
-        for (int d = 0; d < n; ++d) {
+        for (int d = r % lanes; d < n; d += lanes) {
             received[static_cast<std::size_t>(d)]
                     [index(path_class(group.cluster, group.first + r, group.first + d))] +=
-                copies[static_cast<std::size_t>(d)];
+                copies[static_cast<std::size_t>(d / lanes)];
         }
     }
     for (PathCounts& r : received) {
@@ -208,17 +248,15 @@ void add_direct(GroupLoad& load, const GroupView& group) {
     const auto variance = [&](double copies) {
         return naive ? rows_variance(copies, group.layout.router) : hit_variance(copies);
     };
-    Arrivals all;
-    for (std::size_t m = 0; m < group.members.size(); ++m)
-        all.add(group.members[m].copies, group.repeats(), variance);
+    const Arrivals all = arrivals_of(group, variance);
     load.copies_sent = tokens * all.total() / n;
     Arrivals others = all;
     for (int r = 0; r < n; ++r) {
-        const double own = group.of(r).copies[static_cast<std::size_t>(r)];
+        const double own = group.of(r).copies[static_cast<std::size_t>(r / group.lanes())];
         others.remove(static_cast<std::size_t>(r), own, variance(own));
     }
     const double expected = *std::max_element(others.mean.begin(), others.mean.end());
-    const double received = busiest(others, tokens, group.noise);
+    const double received = busiest(others.of_each(group.twins()), tokens, group.noise);
     // Chance makes the busiest rank this much busier than expected.
     const double luck = expected > 0.0 ? received / (tokens * expected) : 1.0;
     load.copies_received = luck * tokens * *std::max_element(all.mean.begin(), all.mean.end());
@@ -228,7 +266,7 @@ void add_direct(GroupLoad& load, const GroupView& group) {
         load.copies_max[c] = luck * tokens * counts.most[c];
     }
     const LinkCounts links = links_of(
-        group, 1, [&](int m) -> const auto& { return group.of(m).copies; }, variance);
+        group, group.lanes(), [&](int m) -> const auto& { return group.of(m).copies; }, variance);
     load.copies_on_curve = links.on_curve;
     load.copies_links = links.links;
 }
@@ -283,9 +321,7 @@ void add_forwarded(GroupLoad& load, const GroupView& group) {
     add_over_nic(load, group, island);
     load.forwarded = true;
     // To a rank come copies of all tokens; those that it forwards to itself do not travel.
-    Arrivals all;
-    for (std::size_t m = 0; m < group.members.size(); ++m)
-        all.add(group.members[m].copies, group.repeats(), hit_variance);
+    const Arrivals all = arrivals_of(group, hit_variance);
     Arrivals others = all;
     for (int r = 0; r < n; ++r) {
         for (int source = r % island; source < n; source += island) {
@@ -293,7 +329,8 @@ void add_forwarded(GroupLoad& load, const GroupView& group) {
             others.remove(static_cast<std::size_t>(r), own, hit_variance(own));
         }
     }
-    const double mean = tokens * others.total() / n, most = busiest(others, tokens, group.noise);
+    const double mean = tokens * others.total() / n,
+                 most = busiest(others.of_each(group.twins()), tokens, group.noise);
     const std::size_t inside = index(path_class(group.cluster, group.first, group.first + 1));
     load.forward_mean[inside] = mean;
     load.forward_max[inside] = std::max(most, mean);
@@ -309,26 +346,46 @@ void add_forwarded(GroupLoad& load, const GroupView& group) {
     load.copies_forwarded = arrived * (islands - 1) / islands;
 }
 
-// Rows of each expert of rank `rank` over all tokens of the group.
-std::vector<double> own_experts(const GroupView& group, std::size_t rank) {
+// Rows of each expert of part `part` over all tokens of the group.
+std::vector<double> own_experts(const GroupView& group, std::size_t part) {
     const std::size_t experts = group.of(0).experts.size();
-    const std::size_t per_rank = experts / static_cast<std::size_t>(group.size());
-    std::vector<double> rows(per_rank, 0.0);
+    const std::size_t per_part = experts / static_cast<std::size_t>(group.layout.group_size);
+    std::vector<double> rows(per_part, 0.0);
     for (const MemberRates& member : group.members) {
-        for (std::size_t e = 0; e < per_rank; ++e)
-            rows[e] += group.repeats() * member.experts[rank * per_rank + e];
+        for (std::size_t e = 0; e < per_part; ++e)
+            rows[e] += group.repeats() * member.experts[part * per_part + e];
     }
     return rows;
 }
 
-// Routing that stays on the rank: every rank works on all rows of its own routers, whatever the
-// skew, but its experts share them unevenly.
+// The group that lies worst, with the rates of its members.
+GroupView group_view(const Scenario& scenario, const ExpertLayout& layout, int layer) {
+    GroupView group{.cluster = scenario.cluster,
+                    .layout = layout,
+                    .members = {},
+                    .noise = scenario.routing.noise,
+                    .first = worst_group(scenario.cluster, layout.ranks())};
+    const int distinct = members_alike(scenario.routing) ? 1 : layout.ranks();
+    for (int m = 0; m < distinct; ++m) {
+        MemberRates& rates =
+            group.members.emplace_back(member_rates(scenario, layout, layer, 0, m));
+        if (group.twins() == 1) continue;
+        std::vector<double> of_ranks;
+        for (const double copies : rates.copies)
+            of_ranks.insert(of_ranks.end(), static_cast<std::size_t>(group.twins()), copies);
+        rates.copies = std::move(of_ranks);
+    }
+    return group;
+}
+
+// Routing that no exchange follows: every rank works on all rows of its own routers, and of those
+// that share its experts' width, whatever the skew, but its experts share them unevenly.
 GroupLoad local_load(const Scenario& scenario, const ExpertLayout& layout, int layer) {
-    const double rows = layout.tokens_per_rank * layout.router.top_k;
-    GroupLoad load{
-        .rows_mean = rows, .rows_max = rows, .copies_sent = rows, .copies_received = rows};
+    const double own = layout.tokens_per_rank * layout.router.top_k,
+                 rows = own * layout.expert_tensor;
+    GroupLoad load{.rows_mean = rows, .rows_max = rows, .copies_sent = own, .copies_received = own};
     if (scenario.routing.skew != Skew::none)
-        load.spread = row_spread(member_rates(scenario, layout, layer, 0, 0).experts);
+        load.spread = row_spread(own_experts(group_view(scenario, layout, layer), 0));
     return load;
 }
 
@@ -341,7 +398,7 @@ GroupLoad load_of(const GroupView& group) {
         rows.add(member.rows, group.repeats(),
                  [&](double r) { return rows_variance(r, layout.router); });
     }
-    load.rows_mean = tokens * layout.router.top_k;
+    load.rows_mean = tokens * layout.router.top_k * layout.expert_tensor;
     load.rows_max = std::max(load.rows_mean, busiest(rows, tokens, group.noise));
     const std::size_t hot = static_cast<std::size_t>(
         std::max_element(rows.mean.begin(), rows.mean.end()) - rows.mean.begin());
@@ -350,7 +407,9 @@ GroupLoad load_of(const GroupView& group) {
             std::sqrt(tokens * rows.variance[hot]) * sigma_of_max_of_normals(layout.group_size);
     }
     if (!group.of(0).experts.empty()) load.spread = row_spread(own_experts(group, hot));
-    if (is_forwarded(group.cluster, layout)) {
+    if (layout.gathers_tokens) {
+        load.copies_sent = load.copies_received = load.rows_max;
+    } else if (is_forwarded(group.cluster, layout)) {
         add_forwarded(load, group);
     } else {
         add_direct(load, group);
@@ -396,26 +455,17 @@ LinkCounts links_of(const TrafficMatrix& copies, const Cluster& cluster) {
 
 GroupLoad expected_load(const Scenario& scenario, const Plan& plan, int layer) {
     const ExpertLayout layout = expert_layout(scenario, plan);
-    if (layout.group_size == 1) return local_load(scenario, layout, layer);
-    GroupView group{.cluster = scenario.cluster,
-                    .layout = layout,
-                    .members = {},
-                    .noise = scenario.routing.noise,
-                    .first = worst_group(scenario.cluster, layout.group_size)};
-    const int distinct = members_alike(scenario.routing) ? 1 : layout.group_size;
-    for (int m = 0; m < distinct; ++m)
-        group.members.push_back(member_rates(scenario, layout, layer, 0, m));
-    return load_of(group);
+    if (!layout.exchanges()) return local_load(scenario, layout, layer);
+    return load_of(group_view(scenario, layout, layer));
 }
 
 GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, int sample) {
     const ExpertLayout layout = expert_layout(scenario, plan);
-    if (layout.group_size == 1 || !scenario.routing.noise)
-        return expected_load(scenario, plan, layer);
-    const int n = layout.group_size, first = worst_group(scenario.cluster, n);
+    if (!layout.exchanges() || !scenario.routing.noise) return expected_load(scenario, plan, layer);
+    const int n = layout.ranks(), first = worst_group(scenario.cluster, n);
     const DrawnGroup drawn = draw_group(scenario, plan, layer, 0, sample, Drawing::by_token);
     GroupLoad load;
-    load.rows_mean = layout.tokens_per_rank * layout.router.top_k;
+    load.rows_mean = layout.tokens_per_rank * layout.router.top_k * layout.expert_tensor;
     load.rows_max = static_cast<double>(*std::max_element(drawn.rows.begin(), drawn.rows.end()));
     load.spread = expected_load(scenario, plan, layer).spread;
     const int island = std::min(scenario.cluster.island_size(), n);
@@ -429,7 +479,9 @@ GroupLoad sampled_load(const Scenario& scenario, const Plan& plan, int layer, in
                    std::accumulate(copies.bytes.begin(), copies.bytes.end(), std::int64_t{0})) /
                n;
     };
-    if (drawn.forwarded) {
+    if (layout.gathers_tokens) {
+        load.copies_sent = load.copies_received = load.rows_max;
+    } else if (drawn.forwarded) {
         const NodeCopies& copies = drawn.staged;
         load.forwarded = true;
         tally(copies.over_nic, scenario.cluster, first, load.copies_mean, load.copies_max);

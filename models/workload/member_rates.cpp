@@ -16,7 +16,7 @@ void add(std::vector<double>& sum, const std::vector<double>& part, double weigh
 }  // namespace
 
 bool is_forwarded(const Cluster& cluster, const ExpertLayout& layout) {
-    return layout.dedup == Dedup::node && layout.group_size > cluster.island_size();
+    return layout.dedup == Dedup::node && layout.ranks() > cluster.island_size();
 }
 
 bool members_alike(const Routing& routing) {
@@ -26,9 +26,9 @@ bool members_alike(const Routing& routing) {
 
 std::vector<RouterId> routers_of(const ExpertLayout& layout, int layer, int group, int member,
                                  int sample) {
-    const int num_ranks = layout.group_size * layout.num_heads;  // of the plan's group
+    const int num_ranks = layout.ranks() * layout.num_heads;  // of the plan's group
     std::vector<RouterId> routers;
-    for (int r = member; r < num_ranks; r += layout.group_size) {
+    for (int r = member; r < num_ranks; r += layout.ranks()) {
         routers.push_back({.layer = layer,
                            .head = group % layout.num_heads,
                            .source_rank = group / layout.num_heads * num_ranks + r,
@@ -42,7 +42,7 @@ MemberRates member_rates(const Scenario& scenario, const ExpertLayout& layout, i
     const std::size_t n = static_cast<std::size_t>(layout.group_size);
     const bool forwarded = is_forwarded(scenario.cluster, layout),
                dedup = layout.dedup != Dedup::none;
-    const int islands = forwarded ? layout.group_size / scenario.cluster.island_size() : 1;
+    const int islands = forwarded ? layout.ranks() / scenario.cluster.island_size() : 1;
     MemberRates rates;
     if (scenario.routing.skew == Skew::none) {
         rates.rows.assign(n, static_cast<double>(layout.router.top_k) / layout.group_size);

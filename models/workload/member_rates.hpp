@@ -11,8 +11,8 @@ namespace headway::inline workload {
 
 struct MemberRates {
     std::vector<double> experts;      // chance of each expert [E]; empty when all are alike
-    std::vector<double> rows;         // at each rank [n]
-    std::vector<double> copies;       // to each rank [n]
+    std::vector<double> rows;         // at each part [N]
+    std::vector<double> copies;       // to each part, of each of its ranks that it goes to [N]
     std::vector<double> node_copies;  // node-dedup over several islands: to each island
 };
 

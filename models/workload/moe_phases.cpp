@@ -78,9 +78,12 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
     return {Phase::expert, pass, compute};
 }
 
-ExchangeWork exchange_of(const GroupLoad& load, int group_size, int width, double element) {
-    const double bytes_per_copy = width * element;
-    ExchangeWork work{.group_size = group_size, .element = element, .forwarded = load.forwarded};
+ExchangeWork exchange_of(const GroupLoad& load, const ExpertLayout& layout, double element) {
+    const double bytes_per_copy = layout.width * element;
+    ExchangeWork work{.group_size = layout.ranks(),
+                      .element = element,
+                      .forwarded = load.forwarded,
+                      .stride = layout.lanes()};
     for (std::size_t c = 0; c < work.mean.size(); ++c) {
         work.mean[c] = load.copies_mean[c] * bytes_per_copy * byte;
         work.busiest[c] = load.copies_max[c] * bytes_per_copy * byte;
@@ -161,14 +164,38 @@ PhaseWork exchange_phase(const StepShape& s, Phase phase, Pass pass, const Group
     // Combine sends what dispatch received: the busiest sender takes the place of the busiest
     // receiver.
     const bool outward = (phase == Phase::dispatch) == (pass == Pass::forward);
-    ExchangeWork work =
-        exchange_of(load, s.layout.group_size, s.layout.width, wire_element(s, outward, pass));
+    ExchangeWork work = exchange_of(load, s.layout, wire_element(s, outward, pass));
     if (load.forwarded) {
-        work.own_share =
-            static_cast<double>(s.scenario.cluster.island_size()) / s.layout.group_size;
+        work.own_share = static_cast<double>(s.scenario.cluster.island_size()) / s.layout.ranks();
         work.forwarder = forwarder_of(s, outward, load);
     }
     return {phase, pass, work};
+}
+
+// Megatron-LM's allgather: all tokens of the group on all its ranks, with their probabilities and
+// the map of their experts, a byte each, of which the probabilities' gradients come back; and the
+// sums of what became of them.
+PhaseWork token_exchange(const StepShape& s, Phase phase, Pass pass) {
+    const bool inputs = phase == Phase::dispatch, gather = inputs == (pass == Pass::forward);
+    const double experts = s.layout.router.num_experts,
+                 probability = bytes_per_element(s.scenario.model.moe.router_dtype),
+                 row = inputs ? s.layout.width * s.element +
+                                    experts * (probability + (gather ? 1.0 : 0.0))
+                              : s.layout.width * summed_element(s.scenario.model, s.plan);
+    return reduce_phase(phase, pass, gather ? Collective::all_gather : Collective::reduce_scatter,
+                        {0, s.layout.ranks(), 1}, s.layout.ranks() * s.tokens * row);
+}
+
+// Expert tensor parallelism: all ranks of a part get the rows that came to each of them, and each
+// the sums of what became of its own.
+void exchange_in_part(const StepShape& s, Phase phase, Pass pass, double rows,
+                      std::vector<PhaseWork>& phases) {
+    if (!s.layout.gathers_rows()) return;
+    const bool gather = phase == Phase::etp_all_gather, inputs = gather == (pass == Pass::forward);
+    const double element = inputs ? s.element : summed_element(s.scenario.model, s.plan);
+    phases.push_back(reduce_phase(phase, pass,
+                                  gather ? Collective::all_gather : Collective::reduce_scatter,
+                                  s.mesh.etp_group(), rows * s.layout.width * element));
 }
 
 // What headway's runtime tells of every copy under dedup: k choices, 4 B each, once their experts
@@ -179,8 +206,7 @@ void add_records(const StepShape& s, Pass pass, const GroupLoad& load,
         !moves_rows(s))
         return;
     const double of_copy = 4.0 * s.layout.router.top_k;
-    ExchangeWork work =
-        exchange_of(load, s.layout.group_size, s.layout.width, of_copy / s.layout.width);
+    ExchangeWork work = exchange_of(load, s.layout, of_copy / s.layout.width);
     work.records = {.pass = pass, .num_stages = load.forwarded ? 2 : 1};
     for (int i = 0; i < (pass == Pass::forward ? 2 : 1); ++i)
         phases.push_back({Phase::count_exchange, pass, work});
@@ -253,14 +279,15 @@ double sub_tokens(const StepShape& s) {
 
 bool moves_rows(const StepShape& s) {
     const auto* ep = std::get_if<ExpertParallel>(&s.plan.layer);
-    return ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall;
+    return ep == nullptr || ep->dispatcher != TokenDispatcher::flex;
 }
 
 MoeRows moe_rows(const StepShape& s, const GroupLoad& load) {
     const bool one_expert = s.layout.router.num_experts == s.layout.group_size,
-               alone = s.layout.group_size == 1;
-    return {load.rows_max, load.copies_received, alone ? load.rows_max : load.copies_sent,
-            !(one_expert && s.layout.dedup == Dedup::none) && !alone};
+               alone = s.layout.ranks() == 1;
+    const bool takes_own = alone || s.layout.gathers_tokens;
+    return {load.rows_max, load.copies_received, takes_own ? load.rows_max : load.copies_sent,
+            !(one_expert && s.layout.dedup == Dedup::none) && !takes_own};
 }
 
 double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
@@ -279,31 +306,61 @@ double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
            2.0 * matrices * width * moe.top_k * moe.expert_width;
 }
 
+namespace {
+
+// Dispatch or combine.
+void add_exchange(const StepShape& s, Phase phase, Pass pass, const GroupLoad& load,
+                  std::vector<PhaseWork>& phases) {
+    if (!s.layout.exchanges()) return;
+    phases.push_back(s.layout.gathers_tokens ? token_exchange(s, phase, pass)
+                                             : exchange_phase(s, phase, pass, load));
+}
+
+// Permute or unpermute: of own tokens, outside of the exchanges, or of all that came, inside.
+void add_row_move(const StepShape& s, Phase phase, Pass pass, const MoeRows& rows, bool inside,
+                  std::vector<PhaseWork>& phases) {
+    if (!moves_rows(s) || inside != s.layout.gathers_tokens) return;
+    const double tokens = inside ? s.layout.ranks() * s.tokens : s.tokens;
+    phases.push_back(permute_phase(s, phase, pass, tokens, rows.sent));
+}
+
+// Behind gathered tokens every rank counts the rows of its experts itself.
+void add_counts(const StepShape& s, Pass pass, const GroupLoad& load, bool inside,
+                std::vector<PhaseWork>& phases) {
+    if (s.layout.ranks() == 1 || inside != s.layout.gathers_tokens) return;
+    const bool hidden = std::get<ExpertParallel>(s.plan.layer).hide_count_exchange;
+    phases.push_back({Phase::count_exchange, pass,
+                      CountExchangeWork{.group_size = s.layout.ranks(),
+                                        .hidden = hidden || inside,
+                                        .num_stages = load.forwarded ? 2 : 1}});
+    if (!hidden) add_records(s, pass, load, phases);
+}
+
+}  // namespace
+
 void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer) {
     std::vector<PhaseWork>& p = layer.forward;
     const Pass pass = Pass::forward;
     const MoeRows rows = moe_rows(s, load);
-    const bool alone = s.layout.group_size == 1;
     add_shared_expert(s, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_latent(s, Phase::latent_down, pass, p);
-    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
-    if (!alone) {
-        const auto& ep = std::get<ExpertParallel>(s.plan.layer);
-        p.push_back({Phase::count_exchange, pass,
-                     CountExchangeWork{.group_size = s.layout.group_size,
-                                       .hidden = ep.hide_count_exchange,
-                                       .num_stages = load.forwarded ? 2 : 1}});
-        if (!ep.hide_count_exchange) add_records(s, pass, load, p);
-        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
-    }
+    add_row_move(s, Phase::permute, pass, rows, false, p);
+    add_counts(s, pass, load, false, p);
+    add_exchange(s, Phase::dispatch, pass, load, p);
+    add_counts(s, pass, load, true, p);
+    add_row_move(s, Phase::permute, pass, rows, true, p);
+    exchange_in_part(s, Phase::etp_all_gather, pass, rows.expert, p);
     add_regroup(s, Phase::regroup, pass, rows, p);
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::ungroup, pass, rows, p);
-    if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
-    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
+    exchange_in_part(s, Phase::etp_reduce_scatter, pass, rows.expert, p);
+    add_row_move(s, Phase::unpermute, pass, rows, true, p);
+    add_exchange(s, Phase::combine, pass, load, p);
+    add_row_move(s, Phase::unpermute, pass, rows, false, p);
     add_latent(s, Phase::latent_up, pass, p);
-    if (!alone) mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipelines);
+    if (s.layout.exchanges())
+        mark_pipeline(p, Phase::dispatch, Phase::combine, layer.forward_pipelines);
     set_phase_shapes(s, load, p);
 }
 
@@ -311,23 +368,25 @@ void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer
     std::vector<PhaseWork>& p = layer.backward;
     const Pass pass = Pass::backward;
     const MoeRows rows = moe_rows(s, load);
-    const bool alone = s.layout.group_size == 1;
     add_latent(s, Phase::latent_up, pass, p);
-    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::unpermute, pass, s.tokens, rows.sent));
-    if (!alone) p.push_back(exchange_phase(s, Phase::combine, pass, load));
+    add_row_move(s, Phase::unpermute, pass, rows, false, p);
+    add_exchange(s, Phase::combine, pass, load, p);
+    add_row_move(s, Phase::unpermute, pass, rows, true, p);
+    exchange_in_part(s, Phase::etp_all_gather, pass, rows.expert, p);
     add_regroup(s, Phase::ungroup, pass, rows, p);
     p.push_back(experts(s, pass, rows.expert, Kernel::grouped_gemm));
     add_regroup(s, Phase::regroup, pass, rows, p);
-    if (!alone) {
-        p.push_back(exchange_phase(s, Phase::dispatch, pass, load));
-        if (!std::get<ExpertParallel>(s.plan.layer).hide_count_exchange)
-            add_records(s, pass, load, p);
-    }
-    if (moves_rows(s)) p.push_back(permute_phase(s, Phase::permute, pass, s.tokens, rows.sent));
+    exchange_in_part(s, Phase::etp_reduce_scatter, pass, rows.expert, p);
+    add_row_move(s, Phase::permute, pass, rows, true, p);
+    add_exchange(s, Phase::dispatch, pass, load, p);
+    if (s.layout.exchanges() && !std::get<ExpertParallel>(s.plan.layer).hide_count_exchange)
+        add_records(s, pass, load, p);
+    add_row_move(s, Phase::permute, pass, rows, false, p);
     add_latent(s, Phase::latent_down, pass, p);
     p.push_back(compute_phase(Phase::route, pass, {router(s, pass, s.tokens, s.hidden, 1)}));
     add_shared_expert(s, pass, p);
-    if (!alone) mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipelines);
+    if (s.layout.exchanges())
+        mark_pipeline(p, Phase::combine, Phase::dispatch, layer.backward_pipelines);
     set_phase_shapes(s, load, p);
 }
 

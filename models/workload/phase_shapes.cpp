@@ -16,7 +16,7 @@ void set_record_shape(const StepShape& s, const GroupLoad& load, PhaseShape& sha
     const auto sum = [](const auto& copies) {
         return std::accumulate(copies.begin(), copies.end(), 0.0);
     };
-    const double n = s.layout.group_size, island = s.scenario.cluster.island_size();
+    const double n = s.layout.ranks(), island = s.scenario.cluster.island_size();
     const double of_rank_dedup = load.copies_forwarded / (1.0 - island / n);
     const double as_many = (sum(load.copies_mean) + sum(load.forward_mean)) * n / (n - 1.0);
     if (of_rank_dedup <= 0.0) return;
@@ -56,12 +56,16 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
         shape.tokens = sub_tokens(s);
         shape.columns = double{1} * hp->num_heads * hp->head_width;
     } else {
-        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.group_size > 1;
+        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.ranks() > 1;
         shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
     }
     const PhaseShape of_layer = shape;
     const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
     for (PhaseWork& phase : phases) {
+        // Curves are of rows made from, and summed into, a rank's own tokens.
+        if (s.layout.gathers_tokens &&
+            (phase.phase == Phase::permute || phase.phase == Phase::unpermute))
+            continue;
         const bool head = phase.phase == Phase::head_project || phase.phase == Phase::head_merge;
         shape = shares_heads && !head ? inside_a_head(of_layer, s.layout.dedup) : of_layer;
         shape.phase = phase.phase;

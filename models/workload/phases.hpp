@@ -92,8 +92,8 @@ void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer)
 void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
 
 // Rows that the routed path handles on the busiest rank, and whether received rows must be put into
-// expert order: with one expert a rank and one copy a choice they arrive in it. A rank alone sends
-// itself its experts' rows.
+// expert order: with one expert a rank and one copy a choice they arrive in it. A rank alone, or
+// with all tokens, makes its experts' rows itself.
 struct MoeRows {
     double expert, arrived, sent;
     bool regrouped;

@@ -25,22 +25,30 @@ class SlotList {
         return last_[static_cast<std::size_t>(stream)] = static_cast<int>(slots_.size()) - 1;
     }
 
-    // Chunks: the in exchange runs one chunk ahead, the out exchange follows its chunk's compute.
+    // Chunks: the exchanges in run one chunk ahead, those out follow their chunk's compute.
     void add_pipeline(PhaseRange range, int num_chunks) {
-        const int ready = last_of(Stream::compute), out = range.end - 1;
+        const int ready = last_of(Stream::compute);
+        int in = range.begin + 1, out = range.end - 1;
+        while (stream_of(in) != Stream::compute) ++in;
+        while (stream_of(out - 1) != Stream::compute) --out;
         std::vector<int> arrived, computed;
         const auto bring = [&](int c) {
-            arrived.push_back(add(range.begin, ready, c, num_chunks));
+            for (int i = range.begin; i < in; ++i) add(i, ready, c, num_chunks);
+            arrived.push_back(last_of(Stream::communication));
+        };
+        const auto send = [&](int c) {
+            for (int i = out; i < range.end; ++i)
+                add(i, computed[static_cast<std::size_t>(c)], c, num_chunks);
         };
         bring(0);
         for (int c = 0; c < num_chunks; ++c) {
             if (c + 1 < num_chunks) bring(c + 1);
-            for (int i = range.begin + 1; i < out; ++i)
+            for (int i = in; i < out; ++i)
                 add(i, arrived[static_cast<std::size_t>(c)], c, num_chunks);
             computed.push_back(last_of(Stream::compute));
-            if (c > 0) add(out, computed[static_cast<std::size_t>(c) - 1], c - 1, num_chunks);
+            if (c > 0) send(c - 1);
         }
-        add(out, computed.back(), num_chunks - 1, num_chunks);
+        send(num_chunks - 1);
     }
 
     // A ring of n ranks from phase `begin` on: gathers, the compute phase beside which they run,

@@ -23,11 +23,11 @@ void for_each_distinct(const std::int32_t* experts, int top_k, int experts_per_p
 }  // namespace
 
 TrafficMatrix dispatch_copies(const std::vector<Assignment>& assignments, int num_experts,
-                              Dedup dedup) {
+                              Dedup dedup, int expert_tensor) {
     assert(dedup != Dedup::node);
-    const int num_ranks = static_cast<int>(assignments.size());
-    const int per_rank = num_experts / num_ranks;
-    assert(per_rank * num_ranks == num_experts);
+    const int num_ranks = static_cast<int>(assignments.size()), e = expert_tensor;
+    const int per_part = num_experts / (num_ranks / e);
+    assert(per_part * (num_ranks / e) == num_experts);
     TrafficMatrix copies(num_ranks);
     std::vector<char> seen(assignments.size(), 0);
     for (int source = 0; source < num_ranks; ++source) {
@@ -35,10 +35,12 @@ TrafficMatrix dispatch_copies(const std::vector<Assignment>& assignments, int nu
         for (std::int64_t t = 0; t < a.num_tokens; ++t) {
             const std::int32_t* experts = a.expert.data() + t * a.top_k;
             if (dedup == Dedup::none) {
-                for (int j = 0; j < a.top_k; ++j) ++copies.at(source, experts[j] / per_rank);
+                for (int j = 0; j < a.top_k; ++j)
+                    ++copies.at(source, experts[j] / per_part * e + source % e);
             } else {
-                for_each_distinct(experts, a.top_k, per_rank, seen,
-                                  [&](int rank) { ++copies.at(source, rank); });
+                for_each_distinct(experts, a.top_k, per_part, seen, [&](int part) {
+                    for (int i = 0; i < e; ++i) ++copies.at(source, part * e + i);
+                });
             }
         }
     }
@@ -46,9 +48,9 @@ TrafficMatrix dispatch_copies(const std::vector<Assignment>& assignments, int nu
 }
 
 NodeCopies node_dispatch_copies(const std::vector<Assignment>& assignments, int num_experts,
-                                int gpus_per_node) {
-    const int num_ranks = static_cast<int>(assignments.size());
-    const int per_rank = num_experts / num_ranks;
+                                int gpus_per_node, int expert_tensor) {
+    const int num_ranks = static_cast<int>(assignments.size()), e = expert_tensor;
+    const int per_part = num_experts / (num_ranks / e), parts_of_node = gpus_per_node / e;
     NodeCopies copies{TrafficMatrix(num_ranks), TrafficMatrix(num_ranks)};
     std::vector<char> seen_rank(assignments.size(), 0), seen_node(assignments.size(), 0);
     for (int source = 0; source < num_ranks; ++source) {
@@ -59,11 +61,12 @@ NodeCopies node_dispatch_copies(const std::vector<Assignment>& assignments, int 
         };
         for (std::int64_t t = 0; t < a.num_tokens; ++t) {
             const std::int32_t* experts = a.expert.data() + t * a.top_k;
-            for_each_distinct(experts, a.top_k, per_rank * gpus_per_node, seen_node, [&](int node) {
+            for_each_distinct(experts, a.top_k, per_part * parts_of_node, seen_node, [&](int node) {
                 if (node != home) ++copies.over_nic.at(source, entry(node));
             });
-            for_each_distinct(experts, a.top_k, per_rank, seen_rank, [&](int rank) {
-                ++copies.inside.at(entry(rank / gpus_per_node), rank);
+            for_each_distinct(experts, a.top_k, per_part, seen_rank, [&](int part) {
+                for (int rank = part * e; rank < (part + 1) * e; ++rank)
+                    ++copies.inside.at(entry(rank / gpus_per_node), rank);
             });
         }
     }
@@ -79,12 +82,14 @@ std::vector<std::int64_t> rows_per_expert(const std::vector<Assignment>& assignm
     return rows;
 }
 
-std::vector<std::int64_t> rows_per_rank(const std::vector<Assignment>& assignments,
-                                        int num_experts) {
+std::vector<std::int64_t> rows_per_rank(const std::vector<Assignment>& assignments, int num_experts,
+                                        int expert_tensor) {
     const std::vector<std::int64_t> by_expert = rows_per_expert(assignments, num_experts);
-    const std::size_t per_rank = by_expert.size() / assignments.size();
     std::vector<std::int64_t> rows(assignments.size(), 0);
-    for (std::size_t e = 0; e < by_expert.size(); ++e) rows[e / per_rank] += by_expert[e];
+    const auto width = static_cast<std::size_t>(expert_tensor);
+    const std::size_t per_part = by_expert.size() / (rows.size() / width);
+    for (std::size_t i = 0; i < by_expert.size(); ++i) rows[i / per_part * width] += by_expert[i];
+    for (std::size_t r = 0; r < rows.size(); ++r) rows[r] = rows[r - r % width];
     return rows;
 }
 

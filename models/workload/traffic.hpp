@@ -18,8 +18,11 @@ namespace headway::inline workload {
 // group_size).
 //   none: a copy per chosen expert; rank: a copy per distinct destination rank.
 // For Dedup::node use node_dispatch_copies.
+// Expert tensor parallelism: `expert_tensor` consecutive ranks, a part, have the experts of one in
+// common. A copy per chosen expert goes to the rank of the part that has the source's place in its
+// own; one per distinct rank goes to each.
 TrafficMatrix dispatch_copies(const std::vector<Assignment>& assignments, int num_experts,
-                              Dedup dedup);
+                              Dedup dedup, int expert_tensor = 1);
 
 // Node-dedup: `over_nic` holds one copy per distinct remote node, sent to the GPU there with the
 // sender's local number; `inside` what then travels within nodes: forwarded copies, and the
@@ -29,11 +32,11 @@ struct NodeCopies {
     TrafficMatrix inside;
 };
 NodeCopies node_dispatch_copies(const std::vector<Assignment>& assignments, int num_experts,
-                                int gpus_per_node);
+                                int gpus_per_node, int expert_tensor = 1);
 
 // Rows that each rank's experts work on. [rank]
-std::vector<std::int64_t> rows_per_rank(const std::vector<Assignment>& assignments,
-                                        int num_experts);
+std::vector<std::int64_t> rows_per_rank(const std::vector<Assignment>& assignments, int num_experts,
+                                        int expert_tensor = 1);
 
 // Rows of each expert, summed over sources. [E]
 std::vector<std::int64_t> rows_per_expert(const std::vector<Assignment>& assignments,

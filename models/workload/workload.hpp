@@ -102,8 +102,8 @@ struct ComputeWork {
     }
 };
 
-// All-to-all inside groups of `group_size` consecutive ranks; off-rank bytes of one rank by path
-// class.
+// All-to-all inside groups of `group_size` consecutive ranks, among every `stride`-th of them;
+// off-rank bytes of one rank by path class.
 struct ExchangeWork {
     int group_size = 1;
     double element = 2.0;  // bytes of a travelling element, scales included
@@ -115,9 +115,8 @@ struct ExchangeWork {
     // Node-dedup: a second stage inside the island after the first over the NIC.
     bool forwarded = false;
     PathBytes forward_mean{}, forward_busiest{}, forward_on_curve{}, forward_links{};
-    // An equal exchange among every `stride`-th rank of the group, as many bytes to each.
     int stride = 1;
-    Bytes a_peer{};
+    Bytes a_peer{};          // to each, of an equal exchange
     double own_share = 0.0;  // of the second stage's bytes: own tokens, which wait for no first
     KernelWork forwarder{};  // what a rank that forwards moves in its memory between the stages
     // implementation: headway. Numbers that travel with the counts, of a phase whose curve holds
@@ -200,8 +199,8 @@ inline bool comes_ahead(const PhaseWork& phase) {
     return is_hidden_by(phase, HiddenBy::first_forward);
 }
 
-// Phases [begin, end) of a pass that run chunked when the plan overlaps: the first and the last of
-// them are exchanges, those between are compute.
+// Phases [begin, end) of a pass that run chunked when the plan overlaps: the first ones and the
+// last ones are exchanges, those between are compute.
 struct PhaseRange {
     int begin = 0, end = 0;
 };

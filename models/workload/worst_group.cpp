@@ -58,12 +58,13 @@ PathCounts peers_of(const Cluster& cluster, int rank, int first, int count, int 
     return peers;
 }
 
-PathCounts by_class(const Cluster& cluster, int rank, int first,
-                    const std::vector<double>& running) {
+PathCounts by_class(const Cluster& cluster, int rank, int first, const std::vector<double>& running,
+                    int stride) {
     const auto reach = reach_by_class(cluster, rank);
     const int members = static_cast<int>(running.size()) - 1;
     const auto below = [&](int end) {
-        return running[static_cast<std::size_t>(std::clamp(end - first, 0, members))];
+        const int steps = end <= first ? 0 : (end - first + stride - 1) / stride;
+        return running[static_cast<std::size_t>(std::min(steps, members))];
     };
     PathCounts sums{};
     double nearer = 0.0;

@@ -16,10 +16,10 @@ double link_seconds(const Cluster& cluster, const PathCounts& counts);
 // Ranks `first`, `first` + stride, ... of a group that a rank of it exchanges with, by class.
 PathCounts peers_of(const Cluster& cluster, int rank, int first, int count, int stride);
 
-// Sum of values[d] over the members d of the group [first, first + values.size()) on each class
-// from `rank`; running[d] is the sum of the values before d.
-PathCounts by_class(const Cluster& cluster, int rank, int first,
-                    const std::vector<double>& running);
+// Sum of values[d] over the members first + d stride of a group on each class from `rank`;
+// running[d] is the sum of the values before d.
+PathCounts by_class(const Cluster& cluster, int rank, int first, const std::vector<double>& running,
+                    int stride = 1);
 
 // Whether all members of all groups of `group_size` ranks have as many peers on each class.
 bool groups_alike(const Cluster& cluster, int group_size);

@@ -67,6 +67,14 @@ class Best(unittest.TestCase):
         self.assertRegex(text, "as Megatron flags: --tensor-model-parallel-size [0-9]+ ")
         self.assertRegex(text, "as torchtitan flags: .*--parallelism.expert_parallel_degree [0-9]+")
 
+    def test_layouts_cut_experts_where_their_width_divides(self):
+        def legal_plans(width: int) -> int:
+            wide = rf"\g<1>{width}"
+            path = self.resolved(lambda text: re.sub(r"(expert_width: )\d+", wide, text))
+            return self.best(path, "--no-break-even", "--layouts")["legal_plans"]
+
+        self.assertGreater(legal_plans(1024), legal_plans(1025))
+
     def test_frameworks_are_searched_as_they_run(self):
         """In one piece a layer, and a copy a rank through the dispatcher that sends it."""
         megatron = self.resolved(

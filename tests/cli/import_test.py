@@ -52,6 +52,33 @@ class Import(unittest.TestCase):
         self.assertIn(shown.returncode, (0, 1), shown.stderr)
         self.assertIn("step", shown.stdout)
 
+    def test_experts_are_cut_and_tokens_gathered_by_default(self):
+        script = self.folder / "run.sh"
+        script.write_text(
+            "python pretrain_gpt.py --num-layers 8 --hidden-size 1024 --num-attention-heads 16 --bf16 "
+            "--seq-length 2048 --micro-batch-size 2 --num-experts 16 --swiglu --vocab-size 32000 "
+            "--tensor-model-parallel-size 2 --sequence-parallel --expert-model-parallel-size 4 $@\n"
+        )
+        for more, exchange in (
+            ((), "combine"),
+            (
+                ("--", "--moe-token-dispatcher-type", "alltoall"),
+                "etp_reduce_scatter",
+            ),
+        ):
+            result = headway(
+                *("import", script, *MACHINE, "--gpus", "16", "--profile", "h100_public"),
+                *("-o", self.out, *more),
+            )
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("expert_tensor_parallel_size: 2", self.out.read_text())
+            shown = headway("predict", self.out)
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            self.assertIn(exchange, shown.stdout)
+            simulated = headway("simulate", self.out)
+            self.assertEqual(simulated.returncode, 0, simulated.stderr)
+            self.out.unlink()
+
     def test_leftovers_are_on_standard_error_and_in_the_file(self):
         result = headway("import", *QWEN3, "-o", self.out, "--", "--use-sharp", "--frobnicate", "3")
         self.assertEqual(result.returncode, 0, result.stderr)

@@ -294,5 +294,32 @@ TEST(StageMemory, HeadParallelHasNoBusiestRank) {
     EXPECT_GT(grows(plan), 1.1);
 }
 
+// t 2, N 4, e 2: R = e (T/t) k rows, of d inputs and f/e hidden columns, are kept at the experts;
+// the gather holds the (T/t) k rows that came and R; with all tokens, N e + 1 times those of a
+// rank.
+TEST(StageMemory, ExpertsCutByWidthKeepTheRowsOfTheirPart) {
+    Scenario s = toy::scenario();
+    Plan plan = toy::ep(Dedup::none, 4);
+    plan.parallel = {.tensor_model_parallel_size = 2,
+                     .sequence_parallel = true,
+                     .expert_tensor_parallel_size = 2};
+    const double tokens = 4096.0 / 2, k = 4, d = 1024, f = 512, b = 2, rows = 2 * tokens * k;
+    const auto kept = [&](const Plan& p) {
+        return item(stage_memory_of(s, p).items, "activations: MoE") / s.model.num_layers;
+    };
+    const double router = tokens * 64 * 10;
+    EXPECT_NEAR(kept(plan), router + rows * d * b + 2 * rows * f / 2 * b, 1.0);
+    EXPECT_NEAR(item(stage_memory_of(s, plan).items, "communication buffers"),
+                (tokens * k + rows) * d * b, 1.0);
+    plan.layer = ExpertParallel{.dispatcher = TokenDispatcher::allgather};
+    EXPECT_NEAR(kept(plan), 2 * router + rows * d * b + 2 * rows * f / 2 * b, 1.0);
+    EXPECT_NEAR(item(stage_memory_of(s, plan).items, "communication buffers"),
+                (4 * 2 + 1) * tokens * d * b, 1.0);
+    // Megatron sums in the type of the router's probabilities, fp32.
+    plan.implementation = Implementation::megatron;
+    EXPECT_NEAR(item(stage_memory_of(s, plan).items, "communication buffers"),
+                (4 * 2 + 1) * tokens * d * 4, 1.0);
+}
+
 }  // namespace
 }  // namespace headway

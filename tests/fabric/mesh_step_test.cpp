@@ -1,7 +1,10 @@
 // Steps on a mesh: what prediction and simulation make of the same tasks, and what hides what.
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <numeric>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "models/cost/predict.hpp"
@@ -18,6 +21,7 @@ struct Case {
     int group = 1;
     Recompute recompute;
     bool heads = false;
+    TokenDispatcher dispatcher = TokenDispatcher::alltoall;
 };
 
 std::vector<Case> cases() {
@@ -36,11 +40,21 @@ std::vector<Case> cases() {
         parallel.tp_comm_overlap = true;
         return parallel;
     };
+    const auto experts_cut = [&](int t, int e) {
+        Parallel parallel = tensor(t, 1);
+        parallel.expert_tensor_parallel_size = e;
+        return parallel;
+    };
     Parallel both = tensor(2, 2);
     both.data_parallel_sharding_strategy = DataParallelSharding::optim_grads_params;
     return {{"tp", tensor(2, 1), 8},
             {"tp and recompute", tensor(4, 1), 8, RecomputeLevel::full},
             {"tp of heads", tensor(2, 1), 8, RecomputeLevel::none, true},
+            {"etp", experts_cut(2, 2), 4},
+            {"etp beyond tp", experts_cut(1, 4), 2, RecomputeLevel::full},
+            {"etp of one part", experts_cut(2, 2), 1},
+            {"all tokens to all ranks", experts_cut(2, 2), 4, RecomputeLevel::none, false,
+             TokenDispatcher::allgather},
             {"overlapped tp", overlapped(2, 1), 8},
             {"overlapped tp and recompute", overlapped(4, 1), 8, RecomputeLevel::full},
             {"overlapped tp and ring", overlapped(2, 2), 4},
@@ -64,6 +78,7 @@ TEST(MeshStep, SimulationAgreesWithPrediction) {
         s.batch.num_micro_batches = 2;
         Plan plan = c.heads ? toy::hp(8, s.model, c.group) : toy::ep(Dedup::none, c.group);
         plan.parallel = c.parallel;
+        if (auto* ep = std::get_if<ExpertParallel>(&plan.layer)) ep->dispatcher = c.dispatcher;
         plan.recompute = c.recompute;
         // Buckets of gradients would contend with exchanges for the same links.
         plan.overlap_grad_all_reduce =
@@ -85,6 +100,65 @@ PhaseCost cost_of(const PlanPrediction& plan, Phase phase, Pass pass) {
     for (const PhaseCost& cost : plan.phases)
         if (cost.phase == phase && cost.pass == pass) return cost;
     return {};
+}
+
+// The gather and the scatter of a layer's rows, R d b (e-1)/e each at 100 GB/s behind 1 us, lie on
+// the path of compute: two layers, one after the other.
+TEST(MeshStep, RowsOfCutExpertsAreGatheredInTheOpen) {
+    for (const int e : {2, 4}) {
+        Scenario s = toy::scenario();
+        s.plans = {toy::ep(Dedup::none, 2)};
+        s.plans[0].parallel.expert_tensor_parallel_size = e;
+        const PlanPrediction plan = predict(s, toy::profile()).plans.at(0);
+        const double one = 1e-6 + (e - 1) * 4096.0 * 4 * 1024 * 2 / toy::kLink;
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            for (const Phase phase : {Phase::etp_all_gather, Phase::etp_reduce_scatter}) {
+                const PhaseCost cost = cost_of(plan, phase, pass);
+                EXPECT_NEAR(cost.time.in(second), 2 * one, 1e-9 * one);
+                EXPECT_EQ(cost.hidden, Seconds{});
+            }
+        }
+    }
+}
+
+// Skewed: every part gathers what it has drawn, so that no part's buffer is another's; the sum of
+// all is that of all rows.
+TEST(MeshStep, EveryPartGathersItsOwnRows) {
+    Scenario s = toy::scenario();
+    s.routing = {.noise = true, .skew = Skew::zipf, .parameter = 0.8, .seed = 5};
+    s.plans = {toy::ep(Dedup::none, 4)};
+    s.plans[0].parallel.expert_tensor_parallel_size = 2;
+    const Program program = build_program(s, s.plans[0], toy::profile(), {.num_draws = 1});
+    int found = 0;
+    for (const Task& task : program.tasks) {
+        if (task.phase != Phase::etp_all_gather && task.phase != Phase::etp_reduce_scatter)
+            continue;
+        const auto& reduce = std::get<ReduceTask>(task.work);
+        ASSERT_EQ(reduce.bytes_of_group.size(), 4u);
+        EXPECT_EQ(std::accumulate(reduce.bytes_of_group.begin(), reduce.bytes_of_group.end(),
+                                  std::int64_t{0}),
+                  8LL * 4096 * 4 * 1024 * 2);
+        EXPECT_GT(reduce.bytes_of_group[0], 0);
+        ++found;
+    }
+    EXPECT_EQ(found, 2 * 2 * 2);  // layers, passes
+}
+
+// In chunks a gather follows its dispatch, a combine its scatter: no longer than in one piece.
+TEST(MeshStep, ChunksOfCutExpertsOverlapAsPredicted) {
+    Scenario s = toy::scenario();
+    s.plans = {toy::ep(Dedup::none, 4)};
+    s.plans[0].parallel.expert_tensor_parallel_size = 2;
+    const Seconds whole = predict(s, toy::profile()).plans.at(0).step;
+    s.plans[0].overlap_chunks = 4;
+    s.plans[0].overlap_grad_all_reduce = false;
+    const Seconds predicted = predict(s, toy::profile()).plans.at(0).step;
+    EXPECT_LT(predicted, whole);
+    const Seconds simulated =
+        sim::simulate(build_program(s, s.plans[0], toy::profile(), {.num_draws = 1}),
+                      sim::Topology(s.cluster))
+            .step;
+    EXPECT_NEAR(simulated / predicted, 1.0, 0.01);
 }
 
 // c parts of the core, c-1 hops of x each: core + (c-1) max(0, x - core / c).

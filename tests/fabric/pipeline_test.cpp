@@ -91,6 +91,19 @@ TEST(PipelineSimulation, TakesThePredictedTimeWhereNothingContends) {
         EXPECT_LT(std::abs(difference(scenario_of(layout))), 0.01) << layout.text();
 }
 
+// Experts cut over the two ranks of a node: gathers and scatters of their rows, over NVLink, are
+// part of M, beside the exchanges of the other micro-batch over the NICs.
+TEST(PipelineSimulation, PairsOfCutExpertsTakeThePredictedTime) {
+    for (const bool delay : {false, true}) {
+        Scenario s = scenario_of({.schedule = combined_1f1b, .p = 2, .v = 2, .m = 4});
+        s.cluster = toy::cluster(4, 2);
+        s.plans[0].parallel.expert_tensor_parallel_size = 2;
+        s.plans[0].parallel.delay_wgrad_compute = delay;
+        s.plans[0].overlap_grad_all_reduce = false;
+        EXPECT_LT(std::abs(difference(s)), 0.01);
+    }
+}
+
 // Parameters that come ahead of the first forwards: what shows of them on the first rank, the
 // others have them before their first micro-batch arrives.
 TEST(PipelineSimulation, GathersParametersAheadAsPredicted) {

@@ -56,9 +56,9 @@ TEST(Megatron, PadsTheVocabulary) {
 TEST(Megatron, HasTheDefaultsOfItsArguments) {
     const Scenario s = imported("--group-query-attention").scenario;
     EXPECT_EQ(s.model.moe.expert_width, 1024 * 8 / 3 / 64 * 64);
-    EXPECT_NE(refusal("--tensor-model-parallel-size 2 --sequence-parallel")
-                  .find("experts split over 2 ranks"),
-              std::string::npos);
+    const Parallel cut =
+        imported("--tensor-model-parallel-size 2 --sequence-parallel").scenario.plans[0].parallel;
+    EXPECT_EQ(cut.expert_tensor_parallel_size, 2);
     EXPECT_EQ(s.model.attention.num_kv_heads, 1);
     EXPECT_EQ(s.model.attention.head_width, 64);
     EXPECT_EQ(s.model.moe.top_k, 2);
@@ -93,10 +93,12 @@ TEST(Megatron, DeduplicatesAsItsDispatcherDoes) {
     EXPECT_EQ(dedup("--moe-token-dispatcher-type flex"), Dedup::node);
     EXPECT_EQ(dedup("--moe-token-dispatcher-type flex --moe-flex-dispatcher-backend hybridep"),
               Dedup::node);
-    const ImportedJob gather =
-        imported("--expert-model-parallel-size 8 --moe-token-dispatcher-type allgather");
-    EXPECT_NE(gather.leftovers.back().find("allgather: not modelled"), std::string::npos)
-        << gather.leftovers.back();
+    const auto dispatcher = [](const std::string& more) {
+        return std::get<ExpertParallel>(imported(more).scenario.plans[0].layer).dispatcher;
+    };
+    EXPECT_EQ(dispatcher("--expert-model-parallel-size 8 --moe-token-dispatcher-type allgather"),
+              TokenDispatcher::allgather);
+    EXPECT_EQ(dispatcher("--moe-token-dispatcher-type allgather"), TokenDispatcher::alltoall);
 }
 
 // v = layers / p / n; the layout has its own stages; first and last stage become a layout.

@@ -56,6 +56,16 @@ TEST(Mesh, ExpertTensorParallelRanksLieInsideTheExpertGroup) {
     EXPECT_EQ(mesh.edp_group(), (RankGroup{0, 4, 16}));
 }
 
+// W 8, t 2, e 2, N 2: the all-to-all is among every second rank, experts have EDP = 2 replicas.
+TEST(Mesh, RankTableOfExpertTensorParallelism) {
+    const Mesh mesh = mesh_of(8, plan_of(2, 1, 1, 2, 2));
+    EXPECT_EQ(ranks(mesh.tp_group()), (std::vector{0, 1}));
+    EXPECT_EQ(ranks(mesh.dp_cp_group()), (std::vector{0, 2, 4, 6}));
+    EXPECT_EQ(ranks(mesh.etp_group()), (std::vector{0, 1}));
+    EXPECT_EQ(ranks(mesh.ep_group()), (std::vector{0, 2}));
+    EXPECT_EQ(ranks(mesh.edp_group()), (std::vector{0, 4}));
+}
+
 TEST(Mesh, WithoutParallelKeysEveryRankHasItsOwnTokens) {
     const Mesh mesh = mesh_of(32, plan_of(1, 1, 1, 8, 1));
     EXPECT_EQ(mesh.dp_cp_group(), (RankGroup{0, 32, 1}));
