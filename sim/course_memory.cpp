@@ -11,8 +11,8 @@
 namespace headway::sim {
 namespace {
 
-constexpr double kQuantum = 0.125;  // of a batching window
-constexpr std::size_t kMaxBytes = 256 << 20;
+constexpr double kQuantum = 0.125;            // of a batching window
+constexpr std::size_t kMaxBytes = 256 << 20;  // of courses, and as many of messages
 
 std::uint64_t mixed(std::uint64_t hash, std::uint64_t value) {
     hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL;
@@ -65,18 +65,6 @@ std::vector<int> classes(const Program& program) {
     return first;
 }
 
-// The most time that the messages need on a link, in picoseconds.
-double busiest(const Operation& operation, const Topology& topology) {
-    std::unordered_map<std::uint32_t, double> load;
-    for (const Stage& stage : operation.stages)
-        for (const Message& m : stage.messages)
-            for (const std::uint32_t l : m.path.shared()) load[l] += m.wire_bytes;
-    double longest = 0.0;
-    for (const auto& [link, bytes] : load)
-        longest = std::max(longest, bytes / topology.capacity()[link]);
-    return longest * kPerSecond;
-}
-
 }  // namespace
 
 std::vector<std::uint64_t> waits_of(const Operation& operation) {
@@ -101,8 +89,63 @@ std::vector<std::uint64_t> waits_of(const Operation& operation) {
     return waits;
 }
 
-bool CollectiveKind::may_depart(std::span<const Picoseconds> arrivals,
-                                std::size_t num_arrived) const {
+namespace {
+
+CellKind kind_of(const Operation& operation, bool comes_again) {
+    CellKind kind{.members = operation.members, .links = {}};
+    kind.collective = operation.stages[0].collective;
+    for (const Stage& stage : operation.stages)
+        kind.num_messages += static_cast<std::int64_t>(stage.messages.size());
+    if (!comes_again) return kind;
+    for (const Stage& stage : operation.stages) {
+        for (const Message& m : stage.messages) {
+            const auto path = m.path.span();
+            kind.links.insert(kind.links.end(), path.begin(), path.end());
+            kind.is_one_set = kind.is_one_set && m.path.skip == 0;
+        }
+    }
+    std::ranges::sort(kind.links);
+    kind.links.erase(std::unique(kind.links.begin(), kind.links.end()), kind.links.end());
+    kind.waits = waits_of(operation);
+    const std::size_t words = (kind.members.size() + 63) / 64;
+    kind.fewest_waits = kind.members.size();
+    for (std::size_t i = 0; i < kind.members.size(); ++i) {
+        std::size_t count = 0;
+        for (std::size_t w = 0; w < words; ++w)
+            count += static_cast<std::size_t>(std::popcount(kind.waits[i * words + w]));
+        kind.fewest_waits = std::min(kind.fewest_waits, count);
+    }
+    return kind;
+}
+
+}  // namespace
+
+CollectiveKind kind_of(const SpelledOut& spelled_out, bool comes_again, double epsilon) {
+    CollectiveKind kind{
+        .outline = spelled_out.outline, .comes_again = comes_again, .apart = spelled_out.apart};
+    const std::vector<int>& ranks = kind.outline.members;
+    std::vector<std::vector<CollectiveKind::Place>> places(ranks.size());
+    bool collective = false;
+    for (const Cell& cell : spelled_out.cells) {
+        const CellKind& added = kind.cells.emplace_back(kind_of(cell.operation, comes_again));
+        collective = collective || added.collective;
+        for (std::size_t m = 0; m < added.members.size(); ++m) {
+            const auto at = std::ranges::lower_bound(ranks, added.members[m]) - ranks.begin();
+            places[static_cast<std::size_t>(at)].push_back(
+                {.cell = static_cast<int>(kind.cells.size()) - 1, .member = static_cast<int>(m)});
+        }
+    }
+    kind.first_place.push_back(0);
+    for (const auto& of_member : places) {
+        kind.places.insert(kind.places.end(), of_member.begin(), of_member.end());
+        kind.first_place.push_back(static_cast<std::uint32_t>(kind.places.size()));
+    }
+    if (comes_again && !collective)
+        kind.quantum = std::llround(kQuantum * epsilon * kind.outline.busiest);
+    return kind;
+}
+
+bool CellKind::may_depart(std::span<const Picoseconds> arrivals, std::size_t num_arrived) const {
     const std::size_t n = members.size(), words = (n + 63) / 64;
     if (num_arrived < fewest_waits) return false;
     if (num_arrived == n) return true;
@@ -117,8 +160,8 @@ bool CollectiveKind::may_depart(std::span<const Picoseconds> arrivals,
     return false;
 }
 
-bool CollectiveKind::fits(const Course& course, std::span<const Picoseconds> arrivals,
-                          Picoseconds since_first) const {
+bool CellKind::fits(const Course& course, std::span<const Picoseconds> arrivals,
+                    Picoseconds since_first) const {
     for (std::size_t i = 0; i < arrivals.size(); ++i) {
         const bool fits = arrivals[i] == kNotYet ? course.arrivals[i] >= since_first
                                                  : course.arrivals[i] == arrivals[i];
@@ -127,16 +170,16 @@ bool CollectiveKind::fits(const Course& course, std::span<const Picoseconds> arr
     return true;
 }
 
-const Course* CollectiveKind::find(std::span<const Picoseconds> arrivals,
-                                   Picoseconds since_first) const {
-    const auto found = std::find_if(courses.rbegin(), courses.rend(), [&](const Course& course) {
-        return fits(course, arrivals, since_first);
+const Course* CellKind::find(const std::optional<Network::Coarseness>& found,
+                             std::span<const Picoseconds> arrivals, Picoseconds since_first) const {
+    const auto same = std::find_if(courses.rbegin(), courses.rend(), [&](const Course& course) {
+        return course.found == found && fits(course, arrivals, since_first);
     });
-    return found == courses.rend() ? nullptr : &*found;
+    return same == courses.rend() ? nullptr : &*same;
 }
 
-CourseMemory::CourseMemory(const Program& program, const Topology& topology, double epsilon)
-    : topology_(topology), epsilon_(epsilon), class_of_(classes(program)) {}
+CourseMemory::CourseMemory(const Program& program, double epsilon)
+    : epsilon_(epsilon), class_of_(classes(program)) {}
 
 namespace {
 
@@ -152,40 +195,24 @@ CollectiveKind* CourseMemory::find(int task, int group) {
     return found == kinds_.end() ? nullptr : &found->second;
 }
 
-CollectiveKind& CourseMemory::learn(int task, int group, const Operation& operation,
-                                    std::span<const double> sent) {
-    CollectiveKind kind{.members = operation.members,
-                        .sent = {sent.begin(), sent.end()},
-                        .num_stages = static_cast<int>(operation.stages.size())};
-    for (const Stage& stage : operation.stages) {
-        kind.num_messages += static_cast<std::int64_t>(stage.messages.size());
-        for (const Message& m : stage.messages) {
-            const auto path = m.path.span();
-            kind.links.insert(kind.links.end(), path.begin(), path.end());
-        }
+CollectiveKind& CourseMemory::learn(int task, int group,
+                                    std::shared_ptr<const SpelledOut> spelled_out) {
+    CollectiveKind& kind = kinds_
+                               .emplace(key(class_of_[static_cast<std::size_t>(task)], group),
+                                        kind_of(*spelled_out, true, epsilon_))
+                               .first->second;
+    std::size_t bytes = 0;
+    for (const CellKind& cell : kind.cells)
+        bytes +=
+            static_cast<std::size_t>(cell.num_messages) * (sizeof(Message) + 2 * sizeof(Partner));
+    if (bytes_spelled_out_ + bytes <= kMaxBytes) {
+        bytes_spelled_out_ += bytes;
+        kind.spelled_out = std::move(spelled_out);
     }
-    std::ranges::sort(kind.links);
-    kind.links.erase(std::unique(kind.links.begin(), kind.links.end()), kind.links.end());
-    kind.waits = waits_of(operation);
-    const std::size_t words = (kind.members.size() + 63) / 64;
-    kind.fewest_waits = kind.members.size();
-    for (std::size_t i = 0; i < kind.members.size(); ++i) {
-        std::size_t count = 0;
-        for (std::size_t w = 0; w < words; ++w)
-            count += static_cast<std::size_t>(std::popcount(kind.waits[i * words + w]));
-        kind.fewest_waits = std::min(kind.fewest_waits, count);
-    }
-    if (kind.num_stages > 0) {
-        kind.latency = operation.stages[0].latency;
-        kind.collective = operation.stages[0].collective;
-    }
-    if (!kind.collective)
-        kind.quantum = std::llround(kQuantum * epsilon_ * busiest(operation, topology_));
-    return kinds_.emplace(key(class_of_[static_cast<std::size_t>(task)], group), std::move(kind))
-        .first->second;
+    return kind;
 }
 
-void CourseMemory::remember(CollectiveKind& kind, Course course) {
+void CourseMemory::remember(CellKind& kind, Course course) {
     const std::size_t bytes =
         sizeof(Course) + course.arrivals.size() * (sizeof(Picoseconds) + sizeof(int)) +
         course.departures.size() * sizeof(Departure) + course.loads.size() * sizeof(Network::Load);

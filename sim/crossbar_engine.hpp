@@ -30,6 +30,10 @@ class CrossbarEngine {
     Picoseconds next_completion();  // kNever without flows
     Picoseconds window();           // for which starts may be gathered
     void widen(Picoseconds window) { least_window_ = static_cast<double>(window); }
+    // Picoseconds that what was outstanding needed on its busiest link, when rates were last solved
+    // for starts: until they are again, starts are gathered for the window of this.
+    double longest() const { return longest_; }
+    void set_longest(double longest) { longest_ = longest; }
     void skip_to(Picoseconds time) { now_ = time; }
     // The flows that end at next_completion(), as it was last asked for.
     void for_each_ending(const auto& action) const {

@@ -13,9 +13,10 @@ namespace headway::sim {
 enum class EventKind {
     compute_done,
     launched,    // the rank's host has enqueued a task
-    armed,       // the rank has waited the latency of a stage
-    stage_done,  // the rank has all its messages of a stage
-    departs,     // from a collective that takes a course noted before, or is missing there
+    arrives,     // the rank has waited the latency of a collective's first stage
+    armed,       // the member has waited the latency of a stage
+    stage_done,  // the member has all its messages of a stage
+    departs,     // from a cell that takes a course noted before, or is missing there
     send,        // a send's latency has passed
     sent         // the message of a send has come
 };
@@ -23,8 +24,8 @@ enum class EventKind {
 struct Event {
     Picoseconds time = 0;
     EventKind kind = EventKind::compute_done;
-    int rank = 0;
-    int task = 0;
+    int rank = 0;  // armed, stage_done, departs: a member of the cell
+    int task = 0;  // and its slot
     // compute_done: the version of the rank's schedule; departs: of what is expected; sent: a
     // number of Sends
     int stage = 0;

@@ -46,6 +46,10 @@ class FlowEngine {
     Picoseconds window() const;     // 0 when exact
     // Completions within `window` are one moment, even if the traffic here is little.
     void widen(Picoseconds window) { least_window_ = static_cast<double>(window); }
+    // Picoseconds that what was outstanding needed on its busiest link, when rates were last solved
+    // for starts: until they are again, starts are gathered for the window of this.
+    double longest() const { return longest_; }
+    void set_longest(double longest) { longest_ = longest; }
     // Goes to `time`, before which nothing completes, without looking.
     void skip_to(Picoseconds time) { now_ = time; }
     // Goes to `time`; appends what completes until then, in order of (time, flow).

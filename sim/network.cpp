@@ -88,12 +88,13 @@ std::vector<double> Network::take_loads(std::span<const std::uint32_t> links) {
     return times;
 }
 
-Network::Opened Network::open(Picoseconds now) {
+Network::Opened Network::open(Picoseconds now, double longest) {
     Opened opened;
     std::vector<std::uint32_t> touched = std::exchange(touched_, {});
     for (const std::uint32_t l : touched) seen_[l] = 0;
     const std::vector<double> times = take_loads(touched);
-    const double window = times.empty() ? 0.0 : epsilon_ * std::ranges::max(times);
+    for (const double t : times) longest = std::max(longest, t);
+    const double window = epsilon_ * longest;
     const std::vector<std::uint32_t> used = touched;
     for (const std::uint32_t l : touched) opened.links.emplace_back(l, misplaced(l));
     join_met_sets(touched);
@@ -122,13 +123,33 @@ Network::Opened Network::open(Picoseconds now) {
         const bool same =
             set != kNoSet && sets_[static_cast<std::size_t>(set)]->links.size() == groups[g].size();
         if (!same) make_set(std::move(groups[g]), now);
-        LinkSet& set_now = *sets_[static_cast<std::size_t>(set_of_[r])];
+        LinkSet& set_now = set_at(r);
         ++set_now.opened;
-        if (is_short[g] == 0) continue;
-        set_now.window = std::max(set_now.window, static_cast<Picoseconds>(std::llround(window)));
-        std::visit([&](auto& engine) { engine.widen(set_now.window); }, set_now.engine);
+        if (is_short[g] != 0) widen(set_now, static_cast<Picoseconds>(std::llround(window)));
     }
     return opened;
+}
+
+void Network::widen(LinkSet& set, Picoseconds window) {
+    set.window = std::max(set.window, window);
+    std::visit([&](auto& engine) { engine.widen(set.window); }, set.engine);
+}
+
+void Network::coarsen(const Opened& opened, const Coarseness& to) {
+    LinkSet& set = set_at(opened.sets[0]);
+    widen(set, to.window);
+    std::visit([&](auto& engine) { engine.set_longest(to.longest); }, set.engine);
+}
+
+Network::Coarseness Network::coarseness(const Opened& opened) const {
+    const LinkSet& set = set_at(opened.sets[0]);
+    return {.window = set.window,
+            .longest = std::visit([](const auto& engine) { return engine.longest(); }, set.engine)};
+}
+
+bool Network::is_alone(const Opened& opened) const {
+    return std::ranges::all_of(opened.sets,
+                               [this](std::uint32_t link) { return set_at(link).opened == 1; });
 }
 
 std::vector<Path> Network::parts(const Path& path) const {

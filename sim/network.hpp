@@ -48,9 +48,23 @@ class Network {
         std::vector<std::pair<std::uint32_t, double>> links;
     };
     // The paths of an operation, one after the other, and the bytes that will take time on them;
-    // then what they need together.
+    // then what they need together. `longest`: picoseconds that it needs at least on its busiest
+    // link, which may be none of these.
     void use(const Path& path, double wire_bytes);
-    Opened open(Picoseconds now);
+    Opened open(Picoseconds now, double longest = 0.0);
+    // What is left of earlier traffic in a set that is idle, and decides how coarsely it is
+    // stepped.
+    struct Coarseness {
+        Picoseconds window = 0;
+        double longest = 0.0;  // the engine's
+
+        bool operator==(const Coarseness&) const = default;
+    };
+    // For a set just opened, and from one that is done.
+    void coarsen(const Opened& opened, const Coarseness& to);
+    Coarseness coarseness(const Opened& opened) const;
+    // Nothing else has its links open.
+    bool is_alone(const Opened& opened) const;
     // What of a message each set carries. Exact: the path itself.
     std::vector<Path> parts(const Path& path) const;
     Opened open_part(const Path& part, Picoseconds now);
@@ -126,6 +140,10 @@ class Network {
     static constexpr int kNoSet = -1;
 
     std::uint32_t root(std::uint32_t link);
+    LinkSet& set_at(std::uint32_t link) const {
+        return *sets_[static_cast<std::size_t>(set_of_[link])];
+    }
+    static void widen(LinkSet& set, Picoseconds window);
     void join(std::uint32_t a, std::uint32_t b);
     double misplaced(std::uint32_t link) const;
     Engine make_engine(const std::vector<std::uint32_t>& links) const;

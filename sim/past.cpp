@@ -5,8 +5,8 @@
 namespace headway::sim {
 namespace {
 
-bool has_departed(const RunningCollective& run, int rank) {
-    return run.departed[static_cast<std::size_t>(run.member_index(rank))] != 0;
+bool has_departed(const RunningCell& run, int member) {
+    return run.departed[static_cast<std::size_t>(member)] != 0;
 }
 
 }  // namespace
@@ -15,12 +15,13 @@ Past::Past(const PathTable& paths, double epsilon, bool parts)
     : network_(paths.topology(), epsilon, false, parts),
       medium_{.topology = paths.topology(), .network = network_, .events = events_} {}
 
-void Past::relive(RunningCollective& run, Picoseconds now, const Medium& present) {
+void Past::relive(RunningCell& run, Picoseconds now, const Medium& present) {
+    if (run.whole->kind->apart) open(run, run.first, network_);
     for (const int m : run.order)
         events_.push({.time = run.first + run.arrivals[static_cast<std::size_t>(m)],
                       .kind = EventKind::armed,
-                      .rank = run.members()[static_cast<std::size_t>(m)],
-                      .task = run.task});
+                      .rank = m,
+                      .task = static_cast<int>(run.slot)});
     // Who came at this moment is part of the past, what follows from it then is not.
     for (Picoseconds at = 0; at <= now;) {
         if (events_.next_time() <= at) {
@@ -49,9 +50,9 @@ void Past::relive(RunningCollective& run, Picoseconds now, const Medium& present
     left_.clear();
 }
 
-void Past::handle(RunningCollective& run, const Event& e, Picoseconds now) {
-    const bool leaves = e.kind == EventKind::stage_done ||
-                        arm(run, run.member_index(e.rank), e.stage, now, medium_) == Armed::leaves;
+void Past::handle(RunningCell& run, const Event& e, Picoseconds now) {
+    const bool leaves =
+        e.kind == EventKind::stage_done || arm(run, e.rank, e.stage, now, medium_) == Armed::leaves;
     if (!leaves) return;
     if (e.stage + 1 < run.num_stages()) return push_armed(run, e.rank, e.stage + 1, now, events_);
     left_.push_back({.time = now,

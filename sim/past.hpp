@@ -1,5 +1,5 @@
-// Past: what a collective that has its links to itself has done up to now, where it was put off in
-// the hope that it need not be simulated (course_memory.hpp).
+// Past: what a cell of a collective that has its links to itself has done up to now, where it was
+// put off in the hope that it need not be simulated (course_memory.hpp).
 #pragma once
 
 #include "sim/collective.hpp"
@@ -15,10 +15,10 @@ class Past {
     Past(const PathTable& paths, double epsilon, bool parts);
 
     // Goes through all before `now` and hands what goes on then to `present`.
-    void relive(RunningCollective& run, Picoseconds now, const Medium& present);
+    void relive(RunningCell& run, Picoseconds now, const Medium& present);
 
   private:
-    void handle(RunningCollective& run, const Event& event, Picoseconds now);
+    void handle(RunningCell& run, const Event& event, Picoseconds now);
 
     Network network_;
     EventQueue events_;

@@ -68,14 +68,17 @@ class Simulation {
                 ++num_events_;
                 start_ready_tasks(e.rank);
                 break;
+            case EventKind::arrives:
+                arrive(e.rank, e.task);
+                break;
             case EventKind::armed:
-                arm(e.rank, e.task, e.stage);
+                arm(cell_of(e), e.rank, e.stage);
                 break;
             case EventKind::stage_done:
-                leave_stage(e.rank, e.task, e.stage);
+                leave_stage(cell_of(e), e.rank, e.stage);
                 break;
             case EventKind::departs:
-                if (collectives_.departs(e, now_)) leave(e.rank, e.task);
+                if (collectives_.departs(e, now_)) leave_cell(cell_of(e), e.rank);
                 break;
             case EventKind::send:
                 ++num_events_;
@@ -116,7 +119,7 @@ class Simulation {
                 continue;
             }
             ranks_.enter_collective(r, now_);
-            enter_stage(r, task, 0);
+            if (!collectives_.enter(r, task, now_)) leave(collectives_.of(r, task), r);
         }
     }
 
@@ -136,41 +139,53 @@ class Simulation {
         start_ready_tasks(receiver);
     }
 
-    void enter_stage(int r, int task, int stage) {
-        if (!collectives_.enter(r, task, stage, now_)) leave(r, task);
+    RunningCell& cell_of(const Event& event) {
+        return collectives_.cell(static_cast<std::uint32_t>(event.task));
     }
 
-    void leave(int r, int task) {
+    // A rank of several cells waits for messages in each of them.
+    void arrive(int r, int task) {
         RunningCollective& run = collectives_.of(r, task);
-        ranks_.leave_collective(r, now_);
-        num_events_ += 2 * run.num_stages();  // it came to each and left it, simulated or not
-        end_task(r, task, &run);
-        collectives_.leave(run, r, now_);
-        if (collectives_.num_running() == 0) may_be_still_ = true;
+        const auto places = run.kind->places_of(run.member_index(r));
+        if (places.empty()) return leave(run, r);
+        for (const auto& [cell, member] : places)
+            arm(*run.cells[static_cast<std::size_t>(cell)], member, 0);
     }
 
-    void leave_stage(int r, int task, int stage) {
-        collectives_.note_arrow(r, task, stage);
-        enter_stage(r, task, stage + 1);
-    }
-
-    void arm(int r, int task, int stage) {
-        switch (collectives_.arm(r, task, stage, now_)) {
+    void arm(RunningCell& cell, int member, int stage) {
+        switch (collectives_.arm(cell, member, stage, now_)) {
             case Armed::waits:
                 break;
             case Armed::leaves:
-                leave_stage(r, task, stage);
+                leave_stage(cell, member, stage);
                 break;
-            case Armed::all_meet: {
-                const RunningCollective& run = collectives_.of(r, task);
-                if (is_still_in(run)) {
+            case Armed::all_meet:
+                if (is_still_in(cell)) {
+                    const int task = cell.whole->task;
                     pass_over_repetitions({.first = task, .reach = task + 1, .rendezvous = true});
                 } else {
-                    collectives_.release(run, stage, now_);
+                    collectives_.release(cell, stage, now_);
                 }
                 break;
-            }
         }
+    }
+
+    void leave_stage(RunningCell& cell, int member, int stage) {
+        if (!collectives_.enter_next(cell, member, stage, now_)) leave_cell(cell, member);
+    }
+
+    void leave_cell(RunningCell& cell, int member) {
+        RunningCollective& whole = *cell.whole;
+        const int rank = cell.kind->members[static_cast<std::size_t>(member)];
+        if (collectives_.leave(cell, member, now_)) leave(whole, rank);
+    }
+
+    void leave(RunningCollective& run, int r) {
+        ranks_.leave_collective(r, now_);
+        num_events_ += 2 * run.num_stages();  // it came to each and left it, simulated or not
+        end_task(r, run.task, &run);
+        collectives_.leave(run);
+        if (collectives_.num_running() == 0) may_be_still_ = true;
     }
 
     // ---- repetition
@@ -183,10 +198,11 @@ class Simulation {
     }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.
-    bool is_still_in(const RunningCollective& run) const {
+    bool is_still_in(const RunningCell& run) const {
         return sections_repeat() && run.is_rendezvous() &&
-               static_cast<int>(run.operation.members.size()) == program_.num_ranks &&
-               collectives_.num_running() == 1 && network_.idle() && ranks_.all_wait_in(run.task);
+               static_cast<int>(run.kind->members.size()) == program_.num_ranks &&
+               collectives_.num_running() == 1 && network_.idle() &&
+               ranks_.all_wait_in(run.whole->task);
     }
 
     void note_computing() {
@@ -204,7 +220,7 @@ class Simulation {
             recorder_.begin_section();
         }
         if (at.rendezvous) {
-            collectives_.release(collectives_.of(0, at.first), 0, now_);
+            collectives_.release(*collectives_.of(0, at.first).cells[0], 0, now_);
         } else {
             ranks_.put_computing(at, now_);
         }
@@ -288,9 +304,9 @@ class Simulation {
             span.bytes = static_cast<double>(send->bytes);
             span.bottleneck = sends_.routes(r, task).front().path_class;
         } else if (run != nullptr) {
-            const int member = run->member_index(r);
-            span.bytes = run->bytes_sent(member);
-            span.bottleneck = run->bottleneck(member);
+            const auto member = static_cast<std::size_t>(run->member_index(r));
+            span.bytes = run->kind->outline.sent[member];
+            span.bottleneck = run->bottleneck[member];
         }
         recorder_.add(span);
     }

@@ -55,9 +55,16 @@ struct Draw {
         ExchangeTask task{.group_size = kRanksOfRole, .algorithm = algorithm};
         const int stages = algorithm == ExchangeAlgorithm::grouped ? 1 + below(2) : 1;
         task.in_chunks = stages > 1 && below(2) == 0;
+        const bool apart = below(2) == 0;  // no rail sends to another: each is a cell
         for (int s = 0; s < stages; ++s) {
             TrafficMatrix m(kRanksOfRole);
-            for (std::int64_t& bytes : m.bytes) bytes = below(4) == 0 ? 0 : below(400'000);
+            for (std::size_t pair = 0; pair < m.bytes.size(); ++pair) {
+                const int from = static_cast<int>(pair) / kRanksOfRole,
+                          to = static_cast<int>(pair) % kRanksOfRole;
+                const bool across = from / 4 != to / 4 && from % 4 != to % 4;
+                const bool sends = below(4) > 0 && !(apart && across);
+                m.bytes[pair] = sends ? below(400'000) : 0;
+            }
             task.stages.push_back(
                 {.matrices = {std::make_shared<const TrafficMatrix>(m)}, .latency = below(9) * us});
         }
