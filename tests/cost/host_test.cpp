@@ -264,15 +264,16 @@ TEST(Host, HeadwaysStepAsAGraphIsOneLaunch) {
         s.batch.num_micro_batches = micro_batches;
         const Workload graph = build_workload(s, s.plans[0]),
                        enqueued = build_workload(s, eager(Implementation::headway, hp));
-        double kernels = 0.0;
+        double kernels = 0.0, calls = 0.0;
         for (const auto* phases : {&graph.before, &graph.layers[0].forward,
                                    &graph.layers[0].backward, &graph.after, &graph.update})
             for (const PhaseWork& phase : *phases) {
-                kernels += phase.kernels;
-                EXPECT_EQ(phase.exchanges, 0.0);
+                kernels += phase.calls[HostCall::kernel];
+                for (const double n : phase.calls.values) calls += n;
                 EXPECT_FALSE(phase.host_waits);
             }
         EXPECT_EQ(kernels * micro_batches, 1.0);
+        EXPECT_EQ(calls, kernels);
         EXPECT_EQ(graph.layers[0].forward.size(), enqueued.layers[0].forward.size());
         EXPECT_TRUE(graph.runs_free);
     }
