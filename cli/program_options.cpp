@@ -12,6 +12,7 @@
 #include "cli/output.hpp"
 #include "cli/scenario_options.hpp"
 #include "cli/verbs.hpp"
+#include "models/recorded/head_parallel.hpp"
 #include "models/recorded/program_file.hpp"
 #include "models/recorded/recorded_report.hpp"
 #include "models/report/human.hpp"
@@ -58,17 +59,20 @@ void add_program_options(po::options_description& options) {
         "of a program: where it runs");
     add("routing", po::value<std::string>()->value_name("FILE"),
         "of a program: draw its routers' choices by this file's routing:, as of a scenario");
+    add("head-parallel", po::value<int>()->value_name("H"),
+        "of a program: replace its MoE layers by Head Parallel's with H heads");
 }
 
 bool has_program(const po::variables_map& values, const std::vector<std::string>& taken) {
     const bool given = values.count("program") != 0;
     std::vector<OptionUse> uses = {{"cluster", given, "--program"},
                                    {"routing", given, "--program"},
+                                   {"head-parallel", given, "--program"},
                                    {"task", given, "--program"}};
     std::vector<std::string> names;
     for (const auto& [name, value] : values) names.push_back(name);
-    const std::vector<std::string> own = {"program", "cluster", "profile",
-                                          "presets", "routing", "out"};
+    const std::vector<std::string> own = {"program", "cluster", "profile",      "presets",
+                                          "routing", "out",     "head-parallel"};
     for (const std::string& name : names) {
         const bool used = std::ranges::find(own, name) != own.end() ||
                           std::ranges::find(taken, name) != taken.end();
@@ -89,14 +93,23 @@ ProgramInput load_program(const po::variables_map& values, std::string_view verb
         routing = read_routing(*file, {.num_experts = router.experts, .top_k = router.top_k});
     }
     LaidOut laid = lay_out(recording, cluster, profile, routing);
-    return {std::move(cluster), std::move(profile), std::move(laid)};
+    if (values.count("head-parallel") == 0)
+        return {std::move(cluster), std::move(profile), std::move(laid), {}};
+    // What a routing says is of the experts that are out: HP's traffic knows none.
+    const int heads = whole_number(values, "head-parallel", 1, 1 << 16);
+    LaidOut twin =
+        lay_out(under_head_parallel(recording, heads, cluster, profile), cluster, profile, {});
+    const RecordedPrediction p = predict_program(laid, cluster, profile);
+    return {std::move(cluster), std::move(profile), std::move(twin),
+            RecordedPrediction::Recorded{p.step, p.compute, p.exposed}};
 }
 
 int predict_program_verb(const po::variables_map& values) {
     const std::string format =
         one_of(values["format"].as<std::string>(), {"table", "json"}, "--format, with --program");
     const ProgramInput in = load_program(values, "predict");
-    const RecordedPrediction p = predict_program(in.laid, in.cluster, in.profile);
+    RecordedPrediction p = predict_program(in.laid, in.cluster, in.profile);
+    p.as_recorded = in.as_recorded;
     write_result(format == "json" ? to_json(p) : to_table(p), optional_text(values, "out"));
     return kDone;
 }

@@ -1,9 +1,12 @@
-// --program P --cluster C --profile PR [--routing R]: what predict, simulate and explain take in
-// place of a scenario.
+// --program P --cluster C --profile PR [--routing R] [--head-parallel H]: what predict, simulate
+// and explain take in place of a scenario.
 #pragma once
+
+#include <optional>
 
 #include "cli/options.hpp"
 #include "models/recorded/lay_out.hpp"
+#include "models/recorded/recorded_report.hpp"
 #include "models/vocab/cluster.hpp"
 #include "models/vocab/profile.hpp"
 
@@ -19,6 +22,7 @@ struct ProgramInput {
     Cluster cluster;
     Profile profile;
     LaidOut laid;
+    std::optional<RecordedPrediction::Recorded> as_recorded;  // under --head-parallel
 };
 ProgramInput load_program(const po::variables_map& values, std::string_view verb);
 

@@ -20,9 +20,10 @@ double total(const std::vector<double>& bytes) {
     return std::accumulate(bytes.begin(), bytes.end(), 0.0);
 }
 
-// The scenario whose one MoE layer routes what the recorded rank routed.
-Scenario scenario_of(const Recording& recording, const RecordedTask& task, const Cluster& cluster,
-                     const Routing& routing) {
+}  // namespace
+
+Scenario routed_layer(const Recording& recording, const RecordedTask& task, const Cluster& cluster,
+                      const Routing& routing) {
     const RecordedRouter router = recording.router.value_or(RecordedRouter{});
     const auto refuse = [&](std::string found, std::string accepted) {
         throw InputError({.where = "program " + recording.name,
@@ -31,7 +32,7 @@ Scenario scenario_of(const Recording& recording, const RecordedTask& task, const
                           .hint = "state it in the program, or import with --top-k"});
     };
     if (router.experts < 1 || router.top_k < 1)
-        refuse("a routing to draw, and no router to draw it for", "router: {experts: E, top_k: K}");
+        refuse("a program without a router", "router: {experts: E, top_k: K}");
     const int size = group_of(recording, task).size;
     if (router.experts % size != 0 || router.top_k > router.experts)
         refuse(fmt::format("{} experts, {} of them for a token, on {} ranks", router.experts,
@@ -48,8 +49,6 @@ Scenario scenario_of(const Recording& recording, const RecordedTask& task, const
     scenario.batch.sequence_length = static_cast<int>(tokens);
     return scenario;
 }
-
-}  // namespace
 
 double ExchangedBytes::received(int rank) const {
     const TrafficMatrix& matrix = of_rank(rank);
@@ -118,7 +117,7 @@ ExchangedBytes Exchanges::drawn(int number) {
     const int layer = layer_of(task);
     if (const auto known = drawn_.find(layer); known != drawn_.end()) return known->second;
     const RecordedGroup& group = group_of(recording_, task);
-    const Scenario scenario = scenario_of(recording_, task, cluster_, *routing_);
+    const Scenario scenario = routed_layer(recording_, task, cluster_, *routing_);
     const Plan plan{.name = "recorded", .layer = ExpertParallel{}, .group_size = group.size};
     ExchangedBytes result{.block_size = group.size * group.stride};
     for (int block = 0; block < cluster_.num_ranks() / result.block_size; ++block) {

@@ -28,6 +28,11 @@ struct ExchangedBytes {
     double received(int rank) const;
 };
 
+// A scenario with one MoE layer that routes what a rank sends in the exchange `task`; InputError
+// where the recording does not say its router, or rows are not tokens times top_k.
+Scenario routed_layer(const Recording& recording, const RecordedTask& task, const Cluster& cluster,
+                      const Routing& routing);
+
 class Exchanges {
   public:
     // `routing`: drawn for every routed exchange; none: every rank routes as the recorded one did.

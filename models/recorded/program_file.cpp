@@ -62,6 +62,10 @@ void describe_router(Fields& f, RecordedRouter& router) {
               Presence::optional);
     f.integer("top_k", router.top_k, {0, 1024}, "experts of a token; 0: not known",
               Presence::optional);
+    f.integer("expert_width", router.expert_width, {1, 1 << 20}, "of an expert");
+    f.choice("activation", router.activation, kActivationNames, "of an expert");
+    f.text("annotation", router.annotation, "the script's record_function around its MoE layers",
+           Presence::optional);
 }
 
 void describe_compute(Fields& f, RecordedTask& task) {

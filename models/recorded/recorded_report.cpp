@@ -65,9 +65,16 @@ RecordedPrediction predict_program(const LaidOut& laid, const Cluster& cluster,
 }
 
 std::string to_table(const RecordedPrediction& p) {
-    std::string text = fmt::format(
-        "program {} on {} ({} ranks), profile {}\nstep {}  ({} .. {})\n\n", p.program, p.cluster,
-        p.num_ranks, p.profile, human(p.step), human(p.interval.low), human(p.interval.high));
+    std::string text = fmt::format("program {} on {} ({} ranks), profile {}\nstep {}  ({} .. {})\n",
+                                   p.program, p.cluster, p.num_ranks, p.profile, human(p.step),
+                                   human(p.interval.low), human(p.interval.high));
+    if (p.as_recorded)
+        text += fmt::format(
+            "under Head Parallel: {:.2f} times as fast as recorded, {}, of which kernels {} and "
+            "collectives {}\n",
+            p.as_recorded->step / p.step, human(p.as_recorded->step), human(p.as_recorded->compute),
+            human(p.as_recorded->exposed));
+    text += "\n";
     const auto share = [&](Seconds time) {
         return fmt::format("{:.1f} %", p.step > Seconds{} ? 100.0 * (time / p.step) : 0.0);
     };
@@ -104,6 +111,10 @@ std::string to_json(const RecordedPrediction& p) {
         {"host_s", s(p.host)},          {"slowest_rank", p.slowest_rank},
         {"imbalance", p.imbalance},     {"parts", nlohmann::ordered_json::array()},
         {"warnings", p.warnings},       {"inferred", p.inferred}};
+    if (p.as_recorded)
+        json["as_recorded"] = {{"step_s", s(p.as_recorded->step)},
+                               {"compute_s", s(p.as_recorded->compute)},
+                               {"exposed_s", s(p.as_recorded->exposed)}};
     for (const RecordedPrediction::Part& part : p.parts)
         json["parts"].push_back({{"what", part.what},
                                  {"times", part.count},

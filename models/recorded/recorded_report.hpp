@@ -1,6 +1,7 @@
 // What predict, simulate and explain say of a program.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,11 @@ struct RecordedPrediction {
     Interval interval;  // of the collectives' curves
     // Parts of the step: what shows of each, by what it waits for.
     Seconds compute, exposed, host;
+    // The same job with the layers it had.
+    struct Recorded {
+        Seconds step, compute, exposed;
+    };
+    std::optional<Recorded> as_recorded;
     struct Part {
         std::string what;
         Seconds time, exposed, host;  // alone; in the step; of it, the device waits for the host

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "models/vocab/model_spec.hpp"
 #include "models/vocab/profile.hpp"
 #include "models/vocab/units.hpp"
 
@@ -52,10 +53,14 @@ struct RecordedTask {
     std::optional<int> returns;         // an exchange that brings back the rows of that one
 };
 
-// What the router of an MoE chooses from: needed to draw other routings.
+// What the router of an MoE chooses from: needed to draw other routings. The rest is what another
+// layer in its place needs to know.
 struct RecordedRouter {
     int experts = 0;
-    int top_k = 0;  // 0: not known
+    int top_k = 0;                    // 0: not known
+    std::optional<int> expert_width;  // f
+    std::optional<Activation> activation;
+    std::string annotation;  // of the script, around its MoE layers
 };
 
 struct Recording {

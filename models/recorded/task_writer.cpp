@@ -35,7 +35,7 @@ std::string short_name(std::string name) {
 std::string plain(std::string text) {
     for (char& c : text)
         if (c < ' ' || c > '~') c = '?';
-    return short_name(std::move(text));
+    return text;
 }
 
 bool is_of_script(std::string_view name) {
@@ -169,7 +169,7 @@ void TaskWriter::kernel(std::size_t e) {
 void TaskWriter::close() {
     if (!is_open_) return;
     is_open_ = false;
-    if (block_.what.empty()) block_.what = in_.trace.names[longest_name_];
+    if (block_.what.empty()) block_.what = short_name(in_.trace.names[longest_name_]);
     block_.what = plain(block_.what);
     add(std::exchange(block_, {}));
 }

@@ -128,8 +128,9 @@ def time_cases(own: list, rank: int, ranks: int, path: Path) -> None:
         dist.destroy_process_group()
 
 
-def work(rank: int, what: str, out: Path) -> None:
+def work(rank: int, what: str, out: Path, only: str) -> None:
     own = cases.IDENTITY if what.endswith("one") else cases.PAIRS
+    own = [case for case in own if only in ("", case.name)]
     if what.startswith("record"):
         record([case for case in own if not case.recorded], out)
     else:
@@ -143,12 +144,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("what", choices=("record-one", "record-two", "time-one", "time-two"))
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--only", default="", help="one case, by its name")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     import torch.multiprocessing as mp
 
     processes = 2 if options.what == "time-two" else 1
-    mp.spawn(work, (options.what, options.out), nprocs=processes)
+    mp.spawn(work, (options.what, options.out, options.only), nprocs=processes)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ TEST(LayOut, DrawnRoutingsReplaceTheRecordedOne) {
     back.returns = 0;
     Recording recording = of_two_ranks({out, expert, back});
     Routing routing{.skew = Skew::histogram, .weights = {{1, 1, 0, 0}}};
-    EXPECT_NE(refusal(recording, toy::cluster(1, 2), routing).find("no router to draw it for"),
+    EXPECT_NE(refusal(recording, toy::cluster(1, 2), routing).find("a program without a router"),
               std::string::npos);
     recording.router = RecordedRouter{.experts = 4, .top_k = 2};
     const RecordedPrediction p = predicted(recording, toy::cluster(1, 2), routing);
