@@ -24,24 +24,34 @@ CrossbarEngine::CrossbarEngine(std::span<const double> capacity, const std::vect
     num_downs_ = padded(static_cast<std::ptrdiff_t>(is_up.size()) - ups);
     const auto ports = static_cast<std::size_t>(num_ups_ + num_downs_);
     const auto bundles = static_cast<std::size_t>(num_ups_) * static_cast<std::size_t>(num_downs_);
+    const auto ups_of_rows = static_cast<std::size_t>(num_ups_);
+    numbers_.resize(9 * ports + 2 * bundles + ups_of_rows);
+    std::span<double> rest = numbers_;
+    const auto take = [&](std::span<double>& values, std::size_t count, double value) {
+        values = rest.first(count);
+        rest = rest.subspan(count);
+        std::ranges::fill(values, value);
+    };
     for (auto* values :
          {&flows_, &residual_, &unfrozen_, &level_, &inverse_, &outstanding_, &misplaced_}) {
-        values->assign(ports, 0.0);
+        take(*values, ports, 0.0);
     }
-    capacity_.assign(ports, 1.0);
-    candidate_.assign(ports, kNoCandidate);
+    take(capacity_, ports, 1.0);
+    take(candidate_, ports, kNoCandidate);
+    take(served_, bundles, 0.0);
+    take(next_mark_, bundles, kNoCandidate);
+    take(row_least_, ups_of_rows, kNoCandidate);
+    counts_.resize(2 * bundles);
+    by_up_ = std::span(counts_).first(bundles);
+    by_down_ = std::span(counts_).last(bundles);
+    port_of_.reserve(capacity.size());
     int up = 0, down = num_ups_;
     for (std::size_t l = 0; l < capacity.size(); ++l) {
         assert(capacity[l] > 0.0);
         port_of_.push_back(static_cast<std::uint32_t>(is_up[l] ? up++ : down++));
         capacity_[port_of_.back()] = capacity[l] / kPerSecond;
     }
-    by_up_.assign(bundles, 0);
-    by_down_.assign(bundles, 0);
-    served_.assign(bundles, 0.0);
-    next_mark_.assign(bundles, kNoCandidate);
     bundles_.assign(bundles, {});
-    row_least_.assign(static_cast<std::size_t>(num_ups_), kNoCandidate);
     due_.resize(static_cast<std::size_t>(num_downs_));
 }
 

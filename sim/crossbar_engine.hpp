@@ -23,6 +23,8 @@ class CrossbarEngine {
     // Capacities in bytes per second, all > 0; is_up[l]: l is a port into the switch.
     CrossbarEngine(std::span<const double> capacity, const std::vector<bool>& is_up,
                    double epsilon);
+    CrossbarEngine(CrossbarEngine&&) = default;
+    CrossbarEngine& operator=(CrossbarEngine&&) = default;
 
     Picoseconds now() const { return now_; }
     // A flow of `bytes` over links = {up, down}, from now() on. Ids count up from 0.
@@ -103,15 +105,18 @@ class CrossbarEngine {
     std::vector<std::uint32_t> port_of_;  // [link]
     double epsilon_ = 0.0;
     Picoseconds now_ = 0, served_until_ = 0;
-    std::vector<double> capacity_;                                 // [port] bytes per picosecond
-    std::vector<double> flows_, residual_, unfrozen_, candidate_;  // [port]
-    std::vector<double> level_, inverse_;                          // [port]
-    std::vector<double> outstanding_, misplaced_;                  // [port] bytes
-    std::vector<std::int32_t> by_up_, by_down_;  // flows of each bundle, [up, down], [down, up]
-    std::vector<double> served_, next_mark_;     // [bundle]
-    std::vector<Bundle> bundles_;                // up * stride + down
+    // Sets of links come and go by the million: their numbers are one allocation each.
+    std::vector<double> numbers_;
+    std::span<double> capacity_;                                 // [port] bytes per picosecond
+    std::span<double> flows_, residual_, unfrozen_, candidate_;  // [port]
+    std::span<double> level_, inverse_;                          // [port]
+    std::span<double> outstanding_, misplaced_;                  // [port] bytes
+    std::span<double> served_, next_mark_;                       // [bundle]
+    std::span<double> row_least_;  // [up] picoseconds until its first completion
+    std::vector<std::int32_t> counts_;
+    std::span<std::int32_t> by_up_, by_down_;  // flows of each bundle, [up, down], [down, up]
+    std::vector<Bundle> bundles_;              // up * stride + down
     std::vector<Entry> entries_;
-    std::vector<double> row_least_;        // [up] picoseconds until its first completion
     std::vector<std::int32_t> bundle_of_;  // [flow]
     std::vector<Started> started_;         // since rates were last solved
     std::vector<std::int32_t> due_;        // scratch of collect_batch(): columns

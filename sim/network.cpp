@@ -186,6 +186,8 @@ Network::Opened Network::open_part(const Path& part, Picoseconds now) {
 Network::Engine Network::make_engine(const std::vector<std::uint32_t>& links) const {
     std::vector<double> capacity;
     std::vector<bool> is_up;
+    capacity.reserve(links.size() + 2);
+    is_up.reserve(links.size() + 2);
     bool ports[3] = {true, true, true};  // all links are ports of: NVLink, PCIe, NICs
     for (const std::uint32_t l : links) {
         const LinkKind k = topology_.kind(l);
