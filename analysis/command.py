@@ -32,7 +32,8 @@ class _Stopped(BaseException):
     """By a signal."""
 
 
-_signals: list[int] = []  # that came; libraries turn what a handler raises inside them into errors of their own
+# Signals that came: libraries turn what a handler raises inside them into errors of their own.
+_signals: list[int] = []
 
 
 def _stop(number, _frame):
