@@ -260,9 +260,9 @@ std::string quantity_to_text(double value, UnitClass unit_class) {
     return best;
 }
 
-std::string in_quotes(std::string_view text) {
+std::string in_quotes(std::string_view text, std::size_t most) {
     std::string result = "'";
-    for (const char c : text.substr(0, 60)) {
+    for (const char c : text.substr(0, most)) {
         const unsigned char code = static_cast<unsigned char>(c);
         if (code < 0x20 || code >= 0x7f) {
             result += fmt::format("\\x{:02x}", code);
@@ -270,7 +270,7 @@ std::string in_quotes(std::string_view text) {
             result += c;
         }
     }
-    return result + (text.size() > 60 ? "...'" : "'");
+    return result + (text.size() > most ? "...'" : "'");
 }
 
 }  // namespace headway::inline scenario

@@ -39,7 +39,8 @@ ParsedQuantity parse_quantity(std::string_view text, UnitClass unit_class);
 std::string number_to_text(double value);
 std::string quantity_to_text(double value, UnitClass unit_class);
 
-// Text for a message: one line, no control characters, at most 60 bytes.
-std::string in_quotes(std::string_view text);
+// Text for a message: one line, no control characters, at most so many bytes; names of files whole.
+inline constexpr std::size_t kLongestPath = 4096;
+std::string in_quotes(std::string_view text, std::size_t most = 60);
 
 }  // namespace headway::inline scenario

@@ -22,25 +22,28 @@ std::string read_text_file(const std::filesystem::path& path, const std::string&
     std::error_code error;
     const std::filesystem::file_status status = std::filesystem::status(path, error);
     if (error || status.type() == std::filesystem::file_type::not_found) {
-        throw InputError(
-            {where, fmt::format("no file {}", in_quotes(path.string())), "a file that exists", ""});
+        throw InputError({where, fmt::format("no file {}", in_quotes(path.string(), kLongestPath)),
+                          "a file that exists", ""});
     }
     if (status.type() != std::filesystem::file_type::regular) {
-        throw InputError({where, fmt::format("{} is not a regular file", in_quotes(path.string())),
-                          "a file", ""});
+        throw InputError(
+            {where, fmt::format("{} is not a regular file", in_quotes(path.string(), kLongestPath)),
+             "a file", ""});
     }
     const std::uintmax_t size = std::filesystem::file_size(path, error);
     const std::size_t limit = YamlLimits{}.max_bytes;
     if (!error && size > limit) {
-        throw InputError({where, fmt::format("{} has {} bytes", in_quotes(path.string()), size),
-                          fmt::format("at most {} bytes", limit), ""});
+        throw InputError(
+            {where, fmt::format("{} has {} bytes", in_quotes(path.string(), kLongestPath), size),
+             fmt::format("at most {} bytes", limit), ""});
     }
     // Special files claim to be small; never read past the limit.
     std::ifstream stream(path, std::ios::binary);
     std::string text(std::min<std::uintmax_t>(error ? 0 : size + 1, limit + 1), '\0');
     stream.read(text.data(), static_cast<std::streamsize>(text.size()));
     if (error || stream.bad() || !stream.eof()) {
-        throw InputError({where, fmt::format("cannot read {}", in_quotes(path.string())),
+        throw InputError({where,
+                          fmt::format("cannot read {}", in_quotes(path.string(), kLongestPath)),
                           "a readable file", ""});
     }
     text.resize(static_cast<std::size_t>(stream.gcount()));

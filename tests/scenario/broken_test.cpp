@@ -57,6 +57,17 @@ TEST_P(Broken, IsRefusedWithTheExpectedMessage) {
     }
 }
 
+TEST(MissingFile, IsNamedWhole) {
+    const std::string path = "/nowhere/" + std::string(200, 'x') + "/mine.yaml";
+    try {
+        read_scenario(path, ReadOptions{});
+        FAIL() << path << " was read";
+    } catch (const InputError& error) {
+        EXPECT_NE(std::string(error.what()).find("'" + path + "'"), std::string::npos)
+            << error.what();
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Corpus, Broken, testing::ValuesIn(broken_files()),
                          [](const auto& param_info) { return param_info.param.stem().string(); });
 
