@@ -115,28 +115,31 @@ class Streams {
     }
 
     // Until it ends, or until all its work is done but its last kernels are not enqueued.
-    Seconds left(std::size_t stream) const {
+    Seconds left(std::size_t stream, bool slow, const Overlap& overlap) const {
         const Running& r = *running_[stream];
-        return r.works ? r.alone.until_end(is_slowed(stream), slowed(stream)) * second
-                       : host_.end(r.task) - now_;
+        return r.works ? r.alone.until_end(slow, overlap) * second : host_.end(r.task) - now_;
     }
 
     void advance() {
         std::optional<Seconds> until;
         const auto by = [&](Seconds time) { until = until ? min(*until, time) : time; };
-        for (std::size_t s = 0; s < kNumStreams; ++s)
-            if (running_[s]) by(left(s));
+        std::array<bool, kNumStreams> reached{}, slow{};
+        std::array<Overlap, kNumStreams> overlap;
+        std::array<Seconds, kNumStreams> ends{};
+        for (std::size_t s = 0; s < kNumStreams; ++s) {
+            if (!running_[s]) continue;
+            slow[s] = is_slowed(s);
+            overlap[s] = slowed(s);
+            ends[s] = left(s, slow[s], overlap[s]);
+            by(ends[s]);
+        }
         if (next_launch_) by(launched(*next_launch_) - now_);
         const Seconds passed = *until;
-        std::array<bool, kNumStreams> reached{}, slow{};
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
-            reached[s] = running_[s] && left(s) <= passed;
-            slow[s] = is_slowed(s);
-        }
+        for (std::size_t s = 0; s < kNumStreams; ++s) reached[s] = running_[s] && ends[s] <= passed;
         Seconds computed = passed;  // of its time alone
         for (std::size_t s = 0; s < kNumStreams; ++s) {
             if (!running_[s] || !running_[s]->works) continue;
-            const double on = running_[s]->alone.advance(passed.in(second), slow[s], slowed(s));
+            const double on = running_[s]->alone.advance(passed.in(second), slow[s], overlap[s]);
             if (s == kCompute && slow[s]) computed = on * second;
         }
         expose(passed, computed);
