@@ -7,6 +7,11 @@
 #include "models/workload/link_load.hpp"
 
 namespace headway::inline cost {
+Cluster without_overrides(Cluster cluster) {
+    cluster.link_overrides.clear();
+    cluster.rank_overrides.clear();
+    return cluster;
+}
 
 void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, Collective collective,
                const PriceBook& book, const Cluster& cluster, int stride) {

@@ -9,6 +9,9 @@
 
 namespace headway::inline cost {
 
+// As links and ranks are but for what overrides say, which a simulation applies itself.
+Cluster without_overrides(Cluster cluster);
+
 // The exchange in which the mean rank sends these bytes, on every path class. `cluster`: as the
 // book prices it.
 void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, Collective collective,

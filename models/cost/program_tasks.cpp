@@ -16,12 +16,6 @@ PathBytes scaled(PathBytes bytes, double factor) {
     return bytes;
 }
 
-Cluster without_overrides(Cluster cluster) {
-    cluster.link_overrides.clear();
-    cluster.rank_overrides.clear();
-    return cluster;
-}
-
 }  // namespace
 
 TaskPricer::TaskPricer(const Scenario& scenario, const Plan& plan, const Profile& profile,

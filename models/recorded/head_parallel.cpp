@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "models/cost/fitted_tasks.hpp"
 #include "models/cost/moe_layer.hpp"
 #include "models/recorded/exchanges.hpp"
 #include "models/report/human.hpp"
@@ -126,10 +127,8 @@ class Replacement {
             if (task(pair.out).group != group_ || task(pair.out).row_bytes != first.row_bytes)
                 refuse("MoE layers over several groups, or of several widths", "equal ones");
         const int ranks = in_.groups[static_cast<std::size_t>(group_)].size;
-        Cluster plain = cluster_;  // the layout of the recording applies what overrides say
-        plain.link_overrides.clear();
-        plain.rank_overrides.clear();
-        Scenario scenario = routed_layer(in_, first, plain, Routing{});
+        // The layout of the recording applies what overrides say.
+        Scenario scenario = routed_layer(in_, first, without_overrides(cluster_), Routing{});
         ModelSpec& model = scenario.model;
         model.name = in_.name;
         model.hidden = static_cast<int>(first.row_bytes / bytes_per_element(model.dtype));

@@ -100,12 +100,6 @@ class Layout {
     }
 
   private:
-    static Cluster without_overrides(Cluster cluster) {
-        cluster.link_overrides.clear();
-        cluster.rank_overrides.clear();
-        return cluster;
-    }
-
     void add(const ReplayTask& replay) {
         Task task{.stream = replay.stream,
                   .after = replay.after,
