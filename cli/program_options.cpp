@@ -92,16 +92,27 @@ ProgramInput load_program(const po::variables_map& values, std::string_view verb
         const RecordedRouter router = recording.router.value_or(RecordedRouter{});
         routing = read_routing(*file, {.num_experts = router.experts, .top_k = router.top_k});
     }
-    LaidOut laid = lay_out(recording, cluster, profile, routing);
-    if (values.count("head-parallel") == 0)
-        return {std::move(cluster), std::move(profile), std::move(laid), {}};
-    // What a routing says is of the experts that are out: HP's traffic knows none.
+    const auto laid = [&] { return lay_out(recording, cluster, profile, routing); };
+    if (values.count("head-parallel") == 0) {
+        LaidOut as_it_is = laid();
+        return {std::move(cluster), std::move(profile), std::move(as_it_is), {}};
+    }
+    // Only the job as recorded, which predict tells beside its twin, has a routing.
+    const bool compares = verb == "predict";
+    if (routing && !compares)
+        throw InputError({.where = "--routing",
+                          .found = fmt::format("given beside --head-parallel in {}", verb),
+                          .accepted = "one of the two",
+                          .hint = "Head Parallel sends the same rows whatever tokens choose"});
     const int heads = whole_number(values, "head-parallel", 1, 1 << 16);
     LaidOut twin =
         lay_out(under_head_parallel(recording, heads, cluster, profile), cluster, profile, {});
-    const RecordedPrediction p = predict_program(laid, cluster, profile);
-    return {std::move(cluster), std::move(profile), std::move(twin),
-            RecordedPrediction::Recorded{p.step, p.compute, p.exposed}};
+    std::optional<RecordedPrediction::Recorded> recorded;
+    if (compares) {
+        const RecordedPrediction p = predict_program(laid(), cluster, profile);
+        recorded = {p.step, p.compute, p.exposed};
+    }
+    return {std::move(cluster), std::move(profile), std::move(twin), recorded};
 }
 
 int predict_program_verb(const po::variables_map& values) {

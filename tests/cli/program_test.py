@@ -151,6 +151,21 @@ class Program(unittest.TestCase):
         out = self.replayed("predict", "-o", self.program)
         self.assertIn("which is also the file of --program", out.stderr)
 
+    def test_head_parallel_has_no_routing(self):
+        self.program.write_bytes(
+            (ROOT / "docs/results/validation_program/ep-8k-moe.yaml").read_bytes()
+        )
+        self.assertIn(
+            "under Head Parallel: ", self.replayed("predict", "--head-parallel", 16).stdout
+        )
+        routing = self.folder / "routing.yaml"
+        routing.write_text("routing:\n  skew: {kind: zipf, exponent: 1.0}\n")
+        words = ("--head-parallel", 16, "--routing", routing)
+        self.assertEqual(self.replayed("predict", *words).returncode, 0)
+        result = self.replayed("simulate", *words)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("given beside --head-parallel in simulate", result.stderr)
+
     # EP 8 x DP 8: rank 0's groups are ranks 0..7 and 0, 8, ..., 56.
     def test_sixty_four_ranks(self):
         tasks = []
