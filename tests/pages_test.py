@@ -118,6 +118,14 @@ class Pages(unittest.TestCase):
         )
         self.assertEqual(found.stdout, "", "scripts/wrap_pages wraps them")
 
+    def test_no_change_is_listed_twice(self):
+        """A merge once kept two copies of a hundred lines. One that was cut short begins as its whole does."""
+        text = (ROOT / "CHANGELOG.md").read_text()
+        begins = [" ".join(item.split())[:50] for item in re.split(r"^- ", text, flags=re.M)[1:]]
+        self.assertGreater(len(begins), 100)
+        twice = {begin for begin in begins if begins.count(begin) > 1}
+        self.assertEqual(twice, set())
+
     def test_results_begin_with_their_box(self):
         broken = []
         for page in sorted((DOCS / "results").glob("*.md")):
