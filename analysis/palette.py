@@ -40,7 +40,10 @@ PHASES = {
     "pipeline_bubble": ("#F2F2F2", "xxx"),
     "grad_all_reduce": ("#8C510A", ""),
     "expert_grad_all_reduce": ("#8C510A", "///"),
+    "offload": ("#80CDC1", ""),
+    "host_optimizer": ("#333333", "..."),
     "optimizer": ("#333333", ""),
+    "reload": ("#80CDC1", "///"),
     "param_all_gather": ("#BF812D", "///"),
     "others": ("#DDDDDD", ""),
 }

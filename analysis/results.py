@@ -148,6 +148,7 @@ _PREDICTED_PLAN = {
         "reserve_bytes": Maybe(float),
         "items": Map(float),
         "capacity_bytes": float,
+        "host": Maybe({"node_bytes": float, "items": Map(float), "capacity_bytes": Maybe(float)}),
         "stage": Maybe(int),
         "stages": Maybe([{"peak_bytes": float, "allocated_bytes": float, "items": Map(float)}]),
     },

@@ -147,6 +147,7 @@ std::vector<std::string> settings_not_executed(const Plan& plan) {
     set_dtype("exp_avg_dtype", plan.exp_avg_dtype);
     set_dtype("exp_avg_sq_dtype", plan.exp_avg_sq_dtype);
     set(plan.store_param_remainders, "store_param_remainders: true");
+    set(plan.offload.optimizer_cpu_offload, "optimizer_cpu_offload: true");
     set(plan.precision.recipe != Recipe::none,
         fmt::format("precision.recipe: {}",
                     kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));

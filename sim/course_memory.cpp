@@ -23,6 +23,7 @@ std::uint64_t mixed(std::uint64_t hash, std::uint64_t value) {
 struct HashOfWork {
     std::uint64_t operator()(const ComputeTask&) const { return 0; }
     std::uint64_t operator()(const SendTask&) const { return 0; }
+    std::uint64_t operator()(const HostTask&) const { return 0; }
     std::uint64_t operator()(const ExchangeTask& task) const {
         std::uint64_t hash = mixed(1, static_cast<std::uint64_t>(task.group_size));
         for (const ExchangeStage& stage : task.stages) {

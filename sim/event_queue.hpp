@@ -12,6 +12,7 @@ namespace headway::sim {
 
 enum class EventKind {
     compute_done,
+    host_done,   // a copy to or from host memory, or work there
     launched,    // the rank's host has enqueued a task
     arrives,     // the rank has waited the latency of a collective's first stage
     armed,       // the member has waited the latency of a stage

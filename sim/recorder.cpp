@@ -14,8 +14,9 @@ Recorder::Recorder(const Program& program, bool keep_spans, bool room)
 
 Bytes Recorder::bytes_of(const SpanRecord& span) const {
     const Task& task = program_.tasks[static_cast<std::size_t>(span.task)];
-    const auto* compute = std::get_if<ComputeTask>(&task.work);
-    return compute != nullptr ? compute->bytes : span.bytes * byte;
+    if (const auto* compute = std::get_if<ComputeTask>(&task.work)) return compute->bytes;
+    if (const auto* host = std::get_if<HostTask>(&task.work)) return host->bytes;
+    return span.bytes * byte;
 }
 
 void Recorder::add(const SpanRecord& span) {

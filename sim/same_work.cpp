@@ -34,6 +34,10 @@ bool same(const ReduceTask& a, const ReduceTask& b) {
            a.efficiency == b.efficiency;
 }
 
+bool same(const HostTask& a, const HostTask& b) {
+    return a.time == b.time && a.bytes == b.bytes;
+}
+
 bool same(const SendTask& a, const SendTask& b) {
     return a.to_role == b.to_role && a.bytes == b.bytes && a.latency == b.latency &&
            a.efficiency == b.efficiency;

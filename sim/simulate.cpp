@@ -64,6 +64,10 @@ class Simulation {
                 ++num_events_;
                 end_task(e.rank, e.task, nullptr);
                 break;
+            case EventKind::host_done:
+                ++num_events_;
+                end_task(e.rank, e.task, nullptr);
+                break;
             case EventKind::launched:
                 ++num_events_;
                 start_ready_tasks(e.rank);
@@ -111,6 +115,13 @@ class Simulation {
             if (task == kNoTask) continue;
             ranks_.begin(r, task, now_);
             if (std::holds_alternative<ComputeTask>(task_at(task).work)) continue;
+            if (const auto* host = std::get_if<HostTask>(&task_at(task).work)) {
+                events_.push({.time = now_ + to_picoseconds(host->time),
+                              .kind = EventKind::host_done,
+                              .rank = r,
+                              .task = task});
+                continue;
+            }
             if (const auto* send = std::get_if<SendTask>(&task_at(task).work)) {
                 events_.push({.time = now_ + to_picoseconds(send->latency),
                               .kind = EventKind::send,
@@ -194,7 +205,8 @@ class Simulation {
         return options_.repeat && !options_.trace && !options_.link_use && options_.sink == nullptr;
     }
     bool sections_repeat() const {
-        return may_repeat() && program_.num_roles() == 1 && !ranks_.hosts_launch();
+        return may_repeat() && program_.num_roles() == 1 && !ranks_.hosts_launch() &&
+               !program_.uses_host();
     }
 
     // Nothing but this rendezvous of all ranks is under way, and no rank is ahead of it.

@@ -26,7 +26,15 @@ COMMUNICATION = {
     "cp_exchange",
     "pipeline_p2p",
 }
-GRADIENT = {"grad_all_reduce", "expert_grad_all_reduce", "param_all_gather"}
+# Beside the passes: gradients and parameters, and what goes to the host, works there and comes back.
+GRADIENT = {
+    "grad_all_reduce",
+    "expert_grad_all_reduce",
+    "param_all_gather",
+    "offload",
+    "host_optimizer",
+    "reload",
+}
 
 
 def _simulation(results) -> Simulation | None:

@@ -312,6 +312,28 @@ void explain_host(Writer& out, const Plan& plan, const PhaseWork& phase, const O
     if (!calls.empty()) out.line("host", "{}{}", fmt::join(calls, ", "), wait);
 }
 
+void explain_host_work(Writer& out, const HostWork& work, const Cluster& cluster,
+                       const Profile& profile, PriceBook& book) {
+    const bool computes = work.part == HostPart::optimizer;
+    out.line("time", "{} before overlap: {} at {:.1f} GB/s", time_text(book.host(work, 1.0).time),
+             bytes_text(work.bytes), book.host_rate(work.part).in(GB / second));
+    const HostRates& rates = *profile.host;
+    if (computes)
+        out.line("rate",
+                 "the AdamW of one rank moves {:.1f} GB/s; its part of the node's memory "
+                 "bandwidth is {:.1f} GB/s: the lesser",
+                 rates.adam.in(GB / second),
+                 (cluster.host->memory_bandwidth / cluster.gpus_per_node).in(GB / second));
+    else
+        out.line("rate",
+                 "{:.0f} % of {:.1f} GB/s, a GPU's part of the path while all of its node "
+                 "copy this way",
+                 100.0 * rates.copy, host_bandwidth(cluster).in(GB / second));
+    out.line("pieces", "{}", work.pieces);
+    out.line("residual", "{:.0f} %; {}",
+             100.0 * (computes ? rates.adam_residual : rates.copy_residual), rates.source);
+}
+
 }  // namespace
 
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
@@ -392,6 +414,8 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                      time_text(profile.overheads.host_sync));
             out.line("source", "{}", profile.overheads.source);
         }
+    } else if (const auto* host = std::get_if<HostWork>(&found.work->work)) {
+        explain_host_work(out, *host, scenario.cluster, profile, book);
     } else {
         const auto& reduce = std::get<ReduceWork>(found.work->work);
         const Price price = book.reduce(reduce, 1.0);

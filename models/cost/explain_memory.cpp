@@ -50,6 +50,9 @@ void add_stage(const std::string& name, const StageMemory& stage, Explanation& o
     for (const MemoryItem& item : stage.items)
         out.lines.emplace_back("  " + item.name,
                                fmt::format("{:>24}", size_text(item.bytes.in(byte))));
+    for (const MemoryItem& item : stage.host_items)
+        out.lines.emplace_back("  in host memory: " + item.name,
+                               fmt::format("{:>24}", size_text(item.bytes.in(byte))));
 }
 
 }  // namespace

@@ -180,6 +180,11 @@ class Items {
         stage_.peak += bytes * byte;
     }
     void add(std::string name, Bytes bytes) { add(std::move(name), bytes.in(byte)); }
+    void add_on_host(std::string name, double bytes) {
+        if (!(bytes > 0.0)) return;
+        stage_.host_items.push_back({std::move(name), bytes * byte});
+        stage_.host += bytes * byte;
+    }
     void end_of_tensors() { stage_.allocated = stage_.peak; }
     Bytes allocated() const { return stage_.allocated; }
     StageMemory take() { return std::move(stage_); }
@@ -222,8 +227,13 @@ void add_states(const PlanCounts& counts, const std::vector<RankChunk>& chunks, 
     const std::size_t type = static_cast<std::size_t>(plan.main_grads_dtype);
     items.add(fmt::format("gradients ({})", kDtypeNames[type]),
               bytes_per_element(plan.main_grads_dtype) * held(DataParallelSharding::optim_grads));
+    const double optimized = held(DataParallelSharding::optim),
+                 offloaded = plan.offload.optimizer_share() * optimized;
+    const double masters =
+        optimized - (plan.offload.use_precision_aware_optimizer ? offloaded : 0.0);
     items.add("optimizer states",
-              (master_bytes(plan) + moment_bytes(plan)) * held(DataParallelSharding::optim));
+              master_bytes(plan) * masters + moment_bytes(plan) * (optimized - offloaded));
+    items.add_on_host("optimizer states", kHostStateBytes * offloaded);
 }
 
 void add_activations(const std::vector<RankChunk>& chunks, Items& items) {
@@ -361,6 +371,22 @@ StageMemory stage_memory(const PlanCounts& counts, const std::vector<RankChunk>&
     return items.take();
 }
 
+// Stages are blocks of equally many consecutive ranks.
+HostMemory host_memory(const Cluster& cluster, const std::vector<StageMemory>& stages) {
+    HostMemory host;
+    const int ranks = cluster.num_ranks() / static_cast<int>(stages.size());
+    for (int first = 0; first < cluster.num_ranks(); first += cluster.gpus_per_node) {
+        Bytes node;
+        for (int rank = first; rank < first + cluster.gpus_per_node; ++rank)
+            node += stages[static_cast<std::size_t>(rank / ranks)].host;
+        host.node = max(host.node, node);
+    }
+    if (!(host.node > Bytes{})) return host;
+    host.items = std::ranges::max_element(stages, {}, &StageMemory::host)->host_items;
+    if (cluster.host) host.capacity = cluster.host->memory;
+    return host;
+}
+
 }  // namespace
 
 PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
@@ -376,6 +402,7 @@ PlanMemory predict_memory(const Scenario& scenario, const Plan& plan,
     memory.peak = worst->peak;
     memory.allocated = worst->allocated;
     memory.items = worst->items;
+    memory.host = host_memory(scenario.cluster, memory.stages);
     return memory;
 }
 

@@ -193,6 +193,13 @@ StepTime price_with_speeds(const Scenario& scenario, const Plan& plan, const Pro
 }
 
 void check_memory(PlanPrediction& plan) {
+    const HostMemory& host = plan.memory.host;
+    if (host.capacity > Bytes{} && host.node > host.capacity) {
+        plan.feasible = false;
+        plan.infeasible_because =
+            fmt::format("needs {:.1f} GiB of the {:.1f} GiB of host memory of a node",
+                        host.node.in(GiB), host.capacity.in(GiB));
+    }
     if (plan.memory.peak <= plan.memory.capacity) return;
     plan.feasible = false;
     // The item that broke the limit: the largest one.

@@ -54,7 +54,7 @@ PriceBook::PriceBook(const Profile& profile, const Cluster& cluster, Dtype dtype
       dtype_(dtype),
       scale_(device_scale(profile, cluster.device)),
       added_(cluster),
-      accounts_(kNumKernelSources + profile.communication.size() + profile.phases.size() + 1) {}
+      accounts_(kNumKernelSources + profile.communication.size() + profile.phases.size() + 3) {}
 
 std::size_t PriceBook::index_of(const Source& source) const {
     const std::size_t num_times = profile_.communication.size();
@@ -67,6 +67,8 @@ std::size_t PriceBook::index_of(const Source& source) const {
     if (const auto* curve = std::get_if<const PhaseCurve*>(&source))
         return kNumKernelSources + num_times +
                static_cast<std::size_t>(*curve - profile_.phases.data());
+    if (const auto* host = std::get_if<HostSource>(&source))
+        return accounts_.size() - 3 + static_cast<std::size_t>(*host);
     return accounts_.size() - 1;
 }
 
@@ -81,6 +83,8 @@ PriceBook::Source PriceBook::source_at(std::size_t index) const {
     if (index < profile_.communication.size()) return &profile_.communication[index];
     index -= profile_.communication.size();
     if (index < profile_.phases.size()) return &profile_.phases[index];
+    index -= profile_.phases.size();
+    if (index < 2) return static_cast<HostSource>(index);
     return std::monostate{};
 }
 

@@ -25,12 +25,25 @@
 
 namespace headway::inline cost {
 
-enum class Bottleneck { none, flops, memory, launch, sync, nvlink, pcie, nic, spine, core };
+enum class Bottleneck {
+    none,
+    flops,
+    memory,
+    launch,
+    sync,
+    nvlink,
+    pcie,
+    nic,
+    spine,
+    core,
+    host_link,
+    host
+};
 inline constexpr std::array kBottleneckNames = {
-    std::string_view("none"),   std::string_view("flops"), std::string_view("memory"),
-    std::string_view("launch"), std::string_view("sync"),  std::string_view("nvlink"),
-    std::string_view("pcie"),   std::string_view("nic"),   std::string_view("spine"),
-    std::string_view("core")};
+    std::string_view("none"),   std::string_view("flops"),     std::string_view("memory"),
+    std::string_view("launch"), std::string_view("sync"),      std::string_view("nvlink"),
+    std::string_view("pcie"),   std::string_view("nic"),       std::string_view("spine"),
+    std::string_view("core"),   std::string_view("host_link"), std::string_view("host")};
 constexpr std::string_view name(Bottleneck b) {
     return kBottleneckNames[static_cast<std::size_t>(b)];
 }
@@ -96,6 +109,8 @@ class PriceBook {
     Price exchange(const ExchangeWork& work, double weight, double fraction = 1.0);
     Price count_exchange(const CountExchangeWork& work, double weight);
     Price reduce(const ReduceWork& work, double weight);
+    // A copy to or from host memory, or AdamW there.
+    Price host(const HostWork& work, double weight, double fraction = 1.0);
     // To one other rank on this path, while every rank sends one.
     Price message(PathClass path, Bytes bytes, double weight);
 
@@ -117,6 +132,9 @@ class PriceBook {
     // curve of itself: the bytes that are read again, at the rate of a copy.
     Seconds added_time(const ComputeWork& work) const;
     Seconds count_exchange_time(const CountExchangeWork& work) const;
+    // What a rank's copies and its AdamW achieve in host memory. InputError where the profile does
+    // not know.
+    Bandwidth host_rate(HostPart part) const;
     // Share of a backward phase that is weight gradients: of kernels that multiply by weights, half
     // of their least time on the device, over the least time of all kernels.
     double weight_gradient_share(const PhaseWork& phase) const;
@@ -153,7 +171,9 @@ class PriceBook {
         Dtype dtype;
         Pass pass;
     };
-    using Source = std::variant<std::monostate, KernelSource, const TimeCurve*, const PhaseCurve*>;
+    enum class HostSource { copies, optimizer };
+    using Source =
+        std::variant<std::monostate, KernelSource, const TimeCurve*, const PhaseCurve*, HostSource>;
     struct Account {
         bool used = false;
         double sigma = 0.0;  // seconds, of all prices with their weights
@@ -199,7 +219,8 @@ class PriceBook {
     const Dtype dtype_;
     const DeviceScale scale_;
     const AddedLatency added_;
-    std::vector<Account> accounts_;  // by source: kernels, time curves, phase curves, overheads
+    std::vector<Account>
+        accounts_;  // by source: kernels, time curves, phase curves, host, overheads
     double independent_variance_ = 0.0;
 };
 

@@ -275,4 +275,24 @@ Price PriceBook::message(PathClass path, Bytes bytes, double weight) {
     return {slowest.time + slowest.added, sigma, bottleneck_of(slowest.path)};
 }
 
+Bandwidth PriceBook::host_rate(HostPart part) const {
+    if (!profile_.host)
+        missing_curve("the host",
+                      "a profile with `host` (rates of copies and of the host's AdamW), or a plan "
+                      "that offloads nothing");
+    if (part != HostPart::optimizer) return profile_.host->copy * host_bandwidth(cluster_);
+    return min(profile_.host->adam, cluster_.host->memory_bandwidth / cluster_.gpus_per_node);
+}
+
+Price PriceBook::host(const HostWork& work, double weight, double fraction) {
+    const bool computes = work.part == HostPart::optimizer;
+    const Seconds time = fraction * work.bytes / host_rate(work.part);
+    const double residual = computes ? profile_.host->adam_residual : profile_.host->copy_residual,
+                 sigma = residual * time.in(second);
+    Account& a = account(computes ? HostSource::optimizer : HostSource::copies);
+    a.used = true;
+    a.sigma += weight * sigma;
+    return {time, sigma, computes ? Bottleneck::host : Bottleneck::host_link};
+}
+
 }  // namespace headway::inline cost

@@ -198,10 +198,10 @@ class RoleBuilder {
             if (order_.ranks > 1 && reduce.stride >= ranks_)
                 reduce_with_other_role(phase, reduce, which++);
             else
-                writer_.update(phase);
+                writer_.update({&phase, 1});
         }
         wait_for_all();
-        for (const PhaseWork& phase : work_.updates[index(role_)]) writer_.update(phase);
+        writer_.update(work_.updates[index(role_)]);
     }
 
     const PipelineWork& work_;
@@ -254,7 +254,7 @@ class ProgramBuilder {
                 writer.reduce(workload_.update, block.layer, block.layer);
             } else if (block.kind == BlockKind::update) {
                 writer.reduce(workload_.update, -1, num_layers);
-                for (const PhaseWork& phase : workload_.update) writer.update(phase);
+                writer.update(workload_.update);
             } else {
                 writer.block(block);
             }

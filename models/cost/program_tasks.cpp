@@ -140,4 +140,9 @@ ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
     return fitted_reduction(part, book_);
 }
 
+HostTask TaskPricer::host_task(const HostWork& work, double share) const {
+    const Bytes bytes = share * work.bytes;
+    return {.time = bytes / book_.host_rate(work.part), .bytes = bytes};
+}
+
 }  // namespace headway::inline cost

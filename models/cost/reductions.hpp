@@ -48,12 +48,16 @@ class StepPart {
     void pass(const PassTime& pass);
 
     std::vector<TimedTask> tasks_;
-    std::vector<int> owners_;                        // [task] of a collective, or -1
-    std::map<int, int> gathered_;                    // by layer: the last task that brings it
-    int table_ = -1, head_ = -1;                     // that bring these
-    std::array<int, kNumStreams> last_{-1, -1, -1};  // of each stream
-    int beside_ = -1;                                // last task that ran beside a pass
-    Seconds lead_;                                   // of the host, where the first pass begins
+    std::vector<int> owners_;                  // [task] of a collective, or -1
+    std::map<int, int> gathered_;              // by layer: the last task that brings it
+    int table_ = -1, head_ = -1;               // that bring these
+    std::array<int, kNumStreams> last_ = [] {  // of each stream
+        std::array<int, kNumStreams> none{};
+        none.fill(-1);
+        return none;
+    }();
+    int beside_ = -1;  // last task that ran beside a pass
+    Seconds lead_;     // of the host, where the first pass begins
 };
 
 // What shows of a collective; the rest of it is hidden.

@@ -30,7 +30,8 @@ RoleWriter::RoleWriter(TaskPricer& pricer, PricedLayers& layers, Program& progra
 
 void RoleWriter::receive(const std::vector<int>& messages) {
     for (std::size_t s = 0; s < receives_.size(); ++s) {
-        if (s == static_cast<std::size_t>(Stream::gradient)) continue;  // behind compute
+        const auto stream = static_cast<Stream>(s);
+        if (stream == Stream::gradient || is_of_host(stream)) continue;  // behind compute
         receives_[s].insert(receives_[s].end(), messages.begin(), messages.end());
     }
 }
@@ -189,9 +190,37 @@ int RoleWriter::take_gathered(int layer) {
     return task;
 }
 
-void RoleWriter::update(const PhaseWork& phase) {
-    const std::vector<int> after = {last_of(Stream::compute), last_of(Stream::communication),
-                                    last_of(Stream::gradient)};
+void RoleWriter::update(std::span<const PhaseWork> phases) {
+    const PhaseRange host = host_update(phases);
+    const auto begin = static_cast<std::size_t>(host.begin),
+               end = static_cast<std::size_t>(host.end);
+    for (const PhaseWork& phase : phases.first(begin)) update_phase(phase);
+    if (begin < end) update_on_host(phases.subspan(begin, end - begin));
+    for (const PhaseWork& phase : phases.subspan(end)) update_phase(phase);
+}
+
+void RoleWriter::update_on_host(std::span<const PhaseWork> phases) {
+    const std::vector<int> before = all_before();
+    // The copies down wait for the other ranks too.
+    receives_[static_cast<std::size_t>(Stream::offload)] =
+        receives_[static_cast<std::size_t>(Stream::compute)];
+    std::vector<int> task_of_slot;
+    for (const Slot& slot : host_update_slots(phases)) {
+        std::vector<int> after = before;
+        if (slot.after >= 0) after = {task_of_slot[static_cast<std::size_t>(slot.after)]};
+        if (slot.also_after)
+            after.push_back(task_of_slot[static_cast<std::size_t>(*slot.also_after)]);
+        const PhaseWork& phase = phases[static_cast<std::size_t>(slot.phase)];
+        const auto* host = std::get_if<HostWork>(&phase.work);
+        const TaskWork work = host != nullptr ? TaskWork(pricer_.host_task(*host, slot.fraction()))
+                                              : TaskWork(pricer_.compute_task({&phase}, 1.0));
+        task_of_slot.push_back(
+            add(phase.phase, Pass::update, -1, slot.stream, std::move(after), work, slot.chunk));
+    }
+}
+
+void RoleWriter::update_phase(const PhaseWork& phase) {
+    const std::vector<int> after = all_before();
     if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
         if (leaves_early(phase) || comes_ahead(phase)) return;
         add(phase.phase, Pass::update, -1, Stream::gradient, after,
@@ -204,7 +233,7 @@ void RoleWriter::update(const PhaseWork& phase) {
 
 void RoleWriter::send(const SendTask& send, Phase phase, Pass pass) {
     std::vector<int> after = {last_of(Stream::compute), last_of(Stream::communication)};
-    if (pass == Pass::update) after.push_back(last_of(Stream::gradient));
+    if (pass == Pass::update) after = all_before();
     add(phase, pass, -1, pass == Pass::forward ? Stream::send_forward : Stream::send_backward,
         std::move(after), send);
 }

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "models/cost/priced_layers.hpp"
@@ -27,12 +28,16 @@ class RoleWriter {
     // The parameters of these layers come from the begin of the step on, a bucket a layer; the
     // first forward of a layer, and of what stands before and behind them, waits for its own.
     void gather(const std::vector<PhaseWork>& phases, const PipelineStage& stage);
-    // A phase of the update; reductions that left early are not among them.
-    void update(const PhaseWork& phase);
+    // Phases of the update; reductions that left early are not among them.
+    void update(std::span<const PhaseWork> phases);
     // When all before it has ended; in the update, reductions too.
     void send(const SendTask& send, Phase phase, Pass pass);
 
   private:
+    void update_phase(const PhaseWork& phase);
+    void update_on_host(std::span<const PhaseWork> phases);
+    // The last task of each stream but those of messages.
+    std::vector<int> all_before() const { return {last_.begin(), last_.begin() + kNumStreams}; }
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
     int add(Phase phase, Pass pass, int layer, Stream stream, std::vector<int> after, TaskWork work,
             int chunk = 0);

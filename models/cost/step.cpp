@@ -23,6 +23,8 @@ Price price_phase(const RankPhases& pair, const ComputeSpeeds& speeds, PriceBook
         return book.exchange(*exchange, weight, fraction);
     if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work))
         return book.count_exchange(*counts, weight);
+    if (const auto* host = std::get_if<HostWork>(&phase.work))
+        return book.host(*host, weight, fraction);
     ReduceWork part = std::get<ReduceWork>(phase.work);
     part.bytes *= fraction;
     return book.reduce(part, weight);
@@ -98,6 +100,29 @@ void overlap_collectives(const Workload& workload, HiddenBy hidden_by, const Ove
     for (std::size_t i = 0; i < exposed.size(); ++i) show(*overlapped[i], exposed[i]);
 }
 
+// An offloaded optimizer's copies and its two halves run beside each other: what shows of each.
+void overlap_host(const std::vector<PhaseWork>& update, std::vector<PhaseTime>& times) {
+    const PhaseRange range = host_update(update);
+    if (range.begin == range.end) return;
+    const auto first = static_cast<std::size_t>(range.begin);
+    const std::vector<Slot> slots = host_update_slots(
+        std::span(update).subspan(first, static_cast<std::size_t>(range.end) - first));
+    std::vector<TimedTask> tasks;
+    for (const Slot& slot : slots) {
+        const PhaseTime& whole = times[first + static_cast<std::size_t>(slot.phase)];
+        tasks.push_back({.stream = slot.stream,
+                         .time = whole.time / slot.num_chunks,
+                         .after = slot.after,
+                         .also_after = slot.also_after.value_or(-1)});
+    }
+    const StreamsRun run = run_streams(tasks, Overlap{});
+    std::vector<Seconds> shown(times.size());
+    for (std::size_t i = 0; i < slots.size(); ++i)
+        shown[first + static_cast<std::size_t>(slots[i].phase)] += run.exposed[i];
+    for (std::size_t i = first; i < static_cast<std::size_t>(range.end); ++i)
+        show(times[i], shown[i]);
+}
+
 }  // namespace
 
 void accumulate(StepTime& step, const std::vector<PhaseTime>& times, int count) {
@@ -145,6 +170,7 @@ std::vector<PhaseTime> price_update(const std::vector<PhaseWork>& update,
         for (const double share : reduce->buckets)
             time.buckets.push_back(share > 0.0 ? add(share) : Seconds{});
     }
+    overlap_host(update, times);
     return times;
 }
 
@@ -167,6 +193,8 @@ Bytes phase_bytes(const PhaseWork& phase) {
         const double n = reduce->group_size,
                      passes = reduce->collective == Collective::all_reduce ? 2.0 : 1.0;
         total = passes * (n - 1.0) / n * reduce->bytes;
+    } else if (const auto* host = std::get_if<HostWork>(&phase.work)) {
+        total = host->bytes;
     }
     return total;
 }

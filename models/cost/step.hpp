@@ -108,6 +108,9 @@ constexpr bool is_moe_part(Phase phase) {
         case Phase::pipeline_weight:
         case Phase::grad_all_reduce:
         case Phase::expert_grad_all_reduce:
+        case Phase::offload:
+        case Phase::host_optimizer:
+        case Phase::reload:
         case Phase::param_all_gather:
             return false;
         default:

@@ -54,8 +54,11 @@ class Streams {
         : tasks_(tasks), overlap_(overlap), done_(tasks.size(), false), host_(tasks, lead) {
         result_.exposed.resize(tasks.size());
         result_.host.resize(tasks.size());
-        for (std::size_t t = 0; t < tasks.size(); ++t)
-            queues_[static_cast<std::size_t>(tasks[t].stream)].push_back(t);
+        for (std::size_t t = 0; t < tasks.size(); ++t) {
+            const auto stream = static_cast<std::size_t>(tasks[t].stream);
+            queues_[stream].push_back(t);
+            num_streams_ = std::max(num_streams_, stream + 1);
+        }
     }
 
     StreamsRun run() {
@@ -83,7 +86,7 @@ class Streams {
     bool start_ready() {
         bool any = false;
         next_launch_.reset();
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
+        for (std::size_t s = 0; s < num_streams_; ++s) {
             if (!running_[s] && next_[s] < queues_[s].size()) start(s, queues_[s][next_[s]]);
             any = any || running_[s].has_value();
         }
@@ -105,6 +108,7 @@ class Streams {
 
     bool is_slowed(std::size_t stream) const {
         if (stream == kCompute) return running_[kCommunication] || running_[kGradient];
+        if (is_of_host(static_cast<Stream>(stream))) return false;
         return running_[kCommunication] && running_[kGradient];
     }
     Overlap slowed(std::size_t stream) const {
@@ -126,7 +130,7 @@ class Streams {
         std::array<bool, kNumStreams> reached{}, slow{};
         std::array<Overlap, kNumStreams> overlap;
         std::array<Seconds, kNumStreams> ends{};
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
+        for (std::size_t s = 0; s < num_streams_; ++s) {
             if (!running_[s]) continue;
             slow[s] = is_slowed(s);
             overlap[s] = slowed(s);
@@ -135,9 +139,10 @@ class Streams {
         }
         if (next_launch_) by(launched(*next_launch_) - now_);
         const Seconds passed = *until;
-        for (std::size_t s = 0; s < kNumStreams; ++s) reached[s] = running_[s] && ends[s] <= passed;
+        for (std::size_t s = 0; s < num_streams_; ++s)
+            reached[s] = running_[s] && ends[s] <= passed;
         Seconds computed = passed;  // of its time alone
-        for (std::size_t s = 0; s < kNumStreams; ++s) {
+        for (std::size_t s = 0; s < num_streams_; ++s) {
             if (!running_[s] || !running_[s]->works) continue;
             const double on = running_[s]->alone.advance(passed.in(second), slow[s], overlap[s]);
             if (s == kCompute && slow[s]) computed = on * second;
@@ -146,7 +151,7 @@ class Streams {
         // To the very moment that it waits for, so that no rest of a sum is left to wait.
         now_ = next_launch_ && launched(*next_launch_) - now_ <= passed ? launched(*next_launch_)
                                                                         : now_ + passed;
-        for (std::size_t s = 0; s < kNumStreams; ++s)
+        for (std::size_t s = 0; s < num_streams_; ++s)
             if (reached[s]) reach(s);
     }
 
@@ -176,6 +181,8 @@ class Streams {
         }
         if (works(kCommunication)) return add(kCommunication, passed);
         if (works(kGradient)) return add(kGradient, passed);
+        for (std::size_t s = num_streams_; s-- > kGradient + 1;)
+            if (works(s)) return add(s, passed);
         const std::size_t task = running_[kCompute] ? running_[kCompute]->task : *next_launch_;
         result_.exposed[task] += passed;
         result_.host[task] += passed;
@@ -189,6 +196,7 @@ class Streams {
     std::array<std::vector<std::size_t>, kNumStreams> queues_;
     std::array<std::size_t, kNumStreams> next_{};
     std::array<std::optional<Running>, kNumStreams> running_{};
+    std::size_t num_streams_ = 0;             // the last one that has tasks, and all before it
     std::optional<std::size_t> next_launch_;  // ready but for the host, the first
     StreamsRun result_;
 };

@@ -28,7 +28,8 @@ struct TimedTask {
 
 struct StreamsRun {
     Seconds end;
-    // [task] Adds up to `end`. Compute hides communication, and an exchange hides a reduction; what
+    // [task] Adds up to `end`. Compute hides communication, an exchange hides a reduction, and all
+    // of these hide the work of the host, which hides copies; what
     // a reduction alone slows compute down by is the reduction's; what nothing runs in is of the
     // task that the host enqueues.
     std::vector<Seconds> exposed;

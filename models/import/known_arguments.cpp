@@ -39,7 +39,8 @@ constexpr std::string_view kRead =
     "data_parallel_sharding_strategy num_distributed_optimizer_instances use_megatron_fsdp "
     "use_custom_fsdp use_torch_fsdp2 overlap_grad_reduce micro_batch_size global_batch_size "
     "recompute_activations recompute_granularity recompute_method recompute_num_layers "
-    "recompute_modules overlap_param_gather use_precision_aware_optimizer main_grads_dtype "
+    "recompute_modules overlap_param_gather use_precision_aware_optimizer optimizer_cpu_offload "
+    "optimizer_offload_fraction overlap_cpu_optimizer_d2h_h2d main_grads_dtype "
     "main_params_dtype "
     "exp_avg_dtype exp_avg_sq_dtype gradient_accumulation_fusion no_gradient_accumulation_fusion "
     "grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
@@ -75,9 +76,7 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"moe_shared_expert_overlap", "", "shared experts run before or after the exchanges"},
     {"high_priority_a2a_comm_stream", "", "streams have no priority"},
     {"optimizer_cuda_graph", "", "launches of the optimizer are not priced"},
-    {"optimizer_cpu_offload optimizer_offload_fraction offload_optimizer_states "
-     "overlap_cpu_optimizer_d2h_h2d",
-     "1.0 0.0 0", "the optimizer stays on the GPU"},
+    {"offload_optimizer_states", "", "states of the optimizer stay on the GPU between updates"},
     {"cpu_offloading cpu_offloading_num_layers fine_grained_activation_offloading offload_modules "
      "cpu_offloading_weights offload_activation",
      "0", "activations stay on the GPU"},

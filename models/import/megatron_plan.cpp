@@ -97,6 +97,30 @@ void fill_optimizer(const Job& job, const ModelSpec& model, Plan& plan) {
         job.leave(*job.find("optimizer"), "not modelled: the states and the step are AdamW's");
 }
 
+// AdamW on the host keeps fp32, whatever the types of states are told to be. A fraction that is
+// left out is Megatron's 1; in a configuration of Megatron-Bridge it is always written.
+void fill_optimizer_offload(const Job& job, Plan& plan) {
+    const bool offloads = job.flag("optimizer_cpu_offload");
+    const double fraction = job.number("optimizer_offload_fraction").value_or(1.0);
+    const bool overlaps = job.flag("overlap_cpu_optimizer_d2h_h2d");
+    if (!offloads || fraction == 0.0) return;
+    if (!(fraction > 0.0 && fraction <= 1.0)) {
+        job.refuse(job.find("optimizer_offload_fraction"),
+                   fmt::format("{} of the optimizer on the host", fraction), "0 to 1");
+        return;
+    }
+    plan.offload = {.optimizer_cpu_offload = true,
+                    .optimizer_offload_fraction = fraction,
+                    .overlap_cpu_optimizer_d2h_h2d = overlaps,
+                    .use_precision_aware_optimizer = job.flag("use_precision_aware_optimizer")};
+    for (const char* type : {"main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype"}) {
+        if (dtype_of(job, type, Dtype::fp32) != Dtype::fp32)
+            job.leave(*job.find(type), "an optimizer on the host keeps its states in fp32");
+    }
+    plan.main_params_dtype = plan.exp_avg_dtype = plan.exp_avg_sq_dtype = Dtype::fp32;
+    plan.store_param_remainders = false;
+}
+
 // The recipe counts where a format turns it on; Megatron's is "delayed".
 void fill_precision(const Job& job, Precision& precision) {
     std::string_view format = "fp8_format", recipe = "fp8_recipe";
@@ -292,6 +316,7 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_host(job, plan);
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);
+    fill_optimizer_offload(job, plan);
     fill_sharding(job, plan);
     fill_precision(job, plan.precision);
     plan.parallel.overlap_moe_expert_parallel_comm = job.flag("overlap_moe_expert_parallel_comm");
@@ -312,6 +337,7 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
               "overlap_moe_expert_parallel_comm"},
              {"plans[0].parallel.expert_tensor_parallel_size", "expert_tensor_parallel_size"},
              {"plans[0].parallel.sequence_parallel", "sequence_parallel"},
+             {"plans[0].optimizer_cpu_offload", "optimizer_cpu_offload"},
              {"batch.global_batch_size", "global_batch_size"},
              {"batch.micro_batch_size", "micro_batch_size"},
              {"batch.sequence_length", "seq_length"}})

@@ -51,6 +51,12 @@ Json memory_json(const PlanMemory& memory) {
                  {"reserve_bytes", memory.reserve().in(byte)},
                  {"items", items_json(memory.items)},
                  {"capacity_bytes", memory.capacity.in(byte)}};
+    if (memory.host.node > Bytes{}) {
+        json["host"] = {{"node_bytes", memory.host.node.in(byte)},
+                        {"items", items_json(memory.host.items)}};
+        if (memory.host.capacity > Bytes{})
+            json["host"]["capacity_bytes"] = memory.host.capacity.in(byte);
+    }
     if (memory.stages.size() < 2) return json;
     json["stage"] = memory.stage;
     for (const StageMemory& stage : memory.stages)

@@ -277,6 +277,30 @@ std::string memory_items(Plans plans) {
     return table.to_string();
 }
 
+// What plans that offload have in host memory.
+std::string host_memory(Plans plans) {
+    const auto offloads = [](const PlanPrediction& p) { return p.memory.host.node > Bytes{}; };
+    if (std::ranges::none_of(plans, offloads)) return "";
+    TextTable table{.head = plan_heads("host memory of a node", plans), .rows = {{"  in all"}}};
+    std::vector<std::string> names;
+    for (const PlanPrediction& plan : plans) {
+        const HostMemory& host = plan.memory.host;
+        table.rows[0].push_back(offloads(plan) ? human(host.node) : "-");
+        for (const MemoryItem& item : host.items)
+            if (std::ranges::find(names, item.name) == names.end()) names.push_back(item.name);
+    }
+    for (const std::string& name : names) {
+        std::vector<std::string> row = {"  of a rank: " + name};
+        for (const PlanPrediction& plan : plans) {
+            const auto& items = plan.memory.host.items;
+            const auto it = std::ranges::find(items, name, &MemoryItem::name);
+            row.push_back(it == items.end() ? "-" : human(it->bytes));
+        }
+        table.rows.push_back(std::move(row));
+    }
+    return "\n" + table.to_string();
+}
+
 // What the stages of a pipeline need, by kind of item.
 std::string stage_memory(const PlanPrediction& plan) {
     const PlanMemory& memory = plan.memory;
@@ -339,7 +363,7 @@ std::string prediction_to_table(const Prediction& prediction, Detail detail) {
         text += "\n" + totals(some) + "\n" + phases(some, order, detail) + pipelines(some) + "\n" +
                 moe_layer(some);
         if (detail == Detail::brief) continue;
-        text += "\n" + memory_items(some);
+        text += "\n" + memory_items(some) + host_memory(some);
         for (const PlanPrediction& plan : some) text += stage_memory(plan);
     }
     const std::string more = remarks(prediction, detail);

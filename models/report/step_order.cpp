@@ -42,7 +42,10 @@ constexpr std::array kForwardOrder = {Phase::embed,
                                       Phase::pipeline_bubble,
                                       Phase::grad_all_reduce,
                                       Phase::expert_grad_all_reduce,
+                                      Phase::offload,
+                                      Phase::host_optimizer,
                                       Phase::optimizer,
+                                      Phase::reload,
                                       Phase::param_all_gather};
 static_assert(static_cast<int>(kForwardOrder.size()) == kNumPhases);
 

@@ -264,6 +264,37 @@ void check_optimizer(const Scenario& scenario, const Plan& plan, const std::stri
     }
 }
 
+// Megatron-LM d98e8a6, core/optimizer/__init__.py and cpu_offloading/hybrid_optimizer.py.
+void check_offload(const Scenario& scenario, const Plan& plan, const std::string& where,
+                   std::vector<InputProblem>& problems) {
+    if (!plan.offload.optimizer_cpu_offload) return;
+    const auto refuse = [&](std::string found, std::string accepted, std::string hint = "") {
+        problems.push_back({where + ".optimizer_cpu_offload", std::move(found), std::move(accepted),
+                            std::move(hint)});
+    };
+    if (!scenario.cluster.host)
+        refuse("an optimizer on the host of a cluster without `host`",
+               "cluster.host with bandwidth and memory_bandwidth",
+               "presets of clusters have it");
+    if (plan.parallel.data_parallel_sharding_strategy != DataParallelSharding::optim)
+        refuse("an optimizer on the host without the distributed optimizer",
+               "parallel.data_parallel_sharding_strategy optim");
+    if (plan.optimizer == Optimizer::adamw_8bit)
+        refuse("an optimizer on the host beside adamw_8bit", "optimizer adamw_fp32");
+    const bool fp32 = plan.main_params_dtype == Dtype::fp32 && !plan.store_param_remainders &&
+                      plan.exp_avg_dtype == Dtype::fp32 && plan.exp_avg_sq_dtype == Dtype::fp32;
+    if (!fp32)
+        refuse("an optimizer on the host beside narrower states",
+               "main_params_dtype, exp_avg_dtype and exp_avg_sq_dtype fp32, no "
+               "store_param_remainders",
+               "the hybrid optimizer keeps parameters and moments in fp32");
+    if (plan.implementation == Implementation::unfused ||
+        plan.implementation == Implementation::headway)
+        refuse(fmt::format("an optimizer on the host under implementation: {}, which has none",
+                           kImplementationNames[static_cast<std::size_t>(plan.implementation)]),
+               "implementation: fused, torch or megatron");
+}
+
 void check_names(const Scenario& scenario, std::vector<InputProblem>& problems) {
     std::vector<std::string> names;
     std::set<std::string> seen;
@@ -305,6 +336,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         check_dispatcher(plan, where, problems);
         check_precision(plan, where, problems);
         check_optimizer(scenario, plan, where, problems);
+        check_offload(scenario, plan, where, problems);
         check_parallel(scenario, plan, where, problems);
         const std::int64_t own = std::max<std::int64_t>(1, rank_tokens(scenario, plan).own);
         if (plan.overlap_chunks > own) {

@@ -62,6 +62,17 @@ void describe_pcie(Fields& f, Pcie& pcie) {
     f.quantity("latency", pcie.latency, kLatency, "one way");
 }
 
+void describe_host(Fields& f, Host& host) {
+    f.quantity("bandwidth", host.bandwidth, kBandwidth,
+               "between one GPU and host memory (PCIe, NVLink-C2C), one direction");
+    f.quantity("node_bandwidth", host.node_bandwidth, {.low = 0, .high = 1e16},
+               "of all GPUs of a node together, one direction; 0: as many times that", optional);
+    f.quantity("memory_bandwidth", host.memory_bandwidth, kMemoryBandwidth,
+               "of the host memory of a node, all sockets");
+    f.quantity("memory", host.memory, {.low = 0, .high = 1e15},
+               "host memory of a node; 0: not stated, and no plan is bounded by it", optional);
+}
+
 void describe_core(Fields& f, CoreTier& core) {
     f.integer("leaves_per_pod", core.leaves_per_pod, {1, 1 << 20},
               "leaves below the spines of one pod");
@@ -125,6 +136,8 @@ void describe(Fields& f, Cluster& cluster) {
     f.integer("gpus_per_node", cluster.gpus_per_node, {1, 1024}, "GPUs of a node, a rank each");
     f.map("nvlink", cluster.nvlink, "NVLink or NVSwitch domain", describe_nvlink);
     f.map("pcie", cluster.pcie, "the path between GPUs of a node without NVLink", describe_pcie);
+    f.map("host", cluster.host, "CPUs and memory of a node; needed by plans that offload",
+          describe_host);
     f.map("fabric", cluster.fabric, "network between nodes", describe_fabric);
     f.list("link_overrides", cluster.link_overrides, "links that are slower, faster or dead",
            describe_link_override, optional);

@@ -261,6 +261,19 @@ void describe_overheads(Fields& f, Overheads& overheads) {
     f.text("source", overheads.source, "where the numbers come from");
 }
 
+void describe_host(Fields& f, HostRates& host) {
+    f.number("copy", host.copy, {.low = 0, .high = 1, .above_low = true},
+             "share of the bandwidth to host memory that copies of pinned memory achieve",
+             Presence::required, UnitClass::percent);
+    f.number("copy_residual", host.copy_residual, kResidual, "relative standard deviation of it",
+             Presence::required, UnitClass::percent);
+    f.quantity("adam", host.adam, {.low = 1e6, .high = 1e16},
+               "bytes a second that the AdamW of one rank moves in host memory, 28 a parameter");
+    f.number("adam_residual", host.adam_residual, kResidual, "relative standard deviation of it",
+             Presence::required, UnitClass::percent);
+    f.text("source", host.source, "where the numbers come from");
+}
+
 }  // namespace
 
 void describe(Fields& f, Profile& profile) {
@@ -273,6 +286,10 @@ void describe(Fields& f, Profile& profile) {
            describe_phase_curve, optional);
     f.list("communication", profile.communication, "communication curves", describe_time_curve);
     f.map("overheads", profile.overheads, "times that no curve holds", describe_overheads);
+    f.map("host", profile.host,
+          "what copies to host memory and work there achieve; without it, "
+          "plans that offload cannot be priced",
+          describe_host);
 }
 
 }  // namespace headway::inline scenario

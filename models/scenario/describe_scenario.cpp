@@ -151,6 +151,23 @@ void describe_recompute(Fields& f, Recompute& recompute) {
     });
 }
 
+void describe_offload(Fields& f, Offload& offload) {
+    f.flag("optimizer_cpu_offload", offload.optimizer_cpu_offload,
+           "AdamW of a share of the parameters runs on the host, its states in host memory "
+           "(Megatron's hybrid optimizer)",
+           optional);
+    f.only_when("optimizer_cpu_offload: true", offload.optimizer_cpu_offload, [&] {
+        f.number("optimizer_offload_fraction", offload.optimizer_offload_fraction, {0, 1},
+                 "share of a rank's parameters that it updates", optional);
+        f.flag("overlap_cpu_optimizer_d2h_h2d", offload.overlap_cpu_optimizer_d2h_h2d,
+               "gradients go down and parameters come up beside the host's work", optional);
+        f.flag("use_precision_aware_optimizer", offload.use_precision_aware_optimizer,
+               "the host has the only master parameters of its share; false: the GPU keeps its "
+               "own besides, and only moments leave it",
+               optional);
+    });
+}
+
 void describe_pipeline(Fields& f, Parallel& p) {
     f.integer("pipeline_model_parallel_size", p.pipeline_model_parallel_size, {1, 1 << 16},
               "p, pipeline stages on blocks of consecutive ranks", optional);
@@ -286,6 +303,7 @@ void describe_plan(Fields& f, Plan& plan) {
              "type of the second moment; adamw_8bit has a byte instead", optional);
     f.flag("store_param_remainders", plan.store_param_remainders,
            "master parameters are the 16 bits that bf16 parameters lack", optional);
+    describe_offload(f, plan.offload);
     f.map("precision", plan.precision, "types below the model's", describe_precision, optional);
     f.integer("overlap_chunks", plan.overlap_chunks, {1, 1024},
               "token chunks whose communication overlaps expert compute; 1: no overlap", optional);

@@ -107,7 +107,9 @@ Json condition_schema(const std::string& when) {
     std::size_t begin = colon + 2;
     while (begin < when.size()) {
         const std::size_t end = std::min(when.find(", ", begin), when.size());
-        values.push_back(when.substr(begin, end - begin));
+        const std::string value = when.substr(begin, end - begin);
+        const bool is_truth = value == "true" || value == "false";
+        values.push_back(is_truth ? Json(value == "true") : Json(value));
         begin = end + 2;
     }
     const std::string key = when.substr(0, colon);

@@ -122,6 +122,20 @@ std::string layout_text(const Parallel& p) {
     return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+namespace {
+
+void add_offload_flags(const Offload& offload, std::vector<std::string>& flags) {
+    if (!offload.optimizer_cpu_offload) return;
+    flags.push_back(fmt::format("--optimizer-cpu-offload --optimizer-offload-fraction {}",
+                                offload.optimizer_offload_fraction));
+    if (offload.use_precision_aware_optimizer)
+        flags.emplace_back("--use-precision-aware-optimizer");
+    if (offload.overlap_cpu_optimizer_d2h_h2d)
+        flags.emplace_back("--overlap-cpu-optimizer-d2h-h2d");
+}
+
+}  // namespace
+
 std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t global_batch_size) {
     const Parallel& p = plan.parallel;
     std::vector<std::string> flags;
@@ -165,6 +179,7 @@ std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t gl
             flags.emplace_back(
                 "--moe-token-dispatcher-type flex --moe-flex-dispatcher-backend deepep");
     }
+    add_offload_flags(plan.offload, flags);
     add("micro-batch-size", batch.sequences_per_rank);
     add("global-batch-size", global_batch_size);
     return fmt::format("{}", fmt::join(flags, " "));
@@ -196,6 +211,8 @@ std::string torchtitan_flags(const Plan& plan, const Batch& batch, const Mesh& m
     if (p.overlap_moe_expert_parallel_comm) text += "  (it does not overlap exchanges so)";
     if (p.data_parallel_sharding_strategy == DataParallelSharding::optim)
         text += "  (it has no ZeRO-1 beside FSDP: memory differs)";
+    if (plan.offload.optimizer_cpu_offload)
+        text += "  (it offloads all that FSDP shards, or nothing)";
     return text;
 }
 

@@ -110,6 +110,14 @@ Bandwidth link_bandwidth(const Cluster& cluster, PathClass path) {
     return {};
 }
 
+Bandwidth host_bandwidth(const Cluster& cluster) {
+    const Host& host = *cluster.host;
+    Bandwidth share = min(host.bandwidth, host.memory_bandwidth / cluster.gpus_per_node);
+    if (host.node_bandwidth > Bandwidth{})
+        share = min(share, host.node_bandwidth / cluster.gpus_per_node);
+    return share;
+}
+
 namespace {
 
 // The most expensive class between neighbours of a ring of any group. Classes are ordered by

@@ -71,6 +71,14 @@ struct Pcie {
     Seconds latency;
 };
 
+// The CPUs of a node and their memory, which its GPUs reach over PCIe or NVLink-C2C.
+struct Host {
+    Bandwidth bandwidth;         // between one GPU and host memory, one direction
+    Bandwidth node_bandwidth;    // of all GPUs of a node together; 0: as many times that
+    Bandwidth memory_bandwidth;  // of the memory of a node
+    Bytes memory;                // of a node; 0: not stated, and nothing is bounded by it
+};
+
 enum class Spraying { ideal, ecmp };  // ecmp: a flow hashes to one uplink of the leaf
 inline constexpr std::array kSprayingNames = {std::string_view("ideal"), std::string_view("ecmp")};
 
@@ -120,6 +128,7 @@ struct Cluster {
     int gpus_per_node = 1;
     std::optional<NvLink> nvlink;
     std::optional<Pcie> pcie;
+    std::optional<Host> host;
     std::optional<Fabric>
         fabric;  // needed when there is more than one node outside one NVLink domain
     std::vector<LinkOverride> link_overrides;
@@ -167,6 +176,9 @@ std::array<RankSpan, static_cast<std::size_t>(kNumPathClasses)> reach_by_class(
 // One rank's share of the links of a path class, one direction; zero where the cluster has no such
 // link. The spine is reached through the NICs.
 Bandwidth link_bandwidth(const Cluster& cluster, PathClass path);
+
+// A GPU's part of the path to host memory, one direction, while all GPUs of its node copy that way.
+Bandwidth host_bandwidth(const Cluster& cluster);
 
 // The NIC that a rank sends and receives by, over all nodes: GPU g of a node of G has card
 // floor(g N / G) of N, so that cards serve G / N GPUs each, rounded either way. With more cards

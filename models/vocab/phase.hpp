@@ -54,10 +54,14 @@ enum class Phase {
     pipeline_bubble,
     pipeline_stage,
     pipeline_weight,
-    // end of step; with parameters sharded, their gathers and scatters in every pass too
+    // end of step; with parameters sharded, their gathers and scatters in every pass too. offload
+    // and reload are copies to and from host memory, host_optimizer works there
     grad_all_reduce,
     expert_grad_all_reduce,
+    offload,
+    host_optimizer,
     optimizer,
+    reload,
     param_all_gather,
 };
 
@@ -101,7 +105,10 @@ inline constexpr std::array kPhaseNames = {
     std::string_view("pipeline_weight"),
     std::string_view("grad_all_reduce"),
     std::string_view("expert_grad_all_reduce"),
+    std::string_view("offload"),
+    std::string_view("host_optimizer"),
     std::string_view("optimizer"),
+    std::string_view("reload"),
     std::string_view("param_all_gather"),
 };
 inline constexpr int kNumPhases = static_cast<int>(kPhaseNames.size());

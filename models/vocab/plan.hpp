@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "models/vocab/model_spec.hpp"
+#include "models/vocab/offload.hpp"
 #include "models/vocab/parallel.hpp"
 #include "models/vocab/recompute.hpp"
 
@@ -133,6 +134,7 @@ struct Plan {
     Parallel parallel;
     Precision precision;
     Recompute recompute;
+    Offload offload;
     Optimizer optimizer = Optimizer::adamw_fp32;
     Dtype main_grads_dtype = Dtype::fp32;  // gradients as accumulated, reduced and read
     // Products of weight gradients add to them; else a kernel of its own does.

@@ -52,6 +52,15 @@ struct PlanTraffic {
 struct StageMemory {
     Bytes peak, allocated;
     std::vector<MemoryItem> items;
+    Bytes host;  // of a rank, in the memory of its node's host
+    std::vector<MemoryItem> host_items;
+};
+
+// The host memory of the node whose ranks need the most of it together.
+struct HostMemory {
+    Bytes node;
+    Bytes capacity;                 // 0: not stated
+    std::vector<MemoryItem> items;  // of one rank of the stage that needs the most
 };
 
 struct PlanMemory {
@@ -62,6 +71,7 @@ struct PlanMemory {
     // In a pipeline, the stage that needs the most, which is what stands above, and all stages.
     int stage = 0;
     std::vector<StageMemory> stages;
+    HostMemory host;  // of plans that offload
 
     Bytes reserve() const { return peak - allocated; }
 };

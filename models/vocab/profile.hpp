@@ -310,6 +310,15 @@ struct Overheads {
     Overlap overlap() const { return {overlap_slowdown, overlap_loss}; }
 };
 
+// What work of the host achieves, where a plan has any.
+struct HostRates {
+    double copy = 0.0;  // of the bandwidth to host memory, by copies of pinned memory
+    double copy_residual = 0.0;
+    Bandwidth adam;  // bytes that the AdamW of one rank moves in host memory
+    double adam_residual = 0.0;
+    std::string source;
+};
+
 struct Profile {
     std::string name;
     Provenance provenance;
@@ -318,6 +327,7 @@ struct Profile {
     std::vector<PhaseCurve> phases;
     std::vector<TimeCurve> communication;
     Overheads overheads;
+    std::optional<HostRates> host;
 
     // A byte rate is of every type; fp16 runs at the rates of bf16.
     const KernelCurves& kernel(Kernel k, Dtype type = Dtype::bf16) const {

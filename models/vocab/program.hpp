@@ -22,11 +22,25 @@
 
 namespace headway {
 
-// gradient: reductions of gradients, beside the exchanges of the backward pass. send_*: messages to
-// other pipeline ranks, activations and their gradients, each kind one after the other.
-enum class Stream { compute, communication, gradient, send_forward, send_backward };
-inline constexpr int kNumStreams = 3;           // of the work of one rank
-inline constexpr int kNumStreamsWithSends = 5;  // all
+// gradient: reductions of gradients, beside the exchanges of the backward pass. offload, reload:
+// copies to and from host memory; host: what the CPUs compute. send_*: messages to other pipeline
+// ranks, activations and their gradients, each kind one after the other.
+enum class Stream {
+    compute,
+    communication,
+    gradient,
+    offload,
+    reload,
+    host,
+    send_forward,
+    send_backward
+};
+inline constexpr int kNumStreams = 6;           // of the work of one rank
+inline constexpr int kNumStreamsWithSends = 8;  // all
+// Neither slows compute down nor is slowed by it.
+constexpr bool is_of_host(Stream s) {
+    return s == Stream::offload || s == Stream::reload || s == Stream::host;
+}
 
 // Achieved fraction of each path class's link bandwidth.
 using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
@@ -101,7 +115,13 @@ struct SendTask {
     Efficiency efficiency = full_efficiency();
 };
 
-using TaskWork = std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask>;
+// A copy to or from host memory, or work there, of known time.
+struct HostTask {
+    Seconds time;
+    Bytes bytes;
+};
+
+using TaskWork = std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask, HostTask>;
 
 struct Task {
     Phase phase = Phase::embed;
@@ -132,6 +152,10 @@ struct Program {
     bool has_launches() const {
         return std::any_of(tasks.begin(), tasks.end(),
                            [](const Task& t) { return t.launch > Seconds{} || t.host_waits; });
+    }
+    bool uses_host() const {
+        return std::any_of(tasks.begin(), tasks.end(),
+                           [](const Task& t) { return is_of_host(t.stream); });
     }
     int tasks_begin(int role) const {
         return role == 0 ? 0 : role_ends[static_cast<std::size_t>(role) - 1];

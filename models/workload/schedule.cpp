@@ -1,11 +1,24 @@
 #include "models/workload/schedule.hpp"
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <variant>
 
 namespace headway::inline workload {
 namespace {
+
+Stream stream_of_host(HostPart part) {
+    switch (part) {
+        case HostPart::down:
+            return Stream::offload;
+        case HostPart::up:
+            return Stream::reload;
+        case HostPart::optimizer:
+            break;
+    }
+    return Stream::host;
+}
 
 // Appends slots; knows the last one of each stream.
 class SlotList {
@@ -15,6 +28,7 @@ class SlotList {
     Stream stream_of(int phase) const {
         const PhaseWork& work = phases_[static_cast<std::size_t>(phase)];
         if (std::holds_alternative<ComputeWork>(work.work)) return Stream::compute;
+        if (const auto* host = std::get_if<HostWork>(&work.work)) return stream_of_host(host->part);
         return work.beside == Beside::pass ? Stream::gradient : Stream::communication;
     }
     int last_of(Stream stream) const { return last_[static_cast<std::size_t>(stream)]; }
@@ -90,9 +104,12 @@ class SlotList {
 
     std::span<const PhaseWork> phases_;
     std::vector<Slot> slots_;
-    std::array<int, kNumStreams> last_{before_list(Stream::compute),
-                                       before_list(Stream::communication),
-                                       before_list(Stream::gradient)};
+    std::array<int, kNumStreams> last_ = [] {
+        std::array<int, kNumStreams> last{};
+        for (int s = 0; s < kNumStreams; ++s)
+            last[static_cast<std::size_t>(s)] = before_list(static_cast<Stream>(s));
+        return last;
+    }();
 };
 
 }  // namespace
@@ -154,6 +171,47 @@ std::vector<Slot> pass_slots(std::span<const PhaseWork> phases,
         slots.add(i, slots.last_of(compute ? Stream::communication : Stream::compute));
     }
     return slots.take();
+}
+
+PhaseRange host_update(std::span<const PhaseWork> update) {
+    const auto is_host = [](const PhaseWork& phase) {
+        return std::holds_alternative<HostWork>(phase.work);
+    };
+    const auto first = std::ranges::find_if(update, is_host);
+    if (first == update.end()) return {};
+    const auto last = std::find_if(update.rbegin(), update.rend(), is_host);
+    return {static_cast<int>(first - update.begin()), static_cast<int>(update.rend() - last)};
+}
+
+std::vector<Slot> host_update_slots(std::span<const PhaseWork> phases) {
+    const int n = std::get<HostWork>(phases.front().work).pieces;
+    std::vector<Slot> slots;
+    const auto add = [&](int phase, int piece, Stream stream, int after,
+                         std::optional<int> also_after = {}) {
+        const bool whole = stream == Stream::compute;
+        slots.push_back({.phase = phase,
+                         .chunk = piece,
+                         .num_chunks = whole ? 1 : n,
+                         .stream = stream,
+                         .after = after,
+                         .also_after = also_after});
+        return static_cast<int>(slots.size()) - 1;
+    };
+    std::vector<int> ready(static_cast<std::size_t>(n), before_list(Stream::compute));
+    std::optional<int> own;
+    for (int phase = 0; phase < static_cast<int>(phases.size()); ++phase) {
+        const auto* host = std::get_if<HostWork>(&phases[static_cast<std::size_t>(phase)].work);
+        if (host == nullptr) {
+            own = add(phase, 0, Stream::compute, n == 1 ? 0 : before_list(Stream::compute));
+            continue;
+        }
+        const bool waits = host->part == HostPart::up;
+        for (int i = 0; i < n; ++i) {
+            int& at = ready[static_cast<std::size_t>(i)];
+            at = add(phase, i, stream_of_host(host->part), at, waits ? own : std::optional<int>());
+        }
+    }
+    return slots;
 }
 
 }  // namespace headway::inline workload

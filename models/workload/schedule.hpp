@@ -3,6 +3,7 @@
 // overlaps. price_step executes it with mean times; build_program writes it out for the simulator.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -39,6 +40,7 @@ struct Slot {
     Stream stream = Stream::compute;
     int after = 0;
     bool ring = false;
+    std::optional<int> also_after{};  // another slot
 
     // Its time is `scale` times that of `fraction` of the phase's work: a chunk is the smaller work
     // that it is; the parts of a ring's compute, through which it goes without a pause, are shares
@@ -58,5 +60,14 @@ constexpr Stream stream_before(int after) {
 // beside the pass is on the gradient stream from its begin; the pass ends when it has ended.
 std::vector<Slot> pass_slots(std::span<const PhaseWork> phases,
                              const std::vector<PhaseRange>& pipelines, int num_chunks);
+
+// The phases of an update that an offloaded optimizer has: gradients down, the host's optimizer,
+// the GPU's if it has any, parameters up. None: an empty range.
+PhaseRange host_update(std::span<const PhaseWork> update);
+
+// Their order (Megatron-LM d98e8a6, core/optimizer/cpu_offloading/hybrid_optimizer.py): the host
+// works on a piece as soon as its gradients are there, and its parameters come up behind that and
+// the GPU's optimizer. In one piece, without overlap, the copy down is on the GPU's own stream.
+std::vector<Slot> host_update_slots(std::span<const PhaseWork> phases);
 
 }  // namespace headway::inline workload

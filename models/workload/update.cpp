@@ -2,6 +2,7 @@
 // and at the end of a step. docs/reference/model.md, section 5.
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <variant>
 
 #include "models/workload/phases.hpp"
@@ -115,15 +116,20 @@ class Update {
             gradient_bytes(s_) * vocabulary_parameters(model, s_.plan).cut);
     }
 
-    void optimize(double held, double own) {
-        // Unfused: a pass of its own divides the gradients by the number of micro-batches.
-        const bool unfused = s_.plan.implementation == Implementation::unfused;
-        const double divide = unfused ? 2.0 * gradient_bytes(s_) : 0.0;
-        phases_.push_back(
-            compute_phase(Phase::optimizer, Pass::update,
-                          {move(Kernel::optimizer, own * (optimizer_bytes(s_.plan) + divide))}));
-        if (const double besides = framework_update_bytes(s_, held, own); besides > 0.0)
-            std::get<ComputeWork>(phases_.back().work).add(move(Kernel::streaming, besides, 5));
+    // `pieces`: that copies to and from the host are cut into where they overlap its work.
+    void optimize(double held, double own, int pieces) {
+        const double offloaded = s_.plan.offload.optimizer_share() * own;
+        const int cut = s_.plan.offload.overlap_cpu_optimizer_d2h_h2d ? pieces : 1;
+        const auto on_host = [&](Phase phase, HostPart part, double bytes) {
+            if (offloaded > 0.0)
+                phases_.push_back({.phase = phase,
+                                   .pass = Pass::update,
+                                   .work = HostWork{part, offloaded * bytes * byte, cut}});
+        };
+        on_host(Phase::offload, HostPart::down, kOffloadedParameterBytes);
+        on_host(Phase::host_optimizer, HostPart::optimizer, kHostOptimizerBytes);
+        optimize_on_gpu(held, own, own - offloaded);
+        on_host(Phase::reload, HostPart::up, kOffloadedParameterBytes);
     }
 
     // `dense`, `experts`: parameters of each layer; `table`, `head`: of the dense ones besides.
@@ -144,6 +150,19 @@ class Update {
     }
 
   private:
+    void optimize_on_gpu(double held, double own, double updated) {
+        // Unfused: a pass of its own divides the gradients by the number of micro-batches.
+        const bool unfused = s_.plan.implementation == Implementation::unfused;
+        const double divide = unfused ? 2.0 * gradient_bytes(s_) : 0.0;
+        PhaseWork phase = compute_phase(Phase::optimizer, Pass::update, {});
+        auto& work = std::get<ComputeWork>(phase.work);
+        if (updated > 0.0)
+            work.add(move(Kernel::optimizer, updated * (optimizer_bytes(s_.plan) + divide)));
+        if (const double besides = framework_update_bytes(s_, held, own); besides > 0.0)
+            work.add(move(Kernel::streaming, besides, 5));
+        if (work.num_kernels > 0) phases_.push_back(std::move(phase));
+    }
+
     void add(Phase phase, Collective collective, const RankGroup& group, double bytes,
              const Overlapped& overlapped = {}) {
         if (group.size <= 1 || bytes <= 0.0) return;
@@ -218,7 +237,8 @@ void add_update(const StepShape& s, std::span<const PipelineStage> stages,
     const double held = count.dense() + count.experts;
     phases.optimize(
         held,
-        sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size : held);
+        sharded ? count.dense() / dense.shard.size + count.experts / experts.shard.size : held,
+        static_cast<int>(in_layers.size()) + 1);
     phases.gather_parameters({dense, experts}, in_layers, experts_in_layers, table, head);
 }
 

@@ -160,6 +160,14 @@ struct ReduceWork {
     std::vector<double> buckets{};
 };
 
+// What goes down to host memory, comes up from it, or is moved in it by its CPUs, of one rank.
+enum class HostPart { down, up, optimizer };
+struct HostWork {
+    HostPart part = HostPart::down;
+    Bytes bytes;
+    int pieces = 1;  // equal ones, each of which may go on as soon as it is there
+};
+
 // What a collective runs beside: nothing; the whole pass that it stands in, from its begin to its
 // end (parameters for the next layer, gradients of the last); or, hop by hop, the parts of the
 // compute phase behind it (a ring) or before it: a group of n ranks has n parts and n-1 hops.
@@ -168,7 +176,7 @@ enum class Beside { nothing, pass, next_phase, previous_phase };
 struct PhaseWork {
     Phase phase = Phase::embed;
     Pass pass = Pass::forward;
-    std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork> work;
+    std::variant<ComputeWork, ExchangeWork, CountExchangeWork, ReduceWork, HostWork> work;
     bool again = false;  // forward work that backward repeats
     Beside beside = Beside::nothing;
     // The host enqueues phase after phase: an eager framework's its operations, headway's own its

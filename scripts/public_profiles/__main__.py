@@ -10,6 +10,7 @@ import sys
 import amd
 from devices import AIC, BLACKWELL, DEVICES, HOST_LAUNCH_US, SIMUMAX
 from gemm import NARROW, by_analogy, dense_gemm, grouped_gemm, narrow_dense, narrow_grouped
+from host import host
 from network import nccl_curve, nccl_rows, network_curves, rack_curves
 from operators import attention, byte_curves, fused_expert, router
 
@@ -92,7 +93,7 @@ def amd_profile(name, root, simumax):
         " No curve of HP's experts.",
     )
     out += [*kernel_lines(kernels, narrow), "communication:", *communication]
-    out += overheads(*amd.waits(dev))
+    out += overheads(*amd.waits(dev)) + host("pcie")
     return "\n".join(out) + "\n"
 
 
@@ -162,6 +163,8 @@ def profile(name, root, simumax, paper=False):
         dev["sms"] / (dev["sms"] - 20),
         f"{dev['sms']} SMs of which DeepEP takes 20",
     )
+    if not paper:
+        out += host("c2c" if name in ("gb200", "gb300") else "pcie")
     return "\n".join(out) + "\n"
 
 

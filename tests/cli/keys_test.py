@@ -71,6 +71,12 @@ MESH = {
     "context_parallel_size": 2,
     "data_parallel_sharding_strategy": "optim",
 }
+HOST = {
+    "bandwidth": "50 GB/s",
+    "node_bandwidth": "150 GB/s",
+    "memory_bandwidth": "400 GB/s",
+    "memory": "2 TB",
+}
 PCIE = {
     "bandwidth": "25 GB/s",
     "gpus_per_switch": 2,
@@ -126,6 +132,10 @@ def scenarios():
         ),
         "layers computed again": scenario(
             [{**ep, "recompute_granularity": "full", "recompute_num_layers": 2}]
+        ),
+        "optimizer on the host": scenario(
+            [{**ep, "group_size": 4, "zero1": True, "optimizer_cpu_offload": True}],
+            cluster={"host": HOST},
         ),
         "expectation": scenario(
             [{**ep, "expert_parallel": {"dedup": "rank"}}], routing={"noise": False}

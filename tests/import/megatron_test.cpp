@@ -9,9 +9,10 @@ namespace headway {
 namespace {
 
 // L layers of d wide, E experts on 16 GPUs; `more` is added or counts instead.
-ImportedJob imported(const std::string& more, int num_ranks = 16) {
+ImportedJob imported(const std::string& more, int num_ranks = 16,
+                     const std::string& cluster = "dgx_h100") {
     ImportOptions options{.presets = {{kImportTests / "presets"}}};
-    options.cluster = "dgx_h100";
+    options.cluster = cluster;
     options.num_ranks = num_ranks;
     const std::string script =
         "python pretrain_gpt.py --num-layers 8 --hidden-size 1024 --num-attention-heads 16 "
@@ -21,9 +22,9 @@ ImportedJob imported(const std::string& more, int num_ranks = 16) {
     return import_job_text(script, "run.sh", options);
 }
 
-std::string refusal(const std::string& more) {
+std::string refusal(const std::string& more, const std::string& cluster = "dgx_h100") {
     try {
-        imported(more);
+        imported(more, 16, cluster);
     } catch (const InputError& error) {
         return error.what();
     }
@@ -81,6 +82,36 @@ TEST(Megatron, OverlapsTensorParallelExchangesUnderSequenceParallelismAlone) {
     EXPECT_FALSE(imported("--sequence-parallel --tp-comm-overlap")
                      .scenario.plans[0]
                      .parallel.tp_comm_overlap);
+}
+
+// The fraction is Megatron's 1 when it is not given; 0 is none. Its host keeps fp32 states.
+TEST(Megatron, PutsTheOptimizerOnTheHost) {
+    const std::string sharded = "--use-distributed-optimizer --optimizer-cpu-offload ";
+    const auto plan = [&](const std::string& more) {
+        return imported(sharded + more, 16, "dgx_h100_host").scenario.plans[0];
+    };
+    EXPECT_EQ(plan("").offload.optimizer_share(), 1.0);
+    EXPECT_FALSE(plan("").offload.overlap_cpu_optimizer_d2h_h2d);
+    EXPECT_FALSE(plan("").offload.use_precision_aware_optimizer);
+    EXPECT_FALSE(plan("--optimizer-offload-fraction 0").offload.optimizer_cpu_offload);
+    const Plan half = plan(
+        "--optimizer-offload-fraction 0.5 --overlap-cpu-optimizer-d2h-h2d "
+        "--use-precision-aware-optimizer --exp-avg-dtype bf16");
+    EXPECT_EQ(half.offload.optimizer_share(), 0.5);
+    EXPECT_TRUE(half.offload.overlap_cpu_optimizer_d2h_h2d);
+    EXPECT_TRUE(half.offload.use_precision_aware_optimizer);
+    EXPECT_EQ(half.exp_avg_dtype, Dtype::fp32);
+    EXPECT_FALSE(half.store_param_remainders);
+    EXPECT_EQ(imported("--use-distributed-optimizer --optimizer-offload-fraction 0.5")
+                  .scenario.plans[0]
+                  .offload,
+              Offload{});
+    EXPECT_NE(refusal(sharded + "--optimizer-offload-fraction 2").find("0 to 1"),
+              std::string::npos);
+    EXPECT_NE(refusal("--optimizer-cpu-offload", "dgx_h100_host")
+                  .find("without the distributed optimizer"),
+              std::string::npos);
+    EXPECT_NE(refusal(sharded).find("a cluster without `host`"), std::string::npos);
 }
 
 TEST(Megatron, DeduplicatesAsItsDispatcherDoes) {
