@@ -148,6 +148,9 @@ std::vector<std::string> settings_not_executed(const Plan& plan) {
     set_dtype("exp_avg_sq_dtype", plan.exp_avg_sq_dtype);
     set(plan.store_param_remainders, "store_param_remainders: true");
     set(plan.offload.optimizer_cpu_offload, "optimizer_cpu_offload: true");
+    set(plan.offload.modules != 0, "fine_grained_activation_offloading: true");
+    set(plan.offload.cpu_offloading_num_layers > 0,
+        fmt::format("cpu_offloading_num_layers: {}", plan.offload.cpu_offloading_num_layers));
     set(plan.precision.recipe != Recipe::none,
         fmt::format("precision.recipe: {}",
                     kRecipeNames[static_cast<std::size_t>(plan.precision.recipe)]));

@@ -104,7 +104,8 @@ Picoseconds RankStreams::enqueued(const Rank& rank, int task) const {
 }
 
 Picoseconds RankStreams::launched(const Rank& rank, int task) const {
-    if (enqueued_before_.empty()) return 0;
+    // Copies to and from host memory are enqueued with the layer before or behind theirs.
+    if (enqueued_before_.empty() || is_of_host(task_at(task).stream)) return 0;
     if (task > rank.host_limit) return kNever;
     if (!std::holds_alternative<ComputeTask>(task_at(task).work)) return enqueued(rank, task);
     return rank.host + enqueued_before_[static_cast<std::size_t>(task)];

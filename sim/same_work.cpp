@@ -35,7 +35,7 @@ bool same(const ReduceTask& a, const ReduceTask& b) {
 }
 
 bool same(const HostTask& a, const HostTask& b) {
-    return a.time == b.time && a.bytes == b.bytes;
+    return a.per_rank == b.per_rank && a.bytes == b.bytes;
 }
 
 bool same(const SendTask& a, const SendTask& b) {

@@ -116,7 +116,8 @@ class Simulation {
             ranks_.begin(r, task, now_);
             if (std::holds_alternative<ComputeTask>(task_at(task).work)) continue;
             if (const auto* host = std::get_if<HostTask>(&task_at(task).work)) {
-                events_.push({.time = now_ + to_picoseconds(host->time),
+                const std::size_t slot = static_cast<std::size_t>(r) % host->per_rank.size();
+                events_.push({.time = now_ + to_picoseconds(host->per_rank[slot]),
                               .kind = EventKind::host_done,
                               .rank = r,
                               .task = task});

@@ -6,7 +6,7 @@
 
 #include "models/cost/memory.hpp"
 #include "models/cost/predict.hpp"
-#include "models/cost/saved_tensors.hpp"
+#include "models/workload/saved_tensors.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -24,23 +24,29 @@ std::string modules_text(RecomputeModules modules) {
     return recompute_text(some);
 }
 
-void add_layer(const std::string& name, const std::vector<SavedTensor>& tensors,
-               const Recompute& recompute, double tokens, Explanation& out) {
+void add_layer(const std::string& name, const std::vector<SavedTensor>& tensors, const Plan& plan,
+               double tokens, Explanation& out) {
+    const Recompute& recompute = plan.recompute;
+    const bool whole = plan.offload.cpu_offloading_num_layers > 0;
     out.lines.emplace_back(name, "bytes a token of the micro-batch; size on the busiest rank");
     for (const SavedTensor& t : tensors) {
         const RecomputeModules by = t.unless & recompute.selected();
         std::string text = fmt::format("{:9.0f} B {:>12}", t.bytes / tokens, size_text(t.bytes));
         if (by != 0u)
             text += "  computed again: " + modules_text(by);
+        else if (is_offloaded(t, plan, whole))
+            text += "  to the host";
         else if (t.unless != 0u)
             text += "  unless recomputed: " + modules_text(t.unless);
         out.lines.emplace_back("  " + std::string(t.name), text);
     }
-    const LayerMemory sum = layer_memory(tensors, recompute.selected());
+    const LayerMemory sum = layer_memory(tensors, plan, whole);
     const double kept = recompute.is_full() ? sum.input : sum.kept[0] + sum.kept[1] + sum.kept[2];
-    out.lines.emplace_back("  in all",
-                           fmt::format("{:9.0f} B {:>12}, {} of them kept", sum.all / tokens,
-                                       size_text(sum.all), size_text(kept)));
+    out.lines.emplace_back(
+        "  in all",
+        fmt::format("{:9.0f} B {:>12}, {} of them kept{}", sum.all / tokens, size_text(sum.all),
+                    size_text(kept),
+                    sum.offloaded > 0.0 ? ", " + size_text(sum.offloaded) + " on the host" : ""));
 }
 
 void add_stage(const std::string& name, const StageMemory& stage, Explanation& out) {
@@ -64,18 +70,20 @@ Explanation explain_memory(const Scenario& scenario, const Plan& plan) {
     const double tokens = static_cast<double>(scenario.batch.tokens_per_rank());
     Explanation out;
     out.lines.emplace_back("recompute", recompute_text(plan.recompute));
+    if (const int layers = plan.offload.cpu_offloading_num_layers; layers > 0)
+        out.lines.emplace_back(
+            "offload", fmt::format("of the first {} of {} layers", layers, model.num_layers));
     if (model.num_moe_layers() > 0)
-        add_layer("one MoE layer", saved_tensors(scenario, plan, &loads.front()), plan.recompute,
-                  tokens, out);
-    if (model.has_dense_layers())
-        add_layer("one dense layer", saved_tensors(scenario, plan, nullptr), plan.recompute, tokens,
+        add_layer("one MoE layer", saved_tensors(scenario, plan, &loads.front()), plan, tokens,
                   out);
+    if (model.has_dense_layers())
+        add_layer("one dense layer", saved_tensors(scenario, plan, nullptr), plan, tokens, out);
     if (model.mtp_num_layers > 0)
         add_layer(
             "one layer of multi-token prediction",
             saved_tensors(scenario, plan,
                           model.is_moe_layer(model.num_layers) ? &loads.back() : nullptr, true),
-            plan.recompute, tokens, out);
+            plan, tokens, out);
     if (memory.stages.size() == 1) {
         add_stage("busiest rank", memory.stages.front(), out);
         return out;

@@ -11,10 +11,10 @@
 #include <variant>
 
 #include "models/cost/fused_experts.hpp"
-#include "models/cost/saved_tensors.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/parameters.hpp"
 #include "models/workload/recompute.hpp"
+#include "models/workload/saved_tensors.hpp"
 #include "models/workload/stages.hpp"
 
 namespace headway::inline cost {
@@ -45,21 +45,30 @@ PlanCounts plan_counts(const Scenario& scenario, const Plan& plan,
                       .b = bytes_per_element(model.dtype),
                       .layers = {},
                       .loads = {}};
-    const auto of = [&](const GroupLoad* load, bool mtp) {
-        return layer_memory(saved_tensors(scenario, plan, load, mtp), plan.recompute.selected());
-    };
-    const LayerMemory dense = model.has_dense_layers() ? of(nullptr, false) : LayerMemory{};
-    std::vector<LayerMemory> sparse;
+    using Tensors = std::vector<SavedTensor>;
+    const Tensors dense =
+        model.has_dense_layers() ? saved_tensors(scenario, plan, nullptr) : Tensors{};
+    std::vector<Tensors> sparse;
     if (model.num_moe_layers() > 0)
-        for (const GroupLoad& load : loads) sparse.push_back(of(&load, false));
+        for (const GroupLoad& load : loads) sparse.push_back(saved_tensors(scenario, plan, &load));
+    // Each list, kept whole and offloaded as a whole layer.
+    const auto both = [&](const Tensors& tensors) {
+        return std::array{layer_memory(tensors, plan, false), layer_memory(tensors, plan, true)};
+    };
+    const auto of_dense = both(dense);
+    std::vector<std::array<LayerMemory, 2>> of_sparse;
+    for (const Tensors& tensors : sparse) of_sparse.push_back(both(tensors));
     std::size_t next = 0;
     for (int layer = 0; layer < model.all_layers(); ++layer) {
         const bool moe = model.is_moe_layer(layer);
         const std::size_t i = moe ? next++ % loads.size() : 0;
+        const std::size_t whole = layer < plan.offload.cpu_offloading_num_layers ? 1 : 0;
         counts.loads.push_back(moe ? &loads[i] : nullptr);
-        counts.layers.push_back(model.is_mtp_layer(layer) ? of(counts.loads.back(), true)
-                                : moe                     ? sparse[i]
-                                                          : dense);
+        if (model.is_mtp_layer(layer))
+            counts.layers.push_back(layer_memory(
+                saved_tensors(scenario, plan, counts.loads.back(), true), plan, false));
+        else
+            counts.layers.push_back((moe ? of_sparse[i] : of_dense)[whole]);
     }
     return counts;
 }
@@ -67,8 +76,10 @@ PlanCounts plan_counts(const Scenario& scenario, const Plan& plan,
 // Activations of one micro-batch in one chunk of layers.
 struct ChunkActivations {
     std::array<double, kNumParts> kept{};
-    double inputs = 0.0;  // of layers that are recomputed in full
-    double again = 0.0;   // what is there again while the layer in work is recomputed
+    double inputs = 0.0;   // of layers that are recomputed in full
+    double again = 0.0;    // what is there again while the layer in work is recomputed
+    double on_host = 0.0;  // in host memory
+    double moved = 0.0;    // the most of it of one layer
 
     double sum() const { return kept[0] + kept[1] + kept[2] + inputs; }
 };
@@ -90,6 +101,8 @@ ChunkActivations chunk_activations(const PlanCounts& counts, const PipelineStage
             continue;
         }
         for (std::size_t part = 0; part < kNumParts; ++part) sum.kept[part] += memory.kept[part];
+        sum.on_host += memory.offloaded;
+        sum.moved = std::max(sum.moved, memory.offloaded);
         sum.again = std::max(sum.again, memory.again);
     }
     return sum;
@@ -157,7 +170,8 @@ std::vector<std::vector<RankChunk>> chunks_of_ranks(const PlanCounts& counts,
     }
     const bool by_layer = parallel.schedule() == PipelineSchedule::combined_1f1b;
     const auto weight = [&](int, int stage) {
-        return activations[static_cast<std::size_t>(stage)].sum();
+        const ChunkActivations& chunk = activations[static_cast<std::size_t>(stage)];
+        return chunk.sum() + chunk.on_host;
     };
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
         const std::vector<PipelineStep>& steps = order.steps[rank];
@@ -238,19 +252,24 @@ void add_states(const PlanCounts& counts, const std::vector<RankChunk>& chunks, 
 
 void add_activations(const std::vector<RankChunk>& chunks, Items& items) {
     std::array<double, kNumParts> kept{};
-    double inputs = 0.0, again = 0.0;
+    double inputs = 0.0, again = 0.0, on_host = 0.0, moved = 0.0;
     for (const RankChunk& chunk : chunks) {
         const ChunkActivations& a = chunk.activations;
         for (std::size_t part = 0; part < kNumParts; ++part)
             kept[part] += chunk.in_flight * a.kept[part];
         inputs += chunk.in_flight * a.inputs;
         again = std::max(again, a.again);
+        on_host += chunk.in_flight * a.on_host;
+        moved = std::max(moved, a.moved);
     }
     items.add("activations: attention and norms", kept[0]);
     items.add("activations: MoE", kept[1]);
     items.add("activations: dense feed-forward", kept[2]);
     items.add("activations: layer inputs", inputs);
     items.add("recomputed: the layer in work", again);
+    // The layer in work, and the one before it or behind it whose copy is on its way.
+    items.add("offloaded: two layers on their way", std::min(2.0 * moved, on_host));
+    items.add_on_host("activations", on_host);
 }
 
 // What the backward of one layer's experts works in: gradients of `rows` and of their hidden rows.

@@ -101,10 +101,15 @@ std::vector<PricedSlot> PricedLayers::price(const std::vector<LayerWork>& ranks,
                                            .launch = slot.launches() * pricer_.launch_time(phase),
                                            .host_waits = phase.host_waits});
         out.weights = pricer_.weight_gradient_share(expected[index]);
-        if (std::holds_alternative<ComputeWork>(phase.work)) {
-            std::vector<const PhaseWork*> by_rank;
-            for (const LayerWork& rank : ranks) by_rank.push_back(&phases_of(rank, pass)[index]);
-            out.work = scaled(pricer_.compute_task(by_rank, fraction), slot.scale());
+        const auto by_rank = [&] {
+            std::vector<const PhaseWork*> all;
+            for (const LayerWork& rank : ranks) all.push_back(&phases_of(rank, pass)[index]);
+            return all;
+        };
+        if (std::holds_alternative<HostWork>(phase.work)) {
+            out.work = pricer_.host_task(by_rank(), fraction);
+        } else if (std::holds_alternative<ComputeWork>(phase.work)) {
+            out.work = scaled(pricer_.compute_task(by_rank(), fraction), slot.scale());
         } else if (const auto* counts = std::get_if<CountExchangeWork>(&phase.work)) {
             out.work = pricer_.count_exchange_task(*counts);
         } else if (std::holds_alternative<ReduceWork>(phase.work)) {

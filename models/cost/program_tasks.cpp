@@ -140,9 +140,16 @@ ReduceTask TaskPricer::reduce_task(const ReduceWork& work, double share) {
     return fitted_reduction(part, book_);
 }
 
-HostTask TaskPricer::host_task(const HostWork& work, double share) const {
-    const Bytes bytes = share * work.bytes;
-    return {.time = bytes / book_.host_rate(work.part), .bytes = bytes};
+HostTask TaskPricer::host_task(const std::vector<const PhaseWork*>& ranks, double share) const {
+    HostTask task;
+    for (const PhaseWork* phase : ranks) {
+        const auto& work = std::get<HostWork>(phase->work);
+        task.per_rank.push_back(share * work.bytes / book_.host_rate(work.part));
+        task.bytes = max(task.bytes, share * work.bytes);
+    }
+    if (std::ranges::count(task.per_rank, task.per_rank[0]) == std::ssize(task.per_rank))
+        task.per_rank.resize(1);
+    return task;
 }
 
 }  // namespace headway::inline cost

@@ -31,7 +31,7 @@ class TaskPricer {
     void forget_draws() { bytes_.forget_draws(); }
     ExchangeTask count_exchange_task(const CountExchangeWork& counts) const;
     ReduceTask reduce_task(const ReduceWork& work, double share);
-    HostTask host_task(const HostWork& work, double share) const;
+    HostTask host_task(const std::vector<const PhaseWork*>& ranks, double share) const;
     // To the rank with the same place in another block of as many ranks.
     SendTask send_task(Bytes bytes, int from_block, int to_block, int ranks_of_block) const;
     Seconds launch_time(const PhaseWork& phase) const { return book_.launch_time(phase); }

@@ -1,6 +1,7 @@
 #include "models/cost/reductions.hpp"
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "models/workload/schedule.hpp"
@@ -33,6 +34,8 @@ void StepPart::reduce(Seconds time, std::size_t owner) {
 // Begins when what ran beside the pass before it has ended.
 void StepPart::pass(const PassTime& pass) {
     if (tasks_.empty()) lead_ = pass.lead;
+    if (const int copy = std::exchange(copy_, -1); copy >= 0)
+        add({.stream = Stream::compute, .after = last_of(Stream::compute), .also_after = copy});
     const std::array<int, kNumStreams> before = last_;
     const int first = static_cast<int>(tasks_.size()), beside_before = beside_;
     for (TimedTask t : pass.tasks) {
@@ -41,6 +44,8 @@ void StepPart::pass(const PassTime& pass) {
             begins ? before[static_cast<std::size_t>(stream_before(t.after))] : first + t.after;
         if (t.stream == Stream::gradient)
             beside_ = static_cast<int>(tasks_.size());
+        else if (is_of_host(t.stream))
+            copy_ = static_cast<int>(tasks_.size());
         else if (begins)
             t.also_after = beside_before;
         add(t);

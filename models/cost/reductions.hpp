@@ -57,6 +57,7 @@ class StepPart {
         return none;
     }();
     int beside_ = -1;  // last task that ran beside a pass
+    int copy_ = -1;    // the last copy to or from host memory, which the next pass waits for
     Seconds lead_;     // of the host, where the first pass begins
 };
 

@@ -26,6 +26,7 @@ std::optional<TaskWork> part_of(const TaskWork& work, double share) {
 RoleWriter::RoleWriter(TaskPricer& pricer, PricedLayers& layers, Program& program)
     : pricer_(pricer), layers_(layers), program_(program) {
     last_.fill(-1);
+    beside_.fill(-1);
 }
 
 void RoleWriter::receive(const std::vector<int>& messages) {
@@ -75,7 +76,8 @@ void RoleWriter::block(const Block& block, GradientPart part) {
 void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pass pass,
                             GradientPart part, int needs) {
     const std::array before = last_;
-    const int beside_before = beside_;
+    const std::array beside_before = beside_;
+    const std::vector<int> received = receives_[static_cast<std::size_t>(Stream::compute)];
     std::vector<int> task_of_slot;  // or of the one before it that has a task
     int previous = -1;
     for (const PricedSlot& priced : slots) {
@@ -83,14 +85,18 @@ void RoleWriter::write_pass(const std::vector<PricedSlot>& slots, int layer, Pas
         std::vector<int> after = {
             slot.after >= 0 ? task_of_slot[static_cast<std::size_t>(slot.after)]
                             : before[static_cast<std::size_t>(stream_before(slot.after))]};
-        if (slot.stream != Stream::gradient && slot.after < 0)
-            after.insert(after.end(), {beside_before, needs});
+        const bool beside = is_beside_passes(slot.stream);
+        if (slot.stream != Stream::gradient && slot.after < 0) {
+            after.insert(after.end(), beside_before.begin(), beside_before.end());
+            after.push_back(needs);
+        }
+        if (is_of_host(slot.stream)) receives_[static_cast<std::size_t>(slot.stream)] = received;
         const double share = share_of(priced.weights, part);
         if (auto work = part_of(priced.work, share)) {
             previous = add(priced.phase, pass, layer, slot.stream, std::move(after),
                            std::move(*work), slot.chunk);
             launch(priced, share);
-            if (slot.stream == Stream::gradient) beside_ = previous;
+            if (beside) run_beside(slot.stream, previous);
         }
         task_of_slot.push_back(previous);
     }
@@ -111,15 +117,15 @@ int RoleWriter::write_piece(const std::vector<PricedSlot>& slots, const PairPiec
         if (!work) continue;
         const auto after = task_of_slot.find(priced.slot.after);
         const bool begins = after == task_of_slot.end();
-        const bool beside = priced.slot.stream == Stream::gradient;
+        const bool beside = is_beside_passes(priced.slot.stream);
         const int task =
-            add(priced.phase, piece.pass, piece.layer, beside ? Stream::gradient : stream,
+            add(priced.phase, piece.pass, piece.layer, beside ? priced.slot.stream : stream,
                 {begins ? start : after->second, begins ? needs : -1}, std::move(*work),
                 priced.slot.chunk);
         launch(priced, share);
         task_of_slot[i] = task;
         if (beside)
-            beside_ = task;
+            run_beside(priced.slot.stream, task);
         else
             previous = task;
     }
@@ -211,9 +217,9 @@ void RoleWriter::update_on_host(std::span<const PhaseWork> phases) {
         if (slot.also_after)
             after.push_back(task_of_slot[static_cast<std::size_t>(*slot.also_after)]);
         const PhaseWork& phase = phases[static_cast<std::size_t>(slot.phase)];
-        const auto* host = std::get_if<HostWork>(&phase.work);
-        const TaskWork work = host != nullptr ? TaskWork(pricer_.host_task(*host, slot.fraction()))
-                                              : TaskWork(pricer_.compute_task({&phase}, 1.0));
+        const TaskWork work = std::holds_alternative<HostWork>(phase.work)
+                                  ? TaskWork(pricer_.host_task({&phase}, slot.fraction()))
+                                  : TaskWork(pricer_.compute_task({&phase}, 1.0));
         task_of_slot.push_back(
             add(phase.phase, Pass::update, -1, slot.stream, std::move(after), work, slot.chunk));
     }

@@ -34,6 +34,7 @@ class RoleWriter {
     void send(const SendTask& send, Phase phase, Pass pass);
 
   private:
+    void run_beside(Stream stream, int task) { beside_[static_cast<std::size_t>(stream)] = task; }
     void update_phase(const PhaseWork& phase);
     void update_on_host(std::span<const PhaseWork> phases);
     // The last task of each stream but those of messages.
@@ -57,7 +58,8 @@ class RoleWriter {
     PricedLayers& layers_;
     Program& program_;
     int micro_batch_ = 0;
-    int beside_ = -1;                             // the last task that runs beside a pass
+    // The last task of each stream that runs beside passes.
+    std::array<int, kNumStreams> beside_;
     std::map<int, int> gathered_;                 // by layer: the last task that brings it
     int table_ = -1, head_ = -1;                  // the tasks that bring these; -1: none, or used
     std::array<int, kNumStreamsWithSends> last_;  // last task of each stream; -1: none

@@ -97,10 +97,12 @@ class Streams {
         const auto is_over = [&](int before) {
             return before < 0 || done_[static_cast<std::size_t>(before)];
         };
+        // Copies to and from host memory are of the layer before or behind: enqueued with that.
+        const bool ahead = is_of_host(static_cast<Stream>(stream));
         if (!is_over(tasks_[task].after) || !is_over(tasks_[task].also_after) ||
-            !host_.has_reached(task))
+            (!ahead && !host_.has_reached(task)))
             return;
-        if (launched(task) <= now_)
+        if (ahead || launched(task) <= now_)
             running_[stream] = Running{task, {tasks_[task].time.in(second), tasks_[task].pieces}};
         else if (!next_launch_ || launched(task) < launched(*next_launch_))
             next_launch_ = task;
@@ -157,7 +159,7 @@ class Streams {
 
     void reach(std::size_t stream) {
         Running& r = *running_[stream];
-        if (r.works && host_.end(r.task) > now_) {
+        if (r.works && !is_of_host(static_cast<Stream>(stream)) && host_.end(r.task) > now_) {
             r.works = false;
             return;
         }

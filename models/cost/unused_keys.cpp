@@ -8,6 +8,8 @@
 #include "models/schedule/pipeline_order.hpp"
 #include "models/vocab/links.hpp"
 #include "models/workload/layout.hpp"
+#include "models/workload/saved_tensors.hpp"
+#include "models/workload/workload.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -205,6 +207,27 @@ void note_recompute(const ModelSpec& model, const Plan& plan, Notes& notes) {
         add_if(r.has(RecomputeModule::moe), m, "moe computes it again");
 }
 
+// Modules of which no layer keeps a tensor on the GPU anyway.
+void note_offload(const Scenario& s, const Plan& plan, Notes& notes) {
+    if (plan.offload.modules == 0) return;
+    OffloadModules moved = 0;
+    const auto look = [&](const std::vector<SavedTensor>& tensors) {
+        for (const SavedTensor& tensor : tensors)
+            if (is_offloaded(tensor, plan, false)) moved |= tensor.by;
+    };
+    if (s.model.has_dense_layers()) look(saved_tensors(s, plan, nullptr));
+    if (s.model.num_moe_layers() > 0) {
+        const GroupLoad load = expected_load(s, plan, s.model.moe_layer(0));
+        look(saved_tensors(s, plan, &load));
+    }
+    for (std::size_t m = 0; m < kOffloadModuleNames.size(); ++m) {
+        const OffloadModules bit = 1u << m;
+        notes.add_if((plan.offload.modules & ~moved & bit) != 0,
+                     "plan {}: offload_modules {} has no effect: no layer keeps its input",
+                     plan.name, kOffloadModuleNames[m]);
+    }
+}
+
 void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
     const Parallel &p = plan.parallel, usual;
     notes.add_if(
@@ -250,6 +273,7 @@ void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
         note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
     }
     note_recompute(s.model, plan, notes);
+    note_offload(s, plan, notes);
     note_parallel(s, plan, notes);
     notes.add_if(
         plan.group_size == 1 && !expert_layout(s, plan).exchanges() && plan.overlap_chunks > 1,

@@ -40,7 +40,8 @@ constexpr std::string_view kRead =
     "use_custom_fsdp use_torch_fsdp2 overlap_grad_reduce micro_batch_size global_batch_size "
     "recompute_activations recompute_granularity recompute_method recompute_num_layers "
     "recompute_modules overlap_param_gather use_precision_aware_optimizer optimizer_cpu_offload "
-    "optimizer_offload_fraction overlap_cpu_optimizer_d2h_h2d main_grads_dtype "
+    "optimizer_offload_fraction overlap_cpu_optimizer_d2h_h2d cpu_offloading "
+    "cpu_offloading_num_layers fine_grained_activation_offloading offload_modules main_grads_dtype "
     "main_params_dtype "
     "exp_avg_dtype exp_avg_sq_dtype gradient_accumulation_fusion no_gradient_accumulation_fusion "
     "grad_reduce_in_bf16 accumulate_allreduce_grads_in_fp32 "
@@ -77,9 +78,10 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"high_priority_a2a_comm_stream", "", "streams have no priority"},
     {"optimizer_cuda_graph", "", "launches of the optimizer are not priced"},
     {"offload_optimizer_states", "", "states of the optimizer stay on the GPU between updates"},
-    {"cpu_offloading cpu_offloading_num_layers fine_grained_activation_offloading offload_modules "
-     "cpu_offloading_weights offload_activation",
-     "0", "activations stay on the GPU"},
+    {"cpu_offloading_weights", "", "weights stay on the GPU"},
+    {"activation_offload_fraction delta_offload_bytes_across_pp_ranks min_offloaded_tensor_size",
+     "1.0 1 0 1048576", "all inputs of offload_modules go to the host"},
+    {"offload_activation", "0", "activations stay on the GPU"},
     {"moe_paged_stash", "", "rows are kept as they arrived"},
     {"moe_flex_dispatcher_num_sms moe_deepep_num_sms moe_hybridep_num_sms", "20 16",
      "multiprocessors that the dispatcher takes are not taken from the products"},
@@ -223,7 +225,8 @@ constexpr std::string_view kNone =
     "dataset "
     "cuda_graph_warmup_steps cuda_graph_retain_backward_graph cuda_graph_use_single_mempool "
     "moe_ncclep_zero_copy wgrad_deferral_limit use_joint_attn_scaling "
-    "cpu_offloading_activations cpu_offloading_double_buffering dynamic_context_parallel "
+    "cpu_offloading_activations cpu_offloading_double_buffering "
+    "fine_grained_offloading_max_inflight_offloads dynamic_context_parallel "
     "no_pin_cpu_grads "
     "no_pin_cpu_params pin_cpu_grads pin_cpu_params use_torch_optimizer_for_cpu_offload "
     "fp8_quantizer_factory fp4_quantizer_factory quant_recipe generation_config "

@@ -109,16 +109,35 @@ void fill_optimizer_offload(const Job& job, Plan& plan) {
                    fmt::format("{} of the optimizer on the host", fraction), "0 to 1");
         return;
     }
-    plan.offload = {.optimizer_cpu_offload = true,
-                    .optimizer_offload_fraction = fraction,
-                    .overlap_cpu_optimizer_d2h_h2d = overlaps,
-                    .use_precision_aware_optimizer = job.flag("use_precision_aware_optimizer")};
+    plan.offload.optimizer_cpu_offload = true;
+    plan.offload.optimizer_offload_fraction = fraction;
+    plan.offload.overlap_cpu_optimizer_d2h_h2d = overlaps;
+    plan.offload.use_precision_aware_optimizer = job.flag("use_precision_aware_optimizer");
     for (const char* type : {"main_params_dtype", "exp_avg_dtype", "exp_avg_sq_dtype"}) {
         if (dtype_of(job, type, Dtype::fp32) != Dtype::fp32)
             job.leave(*job.find(type), "an optimizer on the host keeps its states in fp32");
     }
     plan.main_params_dtype = plan.exp_avg_dtype = plan.exp_avg_sq_dtype = Dtype::fp32;
     plan.store_param_remainders = false;
+}
+
+// Whole layers: `cpu_offloading_num_layers` alone turns it on, but where the switch is off.
+void fill_activation_offload(const Job& job, Offload& offload) {
+    const Setting* modules = job.find("offload_modules");
+    const int layers = job.integer_or("cpu_offloading_num_layers", 0, 0, 1 << 20);
+    if (job.flag("cpu_offloading", true)) offload.cpu_offloading_num_layers = layers;
+    if (!job.flag("fine_grained_activation_offloading") || modules == nullptr) return;
+    std::string rest;
+    for (const std::string& module : modules->values) {
+        const auto found = std::ranges::find(kOffloadModuleNames, std::string_view(module));
+        if (found == kOffloadModuleNames.end())
+            rest += (rest.empty() ? "" : ", ") + module;
+        else
+            offload.modules |= 1u << (found - kOffloadModuleNames.begin());
+    }
+    offload.fine_grained_activation_offloading = offload.modules != 0;
+    if (!rest.empty())
+        job.leave(*modules, fmt::format("not modelled: the input of {} stays on the GPU", rest));
 }
 
 // The recipe counts where a format turns it on; Megatron's is "delayed".
@@ -317,6 +336,7 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);
     fill_optimizer_offload(job, plan);
+    fill_activation_offload(job, plan.offload);
     fill_sharding(job, plan);
     fill_precision(job, plan.precision);
     plan.parallel.overlap_moe_expert_parallel_comm = job.flag("overlap_moe_expert_parallel_comm");
@@ -338,6 +358,8 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
              {"plans[0].parallel.expert_tensor_parallel_size", "expert_tensor_parallel_size"},
              {"plans[0].parallel.sequence_parallel", "sequence_parallel"},
              {"plans[0].optimizer_cpu_offload", "optimizer_cpu_offload"},
+             {"plans[0].offload_modules", "offload_modules"},
+             {"plans[0].cpu_offloading_num_layers", "cpu_offloading_num_layers"},
              {"batch.global_batch_size", "global_batch_size"},
              {"batch.micro_batch_size", "micro_batch_size"},
              {"batch.sequence_length", "seq_length"}})

@@ -186,11 +186,7 @@ class Checks {
                     fmt::format("exchanges that overlap in pairs beside pipeline_schedule {}",
                                 name(schedule)),
                     "combined_1f1b, or no pipeline_schedule");
-        const bool split =
-            schedule == PipelineSchedule::zb_h1 || schedule == PipelineSchedule::zb_h2 ||
-            schedule == PipelineSchedule::zb_v || schedule == PipelineSchedule::dualpipe ||
-            schedule == PipelineSchedule::dualpipe_v;
-        if (split && plan_.recompute != Recompute{})
+        if (splits_backward(schedule) && plan_.recompute != Recompute{})
             problem("pipeline_schedule",
                     fmt::format("{} runs weight gradients apart, which headway prices without "
                                 "recompute only",

@@ -264,6 +264,98 @@ void check_optimizer(const Scenario& scenario, const Plan& plan, const std::stri
     }
 }
 
+// What combinations of offloaded activations Megatron-LM d98e8a6 refuses
+// (core/transformer/transformer_config.py), and those that headway does not price.
+class ActivationOffload {
+  public:
+    ActivationOffload(const Scenario& scenario, const Plan& plan, const std::string& where,
+                      std::vector<InputProblem>& problems)
+        : scenario_(scenario), plan_(plan), where_(where), problems_(problems) {}
+
+    void check() const {
+        if (offload_.fine_grained_activation_offloading && offload_.modules == 0)
+            refuse(kModules, "offload of no modules", "one or more offload_modules");
+        if (!offload_.has_activations()) return;
+        const char* key = offload_.modules != 0 ? kModules : kLayers;
+        if (!scenario_.cluster.host)
+            refuse(key, "activations in the host memory of a cluster without `host`",
+                   "cluster.host with bandwidth and memory_bandwidth");
+        if (plan_.implementation == Implementation::unfused ||
+            plan_.implementation == Implementation::headway)
+            refuse(
+                key,
+                fmt::format("offload under implementation: {}, which has none",
+                            kImplementationNames[static_cast<std::size_t>(plan_.implementation)]),
+                "implementation: fused, torch or megatron");
+        if (splits_backward(plan_.parallel.schedule()))
+            refuse(key,
+                   fmt::format("offload beside {}, whose weight gradients need their inputs later",
+                               name(plan_.parallel.schedule())),
+                   "1f1b, interleaved or combined_1f1b");
+        if (offload_.modules != 0) modules();
+        if (offload_.cpu_offloading_num_layers > 0) layers();
+    }
+
+  private:
+    static constexpr const char *kModules = "offload_modules",
+                                *kLayers = "cpu_offloading_num_layers";
+
+    void refuse(const char* key, std::string found, std::string accepted) const {
+        problems_.push_back({where_ + '.' + key, std::move(found), std::move(accepted), ""});
+    }
+    bool has_graph(GraphScope scope) const { return has_scope(plan_.cuda_graph_scope, scope); }
+
+    void modules() const {
+        using enum OffloadModule;
+        const bool experts = offload_.has(expert_fc1) || offload_.has(moe_act),
+                   fused = offload_.has(fused_group_mlp);
+        if (offload_.has(attn_proj) && !offload_.has(core_attn))
+            refuse(kModules, "attn_proj without core_attn, whose backward needs the same tensor",
+                   "core_attn and attn_proj");
+        if (fused && experts)
+            refuse(kModules, "fused_group_mlp beside parts of it", "no expert_fc1 and no moe_act");
+        if (fused && !fuses_expert_operators(plan_))
+            refuse(kModules, "fused_group_mlp of experts that are not fused",
+                   "use_transformer_engine_op_fuser under implementation: megatron");
+        if (plan_.recompute.is_full())
+            refuse(kModules, "offload of what a full recompute does not keep",
+                   "another recompute_granularity");
+        if (plan_.recompute.has(RecomputeModule::moe) && (fused || experts))
+            refuse(kModules, "offload of the inside of experts beside recompute of the whole moe",
+                   "no moe in recompute_modules, or no expert_fc1, moe_act and fused_group_mlp");
+        if (offload_.has(attn_norm) && has_graph(GraphScope::attn))
+            refuse(kModules, "attn_norm beside a CUDA graph of attention",
+                   "no attn_norm, or no attn in cuda_graph_scope");
+        if (offload_.has(mlp_norm) &&
+            (has_graph(GraphScope::attn) || has_graph(GraphScope::moe_router)))
+            refuse(kModules, "mlp_norm beside a CUDA graph of attention or the router",
+                   "no mlp_norm, or neither of them in cuda_graph_scope");
+    }
+
+    void layers() const {
+        const int most = scenario_.model.num_layers - 1;
+        if (offload_.cpu_offloading_num_layers > most)
+            refuse(kLayers,
+                   fmt::format("{} of {} layers", offload_.cpu_offloading_num_layers, most + 1),
+                   fmt::format("at most {}", most));
+        if (offload_.modules != 0)
+            refuse(kLayers, "offload of whole layers beside offload_modules", "one of them");
+        if (plan_.parallel.has_pipeline())
+            refuse(kLayers, "offload of whole layers in a pipeline", "offload_modules");
+        if (plan_.recompute != Recompute{})
+            refuse(kLayers, "offload of whole layers beside recompute", "no recompute");
+        if (plan_.cuda_graph_scope != 0 && !has_graph(GraphScope::full_iteration))
+            refuse(kLayers, "offload of whole layers beside CUDA graphs of their parts",
+                   "no cuda_graph_scope, or full_iteration");
+    }
+
+    const Scenario& scenario_;
+    const Plan& plan_;
+    const std::string& where_;
+    std::vector<InputProblem>& problems_;
+    const Offload& offload_ = plan_.offload;
+};
+
 // Megatron-LM d98e8a6, core/optimizer/__init__.py and cpu_offloading/hybrid_optimizer.py.
 void check_offload(const Scenario& scenario, const Plan& plan, const std::string& where,
                    std::vector<InputProblem>& problems) {
@@ -274,8 +366,7 @@ void check_offload(const Scenario& scenario, const Plan& plan, const std::string
     };
     if (!scenario.cluster.host)
         refuse("an optimizer on the host of a cluster without `host`",
-               "cluster.host with bandwidth and memory_bandwidth",
-               "presets of clusters have it");
+               "cluster.host with bandwidth and memory_bandwidth", "presets of clusters have it");
     if (plan.parallel.data_parallel_sharding_strategy != DataParallelSharding::optim)
         refuse("an optimizer on the host without the distributed optimizer",
                "parallel.data_parallel_sharding_strategy optim");
@@ -337,6 +428,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
         check_precision(plan, where, problems);
         check_optimizer(scenario, plan, where, problems);
         check_offload(scenario, plan, where, problems);
+        ActivationOffload(scenario, plan, where, problems).check();
         check_parallel(scenario, plan, where, problems);
         const std::int64_t own = std::max<std::int64_t>(1, rank_tokens(scenario, plan).own);
         if (plan.overlap_chunks > own) {

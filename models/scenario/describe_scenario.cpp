@@ -166,6 +166,21 @@ void describe_offload(Fields& f, Offload& offload) {
                "own besides, and only moments leave it",
                optional);
     });
+    f.flag("fine_grained_activation_offloading", offload.fine_grained_activation_offloading,
+           "inputs of offload_modules go to host memory in forward and come back in backward",
+           optional);
+    f.only_when("fine_grained_activation_offloading: true",
+                offload.fine_grained_activation_offloading, [&] {
+                    f.choices("offload_modules", offload.modules, kOffloadModuleNames,
+                              "modules whose inputs go: norm before attention; projections to q, "
+                              "k, v; attention core; output projection (with core_attn alone); "
+                              "norm before the feed-forward part; experts' rows; input of their "
+                              "activation; all that fused experts keep");
+                });
+    f.integer("cpu_offloading_num_layers", offload.cpu_offloading_num_layers, {0, 1 << 20},
+              "the first so many layers keep their activations in host memory "
+              "(TransformerEngine's cpu_offloading); without a pipeline",
+              optional);
 }
 
 void describe_pipeline(Fields& f, Parallel& p) {

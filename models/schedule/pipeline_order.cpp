@@ -204,10 +204,7 @@ void dualpipe_v(RankWriter& w, int rank, int p, int m) {
 bool has_virtual_stages(PipelineSchedule s) {
     return s == PipelineSchedule::interleaved || s == PipelineSchedule::combined_1f1b;
 }
-bool splits_backward(PipelineSchedule s) {
-    return s != PipelineSchedule::gpipe && s != PipelineSchedule::one_f_one_b &&
-           !has_virtual_stages(s);
-}
+
 bool is_v(PipelineSchedule s) {
     return s == PipelineSchedule::zb_v || s == PipelineSchedule::dualpipe_v;
 }

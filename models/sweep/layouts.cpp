@@ -125,6 +125,15 @@ std::string layout_text(const Parallel& p) {
 namespace {
 
 void add_offload_flags(const Offload& offload, std::vector<std::string>& flags) {
+    if (offload.modules != 0) {
+        flags.emplace_back("--fine-grained-activation-offloading --offload-modules");
+        for (std::size_t m = 0; m < kOffloadModuleNames.size(); ++m)
+            if (offload.has(static_cast<OffloadModule>(m)))
+                flags.emplace_back(kOffloadModuleNames[m]);
+    }
+    if (offload.cpu_offloading_num_layers > 0)
+        flags.push_back(
+            fmt::format("--cpu-offloading-num-layers {}", offload.cpu_offloading_num_layers));
     if (!offload.optimizer_cpu_offload) return;
     flags.push_back(fmt::format("--optimizer-cpu-offload --optimizer-offload-fraction {}",
                                 offload.optimizer_offload_fraction));
@@ -211,8 +220,7 @@ std::string torchtitan_flags(const Plan& plan, const Batch& batch, const Mesh& m
     if (p.overlap_moe_expert_parallel_comm) text += "  (it does not overlap exchanges so)";
     if (p.data_parallel_sharding_strategy == DataParallelSharding::optim)
         text += "  (it has no ZeRO-1 beside FSDP: memory differs)";
-    if (plan.offload.optimizer_cpu_offload)
-        text += "  (it offloads all that FSDP shards, or nothing)";
+    if (plan.offload.is_any()) text += "  (it offloads all that FSDP shards, or nothing)";
     return text;
 }
 

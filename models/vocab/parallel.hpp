@@ -32,6 +32,13 @@ constexpr std::string_view name(PipelineSchedule s) {
     return kPipelineScheduleNames[static_cast<std::size_t>(s)];
 }
 
+// Whether weight gradients run apart from those of inputs.
+constexpr bool splits_backward(PipelineSchedule s) {
+    return s == PipelineSchedule::zb_h1 || s == PipelineSchedule::zb_h2 ||
+           s == PipelineSchedule::zb_v || s == PipelineSchedule::dualpipe ||
+           s == PipelineSchedule::dualpipe_v;
+}
+
 // How a sequence that is cut over the context-parallel ranks meets its keys and values.
 enum class CpCommType { p2p, all_gather, a2a };
 inline constexpr std::array kCpCommTypeNames = {

@@ -42,6 +42,11 @@ constexpr bool is_of_host(Stream s) {
     return s == Stream::offload || s == Stream::reload || s == Stream::host;
 }
 
+// Runs beside a whole pass, which ends when that has ended.
+constexpr bool is_beside_passes(Stream s) {
+    return s == Stream::gradient || is_of_host(s);
+}
+
 // Achieved fraction of each path class's link bandwidth.
 using Efficiency = std::array<double, static_cast<std::size_t>(kNumPathClasses)>;
 constexpr Efficiency full_efficiency() {
@@ -117,8 +122,8 @@ struct SendTask {
 
 // A copy to or from host memory, or work there, of known time.
 struct HostTask {
-    Seconds time;
-    Bytes bytes;
+    std::vector<Seconds> per_rank;  // as ComputeTask has it
+    Bytes bytes;                    // of the busiest rank
 };
 
 using TaskWork = std::variant<ComputeTask, ExchangeTask, ReduceTask, SendTask, HostTask>;

@@ -8,6 +8,7 @@
 #include "models/workload/parameters.hpp"
 #include "models/workload/phases.hpp"
 #include "models/workload/recompute.hpp"
+#include "models/workload/saved_tensors.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline workload {
@@ -70,6 +71,25 @@ Flops model_flops(const StepShape& s, int layer, double feed_forward) {
            flop;
 }
 
+// Inputs of modules go down beside the layer behind and come up beside the one before, in backward:
+// beside its own here, which is as long.
+void add_offload(const StepShape& s, const GroupLoad* load, LayerWork& layer) {
+    if (!s.plan.offload.has_activations()) return;
+    const bool mtp = s.scenario.model.is_mtp_layer(layer.first_layer);
+    if (mtp && s.plan.offload.cpu_offloading_num_layers > 0) return;  // the first L - 1 at most
+    const double bytes = offloaded_by_layer(saved_tensors(s.scenario, s.plan, load, mtp),
+                                            s.scenario.model, s.plan, layer.is_moe);
+    if (!(bytes > 0.0)) return;
+    const auto copy = [&](Phase phase, Pass pass, HostPart part) {
+        return PhaseWork{.phase = phase,
+                         .pass = pass,
+                         .work = HostWork{part, bytes * byte},
+                         .beside = Beside::pass};
+    };
+    layer.forward.push_back(copy(Phase::offload, Pass::forward, HostPart::down));
+    layer.backward.push_back(copy(Phase::reload, Pass::backward, HostPart::up));
+}
+
 // All that comes of the phases of both passes, in order; `load` is that of an MoE layer.
 void finish_layer(const StepShape& s, const GroupLoad* load, const ForwardParts& parts,
                   LayerWork& layer) {
@@ -80,6 +100,7 @@ void finish_layer(const StepShape& s, const GroupLoad* load, const ForwardParts&
     set_linear_types(s, layer);
     add_gradient_traffic(s, layer.backward);
     add_shards(s, layer);
+    add_offload(s, load, layer);
     for (auto* phases : {&layer.forward, &layer.backward}) set_host_work(s, *phases);
 }
 

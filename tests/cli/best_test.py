@@ -67,6 +67,27 @@ class Best(unittest.TestCase):
         self.assertRegex(text, "as Megatron flags: --tensor-model-parallel-size [0-9]+ ")
         self.assertRegex(text, "as torchtitan flags: .*--parallelism.expert_parallel_degree [0-9]+")
 
+    def test_what_the_baseline_offloads_is_in_the_flags(self):
+        with_host = self.folder / "scenario.yaml"
+        with_host.write_text(
+            "model: {preset: olmoe_1b_7b}\n"
+            "cluster: {preset: dgx_h100, host: {bandwidth: 63 GB/s, memory_bandwidth: 600 GB/s}}\n"
+            "batch: {sequence_length: 4096}\n"
+            "profile: {preset: h100_public}\n"
+            "plans:\n"
+            "  - {name: ep, expert_parallel: {}, group_size: 8, zero1: true,\n"
+            "     optimizer_cpu_offload: true, optimizer_offload_fraction: 0.5,\n"
+            "     fine_grained_activation_offloading: true, offload_modules: [core_attn, attn_proj]}\n"
+        )
+        said = headway("best", with_host, "--no-break-even", "--layouts")
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertIn(
+            "--fine-grained-activation-offloading --offload-modules core_attn attn_proj",
+            said.stdout,
+        )
+        self.assertIn("--optimizer-cpu-offload --optimizer-offload-fraction 0.5", said.stdout)
+        self.assertIn("--use-precision-aware-optimizer", said.stdout)
+
     def test_layouts_cut_experts_where_their_width_divides(self):
         def legal_plans(width: int) -> int:
             wide = rf"\g<1>{width}"

@@ -134,8 +134,28 @@ def scenarios():
             [{**ep, "recompute_granularity": "full", "recompute_num_layers": 2}]
         ),
         "optimizer on the host": scenario(
-            [{**ep, "group_size": 4, "zero1": True, "optimizer_cpu_offload": True}],
+            [
+                {
+                    **ep,
+                    "group_size": 4,
+                    "parallel": {"data_parallel_sharding_strategy": "optim"},
+                    "optimizer_cpu_offload": True,
+                }
+            ],
             cluster={"host": HOST},
+        ),
+        "activations on the host": scenario(
+            [
+                {
+                    **ep,
+                    "fine_grained_activation_offloading": True,
+                    "offload_modules": ["core_attn", "expert_fc1"],
+                }
+            ],
+            cluster={"host": HOST},
+        ),
+        "layers on the host": scenario(
+            [{**ep, "cpu_offloading_num_layers": 2, "recompute": "none"}], cluster={"host": HOST}
         ),
         "expectation": scenario(
             [{**ep, "expert_parallel": {"dedup": "rank"}}], routing={"noise": False}

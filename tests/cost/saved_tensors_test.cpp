@@ -1,6 +1,6 @@
 // What one layer keeps for backward, against closed forms and against the table that the
 // Megatron-Core MoE report computes for DeepSeek-V3 (arXiv 2603.07685, table 3).
-#include "models/cost/saved_tensors.hpp"
+#include "models/workload/saved_tensors.hpp"
 
 #include <gtest/gtest.h>
 

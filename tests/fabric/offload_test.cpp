@@ -182,6 +182,165 @@ TEST(OffloadedOptimizer, IsSimulatedAsItIsPredicted) {
     }
 }
 
+// ---- Activations. T 4096, d 1024, 8 heads of 128, 64 experts of 512 with k 4 on 8 ranks: rows
+// 16384.
+
+constexpr double kMiB = 1048576.0;
+
+Scenario offloading_modules(OffloadModules modules) {
+    Scenario s = offloading(0.0);
+    s.plans[0].offload = {.fine_grained_activation_offloading = true, .modules = modules};
+    return s;
+}
+
+double moved_by_layer(const Scenario& s, Pass pass) {
+    const Workload work = build_workload(s, s.plans[0]);
+    const auto& phases = pass == Pass::forward ? work.layers[0].forward : work.layers[0].backward;
+    double bytes = 0.0;
+    for (const PhaseWork& phase : phases)
+        if (const auto* host = std::get_if<HostWork>(&phase.work)) bytes += host->bytes.in(byte);
+    return bytes;
+}
+
+// T d b = 8 MiB; rows d b = 32, rows f b = 16.
+TEST(OffloadedActivations, AreTheInputsOfTheirModules) {
+    using enum OffloadModule;
+    const auto mebibytes = [](auto... m) {
+        const Scenario s = offloading_modules(offload_modules(m...));
+        EXPECT_EQ(moved_by_layer(s, Pass::forward), moved_by_layer(s, Pass::backward));
+        return moved_by_layer(s, Pass::forward) / kMiB;
+    };
+    EXPECT_NEAR(mebibytes(attn_norm), 8.0, 1e-9);
+    EXPECT_NEAR(mebibytes(qkv_linear), 8.0, 1e-9);
+    EXPECT_NEAR(mebibytes(core_attn), 24.0, 1e-9);
+    EXPECT_NEAR(mebibytes(core_attn, attn_proj), 32.0, 1e-9);
+    EXPECT_NEAR(mebibytes(mlp_norm), 8.0, 1e-9);
+    EXPECT_NEAR(mebibytes(expert_fc1), 32.0, 1e-9);
+    EXPECT_NEAR(mebibytes(moe_act), 16.0, 1e-9);
+    EXPECT_NEAR(mebibytes(fused_group_mlp), 32.0 + 16.0 + 16.0, 1e-9);
+    EXPECT_NEAR(mebibytes(attn_norm, expert_fc1, moe_act), 56.0, 1e-9);
+}
+
+// A module's tensors that are computed again go nowhere.
+TEST(OffloadedActivations, AreWhatIsKept) {
+    using enum OffloadModule;
+    Scenario s = offloading_modules(offload_modules(qkv_linear, expert_fc1));
+    s.plans[0].recompute.granularity = RecomputeGranularity::selective;
+    s.plans[0].recompute.modules = modules(RecomputeModule::layernorm);
+    EXPECT_NEAR(moved_by_layer(s, Pass::forward) / kMiB, 32.0, 1e-9);
+}
+
+double layers_time(const PlanPrediction& plan, Pass pass) {
+    double sum = 0.0;
+    for (const PhaseCost& p : plan.phases) {
+        const bool outer =
+            p.phase == Phase::embed || p.phase == Phase::lm_head || p.phase == Phase::loss;
+        if (p.pass == pass && !outer) sum += p.time.in(second);
+    }
+    return sum;
+}
+
+// A pass takes the longer of what it computes and exchanges, and of its copy.
+TEST(OffloadedActivations, AreHiddenBehindTheirPass) {
+    for (const double copy : {1e15, 10e9, 1e9}) {
+        Scenario s = offloading_modules(offload_modules(OffloadModule::expert_fc1));
+        s.cluster.host->bandwidth = 2.0 * copy * byte / second;  // half of it is achieved
+        s.cluster.host->memory_bandwidth = 1e18 * byte / second;
+        Scenario none = s;
+        none.plans[0].offload = {};
+        const double bytes = 32.0 * kMiB, layers = s.model.num_layers;
+        for (const Pass pass : {Pass::forward, Pass::backward}) {
+            // The final norm reads and writes T d b = 8 MiB at 1e12 B/s, in backward twice.
+            const double norm = (pass == Pass::forward ? 2.0 : 4.0) * 8.0 * kMiB / 1e12;
+            const double before = (layers_time(predicted(none), pass) - norm) / layers;
+            EXPECT_NEAR(layers_time(predicted(s), pass) - norm,
+                        layers * std::max(before, bytes / copy), 1e-9 * layers * before)
+                << copy;
+        }
+    }
+}
+
+// What leaves the GPU is on the host, as often as it is in flight: 2, 1 of two stages of one layer.
+// Two layers' are on their way, or all there is.
+TEST(OffloadedActivations, AreCountedInHostMemoryByStage) {
+    using enum OffloadModule;
+    Scenario s = offloading_modules(offload_modules(core_attn, expert_fc1));
+    s.model.num_layers = 8;
+    s.plans[0].group_size = 4;
+    s.plans[0].parallel.pipeline_model_parallel_size = 2;
+    s.batch.num_micro_batches = 4;
+    Scenario none = s;
+    none.plans[0].offload = {};
+    const double bytes = (24.0 + 32.0) * kMiB;
+    const PlanMemory with = predicted(s).memory, without = predicted(none).memory;
+    for (std::size_t stage = 0; stage < 2; ++stage) {
+        const double away = (2.0 - static_cast<double>(stage)) * 4.0 * bytes;
+        EXPECT_NEAR(item(with.stages[stage].host_items, "activations"), away, 1.0);
+        EXPECT_NEAR(item(with.stages[stage].items, "offloaded: two layers on their way"),
+                    2.0 * bytes, 1.0);
+        EXPECT_NEAR((without.stages[stage].allocated - with.stages[stage].allocated).in(byte),
+                    away - 2.0 * bytes, 1.0);
+    }
+    // One node: four ranks of either stage.
+    EXPECT_NEAR(with.host.node.in(byte), 4.0 * (2.0 + 1.0) * 4.0 * bytes, 8.0);
+}
+
+// All that n layers keep but the router's, in copies that spread over all L.
+TEST(OffloadedActivations, OfWholeLayersAreThoseOfTheFirst) {
+    Scenario s = offloading(0.0);
+    s.model.num_layers = 8;
+    s.plans[0].offload = {.cpu_offloading_num_layers = 2};
+    Scenario none = s;
+    none.plans[0].offload = {};
+    // Input, norms, q, k, v, output, residual; log-sum-exp; rows, pre-activations and hidden rows.
+    const double bytes = 8.0 * 8.0 * kMiB + 4096.0 * 8.0 * 4.0 + (32.0 + 16.0 + 16.0) * kMiB;
+    EXPECT_NEAR(moved_by_layer(s, Pass::forward), 2.0 / 8.0 * bytes, 1.0);
+    const PlanMemory with = predicted(s).memory, without = predicted(none).memory;
+    EXPECT_NEAR(item(with.host.items, "activations"), 2.0 * bytes, 1.0);
+    EXPECT_NEAR((without.allocated - with.allocated).in(byte), 0.0, 1.0) << "two are on their way";
+    // The first of the two is dense: the only one of its kind, while seven share the other's copy.
+    s.model.num_dense_layers = 1;
+    s.model.dense_width = s.model.moe.expert_width;
+    EXPECT_NEAR(moved_by_layer(s, Pass::forward),
+                item(predicted(s).memory.host.items, "activations") - bytes, 1.0);
+    s.model.num_dense_layers = 0;
+    s.model.mtp_num_layers = 1;
+    for (const LayerWork& layer : build_workload(s, s.plans[0]).layers) {
+        const auto copies = std::ranges::count_if(layer.forward, [](const PhaseWork& phase) {
+            return std::holds_alternative<HostWork>(phase.work);
+        });
+        EXPECT_EQ(copies, s.model.is_mtp_layer(layer.first_layer) ? 0 : 1);
+    }
+}
+
+// Where copies are exposed a message leaves before the last one of its pass has ended: in each of
+// the 2 (m v + p - 1) passes on the longest path at most one copy less.
+TEST(OffloadedActivations, AreSimulatedAsTheyArePredicted) {
+    using enum OffloadModule;
+    for (const PipelineSchedule schedule :
+         {PipelineSchedule::one_f_one_b, PipelineSchedule::interleaved}) {
+        for (const double link : {100e9, 5e9}) {
+            Scenario s = offloading_modules(offload_modules(core_attn, expert_fc1));
+            s.cluster.host->bandwidth = link * byte / second;
+            s.model.num_layers = 8;
+            Plan& plan = s.plans[0];
+            plan.group_size = 4;
+            plan.parallel.pipeline_model_parallel_size = 2;
+            plan.parallel.virtual_pipeline_model_parallel_size =
+                schedule == PipelineSchedule::interleaved ? 2 : 1;
+            s.batch.num_micro_batches = 4;
+            const sim::SimulationResult run =
+                sim::simulate(build_program(s, plan, profile(), {}), sim::Topology(s.cluster), {});
+            const double wanted = predicted(s).step.in(second);
+            const double chunks = plan.parallel.virtual_pipeline_model_parallel_size;
+            const double copy = 2.0 * (24.0 + 32.0) * kMiB / link;  // half of it is achieved
+            const double fewer = link < 10e9 ? 2.0 * (4.0 * chunks + 1.0) * copy : 0.0;
+            EXPECT_LE(run.step.in(second), 1.01 * wanted) << name(schedule) << link;
+            EXPECT_GE(run.step.in(second), 0.99 * wanted - fewer) << name(schedule) << link;
+        }
+    }
+}
+
 }  // namespace offload
 }  // namespace
 }  // namespace headway

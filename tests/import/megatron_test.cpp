@@ -114,6 +114,30 @@ TEST(Megatron, PutsTheOptimizerOnTheHost) {
     EXPECT_NE(refusal(sharded).find("a cluster without `host`"), std::string::npos);
 }
 
+// Modules need their switch; whole layers are turned on by their number.
+TEST(Megatron, PutsActivationsOnTheHost) {
+    using enum OffloadModule;
+    const auto offload = [](const std::string& more) {
+        return imported(more, 16, "dgx_h100_host").scenario.plans[0].offload;
+    };
+    const std::string modules = "--offload-modules core_attn expert_fc1";
+    EXPECT_EQ(offload("--fine-grained-activation-offloading " + modules).modules,
+              offload_modules(core_attn, expert_fc1));
+    EXPECT_EQ(offload(modules), Offload{});
+    EXPECT_EQ(offload("--cpu-offloading-num-layers 4").cpu_offloading_num_layers, 4);
+    EXPECT_EQ(offload("--cpu-offloading-num-layers 0"), Offload{});
+    const ImportedJob job =
+        imported("--fine-grained-activation-offloading --offload-modules gdp_qkv core_attn", 16,
+                 "dgx_h100_host");
+    EXPECT_EQ(job.scenario.plans[0].offload.modules, offload_modules(core_attn));
+    ASSERT_EQ(job.leftovers.size(), 1u);
+    EXPECT_NE(job.leftovers[0].find("the input of gdp_qkv stays"), std::string::npos);
+    EXPECT_NE(refusal("--cpu-offloading-num-layers 4 --pipeline-model-parallel-size 2 "
+                      "--global-batch-size 64")
+                  .find("in a pipeline"),
+              std::string::npos);
+}
+
 TEST(Megatron, DeduplicatesAsItsDispatcherDoes) {
     const auto dedup = [](const std::string& more) {
         return std::get<ExpertParallel>(
