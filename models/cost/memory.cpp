@@ -350,8 +350,11 @@ int num_communicators(const PlanCounts& counts) {
     const bool same_replicas = m.ep * m.etp == 1 && m.tp == 1;  // EDP is DP x CP
     const bool sharers =
         counts.layout.group_size > 1 && counts.layout.group_size < counts.plan.group_size;
+    const bool two_levels = m.cp_inner > 1 && m.cp_inner < m.cp;  // of CP: both besides
     const std::array exists = {m.tp > 1,
                                m.cp > 1 && m.dp > 1,
+                               two_levels,
+                               two_levels,
                                m.dp * m.cp > 1,
                                m.pp > 1,
                                copies,                // of the embedding

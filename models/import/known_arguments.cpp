@@ -30,6 +30,7 @@ constexpr std::string_view kRead =
     "cuda_graph_scope cuda_graph_modules "
     "moe_flex_dispatcher_backend moe_latent_size moe_layer_recompute tensor_model_parallel_size "
     "model_parallel_size pipeline_model_parallel_size context_parallel_size cp_comm_type "
+    "hierarchical_context_parallel_sizes "
     "expert_model_parallel_size expert_tensor_parallel_size sequence_parallel tp_comm_overlap "
     "num_layers_per_virtual_pipeline_stage num_virtual_stages_per_pipeline_rank "
     "virtual_pipeline_model_parallel_size pipeline_model_parallel_layout "
@@ -102,7 +103,6 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"reset_attention_mask sft_sequence_packing variable_seq_lengths "
      "dataloader_inter_document_masking packed_sequence packing hybrid_context_parallel",
      "", "every sequence is whole: attention over seq_length"},
-    {"hierarchical_context_parallel_sizes", "", "context parallelism has one level"},
     {"freeze_all_layers freeze_llm freeze_vit freeze_aligner peft", "",
      "all parameters are trained"},
     {"outer_dp_sharding_strategy", "no_shard", "replicas of the shards keep whole states"},

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 
 #include "models/import/dialects.hpp"
 #include "models/scenario/quantity_text.hpp"
@@ -201,6 +202,21 @@ void fill_sharding(const Job& job, Plan& plan) {
 
 // ---- Groups
 
+// Sizes of the all-to-all and of the ring, a value each or one text.
+void fill_levels(const Job& job, const Setting* levels, Parallel& parallel) {
+    std::array<int, 2> sizes{};
+    const std::string text = levels != nullptr ? levels->text() : "";
+    char end = 0;
+    if (std::sscanf(text.c_str(), "%d%*[ ,]%d %c", &sizes[0], &sizes[1], &end) != 2) {
+        job.refuse(levels != nullptr ? levels : job.find("cp_comm_type"),
+                   fmt::format("a2a+p2p with the sizes {}", in_quotes(text)),
+                   "hierarchical_context_parallel_sizes with the two sizes of its levels");
+        return;
+    }
+    parallel.cp_comm_type = CpCommType::a2a_p2p;
+    parallel.hierarchical_context_parallel_sizes = sizes;
+}
+
 void fill_parallel(const Job& job, Parallel& parallel) {
     parallel.tensor_model_parallel_size =
         job.integer_or("tensor_model_parallel_size",
@@ -218,7 +234,8 @@ void fill_parallel(const Job& job, Parallel& parallel) {
             "expert_tensor_parallel_size is not given: Megatron's default is that of the dense "
             "layers, {}",
             t));
-    const Setting* comm = job.find("cp_comm_type");
+    const Setting *comm = job.find("cp_comm_type"),
+                  *levels = job.find("hierarchical_context_parallel_sizes");
     if (comm == nullptr) return;
     const std::string type = comm->values.empty() ? "p2p" : comm->values.front();
     const bool is_uniform = std::all_of(comm->values.begin(), comm->values.end(),
@@ -227,7 +244,9 @@ void fill_parallel(const Job& job, Parallel& parallel) {
         parallel.cp_comm_type = CpCommType::all_gather;
     else if (type == "a2a")
         parallel.cp_comm_type = CpCommType::a2a;
-    if ((type == "a2a+p2p" || !is_uniform) && parallel.context_parallel_size > 1)
+    else if (type == "a2a+p2p" && parallel.context_parallel_size > 1)
+        fill_levels(job, levels, parallel);
+    if (!is_uniform && parallel.context_parallel_size > 1)
         job.leave(*comm,
                   fmt::format("not modelled: {} on all layers",
                               kCpCommTypeNames[static_cast<std::size_t>(parallel.cp_comm_type)]));
@@ -351,6 +370,8 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
              {"plans[0].parallel.tensor_model_parallel_size", "tensor_model_parallel_size"},
              {"plans[0].parallel.context_parallel_size", "context_parallel_size"},
              {"plans[0].parallel.cp_comm_type", "cp_comm_type"},
+             {"plans[0].parallel.hierarchical_context_parallel_sizes",
+              "hierarchical_context_parallel_sizes"},
              {"plans[0].parallel.pipeline_model_parallel_size", "pipeline_model_parallel_size"},
              {"plans[0].parallel.pipeline_model_parallel_layout", "pipeline_model_parallel_layout"},
              {"plans[0].parallel.overlap_moe_expert_parallel_comm",

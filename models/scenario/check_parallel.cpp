@@ -243,14 +243,25 @@ class Checks {
                     fmt::format("sequence_length {} or {}", length / chunks * chunks,
                                 (length / chunks + 1) * chunks));
         }
-        if (p_.cp_comm_type != CpCommType::a2a) return;
+        const int inner = p_.heads_for_tokens();
+        if (p_.cp_comm_type == CpCommType::a2a_p2p) {
+            const auto [of_heads, of_ring] = p_.hierarchical_context_parallel_sizes;
+            if (of_heads < 1 || of_ring < 1 || of_heads * of_ring != c_)
+                return problem("hierarchical_context_parallel_sizes",
+                               of_heads < 1 || of_ring < 1
+                                   ? std::string("other than two sizes")
+                                   : fmt::format("[{}, {}] of {} context-parallel ranks", of_heads,
+                                                 of_ring, c_),
+                               fmt::format("two whole numbers whose product is {}", c_));
+        }
+        if (inner == 1) return;
         const Attention& a = s_.model.attention;
         const int kv = a.latent ? a.num_heads : a.num_kv_heads, most = std::gcd(a.num_heads, kv);
-        if (most % (t_ * c_) != 0)
+        if (most % (t_ * inner) != 0)
             problem("cp_comm_type",
                     fmt::format("a2a with {} heads and {} key and value heads over tensor {} x "
                                 "context {} ranks",
-                                a.num_heads, kv, t_, c_),
+                                a.num_heads, kv, t_, inner),
                     "p2p or all_gather, or sizes whose product divides both");
     }
 

@@ -1,5 +1,8 @@
 #include "models/scenario/describe.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 namespace headway::inline scenario {
 namespace {
 
@@ -230,9 +233,20 @@ void describe_parallel(Fields& f, Parallel& p, GivenParallel& given) {
               "c, ranks that share the tokens of a sequence, t apart", optional);
     f.choice("cp_comm_type", p.cp_comm_type, kCpCommTypeNames,
              "how they meet their keys and values: a ring behind the attention (p2p), one "
-             "all-gather before it, or all-to-alls that give each rank whole sequences of h/c "
-             "heads (a2a)",
+             "all-gather before it, all-to-alls that give each rank whole sequences of h/c "
+             "heads (a2a), or such all-to-alls among neighbours and a ring over their groups",
              optional);
+    f.only_when("cp_comm_type: a2a+p2p", p.cp_comm_type == CpCommType::a2a_p2p, [&] {
+        auto& sizes = p.hierarchical_context_parallel_sizes;
+        std::vector<double> two;
+        if (sizes[0] > 0) two.assign(sizes.begin(), sizes.end());
+        f.numbers("hierarchical_context_parallel_sizes", two, range,
+                  "ranks of the all-to-alls, and of the ring: two numbers whose product is c");
+        sizes = {};
+        if (two.size() == 2)
+            std::ranges::transform(two, sizes.begin(),
+                                   [](double n) { return n == std::floor(n) ? int(n) : 0; });
+    });
     describe_pipeline(f, p);
     f.second_name("expert_model_parallel_size", given.expert_model_parallel_size, {1, 1 << 20},
                   "Megatron's group_size");

@@ -31,6 +31,13 @@ void add_schedules(Parallel layout, std::vector<Parallel>& layouts) {
     layouts.push_back(layout);
 }
 
+// The sizes of two levels are of one number of ranks: of others a ring is tried.
+void one_level(Parallel& layout) {
+    if (layout.cp_comm_type != CpCommType::a2a_p2p) return;
+    layout.cp_comm_type = CpCommType::p2p;
+    layout.hierarchical_context_parallel_sizes = {};
+}
+
 std::string repeated(const std::string& letter, int count) {
     if (count <= 2) {
         std::string text;
@@ -88,6 +95,7 @@ std::vector<Parallel> layouts_of(const Scenario& scenario, const Plan& like) {
                     layout.sequence_parallel = t > 1;
                     layout.tp_comm_overlap = t > 1 && model.attention.has_user_buffers();
                     layout.context_parallel_size = c;
+                    if (c != like.parallel.context_parallel_size) one_level(layout);
                     layout.pipeline_model_parallel_size = p;
                     layout.virtual_pipeline_model_parallel_size = v;
                     layout.pipeline_model_parallel_layout = even_layout(model, p * v);
@@ -154,7 +162,13 @@ std::string megatron_flags(const Plan& plan, const Batch& batch, std::int64_t gl
     add("tensor-model-parallel-size", p.tensor_model_parallel_size);
     if (p.sequence_parallel) flags.emplace_back("--sequence-parallel");
     if (p.tp_comm_overlap) flags.emplace_back("--tp-comm-overlap");
-    if (p.context_parallel_size > 1) add("context-parallel-size", p.context_parallel_size);
+    if (p.context_parallel_size > 1) {
+        add("context-parallel-size", p.context_parallel_size);
+        add("cp-comm-type", kCpCommTypeNames[static_cast<std::size_t>(p.cp_comm_type)]);
+        if (p.cp_comm_type == CpCommType::a2a_p2p)
+            flags.push_back(fmt::format("--hierarchical-context-parallel-sizes {}",
+                                        fmt::join(p.hierarchical_context_parallel_sizes, " ")));
+    }
     add("pipeline-model-parallel-size", p.pipeline_model_parallel_size);
     if (!p.pipeline_model_parallel_layout.empty())
         flags.push_back(

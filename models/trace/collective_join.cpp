@@ -140,7 +140,8 @@ bool CollectiveJoin::may_be(const Expected& expected, const NcclCall& call, Call
     const bool is_late = phase >= Phase::grad_all_reduce;
     // What reduces gradients leaves in backward and is predicted at the end of the step.
     if (expected.pass != pass && !is_late) return false;
-    if (phase != Phase::param_all_gather && call.group_size > 0 &&
+    const bool two_levels = phase == Phase::cp_exchange && cp_comm_type_ == CpCommType::a2a_p2p;
+    if (phase != Phase::param_all_gather && !two_levels && call.group_size > 0 &&
         call.group_size != expected.group_size)
         return false;
     if (contradicts_group(phase, call.group)) return false;
@@ -163,6 +164,7 @@ bool CollectiveJoin::may_be(const Expected& expected, const NcclCall& call, Call
         case Phase::pipeline_p2p:
             return kind == CallKind::point_to_point;
         case Phase::cp_exchange:
+            if (two_levels) return kind == CallKind::point_to_point || kind == CallKind::all_to_all;
             if (cp_comm_type_ == CpCommType::p2p) return kind == CallKind::point_to_point;
             if (cp_comm_type_ == CpCommType::a2a) return kind == CallKind::all_to_all;
             return kind == CallKind::all_gather || kind == CallKind::reduce_scatter;

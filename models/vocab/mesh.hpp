@@ -21,10 +21,14 @@ struct Mesh {
     int world = 1;
     int tp = 1, cp = 1, dp = 1, pp = 1;
     int etp = 1, ep = 1, edp = 1;
+    int cp_inner = 1;  // of cp: Parallel::heads_for_tokens
 
     // The groups of rank 0; those of the other ranks have the same size and stride.
     RankGroup tp_group() const { return {0, tp, 1}; }
     RankGroup cp_group() const { return {0, cp, tp}; }
+    // Its two levels: neighbours, and every cp_inner-th.
+    RankGroup cp_inner_group() const { return {0, cp_inner, tp}; }
+    RankGroup cp_outer_group() const { return {0, cp / cp_inner, tp * cp_inner}; }
     RankGroup dp_cp_group() const { return {0, dp * cp, tp}; }
     RankGroup pp_group() const { return {0, pp, ranks_of_stage()}; }
     // The embedding on the first pipeline rank and its copy on another.
@@ -52,7 +56,8 @@ constexpr Mesh mesh_of(int world, const Plan& plan) {
             .pp = pp,
             .etp = etp,
             .ep = plan.group_size,
-            .edp = world / (etp * plan.group_size * pp)};
+            .edp = world / (etp * plan.group_size * pp),
+            .cp_inner = p.heads_for_tokens()};
 }
 
 }  // namespace headway

@@ -40,9 +40,10 @@ constexpr bool splits_backward(PipelineSchedule s) {
 }
 
 // How a sequence that is cut over the context-parallel ranks meets its keys and values.
-enum class CpCommType { p2p, all_gather, a2a };
+enum class CpCommType { p2p, all_gather, a2a, a2a_p2p };
 inline constexpr std::array kCpCommTypeNames = {
-    std::string_view("p2p"), std::string_view("all_gather"), std::string_view("a2a")};
+    std::string_view("p2p"), std::string_view("all_gather"), std::string_view("a2a"),
+    std::string_view("a2a+p2p")};
 
 // What the data-parallel ranks share out: nothing; optimizer states (ZeRO-1); gradients too
 // (ZeRO-2); parameters too (ZeRO-3, FSDP).
@@ -57,6 +58,8 @@ struct Parallel {
     bool tp_comm_overlap = false;        // exchanges of q k v, output, dense MLP beside their GEMMs
     int context_parallel_size = 1;       // c
     CpCommType cp_comm_type = CpCommType::p2p;
+    // With a2a+p2p: ranks of the all-to-alls, neighbours, and of the ring over those groups.
+    std::array<int, 2> hierarchical_context_parallel_sizes{};
     int pipeline_model_parallel_size = 1;          // p
     int virtual_pipeline_model_parallel_size = 1;  // v, chunks of layers on one pipeline rank
     // Megatron's string: stages in the order of the forward pass separated by '|', E embedding,
@@ -73,6 +76,13 @@ struct Parallel {
     int num_distributed_optimizer_instances = 1;  // replicas of the shards (HSDP)
 
     friend bool operator==(const Parallel&, const Parallel&) = default;
+
+    // Context-parallel ranks that give each other heads for tokens; the rest meet in a ring of such
+    // groups, or gather.
+    constexpr int heads_for_tokens() const {
+        if (cp_comm_type == CpCommType::a2a) return context_parallel_size;
+        return cp_comm_type == CpCommType::a2a_p2p ? hierarchical_context_parallel_sizes[0] : 1;
+    }
 
     bool has_pipeline() const { return pipeline_model_parallel_size > 1; }
     PipelineSchedule schedule() const {

@@ -56,45 +56,44 @@ void add_loss_sums(const StepShape& s, std::vector<PhaseWork>& phases) {
 
 namespace {
 
-// The heads of all ranks for the tokens of one become some heads for all tokens, or back.
+// The heads of all ranks of the inner level for the tokens of one become some heads for all tokens,
+// or back.
 void exchange_heads(const StepShape& s, Pass pass, double width, std::vector<PhaseWork>& phases) {
-    const int t = s.mesh.tp, c = s.mesh.cp;
+    const RankGroup group = s.mesh.cp_inner_group();
+    if (group.size == 1) return;
     phases.push_back({Phase::cp_exchange, pass,
-                      equal_exchange(s.scenario.cluster, t * c, t,
-                                     s.group_tokens * width / c * s.element * byte)});
+                      equal_exchange(s.scenario.cluster, group.stride * group.size, group.stride,
+                                     s.group_tokens * width / group.size * s.element * byte)});
+}
+
+// All ranks of the outer level: the tokens of each of its groups, with the heads that it has.
+double keys_and_values(const StepShape& s, const CoreWidths& widths) {
+    return s.mesh.cp_outer_group().size * s.group_tokens * widths.key_value * s.element;
 }
 
 }  // namespace
 
 void exchange_into_core(const StepShape& s, Pass pass, const CoreWidths& widths,
                         std::vector<PhaseWork>& phases) {
-    if (s.mesh.cp == 1) return;
     const bool forward = pass == Pass::forward;
-    const CpCommType type = s.plan.parallel.cp_comm_type;
-    if (type == CpCommType::a2a)
-        return exchange_heads(s, pass, forward ? widths.query + widths.key_value : widths.out,
-                              phases);
-    // Keys and values of all tokens of the sequences; the ring of the backward pass takes their
-    // gradients along.
-    const bool ring = type == CpCommType::p2p;
-    const double whole = s.mesh.cp * s.group_tokens * widths.key_value * s.element;
-    phases.push_back(reduce_phase(Phase::cp_exchange, pass, Collective::all_gather,
-                                  s.mesh.cp_group(), ring && !forward ? 2.0 * whole : whole,
+    exchange_heads(s, pass, forward ? widths.query + widths.key_value : widths.out, phases);
+    const RankGroup group = s.mesh.cp_outer_group();
+    if (group.size == 1) return;
+    // The ring of the backward pass takes their gradients along.
+    const bool ring = s.plan.parallel.cp_comm_type != CpCommType::all_gather;
+    const double whole = keys_and_values(s, widths);
+    phases.push_back(reduce_phase(Phase::cp_exchange, pass, Collective::all_gather, group,
+                                  ring && !forward ? 2.0 * whole : whole,
                                   ring ? Beside::next_phase : Beside::nothing));
 }
 
 void exchange_out_of_core(const StepShape& s, Pass pass, const CoreWidths& widths,
                           std::vector<PhaseWork>& phases) {
-    if (s.mesh.cp == 1) return;
     const bool forward = pass == Pass::forward;
-    const CpCommType type = s.plan.parallel.cp_comm_type;
-    if (type == CpCommType::a2a)
-        return exchange_heads(s, pass, forward ? widths.out : widths.query + widths.key_value,
-                              phases);
-    if (type != CpCommType::all_gather || forward) return;
+    exchange_heads(s, pass, forward ? widths.out : widths.query + widths.key_value, phases);
+    if (s.plan.parallel.cp_comm_type != CpCommType::all_gather || forward || s.mesh.cp == 1) return;
     phases.push_back(reduce_phase(Phase::cp_exchange, pass, Collective::reduce_scatter,
-                                  s.mesh.cp_group(),
-                                  s.mesh.cp * s.group_tokens * widths.key_value * s.element));
+                                  s.mesh.cp_outer_group(), keys_and_values(s, widths)));
 }
 
 }  // namespace headway::inline workload

@@ -11,14 +11,18 @@ COPIES_SOURCE = "nvbandwidth, stas00/ml-engineering 744d01e (2026-08-22) network
 # this share of the parameters offloaded, and whether copies overlap.
 PARAMETERS, USUAL = 0.596e9, 0.752
 STEPS = ((0.5, 1.187, False), (0.5, 1.216, True), (1.0, 1.678, True))
-BYTES = 28.0  # of a parameter: read parameter, gradient and moments in fp32, write all but the gradient
+BYTES = (
+    28.0  # of a parameter: read parameter, gradient and moments in fp32, write all but the gradient
+)
 
 
 def adam_rate() -> float:
     """Bytes a second, the geometric mean over the steps."""
     product = 1.0
     for share, step, overlaps in STEPS:
-        copies = 0.0 if overlaps else 2 * 4.0 * share * PARAMETERS / (sum(COPIES["pcie"][0]) / 2 * 1e9)
+        copies = (
+            0.0 if overlaps else 2 * 4.0 * share * PARAMETERS / (sum(COPIES["pcie"][0]) / 2 * 1e9)
+        )
         product *= BYTES * share * PARAMETERS / (step - USUAL - copies)
     return product ** (1 / len(STEPS))
 
@@ -33,5 +37,5 @@ def host(link: str) -> list[str]:
         f"  adam: {adam_rate() / 1e9:.3g} GB/s",
         f"  adam_residual: {80 if grace else 50} %",
         f'  source: "copy: {COPIES_SOURCE}, {machine}; adam: steps of Qwen3-0.6B with and without offload on one H100 '
-        f"(NVIDIA-NeMo/RL pull request 3628, 2026-08-13), one rank, whose threads are not stated{grace}\"",
+        f'(NVIDIA-NeMo/RL pull request 3628, 2026-08-13), one rank, whose threads are not stated{grace}"',
     ]

@@ -123,6 +123,18 @@ def scenarios():
         "ep on each rank": scenario([{"name": "ep", "expert_parallel": {}, "group_size": 1}]),
         "hp": scenario([{"name": "hp", "head_parallel": {"num_heads": 8}, "group_size": 8}], dense),
         "mesh": scenario([{**ep, "group_size": 4, "parallel": MESH}], dense),
+        "two levels of context": scenario(
+            [
+                {
+                    **ep,
+                    "parallel": {
+                        "context_parallel_size": 4,
+                        "cp_comm_type": "a2a+p2p",
+                        "hierarchical_context_parallel_sizes": [2, 2],
+                    },
+                }
+            ]
+        ),
         "hp x ep": scenario(
             [{"name": "hp", "head_parallel": {"num_heads": 4}, "group_size": 8}],
             routing={"skew": {"kind": "zipf", "exponent": 0.7}},

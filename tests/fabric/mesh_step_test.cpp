@@ -31,6 +31,11 @@ std::vector<Case> cases() {
                         .context_parallel_size = c,
                         .cp_comm_type = type};
     };
+    const auto two_levels = [&](int t, int a, int b) {
+        Parallel parallel = tensor(t, a * b, CpCommType::a2a_p2p);
+        parallel.hierarchical_context_parallel_sizes = {a, b};
+        return parallel;
+    };
     const auto sharded = [](DataParallelSharding strategy, int instances = 1) {
         return Parallel{.data_parallel_sharding_strategy = strategy,
                         .num_distributed_optimizer_instances = instances};
@@ -62,6 +67,8 @@ std::vector<Case> cases() {
             {"tp and ring", tensor(2, 2), 4, RecomputeLevel::full},
             {"gathered keys", tensor(1, 2, CpCommType::all_gather), 8},
             {"heads for tokens", tensor(2, 4, CpCommType::a2a), 8},
+            {"heads for tokens inside a ring", two_levels(1, 2, 4), 8},
+            {"tp and two levels", two_levels(2, 2, 2), 4, RecomputeLevel::full},
             {"zero-1", sharded(DataParallelSharding::optim)},
             {"zero-2", sharded(DataParallelSharding::optim_grads)},
             {"fsdp", sharded(DataParallelSharding::optim_grads_params)},
@@ -93,6 +100,41 @@ TEST(MeshStep, SimulationAgreesWithPrediction) {
                                                 sim::Topology(s.cluster))
                                       .step;
         EXPECT_NEAR(simulated / predicted, 1.0, 0.01) << c.name;
+    }
+}
+
+// A level of one rank is none: every price is that of the kind with one level.
+TEST(MeshStep, TwoLevelsAreOneInTheLimits) {
+    const auto step = [](CpCommType type, std::array<int, 2> sizes) {
+        Scenario s = toy::scenario(2, 8);
+        s.plans[0].group_size = 8;
+        s.plans[0].parallel = {.context_parallel_size = 8,
+                               .cp_comm_type = type,
+                               .hierarchical_context_parallel_sizes = sizes};
+        return predict(s, toy::profile()).plans.at(0).step.in(second);
+    };
+    EXPECT_EQ(step(CpCommType::a2a_p2p, {1, 8}), step(CpCommType::p2p, {}));
+    EXPECT_EQ(step(CpCommType::a2a_p2p, {8, 1}), step(CpCommType::a2a, {}));
+}
+
+// Over two nodes of four: what leaves a node is the ring's alone, one hop of keys and values on a
+// card of its own each, where a ring over all eight sends it seven times on.
+TEST(MeshStep, TheInnerLevelStaysInsideItsNode) {
+    Scenario s = toy::scenario(2, 4);
+    s.plans[0].group_size = 8;
+    s.plans[0].parallel = {.context_parallel_size = 8,
+                           .cp_comm_type = CpCommType::a2a_p2p,
+                           .hierarchical_context_parallel_sizes = {4, 2}};
+    const Workload work = build_workload(s, s.plans[0]);
+    for (const PhaseWork& phase : work.layers[0].forward) {
+        if (phase.phase != Phase::cp_exchange) continue;
+        if (const auto* heads = std::get_if<ExchangeWork>(&phase.work)) {
+            EXPECT_EQ(heads->mean[static_cast<std::size_t>(PathClass::nic)], Bytes{});
+        } else {
+            const auto& ring = std::get<ReduceWork>(phase.work);
+            EXPECT_EQ(ring_lanes(s.cluster, ring.group_size, ring.stride).farthest, PathClass::nic);
+            EXPECT_NEAR(0.5 * ring.bytes.in(byte), 4096.0 / 8 * 2 * 8 * 128 * 2, 1e-9);
+        }
     }
 }
 

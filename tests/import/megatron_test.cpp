@@ -114,6 +114,19 @@ TEST(Megatron, PutsTheOptimizerOnTheHost) {
     EXPECT_NE(refusal(sharded).find("a cluster without `host`"), std::string::npos);
 }
 
+TEST(Megatron, HasTwoLevelsOfContextParallelism) {
+    const std::string two = "--context-parallel-size 8 --cp-comm-type a2a+p2p ";
+    const Parallel parallel =
+        imported(two + "--hierarchical-context-parallel-sizes 4 2").scenario.plans[0].parallel;
+    EXPECT_EQ(parallel.cp_comm_type, CpCommType::a2a_p2p);
+    EXPECT_EQ(parallel.hierarchical_context_parallel_sizes, (std::array{4, 2}));
+    for (const char* sizes : {"", "--hierarchical-context-parallel-sizes 8",
+                              "--hierarchical-context-parallel-sizes 2 2 2"})
+        EXPECT_NE(refusal(two + sizes).find("the two sizes of its levels"), std::string::npos);
+    EXPECT_NE(refusal(two + "--hierarchical-context-parallel-sizes 4 4").find("product is 8"),
+              std::string::npos);
+}
+
 // Modules need their switch; whole layers are turned on by their number.
 TEST(Megatron, PutsActivationsOnTheHost) {
     using enum OffloadModule;

@@ -200,6 +200,40 @@ TEST(MeshPhases, ContextParallelVolumes) {
     EXPECT_EQ(bytes(CpCommType::a2a), std::pair(both, both));
 }
 
+// c = a b: heads for tokens among a neighbours, T (2 h + 2 h_kv) w b (a-1)/(a t), and a ring of b
+// groups a t apart, b-1 hops of T 2 h_kv w b / t, twice that backward; the levels alone are the
+// kinds with one.
+TEST(MeshPhases, TwoLevelsOfContextParallelism) {
+    Scenario s = dense_scenario();
+    s.model.attention.num_kv_heads = 4;
+    const double t = 2, c = 4, tokens = 4096 / c, kv = tokens * 2 * 4 * 128 * 2 / t,
+                 heads = tokens * (2 * 8 + 2 * 4) * 128 * 2 / t;
+    Parallel parallel = axes(2, 4, 1);
+    const auto layer = [&](CpCommType type, int a = 0, int b = 0) {
+        parallel.cp_comm_type = type;
+        parallel.hierarchical_context_parallel_sizes = {a, b};
+        return build_workload(s, with(toy::ep(Dedup::none, 1), parallel)).layers.at(0);
+    };
+    const auto bytes = [](const LayerWork& work) {
+        return std::pair(sent(work.forward, Phase::cp_exchange).in(byte),
+                         sent(work.backward, Phase::cp_exchange).in(byte));
+    };
+    using enum CpCommType;
+    const LayerWork two = layer(a2a_p2p, 2, 2);
+    EXPECT_EQ(bytes(two), std::pair(heads / 2 + kv, heads / 2 + 2 * kv));
+    EXPECT_EQ(bytes(layer(a2a_p2p, 1, 4)), bytes(layer(p2p)));
+    EXPECT_EQ(bytes(layer(a2a_p2p, 4, 1)), bytes(layer(a2a)));
+    for (const PhaseWork& phase : two.forward) {
+        if (phase.phase != Phase::cp_exchange) continue;
+        if (const auto* ring = std::get_if<ReduceWork>(&phase.work)) {
+            EXPECT_EQ(std::pair(ring->group_size, ring->stride), std::pair(2, 4));
+        } else {
+            const auto& exchange = std::get<ExchangeWork>(phase.work);
+            EXPECT_EQ(std::pair(exchange.group_size, exchange.stride), std::pair(4, 2));
+        }
+    }
+}
+
 const ReduceWork& find(const std::vector<PhaseWork>& phases, Phase wanted, int nth = 0) {
     for (const PhaseWork& phase : phases)
         if (phase.phase == wanted && nth-- == 0) return std::get<ReduceWork>(phase.work);
