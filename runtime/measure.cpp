@@ -8,7 +8,7 @@
 #include <utility>
 #include <variant>
 
-#include "models/workload/moe_phase.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
 #include "runtime/layer_setup.hpp"

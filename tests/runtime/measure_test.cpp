@@ -6,9 +6,9 @@
 #include <set>
 
 #include "models/vocab/error.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/drawn_group.hpp"
 #include "models/workload/layout.hpp"
-#include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
 #include "runtime/layer_setup.hpp"
