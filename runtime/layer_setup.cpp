@@ -69,11 +69,15 @@ LayerSetup layer_setup(const Scenario& scenario, const Plan& plan) {
         check_ranks(setup.hp);
         return setup;
     }
-    const auto& ep = std::get<ExpertParallel>(plan.layer);
+    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
+    if (ep == nullptr)
+        throw InputError({.where = "plan " + plan.name,
+                          .found = fmt::format("{}, which no rank executes", plan.layer_split()),
+                          .accepted = "expert_parallel or head_parallel"});
     const int island = scenario.cluster.island_size();
-    check_expert_parallel(plan, ep, layout.router.num_experts, island);
+    check_expert_parallel(plan, *ep, layout.router.num_experts, island);
     sparse.ranks_per_node = std::min(island, plan.group_size);
-    setup.dims.latent_width = ep.latent_width.value_or(0);
+    setup.dims.latent_width = ep->latent_width.value_or(0);
     setup.ep = {.sparse = sparse, .routing = rule};
     return setup;
 }

@@ -1,0 +1,26 @@
+#include "models/workload/moe_layer.hpp"
+
+#include <array>
+#include <variant>
+
+namespace headway::inline workload {
+
+const MoeLayerKind& moe_layer_kind(const Plan& plan) {
+    // In the order of MoeLayerSplit.
+    static constexpr std::array kinds = {&kExpertParallelLayer, &kHeadParallelLayer};
+    static_assert(kinds.size() == std::variant_size_v<MoeLayerSplit>);
+    return *kinds[plan.layer.index()];
+}
+
+ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
+    return moe_layer_kind(plan).layout(scenario, plan);
+}
+
+double moe_flops_per_token(const Scenario& scenario, const Plan& plan) {
+    const Moe& moe = scenario.model.moe;
+    return 2.0 * matrices_per_expert(moe.activation) * scenario.model.hidden *
+               moe.num_shared_experts * moe.shared_expert_width +
+           moe_layer_kind(plan).flops_per_token(scenario.model, plan);
+}
+
+}  // namespace headway::inline workload
