@@ -115,7 +115,7 @@ Case forward_case(const Shape& shape, GroupedImpl impl, bool save) {
             .cost = {4 * rows * p->d * p->f,
                      4 * rows * p->d + saved * 2 * rows * p->f + 4 * double(p->w1.size())},
             .workspace_bytes = p->act.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
 Case backward_case(const Shape& shape, GroupedImpl impl) {
@@ -143,39 +143,31 @@ Case backward_case(const Shape& shape, GroupedImpl impl) {
             .cost = {8 * rows * p->d * p->f,
                      2 * rows * (3 * p->d + 2 * p->f) + 12 * double(p->w1.size())},
             .workspace_bytes = p->dpre.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
 }  // namespace
 
 void register_ep_experts_cases(Registry& registry) {
-    struct Named {
-        const char* name;
-        GroupedImpl impl;
-    };
-    constexpr Named kImpls[] = {{"reference", GroupedImpl::reference},
-                                {"cublas", GroupedImpl::cublas},
-                                {"hopper", GroupedImpl::hopper}};
-    const auto add = [&](const char* op, const Named& n, auto make) {
+    const auto add = [&](const char* op, const GroupedProducts& p, auto make) {
         registry.push_back({.suite = "ep",
                             .op = op,
-                            .impl = n.name,
-                            .make = [n, make](const Shape& s) -> std::optional<Case> {
-                                const double work =
-                                    s.num_rows() * double(s.head_dim) * s.expert_dim;
-                                if (n.impl == GroupedImpl::reference && work > 1e9)
-                                    return std::nullopt;
+                            .impl = p.name,
+                            .make = [p, make](const Shape& s) -> std::optional<Case> {
+                                if (!supported(s, p)) return std::nullopt;
                                 return make(s);
                             },
                             .shapes = ep_shapes(),
-                            .timed = n.impl != GroupedImpl::reference});
+                            .timed = !p.is_reference});
     };
-    for (const Named& n : kImpls) {
-        if (n.impl != GroupedImpl::cublas)
-            add("ep_experts_inference", n,
-                [n](const Shape& s) { return forward_case(s, n.impl, false); });
-        add("ep_experts_forward", n, [n](const Shape& s) { return forward_case(s, n.impl, true); });
-        add("ep_experts_backward", n, [n](const Shape& s) { return backward_case(s, n.impl); });
+    for (const GroupedProducts& p : kGroupedProducts) {
+        const GroupedImpl impl = p.impl;
+        if (p.without_pre)
+            add("ep_experts_inference", p,
+                [impl](const Shape& s) { return forward_case(s, impl, false); });
+        add("ep_experts_forward", p,
+            [impl](const Shape& s) { return forward_case(s, impl, true); });
+        add("ep_experts_backward", p, [impl](const Shape& s) { return backward_case(s, impl); });
     }
     // Small problems are skewed: an expert without rows, one with more than half of them.
     const std::vector<Shape> edges = {{"few", 1, 128, 64, 192, 40, 1},
