@@ -1,16 +1,6 @@
 #include "models/workload/moe_layer.hpp"
 
-#include <array>
-#include <variant>
-
 namespace headway::inline workload {
-
-const MoeLayerKind& moe_layer_kind(const Plan& plan) {
-    // In the order of MoeLayerSplit.
-    static constexpr std::array kinds = {&kExpertParallelLayer, &kHeadParallelLayer};
-    static_assert(kinds.size() == std::variant_size_v<MoeLayerSplit>);
-    return *kinds[plan.layer.index()];
-}
 
 ExpertLayout expert_layout(const Scenario& scenario, const Plan& plan) {
     return moe_layer_kind(plan).layout(scenario, plan);

@@ -1,9 +1,11 @@
 // What the workload asks of a kind of MoE layer, one alternative of Plan::layer. A new kind is its
 // struct in vocab/plan.hpp, its keys in scenario/moe_keys.cpp, a file with these functions in
-// workload/layers, and its name here and in moe_layer.cpp.
+// workload/layers, and its name at the end of this one.
 #pragma once
 
+#include <array>
 #include <string>
+#include <variant>
 
 #include "models/workload/layout.hpp"
 #include "models/workload/phases.hpp"
@@ -37,6 +39,11 @@ struct MoeLayerKind {
 // A file of workload/layers each.
 extern const MoeLayerKind kExpertParallelLayer, kHeadParallelLayer;
 
-const MoeLayerKind& moe_layer_kind(const Plan& plan);
+inline const MoeLayerKind& moe_layer_kind(const Plan& plan) {
+    // In the order of MoeLayerSplit.
+    constexpr std::array kinds = {&kExpertParallelLayer, &kHeadParallelLayer};
+    static_assert(kinds.size() == std::variant_size_v<MoeLayerSplit>);
+    return *kinds[plan.layer.index()];
+}
 
 }  // namespace headway::inline workload
