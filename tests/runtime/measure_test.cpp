@@ -1,4 +1,4 @@
-#include "runtime/measure.hpp"
+#include "runtime/layers/measure.hpp"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 namespace {
