@@ -273,6 +273,15 @@ class IncludeRules(unittest.TestCase):
         colours = re.findall(r'^    "(\w+)": \("#', palette.split("LINKS")[0], re.MULTILINE)
         self.assertEqual(colours, [name for _, name in rows] + ["others"])
 
+    def test_every_kind_of_layer_has_its_colours(self):
+        plan = (ROOT / "models/vocab/plan.hpp").read_text(encoding="utf-8")
+        names = re.search(r"kLayerSplitNames = \{(.*?)\};", plan, re.DOTALL)[1]
+        palette = (ROOT / "analysis/palette.py").read_text(encoding="utf-8")
+        layers = re.search(r"^LAYERS = \{(.*?)^\}", palette, re.DOTALL | re.MULTILINE)[1]
+        self.assertEqual(
+            re.findall(r'^    "(\w+)"', layers, re.MULTILINE), re.findall(r'"(\w+)"', names)
+        )
+
     def test_headers_that_are_included_exist(self):
         """Under every option of the build, those of the GPU half too."""
         broken = [
