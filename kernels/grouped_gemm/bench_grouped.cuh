@@ -29,16 +29,18 @@ class CublasHandle {
 };
 
 struct Problem {
-    explicit Problem(const Shape& s)
+    // `rows1`: of W1, for each of f.
+    explicit Problem(const Shape& s, int rows1 = 1)
         : num_groups(s.num_groups()),
           d(s.head_dim),
           f(s.expert_dim),
+          f1(rows1 * f),
           num_rows(s.num_rows()),
           ragged(make_ragged(num_groups, num_rows, 7)),
           x(rows() * d),
           act(rows() * f),
           dx(rows() * d),
-          w1(random_normal<bf16>(std::size_t(num_groups) * d * f, 1.0f / sqrtf(float(d)), 3)),
+          w1(random_normal<bf16>(std::size_t(num_groups) * d * f1, 1.0f / sqrtf(float(d)), 3)),
           dw1(w1.size()) {
         x.poison();
         act.poison();
@@ -57,7 +59,7 @@ struct Problem {
         return {stream, handle.get(), &ragged.host};
     }
 
-    int num_groups, d, f;
+    int num_groups, d, f, f1;
     std::int64_t num_rows;
     Ragged ragged;
     DeviceBuffer<bf16> x, act, dx;

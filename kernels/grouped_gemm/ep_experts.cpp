@@ -27,8 +27,8 @@ GroupedShape shape_of(const EpExperts& e, int n, int k) {
 }
 
 void check(GroupedImpl impl, const EpExperts& e) {
-    if (e.activation != GroupedActivation::gelu_erf && e.activation != GroupedActivation::gelu_tanh)
-        throw std::invalid_argument("EP experts: the activation is gelu_erf or gelu_tanh");
+    if (e.activation == GroupedActivation::none)
+        throw std::invalid_argument("EP experts: the activation is gelu_erf, gelu_tanh or swiglu");
     const GroupedProducts& products = grouped_products(impl);
     if (products.needs_host && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
         throw std::invalid_argument(std::string("EP experts: ") + products.name +
@@ -41,7 +41,7 @@ void ep_experts_forward(GroupedImpl impl, const EpExperts& e, const EpExpertsFor
                         cudaStream_t stream) {
     check(impl, e);
     const Backend run{impl, e, stream};
-    run(GroupedForward{.shape = shape_of(e, e.expert_dim, e.model_dim),
+    run(GroupedForward{.shape = shape_of(e, e.hidden_rows(), e.model_dim),
                        .a = call.x,
                        .w = e.w1,
                        .c = call.act,
@@ -55,7 +55,7 @@ void ep_experts_backward(GroupedImpl impl, const EpExperts& e, const EpExpertsBa
                          cudaStream_t stream) {
     check(impl, e);
     const Backend run{impl, e, stream};
-    const GroupedShape first = shape_of(e, e.expert_dim, e.model_dim);
+    const GroupedShape first = shape_of(e, e.hidden_rows(), e.model_dim);
     const GroupedShape second = shape_of(e, e.model_dim, e.expert_dim);
     run(GroupedDgrad{.shape = second,
                      .dc = call.dy,

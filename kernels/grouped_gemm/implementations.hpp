@@ -29,6 +29,7 @@ struct GroupedProducts {
     void (*wgrad)(const GroupedWgrad&, const GroupedContext&) = nullptr;
     bool needs_host = false;    // the handle and the host's offsets; hence no CUDA graph
     bool without_pre = true;    // the forward can leave the pre-activation unwritten
+    bool gates = true;          // SwiGLU between the products
     bool is_reference = false;  // checked against, on small problems, and never timed
 };
 
@@ -58,7 +59,8 @@ inline constexpr std::array kGroupedProducts = {
                             grouped_wgrad_cublas(c.handle, call, *c.host_offsets, c.stream);
                         },
                     .needs_host = true,
-                    .without_pre = false},
+                    .without_pre = false,
+                    .gates = false},
     GroupedProducts{
         .impl = GroupedImpl::hopper,
         .name = "hopper",

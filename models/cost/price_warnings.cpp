@@ -18,7 +18,9 @@ std::string_view size_unit(Kernel kernel) {
             return "FLOPs";
         case Kernel::grouped_gemm:
         case Kernel::grouped_gemm_gelu:
+        case Kernel::grouped_gemm_swiglu:
         case Kernel::fused_expert:
+        case Kernel::fused_expert_swiglu:
             return "rows an expert";
         case Kernel::attention:
             return "tokens of a sequence";

@@ -100,6 +100,10 @@ void note_fabric(const Cluster& c, const Fabric& fabric, Notes& notes) {
     notes.add_if(one_pod, "cluster.fabric.core has no effect: one pod");
     notes.add_if(!one_pod && fabric.core->uplinks_per_pod != 1 && fabric.spraying != Spraying::ecmp,
                  "cluster.fabric.core.uplinks_per_pod has no effect without spraying: ecmp");
+    notes.add_if(
+        !one_pod && fabric.core->uplinks_per_pod != 1 && c.has_pod_pairs(),
+        "cluster.fabric.core.uplinks_per_pod has no effect: pair_bandwidth is of all links "
+        "between two pods");
 }
 
 void note_links(const Cluster& c, Notes& notes) {

@@ -49,25 +49,39 @@ struct Point {
 std::optional<Point> point_of(const BenchRow& r) {
     const double rows_per_expert = r.num_tokens * r.top_k / r.num_experts,
                  rows = r.num_heads * r.num_tokens * r.top_k;
-    const double expert = 4.0 * rows * r.head_dim * r.expert_dim,
-                 router = 2.0 * r.num_heads * r.num_tokens * r.head_dim * r.num_experts;
+    const double router = 2.0 * r.num_heads * r.num_tokens * r.head_dim * r.num_experts;
     const double sub_tokens = r.num_heads * r.num_tokens;
-    if (r.op == "experts_forward")
-        return Point{Kernel::fused_expert, Pass::forward, rows_per_expert,
-                     r.head_dim,           expert,        r.expert_dim};
-    if (r.op == "experts_backward")
-        return Point{Kernel::fused_expert, Pass::backward, rows_per_expert,
-                     r.head_dim,           2.0 * expert,   r.expert_dim};
+    const auto experts = [&](Kernel kernel, Pass pass) {
+        const double matrices = kernel == Kernel::fused_expert_swiglu ? 3.0 : 2.0,
+                     products = pass == Pass::forward ? matrices : 2.0 * matrices;
+        return Point{kernel,
+                     pass,
+                     rows_per_expert,
+                     r.head_dim,
+                     2.0 * products * rows * r.head_dim * r.expert_dim,
+                     r.expert_dim};
+    };
+    if (r.op == "experts_forward") return experts(Kernel::fused_expert, Pass::forward);
+    if (r.op == "experts_backward") return experts(Kernel::fused_expert, Pass::backward);
+    if (r.op == "experts_forward_swiglu")
+        return experts(Kernel::fused_expert_swiglu, Pass::forward);
+    if (r.op == "experts_backward_swiglu")
+        return experts(Kernel::fused_expert_swiglu, Pass::backward);
     if (r.op == "grouped_forward")
         return Point{Kernel::grouped_gemm, Pass::forward, rows_per_expert, r.expert_dim, r.flops};
     // Backward is a dgrad and a wgrad of the same FLOPs: their rates share a cell.
     if (r.op == "grouped_dgrad" || r.op == "grouped_wgrad_fp32") {
         return Point{Kernel::grouped_gemm, Pass::backward, rows_per_expert, r.expert_dim, r.flops};
     }
-    if (r.op == "ep_experts_forward" || r.op == "ep_experts_backward") {
-        const Pass pass = r.op == "ep_experts_forward" ? Pass::forward : Pass::backward;
-        return Point{Kernel::grouped_gemm_gelu, pass, rows_per_expert, r.expert_dim, r.flops};
-    }
+    const auto whole = [&](Kernel kernel, Pass pass) {
+        return Point{kernel, pass, rows_per_expert, r.expert_dim, r.flops};
+    };
+    if (r.op == "ep_experts_forward") return whole(Kernel::grouped_gemm_gelu, Pass::forward);
+    if (r.op == "ep_experts_backward") return whole(Kernel::grouped_gemm_gelu, Pass::backward);
+    if (r.op == "ep_experts_forward_swiglu")
+        return whole(Kernel::grouped_gemm_swiglu, Pass::forward);
+    if (r.op == "ep_experts_backward_swiglu")
+        return whole(Kernel::grouped_gemm_swiglu, Pass::backward);
     if (r.op == "router_forward")
         return Point{Kernel::router, Pass::forward, sub_tokens, r.head_dim, router};
     if (r.op == "router_backward")
@@ -83,6 +97,7 @@ std::optional<Point> point_of(const BenchRow& r) {
 
 struct Sample {
     double size, width, rate, inner;
+    std::string date{};  // measured on
 };
 // By implementation.
 using Alternatives = std::map<std::string, std::vector<Sample>>;
@@ -343,7 +358,8 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
         if (const std::optional<Point> p = point_of(row)) {
             samples[{static_cast<int>(p->kernel), static_cast<int>(p->pass)}][row.op]
                    [row.implementation]
-                       .push_back({p->size, p->width, p->work / (row.median_us * 1e-6), p->inner});
+                       .push_back({p->size, p->width, p->work / (row.median_us * 1e-6), p->inner,
+                                   row.date});
         }
     }
     Profile profile = base;
@@ -365,7 +381,7 @@ Profile with_measured_kernels(const Profile& base, const std::vector<BenchRow>& 
             static_cast<Pass>(key.second) == Pass::forward ? curves.forward : curves.backward;
         if (!old.empty() && !has_inner && !is_byte_rate(static_cast<Kernel>(key.first)))
             curve = with_widths_of(static_cast<Kernel>(key.first), old.front(), curve);
-        curve.source = fmt::format("headway-bench: {}cold L2, {}", operations, rows.front().date);
+        curve.source = fmt::format("headway-bench: {}cold L2, {}", operations, pooled.front().date);
         if (curve.width.size() > num_widths)
             curve.source +=
                 fmt::format("; widths below {} and above {}: {}", least, most, base.name);

@@ -85,20 +85,22 @@ PhaseWork experts(const StepShape& s, Pass pass, double rows, Kernel kernel) {
                     .width = fused ? width : inner,
                     .inner = inner,
                     .launches = fused ? static_cast<int>(passes) : static_cast<int>(2 * passes)};
-    // headway's own grouped kernels, of bf16, compute a GELU in an epilogue, a gated activation by
-    // itself.
-    work.joins_gelu = !fused && !is_gated(activation) && s.plan.precision.recipe == Recipe::none &&
-                      s.plan.implementation == Implementation::fused;
+    // headway's own grouped kernels, of bf16, compute the activation in an epilogue.
+    if (fused && is_gated(activation)) work.own_kernel = Kernel::fused_expert_swiglu;
+    if (!fused && s.plan.precision.recipe == Recipe::none &&
+        s.plan.implementation == Implementation::fused)
+        work.own_kernel =
+            is_gated(activation) ? Kernel::grouped_gemm_swiglu : Kernel::grouped_gemm_gelu;
     ComputeWork compute;
     compute.add(work);
     if (!fused && !fuses_expert_operators(s.plan)) {
         // Activation: read the pre-activations, write the hidden rows; backward also reads their
         // gradient and writes the pre-activations' one.
         const double row = rows * inner * s.element, pre = is_gated(activation) ? 2.0 : 1.0;
-        KernelWork gelu = move(Kernel::streaming,
-                               pass == Pass::forward ? (pre + 1.0) * row : (2.0 * pre + 2.0) * row);
-        gelu.joins_gelu = work.joins_gelu;
-        compute.add(gelu);
+        KernelWork between = move(
+            Kernel::streaming, pass == Pass::forward ? (pre + 1.0) * row : (2.0 * pre + 2.0) * row);
+        between.own_kernel = work.own_kernel;
+        compute.add(between);
     }
     return {Phase::expert, pass, compute};
 }

@@ -79,6 +79,44 @@ TEST(KernelBench, WholeExpertsHaveTheirOwnCurve) {
     EXPECT_NEAR(p.kernel(Kernel::grouped_gemm).forward.at(0).rate.at(0), 4e14, 1e6);
 }
 
+// Gated experts, HP's of 6 P d f FLOPs forward and 12 backward, have curves of their own and leave
+// those of ungated ones alone; each says when it was measured.
+TEST(KernelBench, GatedExpertsHaveTheirOwnCurves) {
+    const BenchRow ungated = experts(256, 64, 512, 1e14);
+    const auto gated = [&](const char* op, double per_work, double rate) {
+        BenchRow r = ungated;
+        r.op = op;
+        r.date = "later";
+        r.flops = per_work * r.num_tokens * 2 * 64 * 512;
+        r.median_us = r.flops / rate * 1e6;
+        return r;
+    };
+    const Profile p =
+        with_measured_kernels({}, {ungated, gated("experts_forward_swiglu", 6.0, 2e14),
+                                   gated("experts_backward_swiglu", 12.0, 3e14),
+                                   gated("ep_experts_forward_swiglu", 6.0, 4e14),
+                                   gated("ep_experts_backward_swiglu", 12.0, 5e14)});
+    const auto rate = [&](Kernel kernel, Pass pass) {
+        const KernelCurves& curves = p.kernel(kernel);
+        const double width = is_fused_expert(kernel) ? 64 : 512;
+        return (pass == Pass::forward ? curves.forward : curves.backward)
+            .at(0)
+            .at(kernel, 256, width)
+            .value;
+    };
+    EXPECT_NEAR(rate(Kernel::fused_expert, Pass::forward), 1e14, 1e6);
+    EXPECT_NEAR(rate(Kernel::fused_expert_swiglu, Pass::forward), 2e14, 1e6);
+    EXPECT_NEAR(rate(Kernel::fused_expert_swiglu, Pass::backward), 3e14, 1e6);
+    EXPECT_NEAR(rate(Kernel::grouped_gemm_swiglu, Pass::forward), 4e14, 1e6);
+    EXPECT_NEAR(rate(Kernel::grouped_gemm_swiglu, Pass::backward), 5e14, 1e6);
+    const auto date = [&](Kernel kernel) {
+        const std::string& source = p.kernel(kernel).forward.at(0).source;
+        return source.substr(source.rfind(' ') + 1);
+    };
+    EXPECT_EQ(date(Kernel::fused_expert), "today");
+    EXPECT_EQ(date(Kernel::fused_expert_swiglu), "later");
+}
+
 TEST(KernelBench, ScatterInACellIsTheResidual) {
     const Profile p =
         with_measured_kernels({}, {experts(256, 64, 128, 0.9e14), experts(256, 64, 128, 1e14),
