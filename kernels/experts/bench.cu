@@ -6,7 +6,7 @@
 #include "kernels/bench/routing.hpp"
 #include "kernels/experts/experts.hpp"
 #include "kernels/experts/experts_reference.hpp"
-#include "kernels/grouping/buffers.hpp"
+#include "kernels/grouping/bench_buffers.hpp"
 
 namespace headway::kernels::bench {
 

@@ -131,7 +131,7 @@ Case forward_case(const Shape& shape, GroupedImpl impl, GroupedActivation activa
             .cost = {p->flops(),
                      4 * rows * p->d + saved * rows * (p->f1 + p->f) + 2 * p->num_weights()},
             .workspace_bytes = p->act.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
 Case backward_case(const Shape& shape, GroupedImpl impl, GroupedActivation activation) {
@@ -159,47 +159,37 @@ Case backward_case(const Shape& shape, GroupedImpl impl, GroupedActivation activ
             .run = run,
             .cost = {2 * p->flops(), 2 * rows * (3 * p->d + p->f1 + p->f) + 6 * p->num_weights()},
             .workspace_bytes = p->dpre.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
 }  // namespace
 
 void register_ep_experts_cases(Registry& registry) {
-    struct Named {
-        const char* name;
-        GroupedImpl impl;
-    };
-    constexpr Named kImpls[] = {{"reference", GroupedImpl::reference},
-                                {"cublas", GroupedImpl::cublas},
-                                {"hopper", GroupedImpl::hopper}};
-    const auto add = [&](const char* op, const Named& n, auto make) {
+    const auto add = [&](const char* op, const GroupedProducts& p, auto make) {
         registry.push_back({.suite = "ep",
                             .op = op,
-                            .impl = n.name,
-                            .make = [n, make](const Shape& s) -> std::optional<Case> {
-                                const double work =
-                                    s.num_rows() * double(s.head_dim) * s.expert_dim;
-                                if (n.impl == GroupedImpl::reference && work > 1e9)
-                                    return std::nullopt;
+                            .impl = p.name,
+                            .make = [p, make](const Shape& s) -> std::optional<Case> {
+                                if (!supported(s, p)) return std::nullopt;
                                 return make(s);
                             },
                             .shapes = ep_shapes(),
-                            .timed = n.impl != GroupedImpl::reference});
+                            .timed = !p.is_reference});
     };
-    for (const Named& n : kImpls) {
+    for (const GroupedProducts& p : kGroupedProducts) {
         constexpr GroupedActivation gelu = GroupedActivation::gelu_erf;
-        if (n.impl != GroupedImpl::cublas)
-            add("ep_experts_inference", n,
-                [=](const Shape& s) { return forward_case(s, n.impl, gelu, false); });
-        add("ep_experts_forward", n, [=](const Shape& s) { return forward_case(s, n.impl, gelu); });
-        add("ep_experts_backward", n,
-            [=](const Shape& s) { return backward_case(s, n.impl, gelu); });
-        if (n.impl == GroupedImpl::cublas) continue;
+        const GroupedImpl impl = p.impl;
+        if (p.without_pre)
+            add("ep_experts_inference", p,
+                [=](const Shape& s) { return forward_case(s, impl, gelu, false); });
+        add("ep_experts_forward", p, [=](const Shape& s) { return forward_case(s, impl, gelu); });
+        add("ep_experts_backward", p, [=](const Shape& s) { return backward_case(s, impl, gelu); });
+        if (!p.gates) continue;
         constexpr GroupedActivation gated = GroupedActivation::swiglu;
-        add("ep_experts_forward_swiglu", n,
-            [=](const Shape& s) { return forward_case(s, n.impl, gated); });
-        add("ep_experts_backward_swiglu", n,
-            [=](const Shape& s) { return backward_case(s, n.impl, gated); });
+        add("ep_experts_forward_swiglu", p,
+            [=](const Shape& s) { return forward_case(s, impl, gated); });
+        add("ep_experts_backward_swiglu", p,
+            [=](const Shape& s) { return backward_case(s, impl, gated); });
     }
     // Small problems are skewed: an expert without rows, one with more than half of them.
     const std::vector<Shape> edges = {{"few", 1, 128, 64, 192, 40, 1},

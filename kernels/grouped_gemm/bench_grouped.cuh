@@ -8,7 +8,6 @@
 
 #include "kernels/bench/registry.hpp"
 #include "kernels/grouped_gemm/bench_oracle.cuh"
-#include "kernels/grouped_gemm/cublas.hpp"
 #include "kernels/grouped_gemm/ep_experts.hpp"
 
 namespace headway::kernels::bench {
@@ -56,6 +55,10 @@ struct Problem {
                 .offsets = ragged.offsets.get()};
     }
 
+    [[nodiscard]] GroupedContext context(cudaStream_t stream) const {
+        return {stream, handle.get(), &ragged.host};
+    }
+
     int num_groups, d, f, f1;
     std::int64_t num_rows;
     Ragged ragged;
@@ -82,6 +85,12 @@ inline std::vector<Shape> ep_shapes() {
     return {{"E1", 1, 1024, 32, 1024, 32768, 4},
             {"E2", 1, 2048, 16, 1408, 16384, 4},
             {"E3", 1, 2048, 64, 512, 16384, 8}};
+}
+
+/// The naive kernel would take seconds on more.
+inline bool supported(const Shape& shape, const GroupedProducts& products) {
+    const bool small = shape.num_rows() * double(shape.head_dim) * shape.expert_dim < 1e9;
+    return !products.is_reference || small;
 }
 
 void register_ep_experts_cases(Registry& registry);

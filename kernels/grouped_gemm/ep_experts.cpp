@@ -1,33 +1,20 @@
 #include "kernels/grouped_gemm/ep_experts.hpp"
 
 #include <stdexcept>
-
-#include "kernels/grouped_gemm/cublas.hpp"
+#include <string>
 
 namespace headway::kernels {
 namespace {
 
 struct Backend {
-    GroupedImpl impl;
-    const EpExperts& experts;
-    cudaStream_t stream;
+    const GroupedProducts& products;
+    GroupedContext context;
 
-    cublasHandle_t handle() const { return static_cast<cublasHandle_t>(experts.cublas_handle); }
-    void operator()(const GroupedForward& call) const {
-        if (impl == GroupedImpl::reference) return grouped_forward_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_forward_hopper(call, stream);
-        grouped_forward_cublas(handle(), call, *experts.host_offsets, stream);
-    }
-    void operator()(const GroupedDgrad& call) const {
-        if (impl == GroupedImpl::reference) return grouped_dgrad_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_dgrad_hopper(call, stream);
-        grouped_dgrad_cublas(handle(), call, *experts.host_offsets, stream);
-    }
-    void operator()(const GroupedWgrad& call) const {
-        if (impl == GroupedImpl::reference) return grouped_wgrad_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_wgrad_hopper(call, stream);
-        grouped_wgrad_cublas(handle(), call, *experts.host_offsets, stream);
-    }
+    Backend(GroupedImpl impl, const EpExperts& e, cudaStream_t stream)
+        : products(grouped_products(impl)), context{stream, e.cublas_handle, e.host_offsets} {}
+    void operator()(const GroupedForward& call) const { products.forward(call, context); }
+    void operator()(const GroupedDgrad& call) const { products.dgrad(call, context); }
+    void operator()(const GroupedWgrad& call) const { products.wgrad(call, context); }
 };
 
 GroupedShape shape_of(const EpExperts& e, int n, int k) {
@@ -42,9 +29,10 @@ GroupedShape shape_of(const EpExperts& e, int n, int k) {
 void check(GroupedImpl impl, const EpExperts& e) {
     if (e.activation == GroupedActivation::none)
         throw std::invalid_argument("EP experts: the activation is gelu_erf, gelu_tanh or swiglu");
-    if (impl == GroupedImpl::cublas && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
-        throw std::invalid_argument(
-            "EP experts: cublas needs a handle and the offsets on the host");
+    const GroupedProducts& products = grouped_products(impl);
+    if (products.needs_host && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
+        throw std::invalid_argument(std::string("EP experts: ") + products.name +
+                                    " needs a handle and the offsets on the host");
 }
 
 }  // namespace

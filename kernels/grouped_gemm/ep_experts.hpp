@@ -7,11 +7,9 @@
 
 #include <vector>
 
-#include "kernels/grouped_gemm/grouped_gemm.hpp"
+#include "kernels/grouped_gemm/implementations.hpp"
 
 namespace headway::kernels {
-
-enum class GroupedImpl { reference, cublas, hopper };
 
 struct EpExperts {
     int num_experts = 0;  // local ones
@@ -23,8 +21,8 @@ struct EpExperts {
     const __nv_bfloat16* w2 = nullptr;  // [experts, d, f]
     GroupedActivation activation = GroupedActivation::gelu_erf;
     int num_sms = 0;
-    // cublas only: a cublasHandle_t, and the offsets on the host.
-    void* cublas_handle = nullptr;
+    // For implementations that need the host (GroupedProducts::needs_host).
+    cublasHandle_t cublas_handle = nullptr;
     const std::vector<int>* host_offsets = nullptr;
 
     [[nodiscard]] int hidden_rows() const {
@@ -34,7 +32,7 @@ struct EpExperts {
 
 struct EpExpertsForward {
     const __nv_bfloat16* x = nullptr;  // [rows, d]
-    __nv_bfloat16* pre = nullptr;      // [rows, f or 2 f]; null in inference (not with cublas)
+    __nv_bfloat16* pre = nullptr;      // [rows, f or 2 f]; null in inference
     __nv_bfloat16* act = nullptr;      // [rows, f]
     __nv_bfloat16* y = nullptr;        // [rows, d]
 };

@@ -248,11 +248,10 @@ void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
 }
 
 void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
-    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) {
+    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer))
         note_expert_parallel(s, plan, *ep, notes);
-    } else {
-        note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
-    }
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer))
+        note_head_parallel(s, plan, *hp, notes);
     note_recompute(s.model, plan, notes);
     note_parallel(s, plan, notes);
     notes.add_if(

@@ -109,4 +109,13 @@ double mesh_squeeze(const Cluster& cluster, int group_size, int stride = 1);
 double pods_squeeze(const Cluster& cluster, int group_size, int stride = 1);
 double pods_squeeze(const Cluster& cluster);
 
+// What the busiest links carry when all groups exchange at once.
+struct LinkCounts {
+    PathCounts on_curve{}, links{};
+};
+
+inline LinkCounts busiest_links(const LinkLoad& load, const Cluster& cluster, int group_size) {
+    return {load.on_curve(root_squeeze(cluster, group_size)), load.busiest_link()};
+}
+
 }  // namespace headway::inline workload

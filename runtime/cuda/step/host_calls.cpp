@@ -11,7 +11,7 @@
 
 #include "kernels/block/attention_half.hpp"
 #include "kernels/check.hpp"
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/cuda/ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
