@@ -56,7 +56,16 @@ LINKS = {
     "core": ("#CC79A7", ""),
 }
 
-# How a plan splits its MoE layer.
-LAYERS = ("expert_parallel", "head_parallel")
+# How a plan splits its MoE layer -> colour, marker and line of its plans, one after the other: EP in blues and black, HP in
+# orange and red; marker and line tell them apart in grey.
+LAYERS = {
+    "expert_parallel": (
+        ("#0072B2", "o", "-"),
+        ("#56B4E9", "s", "--"),
+        ("#000000", "^", ":"),
+        ("#009E73", "v", "-."),
+    ),
+    "head_parallel": (("#D55E00", "D", "-"), ("#E69F00", "P", "--"), ("#CC79A7", "X", ":")),
+}
 
 SOURCES = {"predicted": "#0072B2", "simulated": "#009E73", "measured": "#D55E00"}

@@ -113,7 +113,7 @@ _PHASE = {
 }
 _PREDICTED_PLAN = {
     "name": str,
-    "layer": Maybe(LAYERS),
+    "layer": Maybe(tuple(LAYERS)),
     "feasible": bool,
     "infeasible_because": str,
     "step_time_s": float,
@@ -180,7 +180,7 @@ _PREDICTION = {
 }
 _SIMULATION = {
     "scenario": str,
-    "plans": [{"name": str, "layer": Maybe(LAYERS), "feasible": Maybe(bool)}],
+    "plans": [{"name": str, "layer": Maybe(tuple(LAYERS)), "feasible": Maybe(bool)}],
 }
 _SIMULATED_PLAN = {
     "step_time_s": float,
@@ -283,7 +283,7 @@ def _read_sweep(path: Path, lines: list[str]) -> Sweep:
     columns, rows = read_rows(path, lines[:-1], first)
     check_columns(path, columns, ("plan", "layer", "source", "status", *_SWEEP_NUMBERS))
     for line, row in enumerate(rows, start=first + 1):
-        check_choice(path, line, "layer", row["layer"], LAYERS)
+        check_choice(path, line, "layer", row["layer"], tuple(LAYERS))
         for column in _SWEEP_NUMBERS:
             check_number(path, line, column, row[column], empty=True)
     return Sweep(path, head, columns[: columns.index("plan")], rows)
@@ -297,7 +297,7 @@ def _layers(path: Path, lines: list[str]) -> dict[str, str]:
             break
         if line.startswith("# layer: "):
             _, rows = read_rows(path, ["plan,layer", line.removeprefix("# layer: ")], number)
-            check_choice(path, number, "layer", rows[0]["layer"], LAYERS)
+            check_choice(path, number, "layer", rows[0]["layer"], tuple(LAYERS))
             layers[rows[0]["plan"]] = rows[0]["layer"]
     return layers
 

@@ -11,10 +11,10 @@
 #include "cli/output.hpp"
 #include "cli/resources.hpp"
 #include "cli/scenario_options.hpp"
-#include "models/report/human.hpp"
 #include "models/report/matrix_file.hpp"
-#include "models/report/text_table.hpp"
 #include "models/report/version.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 #include "models/vocab/error.hpp"
 #include "sim/all_to_all.hpp"
 

@@ -7,7 +7,7 @@
 
 #include "models/fit/fit_profile.hpp"
 #include "models/vocab/scenario.hpp"
-#include "runtime/layer_grid.hpp"
+#include "runtime/layers/layer_grid.hpp"
 
 namespace headway::cli {
 

@@ -12,7 +12,7 @@
 #include "models/recorded/call_table.hpp"
 #include "models/recorded/import_recording.hpp"
 #include "models/recorded/program_file.hpp"
-#include "models/report/human.hpp"
+#include "models/text/human.hpp"
 #include "models/trace/torch_trace.hpp"
 #include "models/vocab/error.hpp"
 

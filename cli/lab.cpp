@@ -9,13 +9,13 @@
 #include "cli/child_program.hpp"
 #include "cli/measured_timelines.hpp"
 #include "cli/scenario_options.hpp"
-#include "models/report/atomic_file.hpp"
-#include "models/report/csv_text.hpp"
 #include "models/report/matrix_file.hpp"
 #include "models/scenario/read_scenario.hpp"
+#include "models/text/atomic_file.hpp"
+#include "models/text/csv_text.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/lab/lab_plan.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::cli {
 namespace {

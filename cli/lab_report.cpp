@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/report/csv_text.hpp"
-#include "models/report/human.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/csv_text.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 
 namespace headway::cli {
 namespace {

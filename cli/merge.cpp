@@ -6,8 +6,8 @@
 
 #include "cli/options.hpp"
 #include "cli/output.hpp"
-#include "models/report/atomic_file.hpp"
 #include "models/sweep/merge_sweeps.hpp"
+#include "models/text/atomic_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {

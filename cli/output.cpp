@@ -9,8 +9,8 @@
 #include <system_error>
 #include <utility>
 
-#include "models/report/atomic_file.hpp"
-#include "models/report/human.hpp"
+#include "models/text/atomic_file.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {

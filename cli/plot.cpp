@@ -5,7 +5,7 @@
 #include "cli/installation.hpp"
 #include "cli/options.hpp"
 #include "cli/python.hpp"
-#include "models/report/input_file.hpp"
+#include "models/text/input_file.hpp"
 
 namespace headway::cli {
 

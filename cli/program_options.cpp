@@ -15,7 +15,7 @@
 #include "models/recorded/head_parallel.hpp"
 #include "models/recorded/program_file.hpp"
 #include "models/recorded/recorded_report.hpp"
-#include "models/report/human.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
 #include "sim/simulate.hpp"
 #include "sim/topology.hpp"

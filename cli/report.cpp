@@ -12,9 +12,9 @@
 #include "cli/scenario_options.hpp"
 #include "cli/scratch_folder.hpp"
 #include "models/cost/predict.hpp"
-#include "models/report/input_file.hpp"
 #include "models/report/prediction_json.hpp"
 #include "models/report/version.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::cli {

@@ -8,10 +8,10 @@
 
 #include "cli/resources.hpp"
 #include "models/cost/predict.hpp"
-#include "models/report/human.hpp"
-#include "models/report/text_table.hpp"
 #include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 
 namespace headway::cli {
 namespace {

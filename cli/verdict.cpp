@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "models/report/human.hpp"
-#include "models/report/quantile.hpp"
+#include "models/text/human.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::cli {
 namespace {

@@ -23,13 +23,13 @@
 #include "models/cost/moe_layer.hpp"
 #include "models/cost/predict.hpp"
 #include "models/report/compare.hpp"
-#include "models/report/human.hpp"
 #include "models/report/timeline_csv.hpp"
 #include "models/report/version.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/host.hpp"
-#include "runtime/layer_setup.hpp"
-#include "runtime/measure.hpp"
+#include "runtime/layers/layer_setup.hpp"
+#include "runtime/layers/measure.hpp"
 
 namespace headway::cli {
 namespace {
@@ -128,7 +128,7 @@ std::vector<Timeline> measured_timelines(const po::variables_map& values,
                                          const Scenario& scenario) {
     if (!values["run"].as<bool>())
         return read_measured(values["measured"].as<std::vector<std::string>>(), scenario);
-    runtime::keep_freed_memory();
+    runtime::prepare_timed_memory();
     std::vector<Timeline> timelines;
     for (const Plan& plan : scenario.plans) {
         timelines.push_back(

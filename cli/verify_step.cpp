@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "models/report/compare.hpp"
-#include "models/report/human.hpp"
-#include "models/report/quantile.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::cli {
 

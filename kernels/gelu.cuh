@@ -1,4 +1,5 @@
-// GELU and its slope for the fast kernels, one tanh.approx each: x Phi(x) = (x/2)(1 + tanh p(x)).
+// GELU, SiLU and their slopes for the fast kernels, one tanh.approx each: x Phi(x) = (x/2)(1 + tanh
+// p(x)), x sigmoid(x) = (x/2)(1 + tanh(x/2)).
 // Erf form: p is the odd polynomial of degree 5 that minimises max |x| |Phi error| (2.5e-5); tanh
 // form: sqrt(2/pi)(x + 0.044715 x^3). tanh.approx has a relative error of 2^-11, under bf16's half
 // step of 2^-9.
@@ -56,6 +57,20 @@ struct Gelu {
         const float value = x * s;
         const float derivative = fmaf(odd, b1, b0);
         return {value, fmaf(value, fmaf(-t, derivative, derivative), s)};
+    }
+};
+
+struct Silu {
+    __device__ __forceinline__ static float value(float x) {
+        const float half = 0.5f * x;
+        return fmaf(half, tanh_approx(half), half);
+    }
+    // As Gelu's, with s = sigmoid(x) and s' = s (1 - s).
+    __device__ __forceinline__ static ValueSlope value_slope(float x, float half_gate) {
+        const float t = tanh_approx(0.5f * x);
+        const float s = fmaf(half_gate, t, half_gate);
+        const float value = x * s;
+        return {value, fmaf(value, fmaf(-0.5f, t, 0.5f), s)};
     }
 };
 

@@ -21,6 +21,12 @@ std::string cpu_name() {
     return "unknown CPU";
 }
 
+std::string host_name() {
+    char name[256] = {};
+    gethostname(name, sizeof(name) - 1);
+    return name;
+}
+
 int num_cores() {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
@@ -36,7 +42,7 @@ Bytes physical_memory() {
     return bytes * byte;
 }
 
-void keep_freed_memory() {
+void prepare_timed_memory() {
     // One arena, grown by brk: per-thread arenas and large blocks would be mapped and unmapped.
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_MAX, 0);

@@ -5,7 +5,7 @@
 #include <span>
 #include <utility>
 
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::runtime {
 namespace {

@@ -11,6 +11,7 @@
 //                                     rails L = group * nics_per_node + rail
 //   leaf_up:L.U, leaf_down:L.U        uplink U of leaf L (ecmp spraying), or its uplinks in plane U
 //   core_up:P, core_down:P            the same of pod P, to the core switches
+//   core_pair:P.Q                     links of pod P to pod Q of a dragonfly
 // In an override "nic:3" means both directions of NIC 3, "leaf:0" every uplink of leaf 0.
 #pragma once
 

@@ -2,6 +2,7 @@
 """Who may include whom (docs/reference/design.md), checked over every C++ and CUDA file of the tree."""
 
 import re
+import subprocess
 import sys
 import unittest
 from pathlib import Path
@@ -10,37 +11,50 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {".hpp", ".cpp", ".cu", ".cuh"}
 VOCAB = "models/vocab"
 
+TEXT = "models/text"
+
 # Folder -> the other folders of headway that its files may include.
 MAY_INCLUDE = {
     VOCAB: set(),
+    TEXT: {VOCAB},
     "models/schedule": {VOCAB},
     "models/scenario": {VOCAB, "models/schedule", "models/workload"},
     "models/import": {VOCAB, "models/scenario"},
     "models/workload": {VOCAB, "models/schedule"},
     "models/cost": {VOCAB, "models/schedule", "models/workload"},
-    "models/fit": {VOCAB, "models/workload", "models/cost", "models/report"},
-    "models/report": {VOCAB},
-    "models/trace": {VOCAB, "models/report"},
+    "models/fit": {VOCAB, "models/workload", "models/cost"},
+    "models/measurements": {VOCAB, TEXT, "models/fit"},
+    "models/report": {VOCAB, TEXT},
+    "models/trace": {VOCAB, TEXT, "models/report"},
     "models/recorded": {
         VOCAB,
+        TEXT,
         "models/scenario",
         "models/workload",
         "models/cost",
-        "models/report",
         "models/trace",
     },
     "models/validate": {VOCAB, "models/cost"},
-    "models/sweep": {VOCAB, "models/scenario", "models/workload", "models/cost", "models/report"},
-    "sim": {VOCAB, "models/workload"},
+    "models/sweep": {VOCAB, TEXT, "models/scenario", "models/workload", "models/cost"},
+    "sim": {VOCAB},
     "kernels": set(),
-    "runtime": {VOCAB, "models/scenario", "models/workload", "models/report", "kernels"},
+    "runtime": {
+        VOCAB,
+        TEXT,
+        "models/scenario",
+        "models/workload",
+        "models/report",
+        "kernels",
+    },
     "cli": {
         VOCAB,
+        TEXT,
         "models/scenario",
         "models/import",
         "models/workload",
         "models/cost",
         "models/fit",
+        "models/measurements",
         "models/report",
         "models/trace",
         "models/recorded",
@@ -57,6 +71,7 @@ NAMESPACES = {
     VOCAB: "headway",
     "models/validate": "headway::inline validation",  # `validate` is its function
     "models/import": "headway::inline importing",  # a word of C++20 modules
+    TEXT: "headway::inline texts",  # `text` is the name of many a value
     **{
         f"models/{name}": f"headway::inline {name}"
         for name in (
@@ -65,6 +80,7 @@ NAMESPACES = {
             "workload",
             "cost",
             "fit",
+            "measurements",
             "report",
             "sweep",
             "trace",
@@ -114,6 +130,20 @@ STANDARD = {
     "vector": r"std::vector\b",
 }
 
+# What CONTRIBUTING.md promises. A table of cases may be longer than a function of steps.
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION = 500, 80
+LONG_FILES = {
+    "analysis/recorder/headway_recorder.py",  # users carry one file to their cluster
+    "models/import/shell_script.cpp",
+}
+TABLES = {
+    "models/cost/phase_terms.cpp: double term_value",
+    "models/fit/phase_fit.cpp: std::vector<Family> families",
+}
+NO_FUNCTION = re.compile(
+    r"(namespace|struct|class|enum|union|extern|template|(inline |static )*const)"
+)
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 # A static or thread_local variable that is not const; functions and casts are no match.
 MUTABLE_STATIC = re.compile(
@@ -146,6 +176,18 @@ GIVES_ENVIRONMENT = {
 # for (x : f(...).y[... or .y(...
 BALANCED = r"(?:[^();]|\((?:[^();]|\((?:[^();]|\([^();]*\))*\))*\))*"
 LOOP_OVER_A_CALL = re.compile(rf"for \([^;()]*[^:]:\s+[\w:]+\({BALANCED}\)\.[\w.]*[\[(]")
+
+
+def functions(text: str):
+    """(first line, lines) of the functions at the left margin of formatted code."""
+    first, number = "", 0
+    for i, line in enumerate(text.splitlines(), 1):
+        if not first and line[:1].isalpha() and not NO_FUNCTION.match(line):
+            first, number = line, i
+        elif line == "}" and first:
+            yield first, i - number + 1
+        if line[:1] in "}#" or (line.endswith(";") and line[:1].isalpha()):
+            first = ""
 
 
 def source_files():
@@ -193,6 +235,61 @@ class IncludeRules(unittest.TestCase):
                     and other not in MAY_INCLUDE[own]
                 ):
                     broken.append(f"{self.relative(file)}:{number}: {own} includes {header}")
+        self.assertEqual(broken, [])
+
+    def test_neither_folders_nor_files_include_each_other_in_a_circle(self):
+        drawn = subprocess.run(
+            [ROOT / "scripts/folders", "--files"], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(drawn.stderr, "")
+        self.assertIn("no circle", drawn.stdout)
+
+    def test_files_and_functions_keep_their_limits(self):
+        tracked = subprocess.run(
+            ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
+        files = [ROOT / name for name in tracked if Path(name).suffix in SOURCES | {".py"}]
+        long, seen = set(), set()
+        for file in files or self.files:  # a source archive has no list
+            text, name = file.read_text(encoding="utf-8"), self.relative(file)
+            if text.count("\n") > MOST_LINES_OF_A_FILE:
+                long.add(name)
+            if file.suffix in SOURCES:
+                seen |= {
+                    f"{name}: {first}"
+                    for first, lines in functions(text)
+                    if lines > MOST_LINES_OF_A_FUNCTION
+                }
+        self.assertEqual(long - LONG_FILES, set())
+        told = {line for line in seen if any(line.startswith(table) for table in TABLES)}
+        self.assertEqual(seen - told, set())
+        self.assertEqual(len(told), len(TABLES), "a table that is short by now")
+
+    def test_every_phase_has_its_colour_in_the_order_of_the_table(self):
+        table = (ROOT / "models/vocab/phase.hpp").read_text(encoding="utf-8")
+        rows = re.findall(r'PhaseFacts\{Phase::(\w+), "(\w+)"', table)
+        self.assertEqual([row for row in rows if row[0] != row[1]], [])
+        palette = (ROOT / "analysis/palette.py").read_text(encoding="utf-8")
+        colours = re.findall(r'^    "(\w+)": \("#', palette.split("LINKS")[0], re.MULTILINE)
+        self.assertEqual(colours, [name for _, name in rows] + ["others"])
+
+    def test_every_kind_of_layer_has_its_colours(self):
+        plan = (ROOT / "models/vocab/plan.hpp").read_text(encoding="utf-8")
+        names = re.search(r"kLayerSplitNames = \{(.*?)\};", plan, re.DOTALL)[1]
+        palette = (ROOT / "analysis/palette.py").read_text(encoding="utf-8")
+        layers = re.search(r"^LAYERS = \{(.*?)^\}", palette, re.DOTALL | re.MULTILINE)[1]
+        self.assertEqual(
+            re.findall(r'^    "(\w+)"', layers, re.MULTILINE), re.findall(r'"(\w+)"', names)
+        )
+
+    def test_headers_that_are_included_exist(self):
+        """Under every option of the build, those of the GPU half too."""
+        broken = [
+            f"{self.relative(file)}:{number}: {header}"
+            for file in self.files
+            for number, quoted, header in includes(file)
+            if quoted and "/" in header and not (ROOT / header).is_file()
+        ]
         self.assertEqual(broken, [])
 
     def test_every_folder_has_its_namespace(self):

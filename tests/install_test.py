@@ -133,7 +133,7 @@ class Install(unittest.TestCase):
             self.assertEqual((share / file).read_text(), self.check("headway", "completion", shell))
 
     def test_every_verb_runs(self):
-        shutil.copy(next(TESTS.glob("fit/logs/*all_reduce*.log")), self.work / "log.txt")
+        shutil.copy(next(TESTS.glob("measurements/logs/*all_reduce*.log")), self.work / "log.txt")
         shutil.copy(TESTS / "import/jobs/top1_64_experts.log", self.work)
         for command in COMMANDS:
             self.check("headway", *command.split())

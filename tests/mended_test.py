@@ -28,7 +28,9 @@ def known_tests():
     script = (ROOT / "scripts/test").read_text()
     names |= {f"mode {name}" for name in re.findall(r"^mode_(\w+)\(\)", script, re.MULTILINE)}
     names |= {f"broken/{file.stem}" for file in (TESTS / "scenario/broken").glob("*.yaml")}
-    return names | {f"bad/{file.stem}" for file in (TESTS / "fit/logs/bad").glob("*.expected")}
+    return names | {
+        f"bad/{file.stem}" for file in (TESTS / "measurements/logs/bad").glob("*.expected")
+    }
 
 
 class Mended(unittest.TestCase):

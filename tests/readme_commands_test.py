@@ -90,7 +90,7 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # a Debug build of all of it on a busy machine
         check=False,
     )
 

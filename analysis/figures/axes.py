@@ -6,6 +6,7 @@ import re
 
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from palette import LAYERS
 from results import Sweep
 from units import significant
 
@@ -23,11 +24,6 @@ LABELS = {
     "cluster.fabric.oversubscription": "oversubscription of the spine (x:1)",
     "batch.sequences_per_rank": "sequences per GPU",
 }
-
-# EP in blues and black, HP in orange and red; marker and line tell them apart in grey.
-_EP = (("#0072B2", "o", "-"), ("#56B4E9", "s", "--"), ("#000000", "^", ":"), ("#009E73", "v", "-."))
-_HP = (("#D55E00", "D", "-"), ("#E69F00", "P", "--"), ("#CC79A7", "X", ":"))
-_PALETTES = {"expert_parallel": _EP, "head_parallel": _HP}
 
 # For lines that are not plans.
 LINES = (
@@ -48,9 +44,9 @@ def is_hp(row: dict[str, str]) -> bool:
 
 def looks(layers: dict[str, str]) -> dict[str, dict]:
     """Colour, marker and line of each plan, by how its MoE layer is split."""
-    result, used = {}, dict.fromkeys(_PALETTES, 0)
+    result, used = {}, dict.fromkeys(LAYERS, 0)
     for plan, layer in layers.items():
-        palette = _PALETTES[layer]
+        palette = LAYERS[layer]
         colour, marker, line = palette[used[layer] % len(palette)]
         used[layer] += 1
         result[plan] = {"color": colour, "marker": marker, "linestyle": line}

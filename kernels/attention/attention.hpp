@@ -1,10 +1,11 @@
 // Causal self-attention of packed sequences, forward and backward: for every head of every sequence
 //   S = Q K^T / sqrt(d_a), P = softmax over j <= i of S, O = P V
 //   dV = P^T dO, dS = P (dO V^T - rowsum(dO O)) / sqrt(d_a), dQ = dS K, dK = dS^T Q.
-// Rows lie as the QKV product writes them, [T, 3, H, d_a], and as the output product reads them,
-// [T, H, d_a]: nothing is transposed. Two implementations, both of libraries: cuDNN's fused kernels
-// (optional, see docs/reference/design.md), and cuBLASLt products around a softmax kernel,
-// everywhere.
+// Rows lie as the QKV product writes them, H heads of Q, then K heads of K and of V, [T, H + 2 K,
+// d_a], and as the output product reads them, [T, H, d_a]: nothing is transposed. Under grouped
+// queries (K < H) H / K heads of Q in turn read one of K and V, whose gradients are their sums. Two
+// implementations, both of libraries: cuDNN's fused kernels (optional, see
+// docs/reference/design.md), and cuBLASLt products around a softmax kernel, everywhere.
 #pragma once
 
 #include <cublasLt.h>
@@ -22,15 +23,19 @@ struct AttentionShape {
     int sequence_length = 0;  // L
     int num_heads = 1;        // H
     int head_dim = 64;        // d_a, a multiple of 8
+    int num_kv_heads = 0;     // K, a divisor of H; 0: H
 
     [[nodiscard]] std::int64_t num_tokens() const {
         return std::int64_t{num_sequences} * sequence_length;
     }
+    [[nodiscard]] int kv_heads() const { return num_kv_heads == 0 ? num_heads : num_kv_heads; }
     [[nodiscard]] int width() const { return num_heads * head_dim; }
+    [[nodiscard]] int kv_width() const { return kv_heads() * head_dim; }
+    [[nodiscard]] int qkv_width() const { return width() + 2 * kv_width(); }
 };
 
 struct AttentionForward {
-    const __nv_bfloat16* qkv = nullptr;  // [T, 3, H, d_a]
+    const __nv_bfloat16* qkv = nullptr;  // [T, H + 2 K, d_a]
     __nv_bfloat16* o = nullptr;          // [T, H, d_a]
     float* log_sum = nullptr;  // [sequences, H, L]: ln sum_j exp S, saved for the backward
 };
@@ -38,7 +43,7 @@ struct AttentionForward {
 struct AttentionBackward {
     const __nv_bfloat16 *qkv = nullptr, *o = nullptr, *d_o = nullptr;
     const float* log_sum = nullptr;
-    __nv_bfloat16* dqkv = nullptr;  // [T, 3, H, d_a]
+    __nv_bfloat16* dqkv = nullptr;  // [T, H + 2 K, d_a]
 };
 
 /// Planned for one shape. Running allocates nothing, can be captured in a graph and gives the same

@@ -64,17 +64,22 @@ class CudnnAttention : public Attention {
         data[kLogSum] = const_cast<float*>(call.log_sum);
         data[kDq] = call.dqkv;
         data[kDk] = call.dqkv + shape_.width();
-        data[kDv] = call.dqkv + 2 * std::int64_t{shape_.width()};
+        data[kDv] = call.dqkv + shape_.width() + shape_.kv_width();
         run(backward_, data, workspace, stream);
     }
 
   private:
-    [[nodiscard]] std::vector<std::int64_t> extent(int last) const {
-        return {shape_.num_sequences, shape_.num_heads, shape_.sequence_length, last};
+    /// Heads of a tensor, and the width of the rows in which it lies.
+    struct Lies {
+        int heads, row;
+    };
+    [[nodiscard]] Lies queries() const { return {shape_.num_heads, shape_.qkv_width()}; }
+    [[nodiscard]] Lies keys() const { return {shape_.kv_heads(), shape_.qkv_width()}; }
+    [[nodiscard]] Lies outputs() const { return {shape_.num_heads, shape_.width()}; }
+    [[nodiscard]] std::vector<std::int64_t> extent(int heads, int last) const {
+        return {shape_.num_sequences, heads, shape_.sequence_length, last};
     }
-    /// Strides of [B, H, L, d_a] in rows of `parts` x H x d_a.
-    [[nodiscard]] std::vector<std::int64_t> strides(int parts) const {
-        const std::int64_t row = std::int64_t{parts} * shape_.width();
+    [[nodiscard]] std::vector<std::int64_t> strides(std::int64_t row) const {
         return {row * shape_.sequence_length, shape_.head_dim, row, 1};
     }
     [[nodiscard]] std::vector<std::int64_t> log_sum_strides() const {
@@ -88,18 +93,18 @@ class CudnnAttention : public Attention {
             .set_compute_data_type(fe::DataType_t::FLOAT);
         return graph;
     }
-    Tensor input(fe::graph::Graph& graph, const char* name, Id id, int parts) const {
+    Tensor input(fe::graph::Graph& graph, const char* name, Id id, const Lies& lies) const {
         return graph.tensor(fe::graph::Tensor_attributes()
                                 .set_name(name)
                                 .set_uid(id)
-                                .set_dim(extent(shape_.head_dim))
-                                .set_stride(strides(parts)));
+                                .set_dim(extent(lies.heads, shape_.head_dim))
+                                .set_stride(strides(lies.row)));
     }
-    void output(const Tensor& tensor, Id id, int parts) const {
+    void output(const Tensor& tensor, Id id, const Lies& lies) const {
         tensor->set_output(true)
             .set_uid(id)
-            .set_dim(extent(shape_.head_dim))
-            .set_stride(strides(parts));
+            .set_dim(extent(lies.heads, shape_.head_dim))
+            .set_stride(strides(lies.row));
     }
     [[nodiscard]] float scale() const { return 1.0f / std::sqrt(float(shape_.head_dim)); }
 
@@ -112,43 +117,44 @@ class CudnnAttention : public Attention {
     void plan_forward() {
         forward_ = empty_graph();
         fe::graph::Graph& graph = *forward_;
-        const Tensor q = input(graph, "Q", kQ, 3), k = input(graph, "K", kK, 3),
-                     v = input(graph, "V", kV, 3);
+        const Tensor q = input(graph, "Q", kQ, queries()), k = input(graph, "K", kK, keys()),
+                     v = input(graph, "V", kV, keys());
         auto options = fe::graph::SDPA_attributes().set_name("attention");
         options.set_generate_stats(true).set_attn_scale(scale()).set_causal_mask(true);
         auto [o, log_sum] = graph.sdpa(q, k, v, options);
-        output(o, kO, 1);
+        output(o, kO, outputs());
         log_sum->set_output(true)
             .set_uid(kLogSum)
             .set_data_type(fe::DataType_t::FLOAT)
-            .set_dim(extent(1))
+            .set_dim(extent(shape_.num_heads, 1))
             .set_stride(log_sum_strides());
         forward_bytes_ = build(graph, "attention forward");
     }
     void plan_backward() {
         backward_ = empty_graph();
         fe::graph::Graph& graph = *backward_;
-        const Tensor q = input(graph, "Q", kQ, 3), k = input(graph, "K", kK, 3),
-                     v = input(graph, "V", kV, 3), o = input(graph, "O", kO, 1),
-                     d_o = input(graph, "dO", kDo, 1);
+        const Tensor q = input(graph, "Q", kQ, queries()), k = input(graph, "K", kK, keys()),
+                     v = input(graph, "V", kV, keys()), o = input(graph, "O", kO, outputs()),
+                     d_o = input(graph, "dO", kDo, outputs());
         const Tensor log_sum = graph.tensor(fe::graph::Tensor_attributes()
                                                 .set_name("log_sum")
                                                 .set_uid(kLogSum)
                                                 .set_data_type(fe::DataType_t::FLOAT)
-                                                .set_dim(extent(1))
+                                                .set_dim(extent(shape_.num_heads, 1))
                                                 .set_stride(log_sum_strides()));
         auto options = fe::graph::SDPA_backward_attributes().set_name("attention_backward");
         options.set_attn_scale(scale()).set_causal_mask(true).set_deterministic_algorithm(true);
         auto [dq, dk, dv] = graph.sdpa_backward(q, k, v, o, d_o, log_sum, options);
-        output(dq, kDq, 3);
-        output(dk, kDk, 3);
-        output(dv, kDv, 3);
+        output(dq, kDq, queries());
+        output(dk, kDk, keys());
+        output(dv, kDv, keys());
         backward_bytes_ = build(graph, "attention backward");
     }
     [[nodiscard]] std::unordered_map<std::int64_t, void*> inputs(const __nv_bfloat16* qkv) const {
         auto* base = const_cast<__nv_bfloat16*>(qkv);
-        return {
-            {kQ, base}, {kK, base + shape_.width()}, {kV, base + 2 * std::int64_t{shape_.width()}}};
+        return {{kQ, base},
+                {kK, base + shape_.width()},
+                {kV, base + shape_.width() + shape_.kv_width()}};
     }
     void run(const std::shared_ptr<fe::graph::Graph>& graph,
              std::unordered_map<std::int64_t, void*>& data, void* workspace,

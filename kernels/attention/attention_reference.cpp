@@ -6,16 +6,21 @@
 namespace headway::kernels {
 namespace {
 
-/// One head of one sequence: row i of Q, K or V starts at part * width + i * 3 width.
+/// One head of one sequence, of whose rows the pointers are the first.
 struct HostHead {
     const AttentionShape& shape;
+    int head;
     const double* qkv;
     const double* d_o;
     double* o;
     double* dqkv;
 
+    /// Where row i of Q (part 0), K (1) or V (2) begins.
     [[nodiscard]] std::int64_t at(int part, int row) const {
-        return (std::int64_t{row} * 3 + part) * shape.width();
+        const int heads = part == 0 ? head
+                                    : shape.num_heads + (part - 1) * shape.kv_heads() +
+                                          head / (shape.num_heads / shape.kv_heads());
+        return std::int64_t{row} * shape.qkv_width() + heads * shape.head_dim;
     }
     [[nodiscard]] double dot(const double* a, const double* b) const {
         double sum = 0;
@@ -60,9 +65,13 @@ HostAttentionResult attention_reference(const HostAttention& a) {
         for (int head = 0; head < a.shape.num_heads; ++head) {
             const std::int64_t row = std::int64_t{sequence} * a.shape.sequence_length;
             const std::int64_t one = row * a.shape.width() + head * a.shape.head_dim;
-            const std::int64_t three = 3 * row * a.shape.width() + head * a.shape.head_dim;
-            const HostHead part{a.shape, a.qkv.data() + three, a.d_o.data() + one,
-                                out.o.data() + one, out.dqkv.data() + three};
+            const std::int64_t all = row * a.shape.qkv_width();
+            const HostHead part{a.shape,
+                                head,
+                                a.qkv.data() + all,
+                                a.d_o.data() + one,
+                                out.o.data() + one,
+                                out.dqkv.data() + all};
             for (int i = 0; i < a.shape.sequence_length; ++i) part.run_row(i);
         }
     return out;

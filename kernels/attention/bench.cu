@@ -38,10 +38,10 @@ struct Problem {
     Problem(AttentionImpl impl, const AttentionShape& s)
         : shape(s),
           attention(make_attention(impl, blas.get(), s)),
-          qkv(random_normal<bf16>(3 * elements(), 1.0f, 81)),
+          qkv(random_normal<bf16>(qkv_elements(), 1.0f, 81)),
           d_o(random_normal<bf16>(elements(), 1.0f, 82)),
           o(elements()),
-          dqkv(3 * elements()),
+          dqkv(qkv_elements()),
           log_sum(std::size_t(s.num_tokens()) * std::size_t(s.num_heads)),
           workspace(attention->workspace_bytes() + 1) {
         o.poison();
@@ -51,6 +51,9 @@ struct Problem {
     }
     [[nodiscard]] std::size_t elements() const {
         return std::size_t(shape.num_tokens()) * std::size_t(shape.width());
+    }
+    [[nodiscard]] std::size_t qkv_elements() const {
+        return std::size_t(shape.num_tokens()) * std::size_t(shape.qkv_width());
     }
     void run(bool backward, cudaStream_t stream) const {
         if (backward)
@@ -89,10 +92,13 @@ Errors errors_to_host(AttentionImpl impl, const AttentionShape& shape) {
 }
 
 CheckResult check(const Problem& p, AttentionImpl impl) {
-    // Lengths that fill no tile and one that does, two sequences, both head widths; one token,
-    // which cuDNN's training graphs do not take.
-    std::vector<AttentionShape> shapes = {
-        {2, 131, 2, p.shape.head_dim}, {1, 17, 1, 64}, {1, 64, 3, 128}};
+    // Lengths that fill no tile and one that does, two sequences, both head widths, grouped queries
+    // of three and of all heads; one token, which cuDNN's training graphs do not take.
+    std::vector<AttentionShape> shapes = {{2, 131, 2, p.shape.head_dim},
+                                          {1, 17, 1, 64},
+                                          {1, 64, 3, 128},
+                                          {2, 131, 6, p.shape.head_dim, 2},
+                                          {1, 64, 8, 128, 1}};
     if (impl == AttentionImpl::cublaslt) shapes.push_back({1, 1, 1, 64});
     Errors worst;
     for (const AttentionShape& small : shapes) {

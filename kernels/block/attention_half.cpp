@@ -10,16 +10,15 @@ namespace {
 
 constexpr std::size_t kHalfGemmLimit = std::size_t{32} << 20;
 
-// C [T, n] = A [T, d] W^T, W [n, d], and its two gradients.
-DenseGemmShape half_product(const AttentionShape& s, int n, float beta) {
-    return {.m = int(s.num_tokens()), .n = n, .k = s.width(), .transpose_b = true, .beta = beta};
+// C [T, n] = A [T, k] W^T, W [n, k], and its two gradients.
+DenseGemmShape half_product(const AttentionShape& s, int n, int k, float beta) {
+    return {.m = int(s.num_tokens()), .n = n, .k = k, .transpose_b = true, .beta = beta};
 }
-DenseGemmShape half_dgrad(const AttentionShape& s, int n) {
-    return {.m = int(s.num_tokens()), .n = s.width(), .k = n};
+DenseGemmShape half_dgrad(const AttentionShape& s, int n, int k) {
+    return {.m = int(s.num_tokens()), .n = k, .k = n};
 }
-DenseGemmShape half_wgrad(const AttentionShape& s, int n) {
-    return {
-        .m = n, .n = s.width(), .k = int(s.num_tokens()), .transpose_a = true, .fp32_out = true};
+DenseGemmShape half_wgrad(const AttentionShape& s, int n, int k) {
+    return {.m = n, .n = k, .k = int(s.num_tokens()), .transpose_a = true, .fp32_out = true};
 }
 
 }  // namespace
@@ -32,23 +31,25 @@ AttentionShape block_attention(std::int64_t num_tokens, int width) {
     return {int(num_tokens / length), length, width / head_dim, head_dim};
 }
 
-AttentionHalf::AttentionHalf(cublasLtHandle_t handle, const AttentionShape& s,
+AttentionHalf::AttentionHalf(cublasLtHandle_t handle, const AttentionShape& s, int width,
                              std::unique_ptr<Attention> attention)
     : shape_(s),
+      width_(width),
       attention_(std::move(attention)),
-      qkv_(handle, half_product(s, 3 * s.width(), 0.0f), kHalfGemmLimit),
-      qkv_dgrad_(handle, half_dgrad(s, 3 * s.width()), kHalfGemmLimit),
-      qkv_wgrad_(handle, half_wgrad(s, 3 * s.width()), kHalfGemmLimit),
-      output_(handle, half_product(s, s.width(), 1.0f), kHalfGemmLimit),
-      output_dgrad_(handle, half_dgrad(s, s.width()), kHalfGemmLimit),
-      output_wgrad_(handle, half_wgrad(s, s.width()), kHalfGemmLimit) {}
+      qkv_(handle, half_product(s, s.qkv_width(), width, 0.0f), kHalfGemmLimit),
+      qkv_dgrad_(handle, half_dgrad(s, s.qkv_width(), width), kHalfGemmLimit),
+      qkv_wgrad_(handle, half_wgrad(s, s.qkv_width(), width), kHalfGemmLimit),
+      output_(handle, half_product(s, width, s.width(), 1.0f), kHalfGemmLimit),
+      output_dgrad_(handle, half_dgrad(s, width, s.width()), kHalfGemmLimit),
+      output_wgrad_(handle, half_wgrad(s, width, s.width()), kHalfGemmLimit) {}
 
 AttentionHalf::Saved AttentionHalf::cut_saved(Arena& arena) const {
-    const std::int64_t tokens = shape_.num_tokens(), elements = tokens * shape_.width();
+    const std::int64_t tokens = shape_.num_tokens();
     Saved out{};
-    for (bf16** rows : {&out.sum, &out.normed1, &out.o, &out.normed2})
-        *rows = arena.take<bf16>(elements);
-    out.qkv = arena.take<bf16>(3 * elements);
+    for (bf16** rows : {&out.sum, &out.normed1, &out.normed2})
+        *rows = arena.take<bf16>(tokens * width_);
+    out.o = arena.take<bf16>(tokens * shape_.width());
+    out.qkv = arena.take<bf16>(tokens * shape_.qkv_width());
     out.inverse1 = arena.take<float>(tokens);
     out.inverse2 = arena.take<float>(tokens);
     out.log_sum = arena.take<float>(tokens * shape_.num_heads);
@@ -56,15 +57,16 @@ AttentionHalf::Saved AttentionHalf::cut_saved(Arena& arena) const {
 }
 
 AttentionHalf::Scratch AttentionHalf::cut_scratch(Arena& arena) const {
-    const std::int64_t elements = shape_.num_tokens() * shape_.width();
+    const std::int64_t tokens = shape_.num_tokens();
     std::size_t shared =
         std::max(attention_->workspace_bytes(), rms_norm_backward_workspace_bytes(norm()));
     for (const DenseGemm* one :
          {&qkv_, &qkv_dgrad_, &qkv_wgrad_, &output_, &output_dgrad_, &output_wgrad_})
         shared = std::max(shared, one->workspace_bytes());
     Scratch out{};
-    out.dh = arena.take<bf16>(elements);
-    out.dqkv = arena.take<bf16>(3 * elements);
+    out.dh = arena.take<bf16>(tokens * width_);
+    if (shape_.width() != width_) out.d_o = arena.take<bf16>(tokens * shape_.width());
+    out.dqkv = arena.take<bf16>(tokens * shape_.qkv_width());
     out.shared = arena.take<std::byte>(std::int64_t(shared));
     return out;
 }
@@ -137,21 +139,21 @@ void AttentionHalf::backward(const AttentionHalfParameters& p, const bf16* h, bf
                        .dweight = g.norm2,
                        .accumulate = g.accumulate},
                       t.shared, stream);
-    bf16* rows = d_normed;  // d o, then d normed1
+    bf16* d_o = t.d_o == nullptr ? d_normed : t.d_o;
     begin(AttentionPart::output);
-    output_dgrad_.run(t.dh, p.output, rows, t.shared, stream);
+    output_dgrad_.run(t.dh, p.output, d_o, t.shared, stream);
     output_wgrad_.write(t.dh, s.o, g.output, t.shared, stream, g.accumulate);
     begin(AttentionPart::core);
-    attention_->backward({s.qkv, s.o, rows, s.log_sum, t.dqkv}, t.shared, stream);
+    attention_->backward({s.qkv, s.o, d_o, s.log_sum, t.dqkv}, t.shared, stream);
     begin(AttentionPart::qkv);
     qkv_wgrad_.write(t.dqkv, s.normed1, g.qkv, t.shared, stream, g.accumulate);
-    qkv_dgrad_.run(t.dqkv, p.qkv, rows, t.shared, stream);
+    qkv_dgrad_.run(t.dqkv, p.qkv, d_normed, t.shared, stream);  // now d normed1
     begin(AttentionPart::norm);
     rms_norm_backward(norm(),
                       {.sum = sum != nullptr ? sum : s.sum,
                        .weight = p.norm1,
                        .inverse = s.inverse1,
-                       .dy = rows,
+                       .dy = d_normed,
                        .dresidual = t.dh,
                        .dx = dx,
                        .dweight = g.norm1,

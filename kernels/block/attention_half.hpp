@@ -17,7 +17,7 @@ namespace headway::kernels {
 /// 64).
 [[nodiscard]] AttentionShape block_attention(std::int64_t num_tokens, int width);
 
-/// The norms [d], Wqkv [3d, d], Wo [d, d].
+/// The norms [d], Wqkv [(H + 2 K) d_a, d], Wo [d, H d_a].
 struct AttentionHalfParameters {
     const float *norm1 = nullptr, *norm2 = nullptr;
     const __nv_bfloat16 *qkv = nullptr, *output = nullptr;
@@ -35,8 +35,8 @@ using AttentionHook = std::function<void(AttentionPart)>;
 class AttentionHalf {
   public:
     using bf16 = __nv_bfloat16;
-    /// `attention` is planned for `shape`.
-    AttentionHalf(cublasLtHandle_t handle, const AttentionShape& shape,
+    /// `attention` is planned for `shape`, rows outside of it are of `width` d.
+    AttentionHalf(cublasLtHandle_t handle, const AttentionShape& shape, int width,
                   std::unique_ptr<Attention> attention);
 
     /// `saved` lives from forward to backward; `workspace` may be shared.
@@ -63,20 +63,22 @@ class AttentionHalf {
     };
     struct Scratch {
         bf16 *dh, *dqkv;
+        bf16* d_o;          // where it is wider, or narrower, than d
         std::byte* shared;  // of whichever piece is running
     };
     Saved cut_saved(class Arena& arena) const;
     Scratch cut_scratch(class Arena& arena) const;
-    [[nodiscard]] RmsNormShape norm() const { return {shape_.num_tokens(), shape_.width()}; }
+    [[nodiscard]] RmsNormShape norm() const { return {shape_.num_tokens(), width_}; }
 
     AttentionShape shape_;
+    int width_;
     std::unique_ptr<Attention> attention_;
     DenseGemm qkv_, qkv_dgrad_, qkv_wgrad_, output_, output_dgrad_, output_wgrad_;
 };
 
 /// The same in fp64 on the host; parameters as above.
 struct HostHalf {
-    AttentionShape shape;
+    AttentionShape shape;  // d is H d_a
     const double *norm1 = nullptr, *norm2 = nullptr, *qkv = nullptr, *output = nullptr;
 };
 struct HostHalfForward {

@@ -10,7 +10,7 @@ namespace headway::kernels {
 namespace {
 
 BlockShape checked(const BlockShape& s) {
-    if (s.attention.width() != s.width() || s.attention.num_tokens() != s.num_tokens())
+    if (s.attention.qkv_width() != 3 * s.width() || s.attention.num_tokens() != s.num_tokens())
         throw std::invalid_argument("block: attention and layer differ in width or tokens");
     return s;
 }
@@ -40,7 +40,7 @@ TransformerBlock::TransformerBlock(cublasLtHandle_t handle, const BlockImpl& imp
     : shape_(checked(s)),
       impl_(impl),
       layout_(block_layout(s)),
-      half_(handle, s.attention, std::move(attention)),
+      half_(handle, s.attention, s.width(), std::move(attention)),
       heads_(impl.heads, handle,
              {int(s.num_tokens()), s.width(), s.layer.num_heads, s.layer.width}) {}
 

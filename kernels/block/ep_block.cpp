@@ -11,7 +11,8 @@ namespace headway::kernels {
 namespace {
 
 EpBlockShape checked_ep(const EpBlockShape& s) {
-    if (s.attention.width() != s.layer.width || s.attention.num_tokens() != s.layer.num_tokens)
+    if (s.attention.qkv_width() != 3 * s.layer.width ||
+        s.attention.num_tokens() != s.layer.num_tokens)
         throw std::invalid_argument("EP block: attention and layer differ in width or tokens");
     return s;
 }
@@ -36,7 +37,7 @@ EpBlock::EpBlock(cublasLtHandle_t handle, const EpBlockShape& s,
                  std::unique_ptr<Attention> attention)
     : shape_(checked_ep(s)),
       layout_(ep_block_layout(s)),
-      half_(handle, s.attention, std::move(attention)),
+      half_(handle, s.attention, s.layer.width, std::move(attention)),
       layer_(handle, s.layer) {}
 
 EpBlock::Saved EpBlock::cut_saved(Arena& arena) const {

@@ -59,8 +59,8 @@ std::vector<Refusal> refusals() {
          forward(ExpertImpl::hopper, expert_shape(96, 64, Activation::gelu_erf))},
         {"portable experts at f = 100",
          forward(ExpertImpl::portable, expert_shape(64, 100, Activation::gelu_erf))},
-        {"hopper SwiGLU backward at d = 256",
-         backward(ExpertImpl::hopper, expert_shape(256, 64, Activation::swiglu))},
+        {"hopper SwiGLU backward at f = 96",
+         backward(ExpertImpl::hopper, expert_shape(256, 96, Activation::swiglu))},
         {"combine at k = 33",
          [] {
              combine_forward({1, 8, 64, 33}, nullptr, nullptr, nullptr, nullptr, nullptr);

@@ -1,5 +1,5 @@
-// The experts' activations and their slopes for the fast kernels: GELU as in kernels/gelu.cuh, and
-// SwiGLU, silu(g) u = (g/2)(1 + tanh(g/2)) u.
+// The experts' activations and their slopes for the fast kernels: GELU or, of SwiGLU's gate, SiLU
+// as in kernels/gelu.cuh.
 #pragma once
 
 #include "kernels/experts/experts.hpp"
@@ -17,8 +17,7 @@ inline constexpr float activation_scale = Act == Activation::swiglu ? 1.0f : 2.0
 template <Activation Act>
 __device__ __forceinline__ float activate_scaled(float x) {
     if constexpr (Act == Activation::swiglu) {
-        const float half = 0.5f * x;
-        return fmaf(half, tanh_approx(half), half);
+        return Silu::value(x);
     } else {
         return GeluOf<Act>::twice_value(x);
     }
@@ -27,10 +26,7 @@ __device__ __forceinline__ float activate_scaled(float x) {
 template <Activation Act>
 __device__ __forceinline__ ValueSlope activate_with_slope(float x, float half_gate) {
     if constexpr (Act == Activation::swiglu) {
-        const float t = tanh_approx(0.5f * x);
-        const float s = fmaf(half_gate, t, half_gate);
-        const float value = x * s;
-        return {value, fmaf(value, fmaf(-0.5f, t, 0.5f), s)};
+        return Silu::value_slope(x, half_gate);
     } else {
         return GeluOf<Act>::value_slope(x, half_gate);
     }

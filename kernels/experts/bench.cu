@@ -6,7 +6,7 @@
 #include "kernels/bench/routing.hpp"
 #include "kernels/experts/experts.hpp"
 #include "kernels/experts/experts_reference.hpp"
-#include "kernels/grouping/buffers.hpp"
+#include "kernels/grouping/bench_buffers.hpp"
 
 namespace headway::kernels::bench {
 
@@ -267,8 +267,6 @@ void register_experts_cases(Registry& registry) {
         {Pass::forward, "experts_forward"},
         {Pass::backward, "experts_backward"},
         {Pass::accumulate, "experts_backward_accumulate"}};
-    constexpr std::pair<Activation, const char*> variants[] = {{Activation::gelu_tanh, "tanh"},
-                                                               {Activation::swiglu, "swiglu"}};
     for (const auto& [impl, impl_name] : impls) {
         for (const auto& [pass, op] : passes) {
             const auto add = [&, which = impl, name = impl_name, as = pass, base = op](
@@ -288,8 +286,10 @@ void register_experts_cases(Registry& registry) {
             if (impl == ExpertImpl::hopper)
                 add("_large", Activation::gelu_erf, false, large_shapes(), false);
             add("_hot", Activation::gelu_erf, true, varied_shapes(), false);
-            for (const auto& [activation, suffix] : variants)
-                add(std::string("_") + suffix, activation, false, varied_shapes(), false);
+            add("_tanh", Activation::gelu_tanh, false, varied_shapes(), false);
+            add("_swiglu", Activation::swiglu, false, varied_shapes(), true);
+            add("_swiglu_edge", Activation::swiglu, false, edge_shapes(), false);
+            add("_swiglu_hot", Activation::swiglu, true, varied_shapes(), false);
         }
     }
 }

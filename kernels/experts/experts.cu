@@ -55,7 +55,6 @@ bool experts_forward_supported(ExpertImpl impl, const ExpertShape& shape) {
 }
 
 bool experts_backward_supported(ExpertImpl impl, const ExpertShape& shape) {
-    if (impl == ExpertImpl::hopper && shape.width == 256 && shape.gated()) return false;
     return experts_forward_supported(impl, shape);
 }
 

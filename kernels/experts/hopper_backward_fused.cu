@@ -145,7 +145,7 @@ struct Consumer {
         start_dx(done, other);
         ptx::wgmma_wait<1>();
         uint32_t gated[4][4];
-        differentiate_slice<Act, 1, 0, pairs_before_gradient>(pre, da, pair, dh[Chunk], gated);
+        differentiate_pairs<Act, 0, pairs_before_gradient>(pre, da, pair, dh[Chunk], gated);
         if (any) ptx::mbarrier_wait(&bars.images_full[other], tile & 1);
         // Before the first tile: zeros by zeros.
         start_gradient(done, any ? rows(tile) : smem + images_at, other);
@@ -153,7 +153,7 @@ struct Consumer {
             next = tiles.after(now, [this](int group) { zero_gradient(group); });
             gates = load_gates(next);
         }
-        differentiate_slice<Act, 1, pairs_before_gradient, 16>(pre, da, pair, dh[Chunk], gated);
+        differentiate_pairs<Act, pairs_before_gradient, 16>(pre, da, pair, dh[Chunk], gated);
         if (any) ptx::mbarrier_wait(&bars.images_empty[Chunk], tile & 1);
         store_images(Chunk, gated);
 

@@ -115,6 +115,12 @@ __device__ __forceinline__ void keep_in_loop(uint32_t& smem_address) {
     asm volatile("" : "+r"(smem_address));
 }
 
+// The accumulators of gate and up, or what is made of them, as the one product sees them.
+template <typename T, int Parts, int Count>
+__device__ __forceinline__ T (&flat(T (&parts)[Parts][Count]))[Parts * Count] {
+    return reinterpret_cast<T(&)[Parts * Count]>(parts);
+}
+
 // acc[64, N] = a[64, D] * b[N, D]^T, both K-major: blocks of [64 or N rows][64 elements].
 template <int D, int N = 64>
 __device__ __forceinline__ void multiply_rows(float (&acc)[N / 2], uint32_t a, uint32_t b) {
@@ -166,13 +172,34 @@ inline CUtensorMap weight_map(const __nv_bfloat16* weights, int64_t rows, int wi
                             .box = {64, box_rows}});
 }
 
+// Rows `row` on of a matrix of D columns into a slot; `boxes` of them are stacked in each of its
+// blocks of 64 columns, this is number `box`.
+template <int D, int Units, int Boxes = 1>
+__device__ __forceinline__ void load_box(unsigned char* slot, const CUtensorMap* map, uint64_t* bar,
+                                         int row, int box = 0) {
+#pragma unroll
+    for (int block = 0; block < D / 64; ++block)
+        ptx::tma_load_2d(slot + (block * Boxes + box) * (128 * Units), map, bar, block * 64, row);
+}
+
 template <int D, int Units = 64>
 __device__ __forceinline__ void load_weight_slot(unsigned char* slot, const CUtensorMap* map,
                                                  uint64_t* bar, int row) {
     ptx::mbarrier_arrive_expect_tx(bar, 2 * Units * D);
-#pragma unroll
-    for (int block = 0; block < D / 64; ++block)
-        ptx::tma_load_2d(slot + block * (128 * Units), map, bar, block * 64, row);
+    load_box<D, Units>(slot, map, bar, row);
+}
+
+// A slice of a group's W1: its Units rows from `unit`, when gated those of the gate, then of up.
+template <int D, int Units, bool Gated>
+__device__ __forceinline__ void load_slice1(unsigned char* slot, const CUtensorMap* map,
+                                            uint64_t* bar, int group, int hidden, int unit) {
+    if constexpr (Gated) {
+        ptx::mbarrier_arrive_expect_tx(bar, 4 * Units * D);
+        load_box<D, Units, 2>(slot, map, bar, 2 * group * hidden + unit, 0);
+        load_box<D, Units, 2>(slot, map, bar, (2 * group + 1) * hidden + unit, 1);
+    } else {
+        load_weight_slot<D, Units>(slot, map, bar, group * hidden + unit);
+    }
 }
 
 inline int num_multiprocessors() {

@@ -1,8 +1,9 @@
 // Fused expert forward on Hopper: y = act(x W1^T) W2 without the hidden activations ever leaving
 // registers. A persistent block walks its share of the 128-row tiles; producer warps gather x rows
-// (cp.async) and stream slices of 64 or 128 hidden units of W1 and W2 (TMA); each of two consumer
+// (cp.async) and stream slices of 32 to 128 hidden units of W1 and W2 (TMA); each of two consumer
 // warpgroups owns 64 rows: S = x W1^T (wgmma), activation in registers, O += act(S) W2 (wgmma, A
-// from registers). Slices of one group that fit the ring stay there until the group ends.
+// from registers). Slices of one group that fit the rings stay there until the group ends. A gated
+// slice of W1 holds the gate's rows, then up's of the same units: one product yields both.
 // The consumers see all slices of all their tiles as one sequence of steps, and start S of the next
 // step, whatever its tile, together with O of this one. They issue these products in turns, so that
 // one warpgroup multiplies while the other activates and, where a tile ends, stores.
@@ -14,23 +15,23 @@
 namespace headway::kernels::hopper {
 namespace {
 
-template <int D, int Units>
+template <int D, int Units, Activation Act>
 struct ForwardLayout {
-    static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
-    static constexpr uint32_t row_slot_bytes = 128 * D;           // 64 rows of x
-    static constexpr uint32_t weight_slot_bytes = 2 * Units * D;  // of W1 or W2
-    static constexpr int num_weight_slots = 128 * 1024 / weight_slot_bytes;
-    static constexpr uint32_t rows_bytes = num_row_slots * row_slot_bytes;
-    static constexpr uint32_t smem_bytes =
-        rows_bytes + num_weight_slots * weight_slot_bytes + 1024 + 512;
-    static_assert(smem_bytes <= max_smem_bytes);
-};
-
-template <Activation Act>
-struct Step {
     static constexpr bool gated = Act == Activation::swiglu;
-    static constexpr int products1 = gated ? 2 : 1;  // S, or gate and up
-    static constexpr int slices = products1 + 1;     // loads
+    static constexpr int num_row_slots = D == 64 ? 12 : (D == 128 ? 6 : 3);
+    static constexpr int slice_rows1 = (gated ? 2 : 1) * Units;
+    static constexpr uint32_t row_slot_bytes = 128 * D;  // 64 rows of x
+    static constexpr uint32_t slot1_bytes = 2 * slice_rows1 * D;
+    static constexpr uint32_t slot2_bytes = 2 * Units * D;
+    static constexpr int weight_bytes = 128 * 1024;
+    static constexpr int num_slots2 = weight_bytes / (slot1_bytes + slot2_bytes);
+    static constexpr int num_slots1 = (weight_bytes - num_slots2 * slot2_bytes) / slot1_bytes;
+    static constexpr uint32_t slots1_at = num_row_slots * row_slot_bytes;
+    static constexpr uint32_t slots2_at = slots1_at + num_slots1 * slot1_bytes;
+    static constexpr uint32_t smem_bytes = slots1_at + weight_bytes + 1024 + 512;
+    static_assert(smem_bytes <= max_smem_bytes && num_slots1 >= num_slots2);
+
+    __device__ static bool fits(int num_chunks) { return num_chunks <= num_slots2; }
 };
 
 // With an odd ring a slot serves the two warpgroups alternately, so both watch every load: a
@@ -46,8 +47,10 @@ template <typename Layout>
 struct ForwardBarriers {
     uint64_t rows_full[Layout::num_row_slots];
     uint64_t rows_empty[Layout::num_row_slots];
-    uint64_t weights_full[Layout::num_weight_slots];
-    uint64_t weights_empty[Layout::num_weight_slots];
+    uint64_t full1[Layout::num_slots1];
+    uint64_t empty1[Layout::num_slots1];
+    uint64_t full2[Layout::num_slots2];
+    uint64_t empty2[Layout::num_slots2];
 };
 
 struct ForwardParams {
@@ -64,9 +67,13 @@ __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
             ptx::mbarrier_init(&bars.rows_full[i], warps_a_slot<D> * gather_arrivals);
             ptx::mbarrier_init(&bars.rows_empty[i], shared_slots<Layout> ? 8 : 4);
         }
-        for (int i = 0; i < Layout::num_weight_slots; ++i) {
-            ptx::mbarrier_init(&bars.weights_full[i], 1);
-            ptx::mbarrier_init(&bars.weights_empty[i], 8);
+        for (int i = 0; i < Layout::num_slots1; ++i) {
+            ptx::mbarrier_init(&bars.full1[i], 1);
+            ptx::mbarrier_init(&bars.empty1[i], 8);
+        }
+        for (int i = 0; i < Layout::num_slots2; ++i) {
+            ptx::mbarrier_init(&bars.full2[i], 1);
+            ptx::mbarrier_init(&bars.empty2[i], 8);
         }
         ptx::mbarrier_init_fence();
         ptx::fence_proxy_async();
@@ -76,12 +83,14 @@ __device__ void init_barriers(ForwardBarriers<Layout>& bars) {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-template <int D, int Units, Activation Act, typename Layout>
+template <int D, int Units, Activation Act>
 __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
-                               const CUtensorMap* map2, unsigned char* slots,
-                               ForwardBarriers<Layout>& bars, const TileWalk& walk) {
+                               const CUtensorMap* map2, unsigned char* smem,
+                               ForwardBarriers<ForwardLayout<D, Units, Act>>& bars,
+                               const TileWalk& walk) {
+    using Layout = ForwardLayout<D, Units, Act>;
     const int num_chunks = p.hidden / Units;
-    const bool resident = num_chunks * Step<Act>::slices <= Layout::num_weight_slots;
+    const bool resident = Layout::fits(num_chunks);
     uint32_t load = 0;
     int group = -1;
 #pragma unroll 1
@@ -90,17 +99,16 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
         if (resident && tile.group == group) continue;
         group = tile.group;
 #pragma unroll 1
-        for (int c = 0; c < num_chunks; ++c) {
-#pragma unroll 1
-            for (int s = 0; s < Step<Act>::slices; ++s, ++load) {
-                const auto at = ring_position<Layout::num_weight_slots>(load);
-                ptx::mbarrier_wait(&bars.weights_empty[at.slot], at.phase ^ 1);
-                const bool second = s == Step<Act>::products1;
-                const int row = (second ? group : group * Step<Act>::products1 + s) * p.hidden;
-                load_weight_slot<D, Units>(slots + at.slot * Layout::weight_slot_bytes,
-                                           second ? map2 : map1, &bars.weights_full[at.slot],
-                                           row + c * Units);
-            }
+        for (int c = 0; c < num_chunks; ++c, ++load) {
+            const auto at1 = ring_position<Layout::num_slots1>(load);
+            ptx::mbarrier_wait(&bars.empty1[at1.slot], at1.phase ^ 1);
+            load_slice1<D, Units, Layout::gated>(
+                smem + Layout::slots1_at + at1.slot * Layout::slot1_bytes, map1,
+                &bars.full1[at1.slot], group, p.hidden, c * Units);
+            const auto at2 = ring_position<Layout::num_slots2>(load);
+            ptx::mbarrier_wait(&bars.empty2[at2.slot], at2.phase ^ 1);
+            load_weight_slot<D, Units>(smem + Layout::slots2_at + at2.slot * Layout::slot2_bytes,
+                                       map2, &bars.full2[at2.slot], group * p.hidden + c * Units);
         }
     }
 }
@@ -110,17 +118,16 @@ __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
 struct Place {
     int tile = 0;
     int chunk = 0;
-    uint32_t load = 0;  // of the step's first weight slice
-    bool last = false;  // no tile after this one has these weights in the ring
+    uint32_t load = 0;  // of the step's slices of W1 and W2
+    bool last = false;  // no tile after this one has these weights in the rings
     int row_begin = 0;  // of the tile
     int num_rows = 0;
 };
 
 template <int D, int Units, Activation Act>
 struct Consumer {
-    using Layout = ForwardLayout<D, Units>;
-    static constexpr int products1 = Step<Act>::products1;
-    using Pre = float[products1][Units / 2];
+    using Layout = ForwardLayout<D, Units, Act>;
+    using Pre = float[Layout::slice_rows1 / Units][Units / 2];  // gate and up, or S
 
     const ForwardParams& p;
     ForwardBarriers<Layout>& bars;
@@ -157,13 +164,16 @@ struct Consumer {
         const auto at = ring_position<Layout::num_row_slots>(load);
         ptx::mbarrier_wait(&bars.rows_full[at.slot], at.phase);
     }
-    __device__ __forceinline__ uint32_t wait_weights(uint32_t load) const {
-        const auto at = ring_position<Layout::num_weight_slots>(load);
-        ptx::mbarrier_wait(&bars.weights_full[at.slot], at.phase);
-        return stages + Layout::rows_bytes + at.slot * Layout::weight_slot_bytes;
+    __device__ __forceinline__ uint32_t slot1(uint32_t load) const {
+        return ring_position<Layout::num_slots1>(load).slot;
     }
-    __device__ __forceinline__ void free_weights(uint32_t load, bool last) const {
-        arrive(&bars.weights_empty[ring_position<Layout::num_weight_slots>(load).slot], last);
+    __device__ __forceinline__ uint32_t wait_second(uint32_t load) const {
+        const auto at = ring_position<Layout::num_slots2>(load);
+        ptx::mbarrier_wait(&bars.full2[at.slot], at.phase);
+        return stages + Layout::slots2_at + at.slot * Layout::slot2_bytes;
+    }
+    __device__ __forceinline__ void free_second(uint32_t load, bool last) const {
+        arrive(&bars.empty2[ring_position<Layout::num_slots2>(load).slot], last);
     }
 
     // Waits for the operands of the next S.
@@ -172,31 +182,26 @@ struct Consumer {
             wait_rows(2 * s.tile + warpgroup);
             ptx::fence_proxy_async();
         }
-#pragma unroll
-        for (int i = 0; i < products1; ++i) wait_weights(s.load + i);
+        const auto at = ring_position<Layout::num_slots1>(s.load);
+        ptx::mbarrier_wait(&bars.full1[at.slot], at.phase);
     }
     // Starts it, and steps on.
     __device__ __forceinline__ void start_hidden(Pre& pre) {
-        const uint32_t rows = stages + row_slot(s.tile) * Layout::row_slot_bytes;
-#pragma unroll
-        for (int i = 0; i < products1; ++i) {
-            const uint32_t slot = ring_position<Layout::num_weight_slots>(s.load + i).slot;
-            multiply_rows<D, Units>(pre[i], rows,
-                                    stages + Layout::rows_bytes + slot * Layout::weight_slot_bytes);
-        }
+        multiply_rows<D, Layout::slice_rows1>(
+            flat(pre), stages + row_slot(s.tile) * Layout::row_slot_bytes,
+            stages + Layout::slots1_at + slot1(s.load) * Layout::slot1_bytes);
     }
     __device__ __forceinline__ void step_hidden() {
-        s.load += Step<Act>::slices;
+        ++s.load;
         if (++s.chunk < num_chunks) return;
         s.chunk = 0;
-        if (!s.last) s.load -= num_chunks * Step<Act>::slices;
+        if (!s.last) s.load -= num_chunks;
         ++s.tile;
         enter_tile();
     }
     // After S of step `o` is complete.
     __device__ __forceinline__ void release_hidden() const {
-#pragma unroll
-        for (int i = 0; i < products1; ++i) free_weights(o.load + i, o.last);
+        arrive(&bars.empty1[slot1(o.load)], o.last);
         const bool last_chunk = o.chunk + 1 == num_chunks;
         if (last_chunk) arrive(&bars.rows_empty[row_slot(o.tile)]);
         if constexpr (shared_slots<Layout>) {
@@ -227,13 +232,12 @@ struct Consumer {
         ptx::wgmma_wait<0>();
         release_hidden();
         if (!first) {
-            free_weights(before.load, before.last);
+            free_second(before.load, before.last);
             if (o.chunk == 0) store(out, before.row_begin, before.num_rows);
         }
         uint32_t hidden[Units / 16][4];
-        activate_slice<Act, Step<Act>::gated, Units>(pre, hidden);
-        const uint32_t second = o.load + products1;
-        const uint32_t w2 = wait_weights(second);
+        activate_slice<Act, Layout::gated, Units>(pre, hidden);
+        const uint32_t w2 = wait_second(o.load);
         if (more) await_hidden();
         wait_turn(warpgroup);
         ptx::wgmma_fence();
@@ -241,7 +245,7 @@ struct Consumer {
         start_hidden(pre);  // after the last step a repetition that nobody reads
         ptx::wgmma_commit();
         pass_turn(warpgroup);
-        before = {second, o.last, o.row_begin, o.num_rows};
+        before = {o.load, o.last, o.row_begin, o.num_rows};
         o = of_s;
         if (more) step_hidden();
     }
@@ -263,7 +267,7 @@ struct Consumer {
 #pragma unroll 1
         for (int i = 0; i < num_steps; ++i) step(out, pre, i == 0, i + 1 < num_steps);
         ptx::wgmma_wait<0>();
-        free_weights(before.load, before.last);
+        free_second(before.load, before.last);
         store(out, before.row_begin, before.num_rows);
     }
 };
@@ -275,7 +279,7 @@ __global__ void __launch_bounds__(num_threads, 1)
     forward_kernel(const __grid_constant__ CUtensorMap map1,
                    const __grid_constant__ CUtensorMap map2, const ForwardParams p) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    using Layout = ForwardLayout<D, Units>;
+    using Layout = ForwardLayout<D, Units, Act>;
     extern __shared__ unsigned char raw_smem[];
     __shared__ ForwardBarriers<Layout> bars;
     unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
@@ -284,7 +288,7 @@ __global__ void __launch_bounds__(num_threads, 1)
 
     const int num_tiles = __ldg(p.rows.num_tiles);
     const int num_chunks = p.hidden / Units;
-    const bool resident = num_chunks * Step<Act>::slices <= Layout::num_weight_slots;
+    const bool resident = Layout::fits(num_chunks);
     const TileWalk walk = tile_walk(num_tiles, run_length(num_tiles, resident));
     const int warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (warpgroup == 0) {
@@ -298,8 +302,7 @@ __global__ void __launch_bounds__(num_threads, 1)
                                                     tokens, share);
                 });
         else if (threadIdx.x == 0)
-            stream_weights<D, Units, Act, Layout>(p, &map1, &map2, smem + Layout::rows_bytes, bars,
-                                                  walk);
+            stream_weights<D, Units, Act>(p, &map1, &map2, smem, bars, walk);
     } else {
         ptx::raise_registers<232>();
         Consumer<D, Units, Act>{
@@ -312,7 +315,7 @@ __global__ void __launch_bounds__(num_threads, 1)
 template <int D, int Units, Activation Act>
 void launch(const ExpertShape& shape, const ExpertWeights& weights, const ForwardParams& params,
             cudaStream_t stream) {
-    using Layout = ForwardLayout<D, Units>;
+    using Layout = ForwardLayout<D, Units, Act>;
     const auto kernel = forward_kernel<D, Units, Act>;
     HEADWAY_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             Layout::smem_bytes));
@@ -324,15 +327,16 @@ void launch(const ExpertShape& shape, const ExpertWeights& weights, const Forwar
     check_launch();
 }
 
-// Slices of 128 hidden units where registers hold them beside the output: S then reads a quarter
-// less shared memory.
+// Slices of as many hidden units as registers hold beside the output: S then reads less shared
+// memory.
 template <int D, Activation Act>
 void launch_slices(const ExpertShape& shape, const ExpertWeights& weights,
                    const ForwardParams& params, cudaStream_t stream) {
-    if constexpr (D <= 128 && Act != Activation::swiglu) {
+    constexpr bool gated = Act == Activation::swiglu;
+    if constexpr (D <= 128 && !gated) {
         if (shape.hidden % 128 == 0) return launch<D, 128, Act>(shape, weights, params, stream);
     }
-    launch<D, 64, Act>(shape, weights, params, stream);
+    launch<D, D == 256 && gated ? 32 : 64, Act>(shape, weights, params, stream);
 }
 
 template <int D>

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(num_threads) backward_rows_kernel(const RowsPa
         multiply_rows<D>(da, dy, slot);
         uint32_t dh[slices1][4][4];
         uint32_t gated[4][4];
-        differentiate_slice<Act, slices1>(pre, da, row_pair, dh, gated);
+        differentiate_slice<Act>(pre, da, row_pair, dh, gated);
         store_image(p.gated_hidden + image + int64_t{c} * block_bytes, gated, offset);
 #pragma unroll
         for (int s = 0; s < slices1; ++s) {

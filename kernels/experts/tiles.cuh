@@ -140,12 +140,14 @@ __device__ __forceinline__ uint32_t image_offset(int first_row) {
     return row * 128 + ((lane % 4) ^ (row & 7)) * 16;
 }
 
-// Stores 16 packed values of a thread (row halves interleaved as A fragments) into an image.
-__device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4][4],
-                                            uint32_t offset) {
+// Stores a thread's packed values of the `part`th of `Parts` parts of a 64-wide image (row halves
+// interleaved as A fragments).
+template <int Parts = 1>
+__device__ __forceinline__ void store_image(unsigned char* image, const uint32_t (&v)[4 / Parts][4],
+                                            uint32_t offset, int part = 0) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        unsigned char* at = image + (offset ^ (h * 64));
+    for (int h = 0; h < 2 / Parts; ++h) {
+        unsigned char* at = image + (offset ^ ((h + part) * 64));
 #pragma unroll
         for (int half = 0; half < 2; ++half)
             *reinterpret_cast<uint4*>(at + half * 1024) = make_uint4(
@@ -153,13 +155,14 @@ __device__ __forceinline__ void store_image(unsigned char* image, const uint32_t
     }
 }
 
-// One 64 x 64 slice: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S), or
-// of its 16 pairs of values those from First to Last.
-template <Activation Act, int Slices1, int First = 0, int Last = 16>
-__device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][32],
-                                                    const float (&da)[32], RowPair& rows,
-                                                    uint32_t (&dh)[Slices1][4][4],
-                                                    uint32_t (&gated)[4][4]) {
+// One slice of 64 rows: pre = S (gate, up when gated), da = dA; fills dH fragments and gate*act(S),
+// or of its pairs of values those from First to Last.
+template <Activation Act, int First, int Last, int Slices1, int N>
+__device__ __forceinline__ void differentiate_pairs(const float (&pre)[Slices1][N],
+                                                    const float (&da)[N], RowPair& rows,
+                                                    uint32_t (&dh)[Slices1][N / 8][4],
+                                                    uint32_t (&gated)[N / 8][4]) {
+    static_assert(Slices1 == (Act == Activation::swiglu ? 2 : 1));
 #pragma unroll
     for (int i = First; i < Last; ++i) {
         const int r = i % 2;
@@ -183,6 +186,13 @@ __device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][
         dh[0][i / 4][i % 4] = pack_bf16(dfirst[0], dfirst[1]);
         if constexpr (Slices1 == 2) dh[1][i / 4][i % 4] = pack_bf16(dsecond[0], dsecond[1]);
     }
+}
+template <Activation Act, int Slices1, int N>
+__device__ __forceinline__ void differentiate_slice(const float (&pre)[Slices1][N],
+                                                    const float (&da)[N], RowPair& rows,
+                                                    uint32_t (&dh)[Slices1][N / 8][4],
+                                                    uint32_t (&gated)[N / 8][4]) {
+    differentiate_pairs<Act, 0, N / 2>(pre, da, rows, dh, gated);
 }
 
 // Writes this warp's 16 rows of a [64, D] accumulator as bf16, each pair of values through

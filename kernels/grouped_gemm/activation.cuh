@@ -1,16 +1,11 @@
-// GELU, SiLU and their derivatives in fp32: exact (erf, exp) for references, fast for epilogues
-// with the GELU of kernels/gelu.cuh.
+// GELU, SiLU and their derivatives in fp32: exact (erf, exp) for references, for epilogues those of
+// kernels/gelu.cuh.
 #pragma once
 
 #include "kernels/gelu.cuh"
 #include "kernels/grouped_gemm/grouped_gemm.hpp"
 
 namespace headway::kernels {
-
-__device__ __forceinline__ float silu_fast(float x) {
-    const float half = 0.5f * x;  // x sigmoid(x) = x/2 (1 + tanh(x/2))
-    return fmaf(half, tanh_approx(half), half);
-}
 
 __device__ __forceinline__ float gelu_erf_exact(float x) {
     return 0.5f * x * (1.0f + erff(x * 0.70710678118f));
@@ -29,6 +24,10 @@ __device__ __forceinline__ float gelu_tanh_grad_exact(float x) {
     const float t = tanhf(0.7978845608f * (x + 0.044715f * x * x * x));
     return 0.5f * (1.0f + t) +
            0.5f * x * (1.0f - t * t) * 0.7978845608f * (1.0f + 0.134145f * x * x);
+}
+
+__device__ __forceinline__ float sigmoid_exact(float x) {
+    return 1.0f / (1.0f + expf(-x));
 }
 
 template <GroupedActivation Act>

@@ -18,18 +18,15 @@ bool tail_is_poison(const DeviceBuffer<bf16>& buffer, const Problem& p, int colu
     return bitwise_equal(buffer.get() + p.num_rows * columns, poison.get(), poison.bytes());
 }
 
-Case forward_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
+Case forward_case(const Shape& shape, const GroupedProducts& products, GroupedTile tile) {
     auto p = std::make_shared<Problem>(shape);
-    auto run = [p, impl, tile](cudaStream_t stream) {
+    auto run = [p, products, tile](cudaStream_t stream) {
         const GroupedForward call{.shape = p->shape(p->f, p->d),
                                   .a = p->x.get(),
                                   .w = p->w1.get(),
                                   .c = p->act.get(),
                                   .tile = tile};
-        if (impl == GroupedImpl::reference) return grouped_forward_reference(call, stream);
-        if (impl == GroupedImpl::cublas)
-            return grouped_forward_cublas(p->handle.get(), call, p->ragged.host, stream);
-        grouped_forward_hopper(call, stream);
+        products.forward(call, p->context(stream));
     };
     auto check = [p, run](cudaStream_t stream) {
         p->act.poison(stream);
@@ -49,7 +46,7 @@ Case forward_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
     return {.check = check,
             .run = run,
             .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + p->f) + double(p->w1.size()))},
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !products.needs_host};
 }
 
 // Fused activations of the forward, pre-activation stored too, against the naive kernel.
@@ -89,19 +86,16 @@ Case activation_case(const Shape& shape, GroupedActivation activation) {
         .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + out * p->f) + double(p->w1.size()))}};
 }
 
-Case dgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
+Case dgrad_case(const Shape& shape, const GroupedProducts& products, GroupedTile tile) {
     auto p = std::make_shared<Problem>(shape);
     fill_normal(p->act.get(), p->act.size(), 1.0f, 21);
-    auto run = [p, impl, tile](cudaStream_t stream) {
+    auto run = [p, products, tile](cudaStream_t stream) {
         const GroupedDgrad call{.shape = p->shape(p->f, p->d),
                                 .dc = p->act.get(),
                                 .w = p->w1.get(),
                                 .da = p->dx.get(),
                                 .tile = tile};
-        if (impl == GroupedImpl::reference) return grouped_dgrad_reference(call, stream);
-        if (impl == GroupedImpl::cublas)
-            return grouped_dgrad_cublas(p->handle.get(), call, p->ragged.host, stream);
-        grouped_dgrad_hopper(call, stream);
+        products.dgrad(call, p->context(stream));
     };
     auto check = [p, run](cudaStream_t stream) {
         p->dx.poison(stream);
@@ -121,24 +115,21 @@ Case dgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile) {
     return {.check = check,
             .run = run,
             .cost = {2 * rows * p->d * p->f, 2 * (rows * (p->d + p->f) + double(p->w1.size()))},
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !products.needs_host};
 }
 
-Case wgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile, bool fp32) {
+Case wgrad_case(const Shape& shape, const GroupedProducts& products, GroupedTile tile, bool fp32) {
     auto p = std::make_shared<Problem>(shape);
     fill_normal(p->act.get(), std::size_t(p->num_rows) * p->f, 1.0f, 22);
     auto dw = std::make_shared<DeviceBuffer<bf16>>(fp32 ? 0 : p->w1.size());
-    auto run = [p, dw, impl, tile, fp32](cudaStream_t stream) {
+    auto run = [p, dw, products, tile, fp32](cudaStream_t stream) {
         GroupedWgrad call{
             .shape = p->shape(p->f, p->d), .dc = p->act.get(), .a = p->x.get(), .tile = tile};
         if (fp32)
             call.dw_fp32 = p->dw1.get();
         else
             call.dw_bf16 = dw->get();
-        if (impl == GroupedImpl::reference) return grouped_wgrad_reference(call, stream);
-        if (impl == GroupedImpl::cublas)
-            return grouped_wgrad_cublas(p->handle.get(), call, p->ragged.host, stream);
-        grouped_wgrad_hopper(call, stream);
+        products.wgrad(call, p->context(stream));
     };
     auto check = [p, dw, run, fp32](cudaStream_t stream) {
         p->dw1.poison(stream);
@@ -160,25 +151,27 @@ Case wgrad_case(const Shape& shape, GroupedImpl impl, GroupedTile tile, bool fp3
             .run = run,
             .cost = {2 * rows * p->d * p->f,
                      2 * rows * (p->d + p->f) + (fp32 ? 4.0 : 2.0) * double(p->w1.size())},
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !products.needs_host};
 }
 
 struct Variant {
-    const char* name;
-    GroupedImpl impl;
-    GroupedTile tile;
+    std::string name;
+    GroupedProducts products;
+    GroupedTile tile = GroupedTile::automatic;
 };
 
-constexpr Variant kVariants[] = {
-    {"reference", GroupedImpl::reference, GroupedTile::automatic},
-    {"cublas", GroupedImpl::cublas, GroupedTile::automatic},
-    {"hopper-128x256", GroupedImpl::hopper, GroupedTile::t128x256},
-    {"hopper-256x128", GroupedImpl::hopper, GroupedTile::t256x128},
-};
-
-bool supported(const Shape& shape, GroupedImpl impl) {
-    const bool small = shape.num_rows() * double(shape.head_dim) * shape.expert_dim < 1e9;
-    return impl != GroupedImpl::reference || small;  // the naive kernel would take seconds
+// Every implementation; the Hopper kernel by both of its tiles.
+std::vector<Variant> variants() {
+    std::vector<Variant> all;
+    for (const GroupedProducts& products : kGroupedProducts) {
+        if (products.impl != GroupedImpl::hopper) {
+            all.push_back({products.name, products});
+            continue;
+        }
+        all.push_back({"hopper-128x256", products, GroupedTile::t128x256});
+        all.push_back({"hopper-256x128", products, GroupedTile::t256x128});
+    }
+    return all;
 }
 
 }  // namespace
@@ -189,21 +182,22 @@ void register_grouped_gemm_cases(Registry& registry) {
                             .op = op,
                             .impl = v.name,
                             .make = [v, make](const Shape& s) -> std::optional<Case> {
-                                if (!supported(s, v.impl)) return std::nullopt;
+                                if (!supported(s, v.products)) return std::nullopt;
                                 return make(s);
                             },
                             .shapes = ep_shapes(),
-                            .timed = v.impl != GroupedImpl::reference});
+                            .timed = !v.products.is_reference});
     };
-    for (const Variant& v : kVariants) {
-        add("grouped_forward", v, [v](const Shape& s) { return forward_case(s, v.impl, v.tile); });
-        add("grouped_dgrad", v, [v](const Shape& s) { return dgrad_case(s, v.impl, v.tile); });
+    for (const Variant& v : variants()) {
+        add("grouped_forward", v,
+            [v](const Shape& s) { return forward_case(s, v.products, v.tile); });
+        add("grouped_dgrad", v, [v](const Shape& s) { return dgrad_case(s, v.products, v.tile); });
         add("grouped_wgrad_fp32", v,
-            [v](const Shape& s) { return wgrad_case(s, v.impl, v.tile, true); });
+            [v](const Shape& s) { return wgrad_case(s, v.products, v.tile, true); });
         add("grouped_wgrad_bf16", v,
-            [v](const Shape& s) { return wgrad_case(s, v.impl, v.tile, false); });
+            [v](const Shape& s) { return wgrad_case(s, v.products, v.tile, false); });
     }
-    const Variant automatic{"hopper", GroupedImpl::hopper, GroupedTile::automatic};
+    const Variant automatic{"hopper", grouped_products(GroupedImpl::hopper)};
     add("grouped_gelu_erf", automatic,
         [](const Shape& s) { return activation_case(s, GroupedActivation::gelu_erf); });
     add("grouped_gelu_tanh", automatic,

@@ -5,18 +5,20 @@ namespace headway::kernels::bench {
 namespace {
 
 struct ExpertProblem : Problem {
-    explicit ExpertProblem(const Shape& s)
-        : Problem(s),
-          pre(rows() * f),
-          dpre(rows() * f),
+    ExpertProblem(const Shape& s, GroupedActivation act_of)
+        : Problem(s, act_of == GroupedActivation::swiglu ? 2 : 1),
+          activation(act_of),
+          pre(rows() * f1),
+          dpre(rows() * f1),
           y(rows() * d),
           dy(rows() * d),
-          w2(random_normal<bf16>(w1.size(), 1.0f / sqrtf(float(f)), 4)),
-          dw2(w1.size()) {
+          w2(random_normal<bf16>(std::size_t(num_groups) * d * f, 1.0f / sqrtf(float(f)), 4)),
+          dw2(w2.size()) {
         pre.poison();
         dy.poison();
         fill_normal(dy.get(), std::size_t(num_rows) * d, 1.0f, 6);
     }
+    [[nodiscard]] bool gated() const { return activation == GroupedActivation::swiglu; }
     [[nodiscard]] EpExperts experts() const {
         return {.num_experts = num_groups,
                 .model_dim = d,
@@ -25,6 +27,7 @@ struct ExpertProblem : Problem {
                 .offsets = ragged.offsets.get(),
                 .w1 = w1.get(),
                 .w2 = w2.get(),
+                .activation = activation,
                 .cublas_handle = handle.get(),
                 .host_offsets = &ragged.host};
     }
@@ -41,42 +44,54 @@ struct ExpertProblem : Problem {
                 .dw1 = dw1.get(),
                 .dw2 = dw2.get()};
     }
-    // Sampled rows through x W1^T, and through the activation when asked.
-    void hidden(const Samples& s, GroupedActivation activation, DeviceBuffer<double>& out) const {
-        oracle_rows<<<s.count, 256>>>(x.get(), false, s.rows.get(), s.groups.get(), w1.get(),
-                                      std::int64_t{f} * d, d, 1, d, f, activation, nullptr,
-                                      out.get());
-        check_launch();
-    }
+    [[nodiscard]] double flops() const { return 2.0 * double(num_rows) * d * (double(f1) + f); }
+    [[nodiscard]] double num_weights() const { return double(w1.size() + w2.size()); }
 
+    GroupedActivation activation;
     DeviceBuffer<bf16> pre, dpre, y, dy, w2;
     DeviceBuffer<float> dw2;
 };
 
+// Sampled rows of `a` (already those where `gathered`) by W [groups, n, k], or by its transpose.
+template <typename In>
+DeviceBuffer<double> product(const Samples& s, const In* a, bool gathered,
+                             const DeviceBuffer<bf16>& w, int n, int k, bool transposed,
+                             GroupedActivation activation = GroupedActivation::none,
+                             const double* slope_at = nullptr) {
+    const int length = transposed ? n : k, columns = transposed ? k : n;
+    DeviceBuffer<double> out(std::size_t(s.count) * columns);
+    oracle_rows<<<s.count, 256>>>(a, gathered, s.rows.get(), s.groups.get(), w.get(),
+                                  std::int64_t{n} * k, transposed ? 1 : k, transposed ? k : 1,
+                                  length, columns, activation, slope_at, out.get());
+    check_launch();
+    return out;
+}
+
 double forward_error(const ExpertProblem& p) {
     const Samples s = sample_rows(p.ragged.host);
-    DeviceBuffer<double> act(std::size_t(s.count) * p.f), y(std::size_t(s.count) * p.d);
-    p.hidden(s, GroupedActivation::gelu_erf, act);
-    oracle_rows<<<s.count, 256>>>(act.get(), true, s.rows.get(), s.groups.get(), p.w2.get(),
-                                  std::int64_t{p.f} * p.d, p.f, 1, p.f, p.d,
-                                  GroupedActivation::none, nullptr, y.get());
-    check_launch();
-    return sampled_error(p.y, s, p.d, y);
+    DeviceBuffer<double> act = product(s, p.x.get(), false, p.w1, p.f1, p.d, false,
+                                       p.gated() ? GroupedActivation::none : p.activation);
+    if (p.gated()) {
+        const DeviceBuffer<double> pre = std::move(act);
+        act = DeviceBuffer<double>(std::size_t(s.count) * p.f);
+        oracle_gate<<<s.count, 256>>>(pre.get(), p.f, act.get());
+        check_launch();
+    }
+    return sampled_error(p.y, s, p.d, product(s, act.get(), true, p.w2, p.d, p.f, false));
 }
 
 double dx_error(const ExpertProblem& p) {
     const Samples s = sample_rows(p.ragged.host);
-    DeviceBuffer<double> pre(std::size_t(s.count) * p.f), dpre(pre.size()),
-        dx(std::size_t(s.count) * p.d);
-    p.hidden(s, GroupedActivation::none, pre);
-    oracle_rows<<<s.count, 256>>>(p.dy.get(), false, s.rows.get(), s.groups.get(), p.w2.get(),
-                                  std::int64_t{p.f} * p.d, 1, p.f, p.d, p.f,
-                                  GroupedActivation::gelu_erf, pre.get(), dpre.get());
-    oracle_rows<<<s.count, 256>>>(dpre.get(), true, s.rows.get(), s.groups.get(), p.w1.get(),
-                                  std::int64_t{p.f} * p.d, 1, p.d, p.f, p.d,
-                                  GroupedActivation::none, nullptr, dx.get());
-    check_launch();
-    return sampled_error(p.dx, s, p.d, dx);
+    const DeviceBuffer<double> pre = product(s, p.x.get(), false, p.w1, p.f1, p.d, false);
+    DeviceBuffer<double> dpre = product(s, p.dy.get(), false, p.w2, p.d, p.f, true, p.activation,
+                                        p.gated() ? nullptr : pre.get());
+    if (p.gated()) {
+        const DeviceBuffer<double> dact = std::move(dpre);
+        dpre = DeviceBuffer<double>(pre.size());
+        oracle_gate_slope<<<s.count, 256>>>(pre.get(), dact.get(), p.f, dpre.get());
+        check_launch();
+    }
+    return sampled_error(p.dx, s, p.d, product(s, dpre.get(), true, p.w1, p.f1, p.d, true));
 }
 
 // dW from the implementation's own bf16 dpre and act: their errors show in dx and y.
@@ -93,12 +108,13 @@ double dw_error(const ExpertProblem& p) {
         if (!(error <= worst)) worst = error;  // NaN sticks
     };
     check(p.dy, p.act, p.d, p.f, p.dw2);
-    if (worst == worst) check(p.dpre, p.x, p.f, p.d, p.dw1);
+    if (worst == worst) check(p.dpre, p.x, p.f1, p.d, p.dw1);
     return worst;
 }
 
-Case forward_case(const Shape& shape, GroupedImpl impl, bool save) {
-    auto p = std::make_shared<ExpertProblem>(shape);
+Case forward_case(const Shape& shape, GroupedImpl impl, GroupedActivation activation,
+                  bool save = true) {
+    auto p = std::make_shared<ExpertProblem>(shape, activation);
     auto run = [p, impl, save](cudaStream_t stream) {
         ep_experts_forward(impl, p->experts(), p->forward(save), stream);
     };
@@ -112,15 +128,16 @@ Case forward_case(const Shape& shape, GroupedImpl impl, bool save) {
     const double rows = double(p->num_rows), saved = save ? 2.0 : 0.0;
     return {.check = check,
             .run = run,
-            .cost = {4 * rows * p->d * p->f,
-                     4 * rows * p->d + saved * 2 * rows * p->f + 4 * double(p->w1.size())},
+            .cost = {p->flops(),
+                     4 * rows * p->d + saved * rows * (p->f1 + p->f) + 2 * p->num_weights()},
             .workspace_bytes = p->act.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
-Case backward_case(const Shape& shape, GroupedImpl impl) {
-    auto p = std::make_shared<ExpertProblem>(shape);
-    ep_experts_forward(GroupedImpl::cublas, p->experts(), p->forward(true), nullptr);
+Case backward_case(const Shape& shape, GroupedImpl impl, GroupedActivation activation) {
+    auto p = std::make_shared<ExpertProblem>(shape, activation);
+    ep_experts_forward(p->gated() ? GroupedImpl::hopper : GroupedImpl::cublas, p->experts(),
+                       p->forward(true), nullptr);
     auto run = [p, impl](cudaStream_t stream) {
         ep_experts_backward(impl, p->experts(), p->backward(), stream);
     };
@@ -140,58 +157,59 @@ Case backward_case(const Shape& shape, GroupedImpl impl) {
     const double rows = double(p->num_rows);
     return {.check = check,
             .run = run,
-            .cost = {8 * rows * p->d * p->f,
-                     2 * rows * (3 * p->d + 2 * p->f) + 12 * double(p->w1.size())},
+            .cost = {2 * p->flops(), 2 * rows * (3 * p->d + p->f1 + p->f) + 6 * p->num_weights()},
             .workspace_bytes = p->dpre.bytes(),
-            .capturable = impl != GroupedImpl::cublas};
+            .capturable = !grouped_products(impl).needs_host};
 }
 
 }  // namespace
 
 void register_ep_experts_cases(Registry& registry) {
-    struct Named {
-        const char* name;
-        GroupedImpl impl;
-    };
-    constexpr Named kImpls[] = {{"reference", GroupedImpl::reference},
-                                {"cublas", GroupedImpl::cublas},
-                                {"hopper", GroupedImpl::hopper}};
-    const auto add = [&](const char* op, const Named& n, auto make) {
+    const auto add = [&](const char* op, const GroupedProducts& p, auto make) {
         registry.push_back({.suite = "ep",
                             .op = op,
-                            .impl = n.name,
-                            .make = [n, make](const Shape& s) -> std::optional<Case> {
-                                const double work =
-                                    s.num_rows() * double(s.head_dim) * s.expert_dim;
-                                if (n.impl == GroupedImpl::reference && work > 1e9)
-                                    return std::nullopt;
+                            .impl = p.name,
+                            .make = [p, make](const Shape& s) -> std::optional<Case> {
+                                if (!supported(s, p)) return std::nullopt;
                                 return make(s);
                             },
                             .shapes = ep_shapes(),
-                            .timed = n.impl != GroupedImpl::reference});
+                            .timed = !p.is_reference});
     };
-    for (const Named& n : kImpls) {
-        if (n.impl != GroupedImpl::cublas)
-            add("ep_experts_inference", n,
-                [n](const Shape& s) { return forward_case(s, n.impl, false); });
-        add("ep_experts_forward", n, [n](const Shape& s) { return forward_case(s, n.impl, true); });
-        add("ep_experts_backward", n, [n](const Shape& s) { return backward_case(s, n.impl); });
+    for (const GroupedProducts& p : kGroupedProducts) {
+        constexpr GroupedActivation gelu = GroupedActivation::gelu_erf;
+        const GroupedImpl impl = p.impl;
+        if (p.without_pre)
+            add("ep_experts_inference", p,
+                [=](const Shape& s) { return forward_case(s, impl, gelu, false); });
+        add("ep_experts_forward", p, [=](const Shape& s) { return forward_case(s, impl, gelu); });
+        add("ep_experts_backward", p, [=](const Shape& s) { return backward_case(s, impl, gelu); });
+        if (!p.gates) continue;
+        constexpr GroupedActivation gated = GroupedActivation::swiglu;
+        add("ep_experts_forward_swiglu", p,
+            [=](const Shape& s) { return forward_case(s, impl, gated); });
+        add("ep_experts_backward_swiglu", p,
+            [=](const Shape& s) { return backward_case(s, impl, gated); });
     }
     // Small problems are skewed: an expert without rows, one with more than half of them.
     const std::vector<Shape> edges = {{"few", 1, 128, 64, 192, 40, 1},
                                       {"odd", 1, 136, 5, 200, 777, 1},
                                       {"one", 1, 64, 1, 64, 1, 1},
                                       {"hot", 1, 256, 16, 128, 1900, 2}};
-    for (const bool backward : {false, true})
-        registry.push_back({.suite = "ep",
-                            .op = backward ? "ep_experts_backward_edge" : "ep_experts_forward_edge",
-                            .impl = "hopper",
-                            .make = [backward](const Shape& s) -> std::optional<Case> {
-                                return backward ? backward_case(s, GroupedImpl::hopper)
-                                                : forward_case(s, GroupedImpl::hopper, true);
-                            },
-                            .shapes = edges,
-                            .timed = false});
+    for (const auto& [activation, suffix] : {std::pair(GroupedActivation::gelu_erf, "_edge"),
+                                             std::pair(GroupedActivation::swiglu, "_swiglu_edge")})
+        for (const bool backward : {false, true})
+            registry.push_back(
+                {.suite = "ep",
+                 .op =
+                     std::string(backward ? "ep_experts_backward" : "ep_experts_forward") + suffix,
+                 .impl = "hopper",
+                 .make = [=, act = activation](const Shape& s) -> std::optional<Case> {
+                     return backward ? backward_case(s, GroupedImpl::hopper, act)
+                                     : forward_case(s, GroupedImpl::hopper, act);
+                 },
+                 .shapes = edges,
+                 .timed = false});
 }
 
 }  // namespace headway::kernels::bench

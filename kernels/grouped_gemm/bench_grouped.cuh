@@ -8,7 +8,6 @@
 
 #include "kernels/bench/registry.hpp"
 #include "kernels/grouped_gemm/bench_oracle.cuh"
-#include "kernels/grouped_gemm/cublas.hpp"
 #include "kernels/grouped_gemm/ep_experts.hpp"
 
 namespace headway::kernels::bench {
@@ -30,16 +29,18 @@ class CublasHandle {
 };
 
 struct Problem {
-    explicit Problem(const Shape& s)
+    // `rows1`: of W1, for each of f.
+    explicit Problem(const Shape& s, int rows1 = 1)
         : num_groups(s.num_groups()),
           d(s.head_dim),
           f(s.expert_dim),
+          f1(rows1 * f),
           num_rows(s.num_rows()),
           ragged(make_ragged(num_groups, num_rows, 7)),
           x(rows() * d),
           act(rows() * f),
           dx(rows() * d),
-          w1(random_normal<bf16>(std::size_t(num_groups) * d * f, 1.0f / sqrtf(float(d)), 3)),
+          w1(random_normal<bf16>(std::size_t(num_groups) * d * f1, 1.0f / sqrtf(float(d)), 3)),
           dw1(w1.size()) {
         x.poison();
         act.poison();
@@ -54,7 +55,11 @@ struct Problem {
                 .offsets = ragged.offsets.get()};
     }
 
-    int num_groups, d, f;
+    [[nodiscard]] GroupedContext context(cudaStream_t stream) const {
+        return {stream, handle.get(), &ragged.host};
+    }
+
+    int num_groups, d, f, f1;
     std::int64_t num_rows;
     Ragged ragged;
     DeviceBuffer<bf16> x, act, dx;
@@ -80,6 +85,12 @@ inline std::vector<Shape> ep_shapes() {
     return {{"E1", 1, 1024, 32, 1024, 32768, 4},
             {"E2", 1, 2048, 16, 1408, 16384, 4},
             {"E3", 1, 2048, 64, 512, 16384, 8}};
+}
+
+/// The naive kernel would take seconds on more.
+inline bool supported(const Shape& shape, const GroupedProducts& products) {
+    const bool small = shape.num_rows() * double(shape.head_dim) * shape.expert_dim < 1e9;
+    return !products.is_reference || small;
 }
 
 void register_ep_experts_cases(Registry& registry);

@@ -55,6 +55,25 @@ __global__ void oracle_rows(const In* a, bool gathered, const int* rows, const i
     }
 }
 
+// SwiGLU: pre [samples, 2 f], blocks of 8 columns of the gate and of up in turn; act [samples, f].
+static __global__ void oracle_gate(const double* pre, int f, double* act) {
+    for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        const double* gate = pre + std::int64_t(blockIdx.x) * 2 * f + j / 8 * 16 + j % 8;
+        act[std::int64_t(blockIdx.x) * f + j] = gate[0] / (1 + exp(-gate[0])) * gate[8];
+    }
+}
+// Its gradient: dact [samples, f]; dpre as pre.
+static __global__ void oracle_gate_slope(const double* pre, const double* dact, int f,
+                                         double* dpre) {
+    for (int j = threadIdx.x; j < f; j += blockDim.x) {
+        const std::int64_t at = std::int64_t(blockIdx.x) * 2 * f + j / 8 * 16 + j % 8;
+        const double gate = pre[at], up = pre[at + 8], s = 1 / (1 + exp(-gate)),
+                     d = dact[std::int64_t(blockIdx.x) * f + j];
+        dpre[at] = d * up * s * (1 + gate * (1 - s));
+        dpre[at + 8] = d * gate * s;
+    }
+}
+
 // out[s, j] = sum over rows r of group(s) of dc[r, line(s)] a[r, j].
 static __global__ void oracle_lines(const bf16* dc, const bf16* a, const int* offsets,
                                     const int* lines, const int* groups, int n, int k,

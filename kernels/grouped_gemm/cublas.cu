@@ -97,6 +97,8 @@ void grouped_forward_cublas(cublasHandle_t handle, const GroupedForward& call,
 void grouped_dgrad_cublas(cublasHandle_t handle, const GroupedDgrad& call,
                           const std::vector<int>& host_offsets, cudaStream_t stream) {
     const GroupedShape& s = call.shape;
+    if (call.activation == GroupedActivation::swiglu)
+        throw std::invalid_argument("cublas baseline: no swiglu");
     check(cublasSetStream(handle, stream));
     for (int g = 0; g < s.num_groups; ++g) {
         const std::int64_t begin = host_offsets[g];

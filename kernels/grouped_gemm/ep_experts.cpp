@@ -1,33 +1,20 @@
 #include "kernels/grouped_gemm/ep_experts.hpp"
 
 #include <stdexcept>
-
-#include "kernels/grouped_gemm/cublas.hpp"
+#include <string>
 
 namespace headway::kernels {
 namespace {
 
 struct Backend {
-    GroupedImpl impl;
-    const EpExperts& experts;
-    cudaStream_t stream;
+    const GroupedProducts& products;
+    GroupedContext context;
 
-    cublasHandle_t handle() const { return static_cast<cublasHandle_t>(experts.cublas_handle); }
-    void operator()(const GroupedForward& call) const {
-        if (impl == GroupedImpl::reference) return grouped_forward_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_forward_hopper(call, stream);
-        grouped_forward_cublas(handle(), call, *experts.host_offsets, stream);
-    }
-    void operator()(const GroupedDgrad& call) const {
-        if (impl == GroupedImpl::reference) return grouped_dgrad_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_dgrad_hopper(call, stream);
-        grouped_dgrad_cublas(handle(), call, *experts.host_offsets, stream);
-    }
-    void operator()(const GroupedWgrad& call) const {
-        if (impl == GroupedImpl::reference) return grouped_wgrad_reference(call, stream);
-        if (impl == GroupedImpl::hopper) return grouped_wgrad_hopper(call, stream);
-        grouped_wgrad_cublas(handle(), call, *experts.host_offsets, stream);
-    }
+    Backend(GroupedImpl impl, const EpExperts& e, cudaStream_t stream)
+        : products(grouped_products(impl)), context{stream, e.cublas_handle, e.host_offsets} {}
+    void operator()(const GroupedForward& call) const { products.forward(call, context); }
+    void operator()(const GroupedDgrad& call) const { products.dgrad(call, context); }
+    void operator()(const GroupedWgrad& call) const { products.wgrad(call, context); }
 };
 
 GroupedShape shape_of(const EpExperts& e, int n, int k) {
@@ -40,11 +27,12 @@ GroupedShape shape_of(const EpExperts& e, int n, int k) {
 }
 
 void check(GroupedImpl impl, const EpExperts& e) {
-    if (e.activation != GroupedActivation::gelu_erf && e.activation != GroupedActivation::gelu_tanh)
-        throw std::invalid_argument("EP experts: the activation is gelu_erf or gelu_tanh");
-    if (impl == GroupedImpl::cublas && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
-        throw std::invalid_argument(
-            "EP experts: cublas needs a handle and the offsets on the host");
+    if (e.activation == GroupedActivation::none)
+        throw std::invalid_argument("EP experts: the activation is gelu_erf, gelu_tanh or swiglu");
+    const GroupedProducts& products = grouped_products(impl);
+    if (products.needs_host && (e.cublas_handle == nullptr || e.host_offsets == nullptr))
+        throw std::invalid_argument(std::string("EP experts: ") + products.name +
+                                    " needs a handle and the offsets on the host");
 }
 
 }  // namespace
@@ -53,7 +41,7 @@ void ep_experts_forward(GroupedImpl impl, const EpExperts& e, const EpExpertsFor
                         cudaStream_t stream) {
     check(impl, e);
     const Backend run{impl, e, stream};
-    run(GroupedForward{.shape = shape_of(e, e.expert_dim, e.model_dim),
+    run(GroupedForward{.shape = shape_of(e, e.hidden_rows(), e.model_dim),
                        .a = call.x,
                        .w = e.w1,
                        .c = call.act,
@@ -67,7 +55,7 @@ void ep_experts_backward(GroupedImpl impl, const EpExperts& e, const EpExpertsBa
                          cudaStream_t stream) {
     check(impl, e);
     const Backend run{impl, e, stream};
-    const GroupedShape first = shape_of(e, e.expert_dim, e.model_dim);
+    const GroupedShape first = shape_of(e, e.hidden_rows(), e.model_dim);
     const GroupedShape second = shape_of(e, e.model_dim, e.expert_dim);
     run(GroupedDgrad{.shape = second,
                      .dc = call.dy,

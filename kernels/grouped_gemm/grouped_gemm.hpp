@@ -2,7 +2,7 @@
 // offsets[g+1]-1, and the offsets live on the device, so no call here waits for the host (except
 // the cuBLAS baseline, which says so). bf16 in, fp32 accumulation.
 //   forward  C[r,:]  = act(A[r,:] W[g]^T)      A [rows,k], W [groups,n,k], C [rows,n]
-//   dgrad    dA[r,:] = dC[r,:] W[g]            optionally multiplied by act'(pre)
+//   dgrad    dA[r,:] = dC[r,:] W[g]            optionally through act'(pre)
 //   wgrad    dW[g]   = dC_g^T A_g              zeros for an empty group
 // Head-major operands: with a head width w, a matrix [rows, columns] is stored as [columns /
 // w][rows][w], so that the projections into and out of heads need no transpose (w a multiple of 64;
@@ -52,7 +52,8 @@ struct GroupedForward {
     int a_head_width = 0, c_head_width = 0;  // 0: row-major
 };
 
-/// dA = (dC W) * act'(pre). `pre` [rows, k] only when activation is a gelu.
+/// dA = (dC W) * act'(pre). `pre` [rows, k] only with an activation; with swiglu it is, and dA too,
+/// [rows, 2 k]: the gradients of gate and up, which alternate as in the forward's `pre`.
 struct GroupedDgrad {
     GroupedShape shape;
     const __nv_bfloat16* dc = nullptr;

@@ -9,11 +9,12 @@ template <int TileM, int TileN, GroupedActivation Act>
 void dgrad(const GroupedDgrad& call, cudaStream_t stream) {
     using C = HopperConfig<GroupedForm::dgrad, TileM, TileN, Act>;
     const GroupedShape& s = call.shape;
+    const int out_columns = C::kPreColumns * s.k;
     HopperParams p = params_of(s);
     p.a = matrix_map(call.dc, s.n, s.capacity_rows, call.dc_head_width, TileM);
     p.b = weight_map(call.w, s, 64, 64, 2);
-    p.c = matrix_map(call.da, s.k, s.capacity_rows, call.da_head_width, 64);
-    if (call.pre != nullptr) p.pre = matrix_map(call.pre, s.k, s.capacity_rows, 0, 64);
+    p.c = matrix_map(call.da, out_columns, s.capacity_rows, call.da_head_width, 64);
+    if (call.pre != nullptr) p.pre = matrix_map(call.pre, out_columns, s.capacity_rows, 0, 64);
     p.a_width = plane_width(call.dc_head_width);
     p.c_width = plane_width(call.da_head_width);
     p.c_ptr = call.da;
@@ -71,10 +72,8 @@ void grouped_dgrad_hopper(const GroupedDgrad& call, cudaStream_t stream) {
         case GroupedActivation::gelu_tanh:
             return dgrad_tile<GroupedActivation::gelu_tanh>(call, stream);
         case GroupedActivation::swiglu:
-            break;
+            return dgrad_tile<GroupedActivation::swiglu>(call, stream);
     }
-    throw std::invalid_argument(
-        "grouped dgrad: no fused swiglu derivative; call it without activation");
 }
 
 void grouped_wgrad_hopper(const GroupedWgrad& call, cudaStream_t stream) {

@@ -39,6 +39,12 @@ struct HopperConfig {
     static constexpr bool kFp32Out = Fp32OutV;
     static constexpr int kTileK = 64;
     static constexpr int kSubtiles = TileM / 128;  // 64-row accumulators of one consumer warpgroup
+    // dgrad with an activation: columns of `pre` for one of the product, and the slots that a
+    // warpgroup's pieces of it take.
+    static constexpr int kPreColumns = ActV == GroupedActivation::swiglu ? 2 : 1;
+    static constexpr int kPrePieces = kPreColumns * TileN / 64;  // across
+    static constexpr int kSlopeSlots = kPreColumns;
+    static constexpr int kSlotPieces = kSubtiles * kPrePieces / kSlopeSlots;
     static constexpr bool kAMnMajor = FormV == GroupedForm::wgrad;
     static constexpr bool kBMnMajor = FormV != GroupedForm::forward;
 

@@ -103,9 +103,9 @@ __device__ __forceinline__ void produce(const HopperParams& p, uint8_t* smem, ui
                 at.advance<C::kStages>();
             }
             if constexpr (has_slope<C>) {
-                for (int consumer = 0; consumer < 2; ++consumer) {
+                for (int i = 0; i < 2 * C::kSlopeSlots; ++i) {
                     ptx::mbarrier_wait(&empty[at.stage], at.phase ^ 1);
-                    load_slope_pieces<C>(p, tile, consumer, smem + at.stage * C::kStageBytes,
+                    load_slope_pieces<C>(p, tile, i % 2, i / 2, smem + at.stage * C::kStageBytes,
                                          &full[at.stage]);
                     at.advance<C::kStages>();
                 }
@@ -155,8 +155,9 @@ __device__ __forceinline__ void free_slot(uint64_t* empty) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty);
 }
 
-// Frees the slot of the last tile's pieces once its stores have read them: thread 0 issued the bulk
-// ones, every warp its own masked ones. Put off until the next tile's products run.
+// Frees the slot of the last pieces once its stores have read them: thread 0 issued the bulk ones,
+// every warp its own masked ones. Put off until the next slot's pieces are made or, at a tile's
+// end, the next tile's products run.
 __device__ __forceinline__ void free_stored_slot(uint64_t*& empty, int thread) {
     if (empty == nullptr) return;
     if (thread == 0) ptx::tma_store_wait_read<0>();
@@ -206,16 +207,22 @@ __device__ __forceinline__ void consume(const HopperParams& p, uint8_t* smem, ui
 #pragma unroll
         for (int i = 0; i < C::kSubtiles; ++i) ptx::wgmma_pin(d[i]);
         if constexpr (has_slope<C>) {
-            for (int owner = 0; owner < 2; ++owner) {
-                ptx::mbarrier_wait(&full[at.stage], at.phase);
-                if (owner == consumer) {
-                    store_tile_with_slope<C>(p, tile, d, consumer, smem + at.stage * C::kStageBytes,
-                                             staging);
-                    stored_from = &empty[at.stage];
-                } else {
-                    free_slot(&empty[at.stage]);
+#pragma unroll
+            for (int part = 0; part < C::kSlopeSlots; ++part) {
+                for (int owner = 0; owner < 2; ++owner) {
+                    ptx::mbarrier_wait(&full[at.stage], at.phase);
+                    if (owner == consumer) {
+                        store_slope_slot<C>(p, tile, d, consumer, part,
+                                            smem + at.stage * C::kStageBytes, staging, [&] {
+                                                if constexpr (C::kSlopeSlots > 1)
+                                                    free_stored_slot(stored_from, staging.thread);
+                                            });
+                        stored_from = &empty[at.stage];
+                    } else {
+                        free_slot(&empty[at.stage]);
+                    }
+                    at.advance<C::kStages>();
                 }
-                at.advance<C::kStages>();
             }
         } else {
             store_tile<C>(p, tile, d, consumer, staging);

@@ -15,7 +15,9 @@ template <class C>
 __device__ __forceinline__ PieceTarget piece_target(const HopperParams& p, const GroupTile& tile,
                                                     int row, int column) {
     constexpr bool kWgrad = C::kForm == GroupedForm::wgrad;
-    const int columns = C::kAct == GroupedActivation::swiglu ? p.out_n / 2 : p.out_n;
+    const int columns = C::kAct != GroupedActivation::swiglu ? p.out_n
+                        : C::kForm == GroupedForm::forward   ? p.out_n / 2
+                                                             : p.out_n * 2;
     PieceTarget to{};
     to.map = &p.c;
     to.base = p.c_ptr;
@@ -68,7 +70,7 @@ __device__ __forceinline__ void store_rows(const HopperParams& p, const GroupTil
             for (int i = 0; i < 16; ++i) {
                 const int at = 8 * (i / 2) + 2 * (i % 2);
                 words[i] =
-                    pack_bf16(silu_fast(v[at]) * v[at + 4], silu_fast(v[at + 1]) * v[at + 5]);
+                    pack_bf16(Silu::value(v[at]) * v[at + 4], Silu::value(v[at + 1]) * v[at + 5]);
             }
             leave(words, piece_target<C>(p, tile, row, column / 2));
         } else {
@@ -110,35 +112,81 @@ __device__ __forceinline__ void store_tile(const HopperParams& p, const GroupTil
     }
 }
 
-// dgrad with an activation: a warpgroup's pieces of `pre`, which arrive in one slot of the ring
-// behind the tile's last k block and are overwritten in place by the pieces of dA made from them.
+// dgrad with an activation: a warpgroup's pieces of `pre`, which arrive in slots of the ring (one,
+// gated two) behind the tile's last k block and are overwritten in place by the pieces of dA made
+// from them. Piece n is number n % kPrePieces of 64-row line n / kPrePieces.
 struct SlopePieces {
-    int row0, column0;  // within the group
+    int row0, column0;  // within the group, of `pre`
     int lines, per_row;
+
+    template <class C>
+    __device__ __forceinline__ bool has(int piece) const {
+        return piece / C::kPrePieces < lines && piece % C::kPrePieces < per_row;
+    }
+    template <class C>
+    __device__ __forceinline__ int row(int piece) const {
+        return row0 + 64 * (piece / C::kPrePieces);
+    }
+    template <class C>
+    __device__ __forceinline__ int column(int piece) const {
+        return column0 + 64 * (piece % C::kPrePieces);
+    }
 };
 template <class C>
 __device__ __forceinline__ SlopePieces slope_pieces(const HopperParams& p, const GroupTile& tile,
                                                     int consumer) {
-    static_assert(C::kSubtiles * (C::kTileN / 64) * C::kStagingBytes <= C::kStageBytes);
+    static_assert(C::kSlotPieces * C::kStagingBytes <= C::kStageBytes);
     const int row0 = tile.m_tile * C::kTileM + consumer * (C::kTileM / 2);
-    const int column0 = tile.n_tile * C::kTileN;
+    const int column0 = tile.n_tile * C::kTileN * C::kPreColumns;
     return {row0, column0, max(0, min(C::kSubtiles, (tile.num_rows - row0 + 63) / 64)),
-            min(C::kTileN / 64, (p.out_n - column0 + 63) / 64)};
-}
-template <class C>
-__device__ __forceinline__ int piece_offset(int line, int piece) {
-    return (line * (C::kTileN / 64) + piece) * C::kStagingBytes;
+            min(C::kPrePieces, (p.out_n * C::kPreColumns - column0 + 63) / 64)};
 }
 
+// Those of a warpgroup's `part`th slot.
 template <class C>
 __device__ __forceinline__ void load_slope_pieces(const HopperParams& p, const GroupTile& tile,
-                                                  int consumer, uint8_t* slot, uint64_t* full) {
+                                                  int consumer, int part, uint8_t* slot,
+                                                  uint64_t* full) {
     const SlopePieces pieces = slope_pieces<C>(p, tile, consumer);
-    ptx::mbarrier_arrive_expect_tx(full, pieces.lines * pieces.per_row * C::kStagingBytes);
-    for (int i = 0; i < pieces.lines; ++i)
-        for (int piece = 0; piece < pieces.per_row; ++piece)
-            ptx::tma_load_3d(slot + piece_offset<C>(i, piece), &p.pre, full,
-                             pieces.column0 + 64 * piece, tile.row_begin + pieces.row0 + 64 * i, 0);
+    int count = 0;
+    for (int i = 0; i < C::kSlotPieces; ++i)
+        count += pieces.has<C>(part * C::kSlotPieces + i) ? 1 : 0;
+    ptx::mbarrier_arrive_expect_tx(full, count * C::kStagingBytes);
+    // NOTE: unrolled by nvcc 13.0 these loads take wrong operands or are illegal instructions.
+#pragma unroll 1
+    for (int i = 0; i < C::kSlotPieces; ++i) {
+        const int piece = part * C::kSlotPieces + i;
+        if (pieces.has<C>(piece))
+            ptx::tma_load_3d(slot + i * C::kStagingBytes, &p.pre, full, pieces.column<C>(piece),
+                             tile.row_begin + pieces.row<C>(piece), 0);
+    }
+}
+
+// bf16 pairs.
+__device__ __forceinline__ float low_half(uint32_t pair) {
+    return __uint_as_float(pair << 16);
+}
+__device__ __forceinline__ float high_half(uint32_t pair) {
+    return __uint_as_float(pair & 0xFFFF0000u);
+}
+
+// A piece of `pre` holds 8 columns of the gate, then 8 of up, for 8 of the product's.
+__device__ __forceinline__ void multiply_by_gates(uint32_t (&words)[16], const float* v,
+                                                  const uint8_t* pre, int thread) {
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+        uint32_t x[4];
+        ptx::ldmatrix_x4(x, matrices_at(pre, thread, pair));
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float* both = v + 4 * pair + 2 * half;
+            const ValueSlope low = Silu::value_slope(low_half(x[half]), 0.5f);
+            const ValueSlope high = Silu::value_slope(high_half(x[half]), 0.5f);
+            words[4 * pair + half] = pack_bf16(both[0] * low_half(x[2 + half]) * low.slope,
+                                               both[1] * high_half(x[2 + half]) * high.slope);
+            words[4 * pair + 2 + half] = pack_bf16(both[0] * low.value, both[1] * high.value);
+        }
+    }
 }
 
 template <class C>
@@ -151,39 +199,44 @@ __device__ __forceinline__ void multiply_by_slope(uint32_t (&words)[16], const f
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const float* both = v + 8 * pair + 2 * i;
-            const float low = __uint_as_float(x[i] << 16);
-            const float high = __uint_as_float(x[i] & 0xFFFF0000u);
-            words[4 * pair + i] = pack_bf16(both[0] * activation_slope<C::kAct>(low),
-                                            both[1] * activation_slope<C::kAct>(high));
+            words[4 * pair + i] = pack_bf16(both[0] * activation_slope<C::kAct>(low_half(x[i])),
+                                            both[1] * activation_slope<C::kAct>(high_half(x[i])));
         }
     }
 }
 
-template <class C>
-__device__ __forceinline__ void store_tile_with_slope(const HopperParams& p, const GroupTile& tile,
-                                                      const float (&d)[C::kSubtiles][C::kTileN / 2],
-                                                      int consumer, uint8_t* slot,
-                                                      const Staging& staging) {
+// One slot's pieces. `before_stores` runs when they are made and none has left.
+template <class C, typename BeforeStores>
+__device__ __forceinline__ void store_slope_slot(const HopperParams& p, const GroupTile& tile,
+                                                 const float (&d)[C::kSubtiles][C::kTileN / 2],
+                                                 int consumer, int part, uint8_t* slot,
+                                                 const Staging& staging,
+                                                 BeforeStores before_stores) {
     const SlopePieces pieces = slope_pieces<C>(p, tile, consumer);
     const auto for_each = [&](auto&& act) {
 #pragma unroll
-        for (int i = 0; i < C::kSubtiles; ++i)
-#pragma unroll
-            for (int piece = 0; piece < C::kTileN / 64; ++piece)
-                if (i < pieces.lines && piece < pieces.per_row)
-                    act(i, piece, slot + piece_offset<C>(i, piece));
+        for (int i = 0; i < C::kSlotPieces; ++i) {
+            const int piece = part * C::kSlotPieces + i;
+            if (pieces.has<C>(piece)) act(piece, slot + i * C::kStagingBytes);
+        }
     };
-    for_each([&](int i, int piece, uint8_t* buffer) {
+    for_each([&](int piece, uint8_t* buffer) {
+        constexpr int kValues = 32 / C::kPreColumns;
         uint32_t words[16];
-        multiply_by_slope<C>(words, d[i] + 32 * piece, buffer, staging.thread);
+        const float* v = d[piece / C::kPrePieces] + kValues * (piece % C::kPrePieces);
+        if constexpr (C::kAct == GroupedActivation::swiglu)
+            multiply_by_gates(words, v, buffer, staging.thread);
+        else
+            multiply_by_slope<C>(words, v, buffer, staging.thread);
         __syncwarp();  // a warp reads and writes only its own 16 rows of the buffer
         stage_bf16(buffer, staging.thread, words);
     });
     ptx::fence_proxy_async();
     ptx::named_barrier_sync(staging.barrier_id, 128);
-    for_each([&](int i, int piece, const uint8_t* buffer) {
+    before_stores();
+    for_each([&](int piece, const uint8_t* buffer) {
         write_piece<2>(staging, buffer,
-                       piece_target<C>(p, tile, pieces.row0 + 64 * i, pieces.column0 + 64 * piece));
+                       piece_target<C>(p, tile, pieces.row<C>(piece), pieces.column<C>(piece)));
     });
 }
 

@@ -51,7 +51,7 @@ __global__ void forward_kernel(GroupedForward call) {
         if (gated) {
             const float up = dot_w(a, w + static_cast<std::int64_t>(first + 8) * s.k, s.k, 1);
             if (call.pre != nullptr) call.pre[row * s.n + first + 8] = __float2bfloat16(up);
-            y = x / (1.0f + expf(-x)) * up;
+            y = x * sigmoid_exact(x) * up;
         }
         call.c[row * columns + column] = __float2bfloat16(y);
     }
@@ -65,6 +65,15 @@ __global__ void dgrad_kernel(GroupedDgrad call) {
     const bf16* w = call.w + static_cast<std::int64_t>(group) * s.n * s.k;
     for (int column = threadIdx.x; column < s.k; column += blockDim.x) {
         float x = dot_w(call.dc + row * s.n, w + column, s.n, s.k);
+        if (call.activation == GroupedActivation::swiglu) {
+            const std::int64_t at = row * 2 * s.k + column / 8 * 16 + column % 8;
+            const float gate = __bfloat162float(call.pre[at]);
+            const float up = __bfloat162float(call.pre[at + 8]);
+            const float sigmoid = sigmoid_exact(gate);
+            call.da[at] = __float2bfloat16(x * up * sigmoid * (1.0f + gate * (1.0f - sigmoid)));
+            call.da[at + 8] = __float2bfloat16(x * gate * sigmoid);
+            continue;
+        }
         if (call.activation != GroupedActivation::none) {
             const float pre = __bfloat162float(call.pre[row * s.k + column]);
             x *= call.activation == GroupedActivation::gelu_erf ? gelu_erf_grad_exact(pre)

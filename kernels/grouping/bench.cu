@@ -2,7 +2,7 @@
 
 #include "kernels/bench/registry.hpp"
 #include "kernels/bench/routing.hpp"
-#include "kernels/grouping/buffers.hpp"
+#include "kernels/grouping/bench_buffers.hpp"
 
 namespace headway::kernels::bench {
 

@@ -68,6 +68,25 @@ template <int N, bool TransposeB>
 struct WgmmaRs;
 
 template <bool TransposeA, bool TransposeB>
+struct WgmmaSs<32, TransposeA, TransposeB> {
+    __device__ __forceinline__ static void mma(float (&d)[16], uint64_t a, uint64_t b,
+                                               bool accumulate) {
+        asm volatile(
+            "{\n"
+            ".reg .pred accumulate;\n"
+            "setp.ne.b32 accumulate, %18, 0;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+            "}, %16, %17, accumulate, 1, 1, %19, %20;\n"
+            "}\n"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+              "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]),
+              "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+            : "l"(a), "l"(b), "r"(int{accumulate}), "n"(int{TransposeA}), "n"(int{TransposeB}));
+    }
+};
+
+template <bool TransposeA, bool TransposeB>
 struct WgmmaSs<64, TransposeA, TransposeB> {
     __device__ __forceinline__ static void mma(float (&d)[32], uint64_t a, uint64_t b,
                                                bool accumulate) {

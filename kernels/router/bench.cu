@@ -3,7 +3,7 @@
 #include "kernels/bench/registry.hpp"
 #include "kernels/bench/routing.hpp"
 #include "kernels/combine/combine.hpp"
-#include "kernels/grouping/buffers.hpp"
+#include "kernels/grouping/bench_buffers.hpp"
 #include "kernels/router/router_library.hpp"
 #include "kernels/router/routing_check.hpp"
 

@@ -5,8 +5,8 @@
 #include "models/cost/exchange_stages.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/program_tasks.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/drawn_group.hpp"
-#include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline cost {

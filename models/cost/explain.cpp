@@ -14,6 +14,7 @@
 #include "models/cost/step.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/links.hpp"
+#include "models/vocab/quantile.hpp"
 #include "models/workload/layout.hpp"
 #include "models/workload/workload.hpp"
 
@@ -105,7 +106,6 @@ const PhaseCurve* phase_curve(const Profile& profile, const std::optional<PhaseS
 
 // The measured curve of a whole phase: t = sum of seconds x term, at this phase's shape.
 void explain_phase_curve(Writer& out, const PhaseCurve& curve, const PhaseShape& shape) {
-    constexpr double kNinetyPercent = 1.6449;
     const std::string widths =
         curve.width == 0 ? "any width" : fmt::format("width {}", curve.width);
     out.line("phase curve", "{} {} ({}) measured as a whole, {}, k {}..{}, on {} multiprocessors",
@@ -334,6 +334,120 @@ void explain_host_work(Writer& out, const HostWork& work, const Cluster& cluster
              100.0 * (computes ? rates.adam_residual : rates.copy_residual), rates.source);
 }
 
+// What a phase's time is made of, by its kind of work.
+class WorkExplainer {
+  public:
+    WorkExplainer(const Scenario& scenario, const Plan& plan, const Profile& profile,
+                  const Found& found, Phase phase, Pass pass, Writer& out)
+        : scenario_(scenario),
+          plan_(plan),
+          profile_(profile),
+          found_(found),
+          phase_(phase),
+          pass_(pass),
+          book_(profile, scenario.cluster, scenario.model.dtype),
+          out_(out) {}
+
+    void operator()(const ComputeWork& compute) {
+        explain_compute_time(out_, scenario_, plan_, *found_.work, found_.layer, book_);
+        const PhaseCurve* curve = phase_curve(profile_, compute.shape, pass_);
+        if (curve != nullptr) explain_phase_curve(out_, *curve, *compute.shape);
+        if (curve != nullptr && compute.added_to > Bytes{})
+            out_.line("accumulation",
+                      "{}: {} of gradients that later micro-batches read to add to "
+                      "them, in the mean of the micro-batches, at the rate of a copy",
+                      time_text(book_.added_time(compute)), bytes_text(compute.added_to));
+        for (int i = 0; curve == nullptr && i < compute.num_kernels; ++i) {
+            explain_kernel(out_, compute.kernels[static_cast<std::size_t>(i)], pass_, profile_,
+                           scenario_.cluster, book_, PriceBook::spread_of(compute));
+        }
+    }
+
+    void operator()(const ExchangeWork& exchange) {
+        const Price price = book_.exchange(exchange, 1.0);
+        out_.line("time", "{}, decided by {}", time_text(price.time), name(price.bottleneck));
+        out_.line("group", "{} ranks, {} messages out of each rank",
+                  exchange.group_size / exchange.stride, exchange.group_size / exchange.stride - 1);
+        const bool routed = phase_ == Phase::dispatch || phase_ == Phase::combine;
+        if (exchange.records) {
+            out_.line("copies", "records of copies that share a rank: their choices, 4 B each");
+        } else if (routed) {
+            const ExpertLayout layout = expert_layout(scenario_, plan_);
+            const GroupLoad load = expected_load(scenario_, plan_, found_.layer);
+            out_.line("copies", "dedup {}: {:.4f} copies a token of {:.0f} B, {:.0f} tokens a rank",
+                      kDedupNames[static_cast<std::size_t>(layout.dedup)],
+                      load.copies_sent / layout.tokens_per_rank,
+                      layout.width * bytes_per_element(scenario_.model.dtype),
+                      layout.tokens_per_rank);
+        } else {
+            out_.line("copies", "equal split, known before routing: independent of k and of skew");
+        }
+        if (const Seconds planes = book_.planes_time(exchange, 1.0); planes > Seconds{})
+            out_.line("planes", "{}: {} moved between the order by head and that by rank",
+                      time_text(planes), bytes_text(exchange.planes.bytes));
+        out_.line(exchange.forwarded ? "first stage" : "exchange", "{}",
+                  exchange.forwarded ? "one copy per remote node" : "all pairs at once");
+        explain_stage(out_, exchange.mean, exchange.busiest, exchange.on_curve, exchange.links,
+                      exchange, scenario_.cluster, book_);
+        if (exchange.forwarded) {
+            out_.line(
+                "second stage",
+                "forwarding inside the node, overlapped with the first: the slower stage plus "
+                "one latency counts");
+            explain_stage(out_, exchange.forward_mean, exchange.forward_busiest,
+                          exchange.forward_on_curve, exchange.forward_links, exchange,
+                          scenario_.cluster, book_);
+        }
+    }
+
+    void operator()(const CountExchangeWork& counts) {
+        out_.line("time", "{}", time_text(book_.count_exchange(counts, 1.0).time));
+        if (const PhaseCurve* curve = phase_curve(profile_, counts.shape, pass_)) {
+            explain_phase_curve(out_, *curve, *counts.shape);
+        } else {
+            out_.line("count exchange", "{}{}", time_text(profile_.overheads.count_exchange),
+                      counts.hidden ? " (hidden behind the permute)" : "");
+            out_.line("host sync",
+                      "{}: the host must know the splits before it can launch the dispatch",
+                      time_text(profile_.overheads.host_sync));
+            out_.line("source", "{}", profile_.overheads.source);
+        }
+    }
+
+    void operator()(const HostWork& work) {
+        explain_host_work(out_, work, scenario_.cluster, profile_, book_);
+    }
+
+    void operator()(const ReduceWork& reduce) {
+        const Price price = book_.reduce(reduce, 1.0);
+        out_.line("time", "{} before overlap, over {}", time_text(price.time),
+                  name(price.bottleneck));
+        out_.line("group", "{} ranks, {} apart; buffer {}", reduce.group_size, reduce.stride,
+                  bytes_text(reduce.bytes));
+        const RingTime ring = book_.ring_time(reduce);
+        out_.line("ring", "{} lane{} of {}: lower bound {}, achieved {:.0f} %", ring.lanes.lanes,
+                  ring.lanes.lanes == 1 ? "" : "s", bytes_text(ring.bytes_of_lane),
+                  time_text(ring.bound), 100.0 * (ring.bound / price.time));
+        explain_added(out_, ring.added);
+        out_.line("overlap", "{}", overlap_of(*found_.work, reduce, book_));
+        const Overlap beside = profile_.overheads.overlap();
+        out_.line("beside it",
+                  "compute loses {:.0f} % of its speed until a kernel has taken {:.3g} "
+                  "times its own time; an exchange shares the links that both use",
+                  100.0 * beside.loss, beside.slowdown);
+    }
+
+  private:
+    const Scenario& scenario_;
+    const Plan& plan_;
+    const Profile& profile_;
+    const Found& found_;
+    Phase phase_;
+    Pass pass_;
+    PriceBook book_;
+    Writer& out_;
+};
+
 }  // namespace
 
 Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& profile, Phase phase,
@@ -348,93 +462,12 @@ Explanation explain(const Scenario& scenario, const Plan& plan, const Profile& p
                                                name(phase), name(pass)),
                           .accepted = phases_of(workload)});
     }
-    PriceBook book(profile, scenario.cluster, scenario.model.dtype);
     Writer out;
     out.line("phase", "{} ({}) of plan {}", name(phase), name(pass), plan.name);
     if (found.layer >= 0)
         out.line("layer", "{}, and {} more like it", found.layer, found.count - 1);
     explain_host(out, plan, *found.work, profile.overheads);
-    const ExpertLayout layout = expert_layout(scenario, plan);
-    if (const auto* compute = std::get_if<ComputeWork>(&found.work->work)) {
-        explain_compute_time(out, scenario, plan, *found.work, found.layer, book);
-        const PhaseCurve* curve = phase_curve(profile, compute->shape, pass);
-        if (curve != nullptr) explain_phase_curve(out, *curve, *compute->shape);
-        if (curve != nullptr && compute->added_to > Bytes{})
-            out.line("accumulation",
-                     "{}: {} of gradients that later micro-batches read to add to "
-                     "them, in the mean of the micro-batches, at the rate of a copy",
-                     time_text(book.added_time(*compute)), bytes_text(compute->added_to));
-        for (int i = 0; curve == nullptr && i < compute->num_kernels; ++i) {
-            explain_kernel(out, compute->kernels[static_cast<std::size_t>(i)], pass, profile,
-                           scenario.cluster, book, PriceBook::spread_of(*compute));
-        }
-    } else if (const auto* exchange = std::get_if<ExchangeWork>(&found.work->work)) {
-        const Price price = book.exchange(*exchange, 1.0);
-        out.line("time", "{}, decided by {}", time_text(price.time), name(price.bottleneck));
-        out.line("group", "{} ranks, {} messages out of each rank",
-                 exchange->group_size / exchange->stride,
-                 exchange->group_size / exchange->stride - 1);
-        const bool routed = phase == Phase::dispatch || phase == Phase::combine;
-        if (exchange->records) {
-            out.line("copies", "records of copies that share a rank: their choices, 4 B each");
-        } else if (routed) {
-            const GroupLoad load = expected_load(scenario, plan, found.layer);
-            out.line("copies", "dedup {}: {:.4f} copies a token of {:.0f} B, {:.0f} tokens a rank",
-                     kDedupNames[static_cast<std::size_t>(layout.dedup)],
-                     load.copies_sent / layout.tokens_per_rank,
-                     layout.width * bytes_per_element(scenario.model.dtype),
-                     layout.tokens_per_rank);
-        } else {
-            out.line("copies", "equal split, known before routing: independent of k and of skew");
-        }
-        if (const Seconds planes = book.planes_time(*exchange, 1.0); planes > Seconds{})
-            out.line("planes", "{}: {} moved between the order by head and that by rank",
-                     time_text(planes), bytes_text(exchange->planes.bytes));
-        out.line(exchange->forwarded ? "first stage" : "exchange", "{}",
-                 exchange->forwarded ? "one copy per remote node" : "all pairs at once");
-        explain_stage(out, exchange->mean, exchange->busiest, exchange->on_curve, exchange->links,
-                      *exchange, scenario.cluster, book);
-        if (exchange->forwarded) {
-            out.line("second stage",
-                     "forwarding inside the node, overlapped with the first: the slower stage plus "
-                     "one latency counts");
-            explain_stage(out, exchange->forward_mean, exchange->forward_busiest,
-                          exchange->forward_on_curve, exchange->forward_links, *exchange,
-                          scenario.cluster, book);
-        }
-    } else if (const auto* counts = std::get_if<CountExchangeWork>(&found.work->work)) {
-        out.line("time", "{}", time_text(book.count_exchange(*counts, 1.0).time));
-        if (const PhaseCurve* curve = phase_curve(profile, counts->shape, pass)) {
-            explain_phase_curve(out, *curve, *counts->shape);
-        } else {
-            out.line("count exchange", "{}{}", time_text(profile.overheads.count_exchange),
-                     counts->hidden ? " (hidden behind the permute)" : "");
-            out.line("host sync",
-                     "{}: the host must know the splits before it can launch the dispatch",
-                     time_text(profile.overheads.host_sync));
-            out.line("source", "{}", profile.overheads.source);
-        }
-    } else if (const auto* host = std::get_if<HostWork>(&found.work->work)) {
-        explain_host_work(out, *host, scenario.cluster, profile, book);
-    } else {
-        const auto& reduce = std::get<ReduceWork>(found.work->work);
-        const Price price = book.reduce(reduce, 1.0);
-        out.line("time", "{} before overlap, over {}", time_text(price.time),
-                 name(price.bottleneck));
-        out.line("group", "{} ranks, {} apart; buffer {}", reduce.group_size, reduce.stride,
-                 bytes_text(reduce.bytes));
-        const RingTime ring = book.ring_time(reduce);
-        out.line("ring", "{} lane{} of {}: lower bound {}, achieved {:.0f} %", ring.lanes.lanes,
-                 ring.lanes.lanes == 1 ? "" : "s", bytes_text(ring.bytes_of_lane),
-                 time_text(ring.bound), 100.0 * (ring.bound / price.time));
-        explain_added(out, ring.added);
-        out.line("overlap", "{}", overlap_of(*found.work, reduce, book));
-        const Overlap beside = profile.overheads.overlap();
-        out.line("beside it",
-                 "compute loses {:.0f} % of its speed until a kernel has taken {:.3g} "
-                 "times its own time; an exchange shares the links that both use",
-                 100.0 * beside.loss, beside.slowdown);
-    }
+    std::visit(WorkExplainer(scenario, plan, profile, found, phase, pass, out), found.work->work);
     return out.take();
 }
 

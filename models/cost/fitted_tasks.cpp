@@ -20,6 +20,8 @@ void fit_stage(ExchangeStage& stage, const PathBytes& mean, int group_size, Coll
     PathBytes on_curve = mean;
     on_curve[static_cast<std::size_t>(PathClass::nvlink)] *=
         mesh_squeeze(cluster, group_size, stride);
+    on_curve[static_cast<std::size_t>(PathClass::core)] *=
+        pods_squeeze(cluster, group_size, stride);
     PathBytes links = on_curve;
     links[pcie] *= squeeze;
     const std::vector<PathTime> times =

@@ -292,6 +292,18 @@ double expert_workspace(const PlanCounts& counts, double rows) {
            (rows + sub_tokens) * row;
 }
 
+// What the backward of headway's attention core works in, cuDNN's deterministic kernel: a score of
+// each head for every two tokens of a sequence, 2 B, a sum a row, 4 B, and under grouped queries
+// gradients of k and v for every head of q.
+double attention_workspace(const PlanCounts& counts) {
+    if (counts.plan.implementation != Implementation::headway) return 0.0;
+    const Attention& a = counts.scenario.model.attention;
+    const double rows = static_cast<double>(counts.tokens.own) * a.num_heads,
+                 length = counts.scenario.batch.sequence_length,
+                 shared = a.num_kv_heads < a.num_heads ? 2.0 * a.head_width : 0.0;
+    return rows * (2.0 * length + 4.0 + 2.0 * shared);
+}
+
 // Elements of a column in the buffers of the exchange that has the most, in the model's type: what
 // a rank sends and gets of the all-to-all; of the sum of a part's rows, when their copies are not
 // there yet; or of that of all tokens.
@@ -339,7 +351,7 @@ void add_buffers(const PlanCounts& counts, const std::vector<RankChunk>& chunks,
         items.add("pipeline messages", 2.0 * std::min(neighbours, 2) * rows_of_message *
                                            static_cast<double>(counts.tokens.own) *
                                            counts.scenario.model.hidden * counts.b);
-    items.add("workspace", expert_workspace(counts, rows));
+    items.add("workspace", expert_workspace(counts, rows) + attention_workspace(counts));
 }
 
 // NCCL communicators of a rank. Those of the same ranks are one.

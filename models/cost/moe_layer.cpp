@@ -8,7 +8,7 @@
 #include "models/cost/phase_terms.hpp"
 #include "models/cost/price.hpp"
 #include "models/cost/step.hpp"
-#include "models/workload/moe_phase.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline cost {

@@ -32,7 +32,7 @@ PlanTraffic traffic_of(const Workload& workload, const Cluster& cluster) {
     }
     if (moe == nullptr) return traffic;
     for (const PhaseWork& phase : moe->forward) {
-        if (!is_moe_part(phase.phase)) continue;
+        if (!is_moe_phase(phase.phase)) continue;
         if (const auto* reduce = std::get_if<ReduceWork>(&phase.work)) {
             const PathClass path = ring_lanes(cluster, reduce->group_size, reduce->stride).farthest;
             const bool of_rows =
@@ -69,7 +69,7 @@ Interval moe_interval(const Workload& workload, const StepTime& step, Pass pass,
         double variance = 0.0;
         const LayerTime& times = step.layers[i];
         for (const PhaseTime& t : (pass == Pass::forward ? times.forward : times.backward).phases) {
-            if (is_moe_part(t.work->phase)) variance += t.sigma * t.sigma;
+            if (is_moe_phase(t.work->phase)) variance += t.sigma * t.sigma;
         }
         sum += layer.count * std::sqrt(variance);
         count += layer.count;

@@ -5,6 +5,7 @@
 
 #include "models/cost/phase_terms.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::inline cost {
 namespace {
@@ -32,7 +33,6 @@ Bottleneck bottleneck_of(PathClass path) {
 }
 
 Interval interval_of(Seconds time, double sigma) {
-    constexpr double kNinetyPercent = 1.6449;  // two-sided, of a normal distribution
     const Seconds half = kNinetyPercent * sigma * second;
     return {max(Seconds{}, time - half), time + half};
 }

@@ -77,9 +77,9 @@ FlopRate PriceBook::peak(Dtype dtype) const {
 }
 
 Kernel PriceBook::kernel_of(const KernelWork& work) const {
-    const bool joined = work.joins_gelu &&
-                        !profile_.kernel(Kernel::grouped_gemm_gelu, dtype_of(work)).forward.empty();
-    return joined ? Kernel::grouped_gemm_gelu : work.kernel;
+    const bool has_own =
+        work.own_kernel && !profile_.kernel(*work.own_kernel, dtype_of(work)).forward.empty();
+    return has_own ? *work.own_kernel : work.kernel;
 }
 
 bool PriceBook::is_joined(const KernelWork& work) const {

@@ -104,7 +104,9 @@ std::vector<PathTime> PriceBook::path_times(const PathBytes& busiest, const Path
     };
     add(PathClass::nic, from(PathClass::nic), least_link_factor(cluster_, PathClass::nic));
     for (const Tier& tier : tiers_of(cluster_)) {
-        const Load load = from(tier.path);
+        Load load = from(tier.path);
+        if (tier.path == PathClass::core && load.busiest > 0.0)
+            load.mean *= pods_squeeze(cluster_, group_size, stride);
         // A slow trunk is narrower for what crosses it.
         const double squeeze = tier.narrowing,
                      slow = squeeze / least_link_factor(cluster_, tier.path),
@@ -264,6 +266,7 @@ Price PriceBook::message(PathClass path, Bytes bytes, double weight) {
     PathBytes on_link = sent;
     if (path == PathClass::nvlink)
         on_link[static_cast<std::size_t>(path)] *= mesh_squeeze(cluster_, 2);
+    if (path == PathClass::core) on_link[static_cast<std::size_t>(path)] *= pods_squeeze(cluster_);
     PathTime slowest;
     for (const PathTime& t : path_times(on_link, sent, on_link, 2, Collective::send_recv)) {
         note(t.curve, t.bytes, t.extrapolated);

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +18,9 @@ std::string_view size_unit(Kernel kernel) {
             return "FLOPs";
         case Kernel::grouped_gemm:
         case Kernel::grouped_gemm_gelu:
+        case Kernel::grouped_gemm_swiglu:
         case Kernel::fused_expert:
+        case Kernel::fused_expert_swiglu:
             return "rows an expert";
         case Kernel::attention:
             return "tokens of a sequence";
@@ -26,6 +29,20 @@ std::string_view size_unit(Kernel kernel) {
         default:
             return "bytes";
     }
+}
+
+// Four digits that count, "33,060" instead of 3.306e+04.
+std::string plain(double value) {
+    if (value < 1000.0) return fmt::format("{:.4g}", value);
+    const double last = std::pow(10.0, std::floor(std::log10(value)) - 3.0);
+    std::string text = fmt::format("{:.0f}", std::round(value / last) * last);
+    for (auto at = static_cast<int>(text.size()) - 3; at > 0; at -= 3)
+        text.insert(static_cast<std::size_t>(at), 1, ',');
+    return text;
+}
+
+std::string look_ups(int count) {
+    return fmt::format("{} look-up{}", count, count == 1 ? "" : "s");
 }
 
 }  // namespace
@@ -39,17 +56,17 @@ std::string PriceBook::warning_of(KernelSource source, const Account& a) const {
     std::string text;
     if (a.outside > 0) {
         text = fmt::format(
-            "{}: {} look-ups outside the measured range: {:.4g}..{:.4g} {} asked, "
-            "{:.4g}..{:.4g} measured, "
-            "widths {:.4g}..{:.4g} measured; the nearest rate was used",
-            what, a.outside, a.lowest, a.highest, size_unit(source.kernel), curve.size.front(),
-            curve.size.back(), curve.width.front(), curve.width.back());
+            "{}: {} outside the measured range: {}..{} {} asked, {}..{} measured, widths {}..{} "
+            "measured; the nearest rate was used",
+            what, look_ups(a.outside), plain(a.lowest), plain(a.highest), size_unit(source.kernel),
+            plain(curve.size.front()), plain(curve.size.back()), plain(curve.width.front()),
+            plain(curve.width.back()));
     }
     if (a.capped > 0) {
         text += fmt::format(
-            "{}: {} look-ups above what {} can do, which was used instead: is the profile of "
+            "{}: {} above what {} can do, which was used instead: is the profile of "
             "another device ({})?",
-            text.empty() ? what : "; and", a.capped, cluster_.device.name,
+            text.empty() ? what : "; and", look_ups(a.capped), cluster_.device.name,
             profile_.provenance.device);
     }
     return text;
@@ -59,24 +76,25 @@ std::string PriceBook::warning_of(const TimeCurve& curve, const Account& a) cons
     const std::string what = fmt::format("{} over {}", name(curve.collective), name(curve.path));
     if (a.highest <= curve.bytes.front()) {
         return fmt::format(
-            "{}: {} look-ups below the smallest measured size: down to {:.4g} bytes asked, {:.4g} "
-            "measured; {}",
-            what, a.outside, a.lowest, curve.bytes.front(),
+            "{}: {} below the smallest measured size: down to {} bytes asked, {} measured; {}",
+            what, look_ups(a.outside), plain(a.lowest), plain(curve.bytes.front()),
             curve.bytes.size() == 1 ? "its bandwidth was kept, without a latency"
                                     : "the first slope was kept");
     }
     return fmt::format(
-        "{}: {} look-ups beyond the largest measured size: up to {:.4g} bytes asked, {:.4g} "
-        "measured; the last slope was kept",
-        what, a.outside, a.highest, curve.bytes.back());
+        "{}: {} beyond the largest measured size: up to {} bytes asked, {} measured; the last "
+        "slope "
+        "was kept",
+        what, look_ups(a.outside), plain(a.highest), plain(curve.bytes.back()));
 }
 
 std::string PriceBook::warning_of(const PhaseCurve& curve, const Account& a) const {
     return fmt::format(
-        "phase {} {} ({}): {} look-ups outside the measured layers: {} {:.6g}..{:.6g} asked, "
-        "{:.6g}..{:.6g} measured; its terms were used beyond them",
+        "phase {} {} ({}): {} outside the measured layers: {} {}..{} asked, {}..{} "
+        "measured; its terms were used beyond them",
         name(curve.phase), name(curve.pass), kLayerKindNames[static_cast<std::size_t>(curve.layer)],
-        a.outside, a.what, a.lowest, a.highest, a.measured.least, a.measured.most);
+        look_ups(a.outside), a.what, plain(a.lowest), plain(a.highest), plain(a.measured.least),
+        plain(a.measured.most));
 }
 
 std::vector<std::string> PriceBook::warnings() const {

@@ -72,7 +72,7 @@ PassTime price_pass(std::span<const PhaseWork> phases, std::span<const PhaseWork
 
 Seconds moe_part(const std::vector<PhaseTime>& times) {
     Seconds total;
-    for (const PhaseTime& t : times) total += is_moe_part(t.work->phase) ? t.time : Seconds{};
+    for (const PhaseTime& t : times) total += is_moe_phase(t.work->phase) ? t.time : Seconds{};
     return total;
 }
 

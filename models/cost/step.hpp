@@ -87,37 +87,6 @@ struct StepTime {
     std::optional<PipelineTime> pipeline;
 };
 
-// Whether a phase is in the MoE part of a layer: neither attention nor norms are, nor what the
-// parallel axes exchange around them.
-constexpr bool is_moe_part(Phase phase) {
-    switch (phase) {
-        case Phase::embed:
-        case Phase::norm:
-        case Phase::mtp_project:
-        case Phase::attention_qkv:
-        case Phase::attention_core:
-        case Phase::attention_out:
-        case Phase::dense_mlp:
-        case Phase::tp_all_gather:
-        case Phase::tp_reduce_scatter:
-        case Phase::tp_all_reduce:
-        case Phase::cp_exchange:
-        case Phase::pipeline_p2p:
-        case Phase::pipeline_bubble:
-        case Phase::pipeline_stage:
-        case Phase::pipeline_weight:
-        case Phase::grad_all_reduce:
-        case Phase::expert_grad_all_reduce:
-        case Phase::offload:
-        case Phase::host_optimizer:
-        case Phase::reload:
-        case Phase::param_all_gather:
-            return false;
-        default:
-            return true;
-    }
-}
-
 // How fast ranks compute (Cluster::rank_overrides): the slowest, and the median, at which the rank
 // with the most work is taken to compute.
 struct ComputeSpeeds {

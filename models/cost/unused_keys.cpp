@@ -102,6 +102,10 @@ void note_fabric(const Cluster& c, const Fabric& fabric, Notes& notes) {
     notes.add_if(one_pod, "cluster.fabric.core has no effect: one pod");
     notes.add_if(!one_pod && fabric.core->uplinks_per_pod != 1 && fabric.spraying != Spraying::ecmp,
                  "cluster.fabric.core.uplinks_per_pod has no effect without spraying: ecmp");
+    notes.add_if(
+        !one_pod && fabric.core->uplinks_per_pod != 1 && c.has_pod_pairs(),
+        "cluster.fabric.core.uplinks_per_pod has no effect: pair_bandwidth is of all links "
+        "between two pods");
 }
 
 void note_links(const Cluster& c, Notes& notes) {
@@ -267,11 +271,10 @@ void note_parallel(const Scenario& s, const Plan& plan, Notes& notes) {
 }
 
 void note_plan(const Scenario& s, const Plan& plan, Notes& notes) {
-    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer)) {
+    if (const auto* ep = std::get_if<ExpertParallel>(&plan.layer))
         note_expert_parallel(s, plan, *ep, notes);
-    } else {
-        note_head_parallel(s, plan, std::get<HeadParallel>(plan.layer), notes);
-    }
+    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer))
+        note_head_parallel(s, plan, *hp, notes);
     note_recompute(s.model, plan, notes);
     note_offload(s, plan, notes);
     note_parallel(s, plan, notes);

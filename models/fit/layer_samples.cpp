@@ -3,7 +3,7 @@
 #include <set>
 #include <variant>
 
-#include "models/workload/moe_phase.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/workload.hpp"
 
 namespace headway::inline fit {

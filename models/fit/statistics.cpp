@@ -6,6 +6,7 @@
 #include <random>
 
 #include "models/vocab/profile.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::inline fit {
 
@@ -24,7 +25,6 @@ double robust_spread(const std::vector<double>& ratios) {
 }
 
 double ninety_percent_sigma(std::vector<double> errors) {
-    constexpr double kNinetyPercent = 1.6449;
     if (errors.empty()) return 0.0;
     std::sort(errors.begin(), errors.end());
     const double place = std::ceil(0.9 * static_cast<double>(errors.size() + 1));

@@ -22,6 +22,12 @@ std::string torchtitan_preset(const Job& job);
 // 10,000.
 std::optional<std::vector<int>> layer_pattern(std::string_view expression);
 
+// Which of num_layers (`otherwise`: where the job does not say how many) MindSpeed-LLM passes
+// through unchanged (--noop-layers 62,63) to fill up the stages of a pipeline.
+std::vector<bool> noop_layers(const Job& job, int otherwise);
+// Megatron-DeepSpeed has other defaults.
+bool is_deepspeed(const Job& job);
+
 // Parts of fill_from_megatron.
 void fill_model(const Job& job, const Given& given, int tensor_parallel, ModelSpec& model);
 void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel);

@@ -38,9 +38,13 @@ JobFile read_file(std::string_view text, const std::string& file, const ImportOp
     const std::string extension = path.extension().string();
     const ShellSurroundings& around = options.surroundings;
     if (is_hugging_face(text, path)) {
-        JobFile job{file, "Hugging Face config"};
-        job.settings = arguments_of(words_of_command_line(around.arguments));
-        return job;
+        return {file, "Hugging Face config"};
+    }
+    if (extension == ".py") {
+        throw InputError({file, "Python: what it configures is known when it runs",
+                          "the launch script, or the log of the job",
+                          "the head of a Megatron log has every argument; torchtitan prints its "
+                          "configuration with --debug.print_config"});
     }
     if (extension == ".toml") return read_torchtitan_toml(text, file);
     if (is_bridge_log(text)) return read_bridge_log(text, file);
@@ -52,17 +56,19 @@ JobFile read_file(std::string_view text, const std::string& file, const ImportOp
 
 // Arguments and variables that nothing reads are mistakes.
 void check_surroundings(std::string_view text, const JobFile& job, const ImportOptions& options) {
-    const bool takes = job.format.find("script") != std::string::npos ||
-                       job.format == "YAML with MODEL_ARGS" || job.format == "Hugging Face config";
+    const bool takes =
+        job.format.find("script") != std::string::npos || job.dialect == Dialect::megatron;
     const ShellSurroundings& around = options.surroundings;
     if (!takes && !around.arguments.empty()) {
         throw InputError({"headway import",
                           fmt::format("arguments for {}, which takes none: {}", job.file,
                                       in_quotes(around.arguments.front())),
-                          "arguments behind a script, YAML with MODEL_ARGS or a config.json", ""});
+                          "arguments behind a job of Megatron, as its command line has them", ""});
     }
+    const bool reads_variables =
+        job.format.find("script") != std::string::npos || job.format.starts_with("YAML");
     for (const auto& [name, value] : around.variables) {
-        if (text.find(name) != text.npos && takes) continue;
+        if (reads_variables && text.find(name) != text.npos) continue;
         throw InputError({"--set " + name, fmt::format("{} does not read {}", job.file, name),
                           "a variable of the file", ""});
     }
@@ -169,6 +175,18 @@ void add_twin(const ImportOptions& options, Scenario& scenario) {
     scenario.plans.push_back(std::move(plan));
 }
 
+// A setting that several keys come from is read more than once.
+std::vector<InputProblem> each_once(std::vector<InputProblem> problems) {
+    std::vector<InputProblem> once;
+    for (InputProblem& problem : problems) {
+        const bool is_known = std::any_of(once.begin(), once.end(), [&](const InputProblem& other) {
+            return other.where == problem.where && other.found == problem.found;
+        });
+        if (!is_known) once.push_back(std::move(problem));
+    }
+    return once;
+}
+
 void check(const Job& job, const Scenario& scenario, std::vector<InputProblem>& problems) {
     for (InputProblem problem : check_scenario(scenario)) {
         problem.found += fmt::format(" ({})", problem.where);
@@ -179,7 +197,10 @@ void check(const Job& job, const Scenario& scenario, std::vector<InputProblem>& 
 
 ImportedJob import_file(std::string_view text, const std::string& name,
                         const ImportOptions& options) {
-    const JobFile file = read_file(text, name, options);
+    JobFile file = read_file(text, name, options);
+    // A script has its own arguments put in already.
+    if (file.dialect == Dialect::megatron && file.format.find("script") == std::string::npos)
+        add_arguments(options.surroundings.arguments, file);
     check_surroundings(text, file, options);
     std::vector<InputProblem> problems;
     const Job job(file, problems);
@@ -207,7 +228,7 @@ ImportedJob import_file(std::string_view text, const std::string& name,
         scenario.model.name = scenario.name;
         scenario.model.source = fmt::format("imported from {}", fs::path(name).filename().string());
     }
-    if (!problems.empty()) throw InputError(std::move(problems));
+    if (!problems.empty()) throw InputError(each_once(std::move(problems)));
     add_twin(options, scenario);
     resolve(scenario);
     check(job, scenario, problems);
@@ -244,7 +265,17 @@ ImportedJob import_job_text(std::string_view text, const std::string& file,
 }
 
 ImportedJob import_job(const fs::path& path, const ImportOptions& options) {
-    return import_job_text(read_text_file(path, path.string()), path.string(), options);
+    ImportOptions beside = options;
+    beside.surroundings.file_beside =
+        [folder = path.parent_path()](const std::string& name) -> std::optional<std::string> {
+        std::error_code ignored;
+        const fs::path file = (folder / name).lexically_normal();
+        if (fs::path(name).is_absolute() || !fs::is_regular_file(file, ignored) ||
+            fs::file_size(file, ignored) > kMaxText)
+            return std::nullopt;
+        return read_text_file(file, file.string());
+    };
+    return import_job_text(read_text_file(path, path.string()), path.string(), beside);
 }
 
 }  // namespace headway::inline importing

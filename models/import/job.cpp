@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "models/import/known_arguments.hpp"
@@ -22,6 +23,10 @@ std::string set_hint(const std::string& open) {
                        : fmt::format("--set {}=VALUE", open);
 }
 
+std::array<int, 3> order_of(Position at) {
+    return {at.file, at.line, at.column};
+}
+
 }  // namespace
 
 Job::Job(const JobFile& file, std::vector<InputProblem>& problems)
@@ -35,7 +40,11 @@ Job::Job(const JobFile& file, std::vector<InputProblem>& problems)
         const bool differs = kept != nullptr && kept->values != setting.values;
         if (differs && !is_section &&
             knowledge_of(name, *kept, file.dialect).concern == Concern::read)
-            leave(*kept, fmt::format("given again, {} counts", line_of("line", setting.at)));
+            leave(*kept,
+                  fmt::format("given again, {} counts",
+                              setting.at.line == kCommandLine || setting.at.file != kept->at.file
+                                  ? line_of(file, setting.at)
+                                  : fmt::format("line:{}", setting.at.line)));
         kept = &setting;
     }
 }
@@ -102,8 +111,8 @@ void Job::gives(std::string_view key, std::string_view name) const {
 }
 
 std::string Job::where(const Setting& setting) const {
-    if (setting.at.line == kCommandLine) return line_of(file_.file, setting.at);
-    return to_string(file_.file, setting.at);
+    if (setting.at.line == kCommandLine) return line_of(file_, setting.at);
+    return to_string(file_at(file_, setting.at), setting.at);
 }
 
 std::string Job::where(std::string key) const {
@@ -133,16 +142,16 @@ void Job::leave(const Setting& setting, std::string_view why) const {
 }
 
 void Job::leave(Position at, const std::string& text) const {
-    left_.push_back({at, fmt::format("{}: {}", line_of(file_.file, at), text)});
+    left_.push_back({at, fmt::format("{}: {}", line_of(file_, at), text)});
 }
 
 std::vector<std::string> Job::leftovers() const {
     std::vector<Leftover> all = left_;
     for (const ShellNote& note : file_.notes)
-        all.push_back({note.at, fmt::format("{}: {}", line_of(file_.file, note.at), note.text)});
+        all.push_back({note.at, fmt::format("{}: {}", line_of(file_, note.at), note.text)});
     const auto already = [&](const Setting& setting) {
         return std::any_of(left_.begin(), left_.end(), [&](const Leftover& other) {
-            return other.at.line == setting.at.line && other.at.column == setting.at.column;
+            return order_of(other.at) == order_of(setting.at);
         });
     };
     for (const auto& [name, setting] : settings_) {
@@ -157,11 +166,11 @@ std::vector<std::string> Job::leftovers() const {
                            : fmt::format("unknown to headway, left out; did you mean {}?", near);
         const std::string value = setting->text();
         all.push_back(
-            {setting->at, fmt::format("{}: {}{}{}: {}", line_of(file_.file, setting->at),
+            {setting->at, fmt::format("{}: {}{}{}: {}", line_of(file_, setting->at),
                                       setting->spelling, value.empty() ? "" : " ", value, why)});
     }
     std::stable_sort(all.begin(), all.end(), [](const Leftover& a, const Leftover& b) {
-        return std::pair(a.at.line, a.at.column) < std::pair(b.at.line, b.at.column);
+        return order_of(a.at) < order_of(b.at);
     });
     std::vector<std::string> texts;
     for (Leftover& leftover : all) texts.push_back(std::move(leftover.text));

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 
+#include "models/import/known_arguments.hpp"
 #include "models/import/settings.hpp"
+#include "models/scenario/quantity_text.hpp"
 
 namespace headway::inline importing {
 namespace {
@@ -40,31 +42,12 @@ std::optional<std::string> target_of(const YamlNode& map) {
 
 // ---- MODEL_ARGS
 
-// "${TP}" with what the surroundings say; the rest of a shell's syntax is not the launcher's.
-std::string with_variables(const std::string& text, const ShellVariables& variables) {
-    std::string result;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        const std::size_t close = text.find('}', i);
-        const bool begins = text[i] == '$' && i + 1 < text.size() && text[i + 1] == '{';
-        if (!begins || close == std::string::npos) {
-            result += text[i];
-            continue;
-        }
-        const std::string name = text.substr(i + 2, close - i - 2);
-        const ShellVariable* variable = variables.find(name);
-        result += variable ? variable->items.front().chars : gap(name, {}).chars;
-        i = close;
-    }
-    return result;
-}
-
 void read_model_args(const YamlNode& args, const ShellSurroundings& surroundings, JobFile& job) {
-    const ShellVariables variables(surroundings);
     for (std::size_t i = 0; i < args.items.size(); ++i) {
         const YamlNode& node = args.items[i];
         std::string value;
         for (const std::string& part : yaml_values(node))
-            value += (value.empty() ? "" : " ") + with_variables(part, variables);
+            value += (value.empty() ? "" : " ") + with_values(part, args, surroundings);
         if (value == "false" || value == "False" || node.kind == Kind::null) continue;
         Setting setting{setting_name(args.keys[i]), args.keys[i], {}, args.key_at[i]};
         if (value != "true" && value != "True") {
@@ -73,8 +56,6 @@ void read_model_args(const YamlNode& args, const ShellSurroundings& surroundings
         }
         job.settings.push_back(std::move(setting));
     }
-    for (Setting& setting : arguments_of(words_of_command_line(surroundings.arguments)))
-        job.settings.push_back(std::move(setting));
 }
 
 // ---- Sections of Megatron-Bridge
@@ -129,12 +110,29 @@ void read_flat(const YamlNode& map, const std::string& path, bool keeps_path, Jo
     }
 }
 
+std::optional<int> whole_number_at(const YamlNode& root,
+                                   std::initializer_list<std::string_view> paths) {
+    for (std::string_view path : paths) {
+        const YamlNode* node = &root;
+        const std::size_t dot = path.find('.');
+        if (dot != std::string_view::npos) {
+            node = map_in(root, path.substr(0, dot));
+            path.remove_prefix(dot + 1);
+        }
+        const int index = node == nullptr ? -1 : node->index_of(path);
+        if (index < 0) continue;
+        const auto value = parse_integer(node->items[static_cast<std::size_t>(index)].scalar);
+        if (value && *value > 0 && *value < 1 << 20) return static_cast<int>(*value);
+    }
+    return std::nullopt;
+}
+
 }  // namespace
 
 JobFile read_job_yaml(std::string_view text, const std::string& file,
                       const ShellSurroundings& surroundings) {
     std::vector<InputProblem> problems;
-    const YamlNode root = parse_yaml(text, file, problems);
+    YamlNode root = parse_yaml(text, file, problems);
     if (!problems.empty()) throw InputError(std::move(problems));
     if (root.kind != Kind::map) {
         throw InputError({to_string(file, root.at), "no map of names and values",
@@ -154,6 +152,7 @@ JobFile read_job_yaml(std::string_view text, const std::string& file,
         read_flat(root, "", true, job);
         return job;
     }
+    root = with_includes(root, surroundings, job);
     const YamlNode* model = map_in(root, "model");
     if (model != nullptr && (map_in(root, "train") || map_in(root, "ddp"))) {
         job.format = "run_config.yaml of Megatron-Bridge";
@@ -161,7 +160,19 @@ JobFile read_job_yaml(std::string_view text, const std::string& file,
         return job;
     }
     job.format = "YAML with Megatron's names";
-    read_flat(root, "", false, job);
+    const YamlNode* policy = map_in(root, "policy");
+    const bool has_others =
+        map_in(root, "actor_train") || (policy && map_in(*policy, "megatron_cfg"));
+    read_flat(root, "", has_others, job);
+    if (has_others) {
+        // The model that trains; others of the job generate and judge.
+        job.format = "YAML of reinforcement learning";
+        job.sections += static_cast<int>(std::erase_if(job.settings, [](const Setting& one) {
+            return canonical_name(one.name).find('.') != std::string::npos;
+        }));
+    }
+    job.num_nodes = whole_number_at(root, {"cluster.num_nodes", "num_nodes"});
+    job.gpus_per_node = whole_number_at(root, {"cluster.gpus_per_node", "num_gpus_per_node"});
     return job;
 }
 

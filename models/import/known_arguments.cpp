@@ -53,7 +53,12 @@ constexpr std::string_view kRead =
     "heterogeneous_layers_config_encoded_json heterogeneous_block_specs dataset_sequence_length "
     "params_dtype fp8 fp8_format fp8_recipe fp4 fp4_format "
     "fp4_recipe moe_dispatch_fwd_dtype moe_combine_bwd_dtype moe_router_padding_for_fp8 "
-    "moe_router_padding_for_quantization delay_wgrad_compute ";
+    "moe_router_padding_for_quantization delay_wgrad_compute "
+    // MindSpeed-LLM, Megatron-DeepSpeed, MegaBlocks
+    "noop_layers first_k_dense_replace n_shared_experts context_parallel_algo "
+    "full_attention_interval enable_dsa_indexer mlp_type deepspeed expert_interval "
+    "checkpoint_activations deepspeed_activation_checkpointing disable_moe_token_dropping "
+    "moe_expert_model_parallelism gradient_accumulation_steps ";
 
 struct Named {
     std::string_view names;
@@ -78,11 +83,12 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"moe_shared_expert_overlap", "", "shared experts run before or after the exchanges"},
     {"high_priority_a2a_comm_stream", "", "streams have no priority"},
     {"optimizer_cuda_graph", "", "launches of the optimizer are not priced"},
-    {"offload_optimizer_states", "", "states of the optimizer stay on the GPU between updates"},
+    {"offload_optimizer_states swap_optimizer swap_optimizer_times", "0",
+     "states of the optimizer stay on the GPU between updates"},
     {"cpu_offloading_weights", "", "weights stay on the GPU"},
     {"activation_offload_fraction delta_offload_bytes_across_pp_ranks min_offloaded_tensor_size",
      "1.0 1 0 1048576", "all inputs of offload_modules go to the host"},
-    {"offload_activation", "0", "activations stay on the GPU"},
+    {"offload_activation swap_attention", "0", "activations stay on the GPU"},
     {"moe_paged_stash", "", "rows are kept as they arrived"},
     {"moe_flex_dispatcher_num_sms moe_deepep_num_sms moe_hybridep_num_sms", "20 16",
      "multiprocessors that the dispatcher takes are not taken from the products"},
@@ -101,6 +107,7 @@ constexpr std::array kNamed = std::to_array<Named>({
      "", "not modelled"},
     {"rampup_batch_size", "", "every step has the global batch"},
     {"reset_attention_mask sft_sequence_packing variable_seq_lengths "
+     "use_dynamic_batch_size max_tokens_per_gpu "
      "dataloader_inter_document_masking packed_sequence packing hybrid_context_parallel",
      "", "every sequence is whole: attention over seq_length"},
     {"freeze_all_layers freeze_llm freeze_vit freeze_aligner peft", "",
@@ -124,6 +131,13 @@ constexpr std::array kNamed = std::to_array<Named>({
     {"encoder_num_layers", "", "the model is a decoder alone"},
     {"cross_entropy_fusion_impl", "native te linear", "the loss is priced as a pass of its own"},
     {"recipe", "", "what the recipe sets besides is not read: --model and more overrides give it"},
+    // MindSpeed-LLM
+    {"moe_fb_overlap schedules_method", "", "every pass runs by itself, its exchanges in the open"},
+    {"moe_alltoall_overlap_comm", "", "exchanges do not hide behind the experts of their layer"},
+    {"use_ascend_coc coc_fused_kernel coc_parallel_num", "",
+     "products do not hide the exchanges of tensor parallelism"},
+    {"reuse_fp32_param mtp_mem_efficient_logits loss_compute_mode loss_chunk_size", "default",
+     "memory is as without it"},
     // torchtitan
     {"enable_cpu_offload early_step_in_backward", "", "the optimizer runs on the GPU, at the end"},
     {"converters", "", "float8 and MX are computed as the model's dtype"},
@@ -232,7 +246,15 @@ constexpr std::string_view kNone =
     "fp8_quantizer_factory fp4_quantizer_factory quant_recipe generation_config "
     "seq_len_interpolation_factor share_embeddings_and_output_weights mmap bert_binary_head "
     "max_epochs num_train_epochs split_dataset_ratio hidden_dropout_rate log_interval "
-    "tiktoken_pattern null_tokenizer_eod_id ";
+    "tiktoken_pattern null_tokenizer_eod_id "
+    "moe_permutation_async_comm norm_topk_prob topk_softmax_in_fp32 seq_aux router_gating_in_fp32 "
+    "handler_name enable_hf2mg_convert model_type_hf shape_order partial_rotary_factor "
+    "rmsnorm_weight_in_fp32 add_rmsnorm_offset no_enable_linear_qkv shared_expert_gate "
+    "init_norm_weight_in_fp32 shared_storage mla_fa_without_pad mla_mm_split fix_router "
+    "moe_loss_coeff moe_eval_capacity_factor moe_min_capacity create_moe_param_group "
+    "num_nodes num_gpus_per_node pretrain model_name enabled exp_name workspace user_name "
+    "work_group actor_num_nodes actor_num_gpus_per_node colocate "
+    "deepspeed_config pipeline_parallel train_tokens moe_loss_weight DDP_impl ";
 
 constexpr std::array<std::string_view, 43> kNoneStarts = {
     "adam_",      "adlr_",      "app_tag_",   "async_ckpt",   "bert_",          "biencoder_",
@@ -244,22 +266,32 @@ constexpr std::array<std::string_view, 43> kNoneStarts = {
     "profile_",   "retriever_", "save",       "straggler",    "swin_",          "tensorboard_",
     "tokenizer_"};
 // Sections of Megatron-Bridge that say nothing of a step's work.
-constexpr std::array<std::string_view, 12> kNoneSections = {"checkpoint.",
-                                                            "logger.",
-                                                            "scheduler.",
-                                                            "tokenizer.",
-                                                            "rng.",
-                                                            "profiling.",
-                                                            "ft.",
-                                                            "straggler.",
-                                                            "validation.",
-                                                            "rerun_state_machine.",
-                                                            "nvrx_straggler.",
-                                                            "inprocess_restart."};
-constexpr std::array<std::string_view, 23> kMoreNoneStarts = {
-    "dataset_", "wandb_", "wsd_",  "wd_",        "vision_", "train_data", "valid_data", "test_data",
-    "yarn_",    "rl_",    "grpo_", "langrl_",    "dsa_",    "linear_",    "mup_",       "qk_clip_",
-    "otel_",    "muon_",  "nsys_", "use_mp_arg", "mhc_",    "gtp_",       "ckpt"};
+// Models of reinforcement learning that do not train are others.
+constexpr auto kNoneSections = std::to_array<std::string_view>({"actor_rollout_ref.",
+                                                                "algorithm.",
+                                                                "critic.",
+                                                                "reward",
+                                                                "trainer.",
+                                                                "data.",
+                                                                "ray_kwargs.",
+                                                                "global_profiler.",
+                                                                "checkpoint.",
+                                                                "logger.",
+                                                                "scheduler.",
+                                                                "tokenizer.",
+                                                                "rng.",
+                                                                "profiling.",
+                                                                "ft.",
+                                                                "straggler.",
+                                                                "validation.",
+                                                                "rerun_state_machine.",
+                                                                "nvrx_straggler.",
+                                                                "inprocess_restart."});
+constexpr std::array<std::string_view, 25> kMoreNoneStarts = {
+    "use_fused_", "rope_scaling_", "dataset_",  "wandb_",   "wsd_",  "wd_",   "vision_",
+    "train_data", "valid_data",    "test_data", "yarn_",    "rl_",   "grpo_", "langrl_",
+    "dsa_",       "linear_",       "mup_",      "qk_clip_", "otel_", "muon_", "nsys_",
+    "use_mp_arg", "mhc_",          "gtp_",      "ckpt"};
 constexpr std::array<std::string_view, 8> kNoneEnds = {
     "_path", "_dir", "_init_method", "_logging", "_file", "_seed", "_log_level", "_decay_iters"};
 
@@ -374,8 +406,29 @@ bool is_training_argument(std::string_view name) {
 }
 
 std::string canonical_name(std::string_view name) {
-    constexpr std::array<std::array<std::string_view, 2>, 12> renamed = {
+    constexpr auto renamed = std::to_array<std::array<std::string_view, 2>>(
         {{"num_moe_experts", "num_experts"},
+         {"moe_num_experts", "num_experts"},
+         {"moe_top_k", "moe_router_topk"},
+         {"topk", "moe_router_topk"},
+         {"moe_intermediate_size", "moe_ffn_hidden_size"},
+         {"moe_capacity_factor", "moe_expert_capacity_factor"},
+         {"moe_train_capacity_factor", "moe_expert_capacity_factor"},
+         {"moe_expert_parallel_size", "expert_model_parallel_size"},
+         {"qk_nope_head_dim", "qk_head_dim"},
+         {"qk_rope_head_dim", "qk_pos_emb_head_dim"},
+         {"tensor_parallel_size", "tensor_model_parallel_size"},
+         {"pipeline_parallel_size", "pipeline_model_parallel_size"},
+         {"virtual_pipeline_parallel_size", "virtual_pipeline_model_parallel_size"},
+         {"gbs", "global_batch_size"},
+         {"mbs", "micro_batch_size"},
+         {"sequence_length", "seq_length"},
+         {"max_total_sequence_length", "seq_length"},
+         {"ppo_micro_batch_size_per_gpu", "micro_batch_size"},
+         {"per_device_train_batch_size", "micro_batch_size"},
+         {"train_micro_batch_size", "micro_batch_size"},
+         {"train_global_batch_size", "global_batch_size"},
+         {"gemm_gradient_accumulation_fusion", "gradient_accumulation_fusion"},
          {"num_layers_in_first_pipeline_stage", "decoder_first_pipeline_num_layers"},
          {"num_layers_in_last_pipeline_stage", "decoder_last_pipeline_num_layers"},
          {"nproc-per-node", "nproc_per_node"},
@@ -384,12 +437,15 @@ std::string canonical_name(std::string_view name) {
          {"moe_flex_dispatcher", "moe_flex_dispatcher_backend"},
          {"context_parallel_comm_type", "cp_comm_type"},
          {"use_custom_fsdp", "use_megatron_fsdp"},
-         {"checkpoint_activations", "recompute_activations"},
          {"fp8_param_gather", "fp8_param"},
-         {"external_cuda_graph", "enable_cuda_graph"}}};
-    constexpr std::array<std::string_view, 8> sections = {
-        "model.",        "train.",           "ddp.",  "optimizer.",
-        "comm_overlap.", "mixed_precision.", "dist.", "dataset."};
+         {"external_cuda_graph", "enable_cuda_graph"}});
+    constexpr auto sections = std::to_array<std::string_view>(
+        {"actor_rollout_ref.actor.megatron.override_transformer_config.",
+         "actor_rollout_ref.actor.megatron.", "actor_rollout_ref.actor.",
+         "actor_train.strategy_args.strategy_config.", "actor_train.training_args.",
+         "policy.megatron_cfg.distributed_data_parallel_config.", "policy.megatron_cfg.optimizer.",
+         "policy.megatron_cfg.", "policy.", "trainer.strategy.", "model.config.", "model.",
+         "train.", "ddp.", "optimizer.", "comm_overlap.", "mixed_precision.", "dist.", "dataset."});
     std::string_view rest = name;
     bool is_dataset = false;
     for (const std::string_view section : sections) {

@@ -62,25 +62,29 @@ std::string layout_of(const std::vector<int>& layers, int mtp_layers) {
 }
 
 // Embedding and loss may count as a layer each of the first and the last stage.
-int counted_layers(const Job& job, int layers) {
-    return layers + (job.flag("account_for_embedding_in_pipeline_split") ? 1 : 0) +
+int counted_layers(const Job& job, std::size_t layers) {
+    return static_cast<int>(layers) +
+           (job.flag("account_for_embedding_in_pipeline_split") ? 1 : 0) +
            (job.flag("account_for_loss_in_pipeline_split") ? 1 : 0);
 }
 
 // Layers of a rank are those of its chunks, stage s being chunk s / p of rank s % p.
 void fill_uneven(const Job& job, const ModelSpec& model, Parallel& parallel) {
-    const int layers = model.num_layers, p = parallel.pipeline_model_parallel_size,
+    const std::vector<bool> noop = noop_layers(job, model.num_layers);
+    const bool has_noop = std::find(noop.begin(), noop.end(), true) != noop.end();
+    const int p = parallel.pipeline_model_parallel_size,
               v = parallel.virtual_pipeline_model_parallel_size;
     const auto first = job.integer("decoder_first_pipeline_num_layers", 0),
                last = job.integer("decoder_last_pipeline_num_layers", 0);
     const bool embedding = job.flag("account_for_embedding_in_pipeline_split"),
                loss = job.flag("account_for_loss_in_pipeline_split");
-    if (p < 2 || (!first && !last && !embedding && !loss)) return;
+    if (p < 2 || (!first && !last && !embedding && !loss && !has_noop)) return;
     const std::string_view name = first       ? "decoder_first_pipeline_num_layers"
                                   : last      ? "decoder_last_pipeline_num_layers"
                                   : embedding ? "account_for_embedding_in_pipeline_split"
-                                              : "account_for_loss_in_pipeline_split";
-    const int left = counted_layers(job, layers) - first.value_or(0) - last.value_or(0);
+                                  : loss      ? "account_for_loss_in_pipeline_split"
+                                              : "noop_layers";
+    const int left = counted_layers(job, noop.size()) - first.value_or(0) - last.value_or(0);
     const int ranks = p - (first ? 1 : 0) - (last ? 1 : 0);
     const bool fits = left >= 0 && (ranks > 0 ? left % ranks == 0 : left == 0) &&
                       (ranks <= 0 || left / ranks % v == 0) && first.value_or(0) % v == 0 &&
@@ -101,6 +105,10 @@ void fill_uneven(const Job& job, const ModelSpec& model, Parallel& parallel) {
     }
     if (embedding) --counts.front();
     if (loss) --counts.back();
+    std::size_t layer = 0;
+    for (int& count : counts) {
+        for (int rest = count; rest > 0 && layer < noop.size(); --rest) count -= noop[layer++];
+    }
     parallel.pipeline_model_parallel_layout = layout_of(counts, model.mtp_num_layers);
 }
 
@@ -116,7 +124,7 @@ void fill_virtual(const Job& job, int layers, Parallel& parallel) {
                per_stage = job.integer("num_layers_per_virtual_pipeline_stage");
     int v = per_rank.value_or(virtual_size.value_or(1));
     if (per_stage && !per_rank) {
-        const int counted = counted_layers(job, layers);
+        const int counted = counted_layers(job, noop_layers(job, layers).size());
         if (std::int64_t{counted} % (std::int64_t{p} * *per_stage) != 0) {
             job.refuse(job.find("num_layers_per_virtual_pipeline_stage"),
                        fmt::format("{} layers do not divide into {} ranks of stages of {}", counted,
@@ -132,6 +140,26 @@ void fill_virtual(const Job& job, int layers, Parallel& parallel) {
 }
 
 }  // namespace
+
+std::vector<bool> noop_layers(const Job& job, int otherwise) {
+    std::vector<bool> noop(
+        static_cast<std::size_t>(job.integer_or("num_layers", otherwise, 1, 10'000)));
+    const Setting* setting = job.find("noop_layers");
+    if (setting == nullptr) return noop;
+    const std::string text = job.text("noop_layers");
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find_first_of(", ", begin), text.size());
+        const auto layer = parse_integer(text.substr(begin, end - begin));
+        if (!layer || *layer < 0 || *layer >= static_cast<std::int64_t>(noop.size())) {
+            job.refuse(setting, fmt::format("{} {}", setting->spelling, in_quotes(text)),
+                       fmt::format("layers from 0 to {}, as in 0,63", noop.size() - 1));
+            return std::vector<bool>(noop.size());
+        }
+        noop[static_cast<std::size_t>(*layer)] = true;
+        begin = end + 1;
+    }
+    return noop;
+}
 
 void fill_layout(const Job& job, const ModelSpec& model, Parallel& parallel) {
     const Setting* layout = job.find("pipeline_model_parallel_layout");

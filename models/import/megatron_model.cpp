@@ -46,16 +46,40 @@ std::optional<std::vector<bool>> moe_flags(const Job& job, const Setting& settin
     return flags;
 }
 
-void fill_layers(const Job& job, ModelSpec& model) {
-    model.num_layers = job.integer_or("num_layers", 0, 1, kMaxLayers);
-    job.need("num_layers", kDescribed);
+// Nothing where the job does not say, or says it wrongly, which is a problem of its own.
+std::optional<std::vector<bool>> moe_layers(const Job& job, int layers) {
     const Setting* frequency = job.find("moe_layer_freq");
-    if (frequency == nullptr || model.num_layers == 0) return;
-    const auto flags = moe_flags(job, *frequency, model.num_layers);
+    // MindSpeed-LLM counts as DeepSeek's config does; -1 is neither.
+    if (const auto dense = job.integer("first_k_dense_replace", -1, kMaxLayers)) {
+        const int every = std::max(job.integer_or("moe_layer_freq", 1, -1, kMaxLayers), 1);
+        std::vector<bool> flags;
+        for (int i = 0; i < layers; ++i) flags.push_back(i >= *dense && i % every == 0);
+        return flags;
+    }
+    if (frequency != nullptr) return moe_flags(job, *frequency, layers);
+    // Megatron-DeepSpeed has experts on layers interval, 2 interval, ..., the first being 1.
+    const int interval =
+        job.integer_or("expert_interval", is_deepspeed(job) ? 2 : 1, 1, kMaxLayers);
+    if (interval == 1) return std::nullopt;
+    std::vector<bool> flags;
+    for (int i = 1; i <= layers; ++i) flags.push_back(i % interval == 0);
+    return flags;
+}
+
+void fill_layers(const Job& job, ModelSpec& model) {
+    const std::vector<bool> skipped = noop_layers(job, 0);
+    const int layers = static_cast<int>(skipped.size());
+    model.num_layers = layers - static_cast<int>(std::count(skipped.begin(), skipped.end(), true));
+    job.need("num_layers", kDescribed);
+    const auto flags = layers > 0 ? moe_layers(job, layers) : std::nullopt;
     if (!flags) return;
-    const auto rule = moe_rule(*flags);
+    std::vector<bool> kept;
+    for (std::size_t i = 0; i < flags->size(); ++i) {
+        if (!skipped[i]) kept.push_back((*flags)[i]);
+    }
+    const auto rule = moe_rule(kept);
     if (!rule) {
-        job.refuse(frequency, "MoE layers in no regular order, or none",
+        job.refuse(job.find("moe_layer_freq"), "MoE layers in no regular order, or none",
                    "dense layers first, then every n-th layer with experts");
         return;
     }
@@ -168,7 +192,7 @@ void fill_groups(const Job& job, Moe& moe) {
     // group_limited_topk: a group's score is the sum of its best top_k / top_groups experts.
     const int best = moe.top_groups > 0 ? moe.top_k / moe.top_groups : 0;
     moe.group_score = best == 1 ? GroupScore::max : GroupScore::top2_sum;
-    if (best > 2)
+    if (best > 2 && moe.num_expert_groups > 1)
         job.leave(*groups, fmt::format("a group's score is that of its best {} experts: taken as "
                                        "the best two",
                                        best));
@@ -181,7 +205,9 @@ void fill_moe(const Job& job, ModelSpec& model, int ffn) {
         if (!job.has("num_experts")) job.ask("no experts: a dense model", "a job with num_experts");
         return;
     }
-    moe.top_k = job.integer_or("moe_router_topk", 2, 1, 1024);
+    // The defaults of Megatron-LM, and of Megatron-DeepSpeed and MegaBlocks.
+    const bool is_switch = is_deepspeed(job) || job.has("moe_expert_model_parallelism");
+    moe.top_k = job.integer_or("moe_router_topk", is_switch ? 1 : 2, 1, 1024);
     moe.expert_width = job.integer_or("moe_ffn_hidden_size", ffn, 1, kMaxWidth);
     moe.activation = model.dense_activation;
     moe.add_bias_linear = job.flag("add_bias_linear");
@@ -189,10 +215,15 @@ void fill_moe(const Job& job, ModelSpec& model, int ffn) {
         width.value_or(0) > 0) {
         moe.num_shared_experts = 1;
         moe.shared_expert_width = *width;
+    } else if (const auto shared = job.integer("n_shared_experts", 0, 1024);
+               shared.value_or(0) > 0) {
+        moe.num_shared_experts = *shared;
+        moe.shared_expert_width = moe.expert_width;
     }
     moe.router_dtype = dtype_named(job, "moe_router_dtype", model.dtype);
     moe.capacity_factor = job.number("moe_expert_capacity_factor");
-    if (moe.capacity_factor && *moe.capacity_factor < 0) moe.capacity_factor.reset();
+    if (moe.capacity_factor && *moe.capacity_factor <= 0) moe.capacity_factor.reset();
+    if (job.flag("disable_moe_token_dropping")) moe.capacity_factor.reset();
     moe.aux_free_bias = job.flag("moe_router_enable_expert_bias");
     fill_groups(job, moe);
     (void)job.has("moe_router_load_balancing_type");
@@ -227,16 +258,20 @@ void fill_vocabulary(const Job& job, const Given& given, int tensor_parallel, Mo
 
 // Layers of kinds that headway lacks.
 void refuse_other_layers(const Job& job) {
-    constexpr std::array<std::array<std::string_view, 2>, 8> kinds = {
+    constexpr std::array<std::array<std::string_view, 2>, 11> kinds = {
         {{"hybrid_layer_pattern", "layers of several kinds (Mamba-2, linear attention)"},
          {"hybrid_override_pattern", "layers of several kinds (Mamba-2, linear attention)"},
          {"is_hybrid_model", "Mamba-2 layers"},
          {"linear_attention_freq", "linear attention"},
+         {"full_attention_interval", "linear attention"},
+         {"enable_dsa_indexer", "sparse attention (DSA with its indexer)"},
+         {"mlp_type", "residual experts"},
          {"experimental_attention_variant", "attention of another kind"},
          {"heterogeneous_layers_config_path", "layers of different shapes"},
          {"heterogeneous_layers_config_encoded_json", "layers of different shapes"},
          {"heterogeneous_block_specs", "layers of different shapes"}}};
     for (const auto& [name, what] : kinds) {
+        if (name == "mlp_type" && job.text(name) != "residual") continue;
         if (job.flag(name) || job.has(name))
             job.refuse(job.find(name), fmt::format("a model with {}, which headway lacks", what),
                        "layers of attention and experts");
@@ -253,6 +288,18 @@ Dtype model_dtype(const Job& job) {
         return Dtype::bf16;
     job.assume("neither bf16 nor fp16 is given: the model is of fp32");
     return Dtype::fp32;
+}
+
+// What names a model that is described elsewhere.
+std::string model_name(const Job& job) {
+    for (const char* key :
+         {"model", "hf_checkpoint", "pretrain", "model_name", "model_name_or_path",
+          "actor_rollout_ref.model.path", "pretrained_checkpoint", "recipe"}) {
+        const Setting* setting = job.find(key);
+        if (setting != nullptr && !setting->values.empty() && !first_gap(setting->values.front()))
+            return setting->text();
+    }
+    return "";
 }
 
 }  // namespace
@@ -272,6 +319,16 @@ void fill_model(const Job& job, const Given& given, int tensor_parallel, ModelSp
         return;
     }
     refuse_other_layers(job);
+    constexpr std::array<std::string_view, 4> shape = {"hidden_size", "num_layers",
+                                                       "num_attention_heads", "num_experts"};
+    if (std::none_of(shape.begin(), shape.end(), [&](auto name) { return job.has(name); })) {
+        const std::string name = model_name(job);
+        job.ask(name.empty() ? "the job does not describe its model"
+                             : "of its model the job has the name alone: " + in_quotes(name),
+                "--model NAME|FILE",
+                "headway list models has the shipped ones; else the model's config.json");
+        return;
+    }
     model.dtype = model_dtype(job);
     model.hidden = job.integer_or("hidden_size", 0, 1, kMaxWidth);
     job.need("hidden_size", kDescribed);

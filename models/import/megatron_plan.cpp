@@ -12,13 +12,34 @@
 
 namespace headway::inline importing {
 
+namespace {
+
+// "mlp,moe_act" and "mlp moe_act" alike.
+std::vector<std::string> words_of(const Setting& setting) {
+    std::vector<std::string> words(1);
+    for (const char c : setting.text()) {
+        if (c != ',' && c != ' ')
+            words.back() += c;
+        else if (!words.back().empty())
+            words.emplace_back();
+    }
+    if (words.back().empty()) words.pop_back();
+    return words;
+}
+
+}  // namespace
+
 void fill_recompute(const Job& job, Plan& plan) {
     const Setting* setting = job.find("recompute_granularity");
     const bool is_selective = job.flag("recompute_activations");
-    const std::string granularity =
-        job.text("recompute_granularity", is_selective ? "selective" : "");
+    // Megatron before 2022, and Megatron-DeepSpeed: whole layers.
+    const bool is_full = job.flag("checkpoint_activations");
+    (void)job.has("deepspeed_activation_checkpointing");
+    const std::string granularity = job.text("recompute_granularity", is_full        ? "full"
+                                                                      : is_selective ? "selective"
+                                                                                     : "");
     const std::string method = job.text("recompute_method", "uniform");
-    const int layers = job.integer_or("recompute_num_layers", 1, 1, 1 << 20);
+    const int layers = job.integer_or("recompute_num_layers", 1, 0, 1 << 20);
     const Setting* modules = job.find("recompute_modules");
     Recompute& recompute = plan.recompute;
     if (job.flag("moe_layer_recompute")) {
@@ -27,6 +48,10 @@ void fill_recompute(const Job& job, Plan& plan) {
     }
     if (granularity.empty()) return;
     if (granularity == "full") {
+        if (layers == 0 && method == "block") return;  // of each stage none
+        if (layers == 0)
+            job.refuse(job.find("recompute_num_layers"), "0 layers between kept inputs",
+                       "1 or more, or recompute_method block");
         recompute = RecomputeLevel::full;
         recompute.method = method == "block" ? RecomputeMethod::block : RecomputeMethod::uniform;
         recompute.num_layers = layers;
@@ -40,7 +65,7 @@ void fill_recompute(const Job& job, Plan& plan) {
     recompute.granularity = RecomputeGranularity::selective;
     std::string rest;
     for (const std::string& module :
-         modules ? modules->values : std::vector<std::string>{"core_attn"}) {
+         modules ? words_of(*modules) : std::vector<std::string>{"core_attn"}) {
         const auto found = std::find(kRecomputeModuleNames.begin(), kRecomputeModuleNames.end(),
                                      std::string_view(module));
         if (found == kRecomputeModuleNames.end())
@@ -177,7 +202,8 @@ void fill_precision(const Job& job, Precision& precision) {
 void fill_sharding(const Job& job, Plan& plan) {
     const bool is_fsdp = job.flag("use_megatron_fsdp");
     const bool is_torch = job.flag("use_torch_fsdp2");
-    const bool is_distributed = job.flag("use_distributed_optimizer");
+    const bool is_distributed =
+        job.flag("use_distributed_optimizer", job.file().format == kSwiftFormat);
     const std::string strategy = job.text("data_parallel_sharding_strategy", "optim_grads_params");
     DataParallelSharding sharding = DataParallelSharding::no_shard;
     if (is_distributed) sharding = DataParallelSharding::optim;
@@ -203,12 +229,12 @@ void fill_sharding(const Job& job, Plan& plan) {
 // ---- Groups
 
 // Sizes of the all-to-all and of the ring, a value each or one text.
-void fill_levels(const Job& job, const Setting* levels, Parallel& parallel) {
+void fill_levels(const Job& job, const Setting& comm, const Setting* levels, Parallel& parallel) {
     std::array<int, 2> sizes{};
     const std::string text = levels != nullptr ? levels->text() : "";
     char end = 0;
     if (std::sscanf(text.c_str(), "%d%*[ ,]%d %c", &sizes[0], &sizes[1], &end) != 2) {
-        job.refuse(levels != nullptr ? levels : job.find("cp_comm_type"),
+        job.refuse(levels != nullptr ? levels : &comm,
                    fmt::format("a2a+p2p with the sizes {}", in_quotes(text)),
                    "hierarchical_context_parallel_sizes with the two sizes of its levels");
         return;
@@ -217,12 +243,21 @@ void fill_levels(const Job& job, const Setting* levels, Parallel& parallel) {
     parallel.hierarchical_context_parallel_sizes = sizes;
 }
 
+// Ulysses and the ring by MindSpeed-LLM's names.
+std::string cp_type(const Job& job, const Setting* comm) {
+    if (comm != nullptr) return comm->values.empty() ? "p2p" : comm->values.front();
+    const std::string algorithm = job.text("context_parallel_algo", "megatron_cp_algo");
+    if (algorithm.starts_with("hybrid")) return "a2a+p2p";
+    return algorithm == "ulysses_cp_algo" ? "a2a" : "p2p";
+}
+
 void fill_parallel(const Job& job, Parallel& parallel) {
     parallel.tensor_model_parallel_size =
         job.integer_or("tensor_model_parallel_size",
                        job.integer_or("model_parallel_size", 1, 1, 1 << 20), 1, 1 << 20);
     const int t = parallel.tensor_model_parallel_size;
-    parallel.sequence_parallel = job.flag("sequence_parallel") && t > 1;
+    parallel.sequence_parallel =
+        job.flag("sequence_parallel", job.file().format == kVerlFormat) && t > 1;
     parallel.tp_comm_overlap = job.flag("tp_comm_overlap") && parallel.sequence_parallel;
     parallel.context_parallel_size = job.integer_or("context_parallel_size", 1, 1, 1 << 20);
     parallel.pipeline_model_parallel_size =
@@ -236,26 +271,42 @@ void fill_parallel(const Job& job, Parallel& parallel) {
             t));
     const Setting *comm = job.find("cp_comm_type"),
                   *levels = job.find("hierarchical_context_parallel_sizes");
+    const std::string type = cp_type(job, comm);
+    // A list is a type for each layer.
+    const bool is_uniform =
+        comm == nullptr ||
+        std::ranges::all_of(comm->values, [&](const auto& one) { return one == type; });
+    if (comm == nullptr) comm = job.find("context_parallel_algo");
     if (comm == nullptr) return;
-    const std::string type = comm->values.empty() ? "p2p" : comm->values.front();
-    const bool is_uniform = std::all_of(comm->values.begin(), comm->values.end(),
-                                        [&](const std::string& one) { return one == type; });
     if (type == "all_gather" || type == "allgather")
         parallel.cp_comm_type = CpCommType::all_gather;
     else if (type == "a2a")
         parallel.cp_comm_type = CpCommType::a2a;
     else if (type == "a2a+p2p" && parallel.context_parallel_size > 1)
-        fill_levels(job, levels, parallel);
+        fill_levels(job, *comm, levels, parallel);
     if (!is_uniform && parallel.context_parallel_size > 1)
         job.leave(*comm,
                   fmt::format("not modelled: {} on all layers",
                               kCpCommTypeNames[static_cast<std::size_t>(parallel.cp_comm_type)]));
 }
 
-void fill_experts(const Job& job, Plan& plan) {
-    plan.group_size = job.integer_or("expert_model_parallel_size", 1, 1, 1 << 20);
+int data_parallel_ranks(const Given& given, const Parallel& p) {
+    return given.num_ranks / (p.tensor_model_parallel_size * p.pipeline_model_parallel_size);
+}
+
+void fill_experts(const Job& job, const Given& given, Plan& plan) {
+    // MegaBlocks spreads the experts over all ranks of data parallelism, as far as they go.
+    const int all = std::max(1, std::min(job.integer_or("num_experts", 1, 1, 65536),
+                                         data_parallel_ranks(given, plan.parallel)));
+    plan.group_size =
+        job.integer_or("expert_model_parallel_size",
+                       job.flag("moe_expert_model_parallelism") ? all : 1, 1, 1 << 20);
     ExpertParallel ep;
-    const std::string type = job.text("moe_token_dispatcher_type", "allgather");
+    // Megatron's default, and that of others.
+    const bool is_other = is_deepspeed(job) || job.has("moe_expert_model_parallelism") ||
+                          job.file().format == kSwiftFormat;
+    const std::string type =
+        job.text("moe_token_dispatcher_type", is_other ? "alltoall" : "allgather");
     const std::string backend = job.text("moe_flex_dispatcher_backend", "deepep");
     const bool has_deepep = job.flag("moe_enable_deepep");
     const Setting* setting = job.find("moe_token_dispatcher_type");
@@ -329,7 +380,9 @@ void fill_batch(const Job& job, const Given& given, const Plan& plan, Batch& bat
         return;
     }
     const std::int64_t once = given.num_ranks / model_ranks * batch.sequences_per_rank;
-    const int global = job.integer_or("global_batch_size", static_cast<int>(once), 1, 1 << 24);
+    const int steps = job.integer_or("gradient_accumulation_steps", 1, 1, 1 << 20);
+    const std::int64_t all = std::min<std::int64_t>(once * steps, 1 << 24);
+    const int global = job.integer_or("global_batch_size", static_cast<int>(all), 1, 1 << 24);
     if (global % once != 0) {
         job.refuse(job.find("global_batch_size"),
                    fmt::format("a global batch of {} for {} data-parallel ranks with {} sequences",
@@ -339,10 +392,16 @@ void fill_batch(const Job& job, const Given& given, const Plan& plan, Batch& bat
     }
     batch.global_batch_size = global;
     if (!job.has("global_batch_size"))
-        job.assume(fmt::format("global_batch_size is not given: {}, one micro-batch", once));
+        job.assume(fmt::format(
+            "global_batch_size is not given: {}, {}", all,
+            steps == 1 ? "one micro-batch" : fmt::format("{} micro-batches of every rank", steps)));
 }
 
 }  // namespace
+
+bool is_deepspeed(const Job& job) {
+    return job.flag("deepspeed");
+}
 
 void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) {
     Plan plan;
@@ -350,7 +409,7 @@ void fill_from_megatron(const Job& job, const Given& given, Scenario& scenario) 
     fill_parallel(job, plan.parallel);
     fill_model(job, given, plan.parallel.tensor_model_parallel_size, scenario.model);
     if (scenario.model.num_layers > 0) fill_layout(job, scenario.model, plan.parallel);
-    fill_experts(job, plan);
+    fill_experts(job, given, plan);
     fill_host(job, plan);
     fill_recompute(job, plan);
     fill_optimizer(job, scenario.model, plan);

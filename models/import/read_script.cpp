@@ -71,14 +71,16 @@ std::vector<Setting> settings_of_variables(const ShellRun& run, std::vector<Shel
         found.push_back(std::move(settings));
     }
     std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-        return std::pair(a.front().at.line, a.front().at.column) <
-               std::pair(b.front().at.line, b.front().at.column);
+        const Position one = a.front().at, other = b.front().at;
+        return std::array{one.file, one.line, one.column} <
+               std::array{other.file, other.line, other.column};
     });
     std::vector<Setting> all;
     for (std::vector<Setting>& settings : found) {
         // A variable made of others repeats them.
         const bool repeats = std::any_of(all.begin(), all.end(), [&](const Setting& setting) {
-            return setting.at.line == settings.front().at.line &&
+            return setting.at.file == settings.front().at.file &&
+                   setting.at.line == settings.front().at.line &&
                    setting.at.column == settings.front().at.column;
         });
         if (repeats && settings.size() <= all.size()) continue;
@@ -95,6 +97,7 @@ JobFile read_script(std::string_view text, const std::string& file,
     ShellRun run = follow_script(text, file, surroundings);
     JobFile job{file, "launch script"};
     job.notes = std::move(run.notes);
+    job.sources = std::move(run.sources);
     const ShellCommand* best = nullptr;
     std::size_t most = 0;
     for (const ShellCommand& command : run.commands) {
@@ -112,7 +115,12 @@ JobFile read_script(std::string_view text, const std::string& file,
         job.settings = std::move(settings);
     }
     if (best == nullptr) job.settings = settings_of_variables(run, job.notes);
+    if (best != nullptr && best->words.size() > 1 && best->words[0].chars == "megatron" &&
+        !best->words[1].chars.starts_with('-'))
+        job.format = kSwiftFormat;
+    add_arguments(surroundings.arguments, job);
     for (const Setting& setting : job.settings) {
+        if (setting.name.starts_with("actor_rollout_ref.")) job.format = kVerlFormat;
         if (setting.name.starts_with("parallelism.") || setting.name.starts_with("training."))
             job.dialect = Dialect::torchtitan;
         if (setting.name.starts_with("model.") &&
@@ -120,19 +128,25 @@ JobFile read_script(std::string_view text, const std::string& file,
             job.format = "launch script of Megatron-Bridge";
     }
     job.num_nodes = first_number(run, job.settings, best,
-                                 "nnodes NNODES NUM_NODES SLURM_NNODES SLURM_JOB_NUM_NODES nodes");
-    job.gpus_per_node = first_number(
-        run, job.settings, best,
-        "nproc_per_node GPUS_PER_NODE NPROC_PER_NODE NUM_GPUS_PER_NODE NGPU ntasks-per-node "
-        "gpus-per-node gres");
+                                 "nnodes actor_num_nodes trainer.nnodes trainer.num_nodes NNODES "
+                                 "NUM_NODES SLURM_NNODES SLURM_JOB_NUM_NODES nodes");
+    job.gpus_per_node =
+        first_number(run, job.settings, best,
+                     "nproc_per_node actor_num_gpus_per_node trainer.n_gpus_per_node gpus_per_node "
+                     "GPUS_PER_NODE NPROC_PER_NODE "
+                     "NUM_GPUS_PER_NODE NPUS_PER_NODE NGPU ntasks-per-node "
+                     "gpus-per-node gres");
     // torchrun runs on one node unless it is told otherwise.
     if (!job.num_nodes && job.gpus_per_node) {
         const bool is_torchrun = std::any_of(
             job.settings.begin(), job.settings.end(),
             [](const Setting& one) { return canonical_name(one.name) == "nproc_per_node"; });
+        // As are tools that take the same from the environment.
+        const bool is_env = best != nullptr && best->environment.contains("NPROC_PER_NODE") &&
+                            !best->environment.contains("NNODES");
         const bool asks = std::any_of(job.settings.begin(), job.settings.end(),
                                       [](const Setting& one) { return one.name == "nnodes"; });
-        if (is_torchrun && !asks) job.num_nodes = 1;
+        if ((is_torchrun || is_env) && !asks) job.num_nodes = 1;
     }
     job.num_ranks = first_number(run, job.settings, best, "WORLD_SIZE NUM_GPUS");
     return job;

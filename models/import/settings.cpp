@@ -44,9 +44,13 @@ std::vector<Text> words_of_command_line(const std::vector<std::string>& argument
     return words;
 }
 
-std::string line_of(const std::string& file, Position at) {
-    if (at.line != kCommandLine) return fmt::format("{}:{}", file, at.line);
-    return at.column == 0 ? file : fmt::format("argument {} of the command line", at.column);
+const std::string& file_at(const JobFile& job, Position at) {
+    return at.file == 0 ? job.file : job.sources[static_cast<std::size_t>(at.file) - 1];
+}
+
+std::string line_of(const JobFile& job, Position at) {
+    if (at.line != kCommandLine) return fmt::format("{}:{}", file_at(job, at), at.line);
+    return at.column == 0 ? job.file : fmt::format("argument {} of the command line", at.column);
 }
 
 std::string Setting::text() const {
@@ -69,6 +73,16 @@ std::string setting_name(std::string_view spelling) {
     std::string name(spelling.substr(first));
     std::replace(name.begin(), name.end(), '-', '_');
     return name;
+}
+
+void add_arguments(const std::vector<std::string>& arguments, JobFile& job) {
+    for (Setting& one : arguments_of(words_of_command_line(arguments))) {
+        const bool is_there =
+            std::any_of(job.settings.begin(), job.settings.end(), [&](const Setting& other) {
+                return other.name == one.name && other.values == one.values;
+            });
+        if (!is_there) job.settings.push_back(std::move(one));
+    }
 }
 
 std::vector<Setting> arguments_of(const std::vector<Text>& words) {

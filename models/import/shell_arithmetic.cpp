@@ -164,4 +164,39 @@ Text evaluate_arithmetic(const Text& text, const ShellVariables& variables) {
     }
 }
 
+bool assign_arithmetic(const Text& text, ShellVariables& variables) {
+    std::string_view rest = text.chars;
+    const auto trim = [&] {
+        while (!rest.empty() && std::isspace(static_cast<unsigned char>(rest.front())) != 0)
+            rest.remove_prefix(1);
+        while (!rest.empty() && std::isspace(static_cast<unsigned char>(rest.back())) != 0)
+            rest.remove_suffix(1);
+    };
+    trim();
+    const bool is_before = rest.starts_with("++") || rest.starts_with("--");
+    const std::string_view step = is_before ? rest.substr(0, 2) : std::string_view();
+    if (is_before) rest.remove_prefix(2);
+    trim();
+    std::size_t end = 0;
+    while (end < rest.size() && is_in_name(rest[end])) ++end;
+    if (end == 0 || !begins_name(rest.front())) return false;
+    const std::string name(rest.substr(0, end));
+    rest.remove_prefix(end);
+    trim();
+    std::string value;
+    if ((is_before && rest.empty()) || rest == "++" || rest == "--")
+        value = fmt::format("{} {} 1", name, (is_before ? step : rest).substr(0, 1));
+    else if (is_before)
+        return false;
+    else if (rest.size() > 2 && rest[1] == '=' &&
+             std::string_view("+-*/%").find(rest[0]) != rest.npos)
+        value = fmt::format("{} {} ({})", name, rest[0], rest.substr(2));
+    else if (rest.size() > 1 && rest[0] == '=' && rest[1] != '=')
+        value = rest.substr(1);
+    else
+        return false;
+    variables.set(name, {{evaluate_arithmetic(text_at(value, text.where()), variables)}});
+    return true;
+}
+
 }  // namespace headway::inline importing

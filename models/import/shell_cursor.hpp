@@ -24,8 +24,8 @@ class ShellCursor {
   protected:
     using OnDocument = std::function<void(const HereDocument&, ShellSpan)>;
 
-    ShellCursor(std::string_view text, const std::string& file, OnDocument on_document)
-        : source_(text, file), text_(text), on_document_(std::move(on_document)) {}
+    ShellCursor(std::string_view text, const std::string& file, int number, OnDocument on_document)
+        : source_(text, file, number), text_(text), on_document_(std::move(on_document)) {}
 
     bool at_end() const { return pos_ >= text_.size(); }
     char peek(std::size_t ahead = 0) const {

@@ -126,10 +126,15 @@ class Expansion {
         if (next == '(') {
             const std::size_t close = source_.end_of_dollar(i);
             const bool is_sum = text.substr(i, 3) == "$((" && text.substr(close - 2, 2) == "))";
-            words_.put_value(is_sum
-                                 ? evaluate_arithmetic(inner({i + 3, close - 2}, depth), variables_)
-                                 : gap(text.substr(i, close - i), at),
-                             true);
+            if (is_sum) {
+                words_.put_value(evaluate_arithmetic(inner({i + 3, close - 2}, depth), variables_),
+                                 true);
+                return close;
+            }
+            const std::optional<Text> output =
+                source_.output_of ? source_.output_of({i + 2, close - 1}) : std::nullopt;
+            words_.put_value(output.value_or(gap(text.substr(i, close - i), at)),
+                             is_quoted || !output);
             return close;
         }
         if (next == '{') {
@@ -161,7 +166,8 @@ class Expansion {
             return items;
         }
         if (name == "#") return std::vector{text_at(fmt::format("{}", arguments.size()), at)};
-        if (name == "0") return std::vector{text_at("script", at)};
+        if (name == "0" || name == "BASH_SOURCE")
+            return std::vector{text_at(variables_.script, at)};
         if (name == "?") return std::vector{text_at("0", at)};
         if (!name.empty() && std::isdigit(static_cast<unsigned char>(name[0])) != 0) {
             std::size_t number = 0;
@@ -183,11 +189,26 @@ class Expansion {
     void put_variable(std::string_view name, std::string_view index, Position at, bool is_quoted) {
         const auto items = items_of(name, at);
         if (!items) return words_.put_value(gap(name, at), true);
+        const bool is_one = is_quoted && (index == "*" || name == "*");
         const bool is_list = index == "@" || index == "*" || name == "@" || name == "*";
+        if (is_one) return words_.put_value(joined(*items, at), true);
         if (is_list) return words_.put_items(*items, is_quoted);
         std::size_t number = 0;
         std::from_chars(index.data(), index.data() + index.size(), number);
         words_.put_value(number < items->size() ? (*items)[number] : Text{}, is_quoted);
+    }
+
+    // "${name[*]}": one word, with the first character of IFS between.
+    Text joined(const std::vector<Text>& items, Position at) const {
+        const ShellVariable* separators = variables_.find("IFS");
+        const bool is_set = separators != nullptr && !separators->items.empty();
+        const std::string between = is_set ? separators->items.front().chars.substr(0, 1) : " ";
+        Text all;
+        for (const Text& item : items) {
+            if (&item != &items.front()) all.add(between, at);
+            all.add(item);
+        }
+        return all;
     }
 
     // ${name}, ${name[i]}, ${#name}, ${name:-word} and its kin; anything else is a gap.

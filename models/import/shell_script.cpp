@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <deque>
+#include <memory>
 #include <utility>
 
 #include "models/import/shell_cursor.hpp"
@@ -35,27 +37,51 @@ std::optional<Assignment> assignment(std::string_view text, ShellSpan word) {
     return found;
 }
 
+class Follower;
+
+// What commands write into $(...), as far as they only put text together.
+struct Capture {
+    Text text;
+    bool is_known = true;
+    std::string folder = ".";
+};
+
+// What a script and the files that it takes in have in common.
+struct FollowState {
+    explicit FollowState(const ShellSurroundings& around)
+        : surroundings(around), variables(around) {}
+
+    const ShellSurroundings& surroundings;
+    ShellVariables variables;
+    ShellRun result;
+    std::map<std::string, std::pair<Follower*, std::size_t>, std::less<>> functions;
+    std::deque<std::string> texts;
+    std::vector<std::unique_ptr<Follower>> followers;
+    Capture* capture = nullptr;
+    int steps = 0, captures = 0;
+    bool stopped = false;  // by exit
+};
+
 class Follower : private ShellCursor {
   public:
-    Follower(std::string_view text, const std::string& file, const ShellSurroundings& surroundings)
-        : ShellCursor(text, file,
+    Follower(std::string_view text, const std::string& file, int number, FollowState& state)
+        : ShellCursor(text, file, number,
                       [this](const HereDocument& document, ShellSpan body) {
                           add_document(document, body);
                       }),
-          variables_(surroundings) {}
-
-    ShellRun run() {
-        list({}, true, 0);
-        result_.variables = variables_.all();
-        result_.read = variables_.read();
-        result_.directives = directives();
-        return std::move(result_);
+          state_(state),
+          variables_(state.variables),
+          result_(state.result) {
+        source_.output_of = [this](ShellSpan commands) { return captured(commands); };
     }
+
+    void run(int depth) { list({}, true, depth); }
+    using ShellCursor::directives;
 
   private:
     // A here-document that would be fed to a command.
     void add_document(const HereDocument& document, ShellSpan body) {
-        if (!document.is_live || stopped_) return;
+        if (!document.is_live || state_.stopped) return;
         add_lines(document.is_quoted ? text_of(body)
                                      : expand_text(source_, body, variables_, true));
     }
@@ -118,13 +144,13 @@ class Follower : private ShellCursor {
 
     Tri pipeline(bool live, int depth) {
         const bool is_negated = take_word("!");
-        Tri status = command(live && !stopped_, depth);
+        Tri status = command(live && !state_.stopped, depth);
         while (true) {
             skip_blanks();
             if (peek() != '|' || peek(1) == '|') break;
             pos_ += peek(1) == '&' ? 2 : 1;
             skip_separators();
-            status = command(live && !stopped_, depth);
+            status = command(live && !state_.stopped, depth);
         }
         if (!is_negated || status == Tri::unknown) return status;
         return status == Tri::yes ? Tri::no : Tri::yes;
@@ -134,7 +160,7 @@ class Follower : private ShellCursor {
 
     Tri command(bool live, int depth) {
         if (depth > kMaxNesting) source_.fail(pos_, "commands nested too deeply");
-        if (live && ++steps_ > kMaxSteps) source_.fail(pos_, "a script of too many steps");
+        if (live && ++state_.steps > kMaxSteps) source_.fail(pos_, "a script of too many steps");
         skip_blanks();
         const std::size_t begun = pos_;
         if (looking_at("((")) return arithmetic_command(live);
@@ -225,10 +251,9 @@ class Follower : private ShellCursor {
         skip_blanks();
         std::string name;
         std::vector<Text> values;
-        bool is_open = looking_at("((");
-        if (is_open) {
-            arithmetic_command(false);
-        } else {
+        if (looking_at("((")) return counting_loop(live, depth, begun);
+        bool is_open = false;
+        {
             name = raw(raw_word());
             skip_separators();
             if (take_word("in")) {
@@ -259,6 +284,42 @@ class Follower : private ShellCursor {
         return Tri::yes;
     }
 
+    // for ((i = 0; i < n; i++))
+    Tri counting_loop(bool live, int depth, std::size_t begun) {
+        const std::size_t head = pos_;
+        arithmetic_command(false);
+        const std::size_t end = std::max(pos_, head + 4) - 2;
+        std::vector<ShellSpan> parts = {{head + 2, end}};
+        for (std::size_t i = head + 2; i < end; ++i) {
+            if (text_[i] != ';') continue;
+            parts.back().end = i;
+            parts.push_back({i + 1, end});
+        }
+        skip_separators();
+        expect_word("do", begun);
+        const std::size_t body = pos_;
+        bool is_followed =
+            live && parts.size() == 3 &&
+            assign_arithmetic(expand_text(source_, parts[0], variables_, true), variables_);
+        while (is_followed) {
+            const Text value =
+                evaluate_arithmetic(expand_text(source_, parts[1], variables_, true), variables_);
+            if (value.chars == "0") break;
+            if (++state_.steps > kMaxSteps) source_.fail(begun, "a script of too many steps");
+            pos_ = body;
+            if (!first_gap(value.chars)) list({"done"}, true, depth + 1);
+            is_followed =
+                !first_gap(value.chars) &&
+                assign_arithmetic(expand_text(source_, parts[2], variables_, true), variables_);
+        }
+        if (live && !is_followed)
+            note(source_.at(begun), "a loop over what is not known: not followed");
+        pos_ = body;
+        list({"done"}, false, depth + 1);
+        expect_word("done", begun);
+        return Tri::yes;
+    }
+
     Tri loop(bool live, int depth, std::size_t begun) {
         if (live) note(source_.at(begun), "a loop: not followed");
         list({"do"}, false, depth + 1);
@@ -278,6 +339,9 @@ class Follower : private ShellCursor {
             ++pos_;
         } while (level > 0);
         if (!live || pos_ < begun + 4) return Tri::yes;
+        if (assign_arithmetic(expand_text(source_, {begun + 2, pos_ - 2}, variables_, true),
+                              variables_))
+            return Tri::yes;
         const Text value = evaluate_arithmetic(
             expand_text(source_, {begun + 2, pos_ - 2}, variables_, true), variables_);
         const auto open = first_gap(value.chars);
@@ -310,7 +374,7 @@ class Follower : private ShellCursor {
         skip_blanks();
         if (looking_at("()")) pos_ += 2;
         skip_separators();
-        if (live) functions_[std::string(name)] = pos_;
+        if (live) state_.functions[std::string(name)] = {this, pos_};
         command(false, depth + 1);
         return Tri::yes;
     }
@@ -455,23 +519,18 @@ class Follower : private ShellCursor {
                   std::map<std::string, std::string, std::less<>> environment, std::size_t begun,
                   int depth) {
         const std::string name = words.front().chars;
-        if (const auto found = functions_.find(name); found != functions_.end())
-            return call(found->second, std::move(words), depth);
+        if (const auto found = state_.functions.find(name); found != state_.functions.end())
+            return found->second.first->call(found->second.second, std::move(words), depth);
         if (name == "[" || name == "test") {
             words.erase(words.begin());
             if (name == "[" && !words.empty() && words.back().chars == "]") words.pop_back();
             return test(words, source_.at(begun));
         }
         if (name == "exit") {
-            stopped_ = true;
+            state_.stopped = true;
             return Tri::yes;
         }
-        if (name == "source" || name == ".") {
-            note(source_.at(begun),
-                 fmt::format("{} {}: not followed; --set gives its variables", name,
-                             words.size() > 1 ? shown(words[1].chars) : ""));
-            return Tri::yes;
-        }
+        if (name == "source" || name == ".") return take_in(words, source_.at(begun), depth);
         if (name == "shift") {
             auto& arguments = variables_.arguments;
             if (!arguments.empty()) arguments.erase(arguments.begin());
@@ -484,7 +543,9 @@ class Follower : private ShellCursor {
         if (name == "false") return Tri::no;
         if (is_one_of(name, {"export", "declare", "local", "readonly", "typeset", "true", ":"}))
             return Tri::yes;
-        if (is_one_of(name, {"echo", "printf"})) return Tri::yes;
+        if (write_text(words)) return Tri::yes;
+        if (state_.capture != nullptr) state_.capture->is_known = false;
+        if (state_.capture != nullptr) return Tri::unknown;
         // eval "...", bash -c "...": the string is a command itself.
         for (std::size_t i = 1; i < words.size(); ++i) {
             if (words[i].chars.find(" --") != std::string::npos ||
@@ -493,6 +554,96 @@ class Follower : private ShellCursor {
         }
         result_.commands.push_back({std::move(words), std::move(environment)});
         return Tri::yes;
+    }
+
+    // source FILE: the file is read as if its lines stood here.
+    Tri take_in(const std::vector<Text>& words, Position at, int depth) {
+        constexpr std::size_t most = 30;
+        const std::string path = words.size() > 1 ? words[1].chars : "";
+        const auto& beside = state_.surroundings.file_beside;
+        std::optional<std::string> text;
+        if (beside && !path.empty() && !first_gap(path) && state_.texts.size() < most)
+            text = beside(path);
+        if (!text) {
+            note(at, fmt::format("{} {}: not followed; --set gives its variables",
+                                 words.front().chars, shown(path)));
+            return Tri::yes;
+        }
+        const std::string_view kept = state_.texts.emplace_back(std::move(*text));
+        result_.sources.push_back(path);
+        Follower& follower = *state_.followers.emplace_back(std::make_unique<Follower>(
+            kept, path, static_cast<int>(result_.sources.size()), state_));
+        const std::string back = std::exchange(variables_.script, path);
+        follower.run(depth + 1);
+        variables_.script = back;
+        return Tri::yes;
+    }
+
+    // The text that `$(commands)` stands for; nothing where that takes more than putting text
+    // together. A subshell: its variables are its own.
+    std::optional<Text> captured(ShellSpan commands) {
+        constexpr int most = 60;  // each keeps the variables
+        if (++state_.captures > most || state_.stopped) return std::nullopt;
+        Capture capture;
+        Capture* const outer = std::exchange(state_.capture, &capture);
+        const std::size_t back = std::exchange(pos_, commands.begin);
+        const std::size_t notes = result_.notes.size(), run = result_.commands.size();
+        ShellVariables kept = variables_;
+        list({")"}, true, kMaxNesting / 2);
+        const bool is_known = capture.is_known && !state_.stopped && pos_ == commands.end &&
+                              result_.commands.size() == run && result_.notes.size() == notes;
+        variables_ = std::move(kept);
+        state_.capture = outer;
+        state_.stopped = false;
+        pos_ = back;
+        result_.commands.resize(run);
+        result_.notes.resize(notes);
+        while (capture.text.chars.ends_with('\n')) {
+            capture.text.chars.pop_back();
+            capture.text.at.pop_back();
+        }
+        return is_known ? std::optional(std::move(capture.text)) : std::nullopt;
+    }
+
+    // Commands that only put text together; true where `words` is one.
+    bool write_text(const std::vector<Text>& words) {
+        const std::string& name = words.front().chars;
+        std::vector<Text> values(words.begin() + 1, words.end());
+        const bool prints = name == "printf";
+        if (prints && values.size() > 2 && values[0].chars == "-v") {
+            variables_.set(values[1].chars,
+                           {{formatted(values[2], {values.begin() + 3, values.end()})}});
+            return true;
+        }
+        Capture* const capture = state_.capture;
+        if (capture == nullptr) return prints || name == "echo";
+        if (!is_one_of(name, {"echo", "printf", "pwd", "cd", "dirname", "basename", "realpath",
+                              "readlink"}))
+            return false;
+        std::erase_if(values, [](const Text& one) { return one.chars.starts_with('-'); });
+        const Text none = text_at("", words.front().where());
+        const Text first = values.empty() ? none : values.front();
+        if (prints || name == "echo") {
+            for (const Text& one : values) {
+                if (&one != &values.front() && !prints) capture->text.add(' ', one.where());
+                if (!prints) capture->text.add(one);
+            }
+            if (prints)
+                capture->text.add(
+                    formatted(first, {values.begin() + (values.empty() ? 0 : 1), values.end()}));
+        } else if (name == "cd") {
+            capture->folder = first.chars;
+        } else if (name == "pwd") {
+            capture->text.add(capture->folder, words.front().where());
+        } else {
+            const std::string path = name == "dirname"    ? folder_of(first.chars)
+                                     : name == "basename" ? name_of(first.chars)
+                                                          : first.chars;
+            capture->text.add(path, words.front().where());
+        }
+        // A path that is not known whole names no file.
+        if (!prints && name != "echo" && first_gap(first.chars)) capture->is_known = false;
+        return true;
     }
 
     Tri test(const std::vector<Text>& words, Position at) {
@@ -517,18 +668,22 @@ class Follower : private ShellCursor {
         if (result_.notes.size() < max_notes) result_.notes.push_back({at, std::move(text)});
     }
 
-    ShellVariables variables_;
-    int steps_ = 0;
-    bool stopped_ = false;  // by exit
-    std::map<std::string, std::size_t, std::less<>> functions_;
-    ShellRun result_;
+    FollowState& state_;
+    ShellVariables& variables_;
+    ShellRun& result_;
 };
 
 }  // namespace
 
 ShellRun follow_script(std::string_view text, const std::string& file,
                        const ShellSurroundings& surroundings) {
-    return Follower(text, file, surroundings).run();
+    FollowState state(surroundings);
+    Follower script(text, file, 0, state);
+    script.run(0);
+    state.result.variables = state.variables.all();
+    state.result.read = state.variables.read();
+    state.result.directives = script.directives();
+    return std::move(state.result);
 }
 
 }  // namespace headway::inline importing

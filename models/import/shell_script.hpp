@@ -1,5 +1,6 @@
 // A launch script, read as far as its variables and conditions can be followed without running
-// anything: assignments, arrays, if, case, for over words, functions. Nothing is executed.
+// anything: assignments, arrays, if, case, for, functions, files that it takes in. Nothing is
+// executed.
 #pragma once
 
 #include <string>
@@ -26,6 +27,7 @@ struct ShellRun {
     std::map<std::string, ShellVariable, std::less<>> variables;  // at the end
     std::set<std::string, std::less<>> read;                      // of the surroundings
     std::map<std::string, std::string, std::less<>> directives;   // #SBATCH --nodes=4
+    std::vector<std::string> sources;  // files that it takes in; positions count them from 1
 };
 
 ShellRun follow_script(std::string_view text, const std::string& file,

@@ -26,8 +26,8 @@ void ShellVariables::set(const std::string& name, ShellVariable value) {
     values_[name] = std::move(value);
 }
 
-ShellSource::ShellSource(std::string_view text, std::string file)
-    : text_(text), file_(std::move(file)), lines_{0} {
+ShellSource::ShellSource(std::string_view text, std::string file, int number)
+    : text_(text), file_(std::move(file)), number_(number), lines_{0} {
     for (std::size_t i = 0; i < text.size(); ++i) {
         if (text[i] == '\n') lines_.push_back(i + 1);
     }
@@ -36,7 +36,7 @@ ShellSource::ShellSource(std::string_view text, std::string file)
 Position ShellSource::at(std::size_t offset) const {
     const auto next = std::upper_bound(lines_.begin(), lines_.end(), offset);
     const auto line = next - lines_.begin();
-    return {static_cast<int>(line), static_cast<int>(offset - *(next - 1)) + 1};
+    return {static_cast<int>(line), static_cast<int>(offset - *(next - 1)) + 1, number_};
 }
 
 void ShellSource::fail(std::size_t offset, std::string found, std::string hint) const {

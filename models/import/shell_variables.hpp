@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -19,10 +20,13 @@ struct ShellVariable {
     bool is_array = false;
 };
 
-// What surrounds a script: variables of the environment, and its own arguments.
+// What surrounds a script: variables of the environment, its own arguments, and the files beside
+// it.
 struct ShellSurroundings {
     std::map<std::string, std::string, std::less<>> variables;
     std::vector<std::string> arguments;
+    // The text of a file, by its path from the script's folder; nothing where there is none.
+    std::function<std::optional<std::string>(const std::string&)> file_beside;
 };
 
 class ShellVariables {
@@ -40,6 +44,7 @@ class ShellVariables {
     const std::set<std::string, std::less<>>& read() const { return read_; }
 
     std::vector<std::string> arguments;
+    std::string script = "script";  // $0 and BASH_SOURCE, seen from the script's folder
 
   private:
     std::map<std::string, std::string, std::less<>> given_;
@@ -48,10 +53,18 @@ class ShellVariables {
     mutable std::set<std::string, std::less<>> read_;
 };
 
+// [begin, end) of a source.
+struct ShellSpan {
+    std::size_t begin = 0, end = 0;
+};
+
 // The text of a script, and where each of its characters stands.
 class ShellSource {
   public:
-    ShellSource(std::string_view text, std::string file);
+    // `number` goes into the positions: 0 for the script itself.
+    ShellSource(std::string_view text, std::string file, int number = 0);
+    // What the commands of a span write, where that can be told without running anything.
+    std::function<std::optional<Text>(ShellSpan)> output_of;
     std::string_view text() const { return text_; }
     Position at(std::size_t offset) const;
     [[noreturn]] void fail(std::size_t offset, std::string found, std::string hint = "") const;
@@ -67,12 +80,8 @@ class ShellSource {
 
     std::string_view text_;
     std::string file_;
+    int number_;
     std::vector<std::size_t> lines_;
-};
-
-// [begin, end) of the source.
-struct ShellSpan {
-    std::size_t begin = 0, end = 0;
 };
 
 // The words that a span becomes: variables put in and, outside quotes, cut at blanks.
@@ -81,6 +90,15 @@ std::vector<Text> expand_words(const ShellSource& source, ShellSpan span,
 // The same as one word, as in an assignment; `is_quoted`: as between double quotes.
 Text expand_text(const ShellSource& source, ShellSpan span, ShellVariables& variables,
                  bool is_quoted = false);
+
+// i = 0, i += 2, i++: false where the text is no assignment. A value that is open is a gap.
+bool assign_arithmetic(const Text& text, ShellVariables& variables);
+
+// What printf writes for %s, %d and %%, \n among them.
+Text formatted(const Text& format, const std::vector<Text>& values);
+// What dirname, basename and realpath write of a path.
+std::string folder_of(std::string_view path);
+std::string name_of(std::string_view path);
 
 // The value of $((...)), or a gap where a name in it has no value.
 Text evaluate_arithmetic(const Text& text, const ShellVariables& variables);

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "models/report/input_file.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline recorded {

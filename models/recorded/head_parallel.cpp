@@ -12,8 +12,8 @@
 #include "models/cost/fitted_tasks.hpp"
 #include "models/cost/moe_layer.hpp"
 #include "models/recorded/exchanges.hpp"
-#include "models/report/human.hpp"
 #include "models/scenario/head_parallel_twin.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline recorded {

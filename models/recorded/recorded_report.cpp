@@ -9,8 +9,8 @@
 #include <numeric>
 #include <utility>
 
-#include "models/report/human.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 
 namespace headway::inline recorded {
 namespace {

@@ -8,8 +8,8 @@
 #include <tuple>
 #include <utility>
 
-#include "models/report/human.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline report {

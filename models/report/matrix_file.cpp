@@ -8,7 +8,7 @@
 #include <iterator>
 #include <vector>
 
-#include "models/report/input_file.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/number_table.hpp"
 

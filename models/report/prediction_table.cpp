@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include "models/report/human.hpp"
 #include "models/report/step_order.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 
 namespace headway::inline report {
 namespace {

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <utility>
 
-#include "models/report/csv_text.hpp"
-#include "models/report/input_file.hpp"
+#include "models/text/csv_text.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 #include "models/vocab/plan.hpp"
 

@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/report/csv_text.hpp"
-#include "models/report/human.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/csv_text.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
 
 namespace headway::inline report {
 namespace {
 
-constexpr std::size_t kNameWidth = 30;  // of an anchor on a terminal
+constexpr std::size_t kAnchorNameWidth = 30;  // of an anchor on a terminal
 
 std::string_view title(AnchorCategory category) {
     switch (category) {
@@ -223,7 +223,7 @@ std::string validation_to_table(const Validation& validation, ValidationDetail d
         brief ? worst_of_tables(validation.results) : validation.results;
     for (const AnchorResult& r : shown) {
         table.rows.push_back(cells(r));
-        table.rows.back().front() = clipped(r.name, kNameWidth);
+        table.rows.back().front() = clipped(r.name, kAnchorNameWidth);
     }
     TextTable inside{.head = kCoverageHead, .rows = {}};
     for (const AnchorStatistics& s : validation.statistics)

@@ -17,6 +17,25 @@ bool divides_either_way(int a, int b) {
     return a % b == 0 || b % a == 0;
 }
 
+void check_dragonfly(const Cluster& cluster, std::vector<InputProblem>& problems) {
+    if (!cluster.fabric || !cluster.fabric->core) return;
+    const Fabric& fabric = *cluster.fabric;
+    if (!cluster.is_dragonfly()) {
+        if (fabric.core->routing != PodRouting::minimal)
+            problems.push_back({"fabric.core.routing", "routing between pods that switches join",
+                                "pair_bandwidth, or no routing", ""});
+        return;
+    }
+    if (fabric.core->oversubscription != 1.0)
+        problems.push_back({"fabric.core.oversubscription",
+                            "pair_bandwidth, which says how much leaves a pod, and this",
+                            "one of the two", ""});
+    if (fabric.rails || fabric.planes > 1)
+        problems.push_back({"fabric.core.pair_bandwidth",
+                            fmt::format("a dragonfly with {}", fabric.rails ? "rails" : "planes"),
+                            "rails: false and planes: 1", ""});
+}
+
 void check_links(const Cluster& cluster, std::vector<InputProblem>& problems) {
     const int domain = cluster.nvlink ? cluster.nvlink->domain : 1;
     if (domain < cluster.gpus_per_node && !cluster.pcie) {
@@ -39,6 +58,7 @@ void check_links(const Cluster& cluster, std::vector<InputProblem>& problems) {
         problems.push_back({"fabric.core", "a third tier above one leaf",
                             "nodes_per_leaf of at least 1, or no core", ""});
     }
+    check_dragonfly(cluster, problems);
     if (cluster.has_pairwise_links() && domain % cluster.gpus_per_node != 0) {
         problems.push_back({"nvlink.pairwise",
                             fmt::format("pairwise links between {} of the {} GPUs of a node",

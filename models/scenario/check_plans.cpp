@@ -6,28 +6,16 @@
 
 #include "models/scenario/check_scenario.hpp"
 #include "models/scenario/divisors.hpp"
+#include "models/scenario/moe_keys.hpp"
+#include "models/workload/moe_layer.hpp"
 
 namespace headway::inline scenario {
 namespace {
-
-// EP x ETP.
-std::int64_t ranks_of_group(int group_size, const Plan& plan) {
-    return std::int64_t{group_size} * plan.parallel.expert_tensor_parallel_size;
-}
 
 // Groups lie regularly on nodes: whole nodes, or whole fractions of one.
 bool fits_nodes(int group_size, const Plan& plan, const Cluster& cluster) {
     const std::int64_t ranks = ranks_of_group(group_size, plan);
     return ranks % cluster.gpus_per_node == 0 || cluster.gpus_per_node % ranks == 0;
-}
-
-bool fits_layer(int group_size, const ModelSpec& model, const ExpertParallel&) {
-    return model.moe.num_experts % group_size == 0;
-}
-
-bool fits_layer(int group_size, const ModelSpec&, const HeadParallel& hp) {
-    if (group_size <= hp.num_heads) return hp.num_heads % group_size == 0;
-    return group_size % hp.num_heads == 0 && hp.num_experts % (group_size / hp.num_heads) == 0;
 }
 
 // Ranks of a pipeline stage, which a group lies in; all ranks where there is none, or no whole one.
@@ -37,38 +25,23 @@ int ranks_of_stage(const Scenario& scenario, const Plan& plan) {
     return world % stages == 0 ? world / stages : world;
 }
 
-template <class Layer>
-std::vector<int> valid_group_sizes(const Scenario& scenario, const Plan& plan, const Layer& layer) {
+std::vector<int> valid_group_sizes(const Scenario& scenario, const Plan& plan) {
     std::vector<int> valid;
     const int ranks = ranks_of_stage(scenario, plan), e = plan.parallel.expert_tensor_parallel_size;
     if (ranks % e != 0) return valid;
     for (const int size : divisors(ranks / e)) {
-        if (fits_nodes(size, plan, scenario.cluster) && fits_layer(size, scenario.model, layer)) {
+        if (fits_nodes(size, plan, scenario.cluster) &&
+            moe_layer_kind(plan).why_not(scenario.model, plan, size).empty()) {
             valid.push_back(size);
         }
     }
     return valid;
 }
 
-std::string why_not(const Scenario& scenario, int size, const ExpertParallel&) {
-    return fmt::format("{} experts do not spread evenly over {} ranks",
-                       scenario.model.moe.num_experts, size);
-}
+}  // namespace
 
-std::string why_not(const Scenario&, int size, const HeadParallel& hp) {
-    if (size <= hp.num_heads) {
-        return fmt::format("{} heads do not spread evenly over {} ranks", hp.num_heads, size);
-    }
-    if (size % hp.num_heads != 0) {
-        return fmt::format("{} ranks are not a multiple of {} heads", size, hp.num_heads);
-    }
-    return fmt::format("{} experts of a head do not spread evenly over its {} ranks",
-                       hp.num_experts, size / hp.num_heads);
-}
-
-template <class Layer>
-bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& layer,
-                      const std::string& where, std::vector<InputProblem>& problems) {
+bool check_group_size(const Scenario& scenario, const Plan& plan, const std::string& where,
+                      std::vector<InputProblem>& problems) {
     const int ranks = ranks_of_stage(scenario, plan);
     std::string found;
     if (ranks % plan.group_size != 0) {
@@ -77,12 +50,11 @@ bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& l
     } else if (!fits_nodes(plan.group_size, plan, scenario.cluster)) {
         found = fmt::format("groups of {} ranks straddle nodes of {} GPUs",
                             ranks_of_group(plan.group_size, plan), scenario.cluster.gpus_per_node);
-    } else if (!fits_layer(plan.group_size, scenario.model, layer)) {
-        found = why_not(scenario, plan.group_size, layer);
     } else {
-        return true;
+        found = moe_layer_kind(plan).why_not(scenario.model, plan, plan.group_size);
+        if (found.empty()) return true;
     }
-    const std::vector<int> valid = valid_group_sizes(scenario, plan, layer);
+    const std::vector<int> valid = valid_group_sizes(scenario, plan);
     problems.push_back({where + ".group_size", std::move(found),
                         valid.empty() ? "another parallel.expert_tensor_parallel_size"
                                       : "group_size one of: " + value_list(valid),
@@ -90,105 +62,7 @@ bool check_group_size(const Scenario& scenario, const Plan& plan, const Layer& l
     return false;
 }
 
-void check_node_limit(const Scenario& scenario, const Plan& plan, int limit,
-                      const std::string& where, std::vector<InputProblem>& problems) {
-    const std::int64_t num_nodes =
-        ranks_of_group(plan.group_size, plan) / scenario.cluster.island_size();
-    if (num_nodes <= 1) {
-        problems.push_back({where, fmt::format("node_limit {} for a group within one node", limit),
-                            "no node_limit, or a group_size of several nodes", ""});
-        return;
-    }
-    const std::int64_t experts_per_node = scenario.model.moe.num_experts / num_nodes,
-                       top_k = scenario.model.moe.top_k;
-    const std::int64_t least = (top_k + experts_per_node - 1) / experts_per_node;
-    if (limit < least || limit > num_nodes) {
-        problems.push_back(
-            {where,
-             fmt::format("node_limit {} for top_k {} and groups of {} nodes with {} experts each",
-                         limit, top_k, num_nodes, experts_per_node),
-             fmt::format("{} to {}", least, num_nodes), ""});
-    }
-}
-
-// What is sent once to a node must find all its ranks in the group.
-bool check_whole_nodes(const Scenario& scenario, const Plan& plan, const std::string& where,
-                       std::vector<InputProblem>& problems) {
-    const int island = scenario.cluster.island_size();
-    const std::int64_t ranks = ranks_of_group(plan.group_size, plan);
-    if (ranks > island && island % plan.parallel.expert_tensor_parallel_size != 0) {
-        problems.push_back(
-            {where,
-             fmt::format("experts cut over {} ranks lie on several NVLink domains of {}, which "
-                         "dedup: node and node_limit take for nodes",
-                         plan.parallel.expert_tensor_parallel_size, island),
-             fmt::format("an expert_tensor_parallel_size that divides {}", island), ""});
-        return false;
-    }
-    if (ranks <= island || ranks % island == 0) return true;
-    problems.push_back(
-        {where,
-         fmt::format("groups of {} ranks do not fill NVLink domains of {}, which dedup: node "
-                     "and node_limit take for nodes",
-                     ranks, island),
-         fmt::format("a group_size of at most {} or a multiple of it", island), ""});
-    return false;
-}
-
-void check_layer(const Scenario& scenario, const Plan& plan, const ExpertParallel& ep,
-                 const std::string& where, std::vector<InputProblem>& problems) {
-    bool fits = check_group_size(scenario, plan, ep, where, problems);
-    if (fits && (ep.dedup == Dedup::node || ep.node_limit))
-        fits = check_whole_nodes(scenario, plan, where + ".group_size", problems);
-    if (fits && ep.node_limit) {
-        check_node_limit(scenario, plan, *ep.node_limit, where + ".expert_parallel.node_limit",
-                         problems);
-    }
-    if (ep.latent_width && *ep.latent_width >= scenario.model.hidden) {
-        problems.push_back({where + ".expert_parallel.latent_width",
-                            fmt::format("latent_width {} is not below hidden {}", *ep.latent_width,
-                                        scenario.model.hidden),
-                            fmt::format("1 to {}", scenario.model.hidden - 1), ""});
-    }
-}
-
-void check_layer(const Scenario& scenario, const Plan& plan, const HeadParallel& hp,
-                 const std::string& where, std::vector<InputProblem>& problems) {
-    if (hp.head_width == 0) {
-        problems.push_back(
-            {where + ".head_parallel.num_heads",
-             fmt::format("num_heads {} does not divide hidden {}", hp.num_heads,
-                         scenario.model.hidden),
-             "head_width, or num_heads one of: " + divisor_list(scenario.model.hidden), ""});
-        return;
-    }
-    check_group_size(scenario, plan, hp, where, problems);
-    if (hp.top_k > hp.num_experts) {
-        problems.push_back(
-            {where + ".head_parallel.top_k",
-             fmt::format("top_k {} exceeds num_experts {}", hp.top_k, hp.num_experts),
-             fmt::format("1 to {}", hp.num_experts), ""});
-    }
-}
-
-// Exchanges that move rows themselves send a copy a rank or a node.
-void check_dispatcher(const Plan& plan, const std::string& where,
-                      std::vector<InputProblem>& problems) {
-    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-    if (ep == nullptr || ep->dispatcher == TokenDispatcher::alltoall) return;
-    if (ep->dispatcher == TokenDispatcher::allgather) {
-        if (ep->dedup != Dedup::none)
-            problems.push_back({where + ".expert_parallel.moe_token_dispatcher_type",
-                                fmt::format("allgather with dedup: {}",
-                                            kDedupNames[static_cast<std::size_t>(ep->dedup)]),
-                                "dedup: none", "all tokens go to all ranks of the group"});
-        return;
-    }
-    if (ep->dedup != Dedup::none) return;
-    problems.push_back({where + ".expert_parallel.moe_token_dispatcher_type",
-                        "flex with dedup: none", "dedup: rank or node",
-                        "DeepEP and HybridEP send a token once to each rank or node"});
-}
+namespace {
 
 // Those of frameworks are of a layer and pass or of the step; headway's own is of the step.
 void check_graphs(const Plan& plan, const std::string& where, std::vector<InputProblem>& problems) {
@@ -209,24 +83,6 @@ void check_graphs(const Plan& plan, const std::string& where, std::vector<InputP
                            plan.is_head_parallel() ? "HP x EP" : "EP", plan.group_size),
                "HP of at most num_heads ranks, or EP on one",
                "the counts say what the next exchange sends; a graph is captured before");
-}
-
-// The released code has neither deduplication nor latent experts under EP, nor HP over more ranks
-// than heads.
-void check_implementation(const Plan& plan, const std::string& where,
-                          std::vector<InputProblem>& problems) {
-    if (plan.implementation != Implementation::unfused) return;
-    const auto* ep = std::get_if<ExpertParallel>(&plan.layer);
-    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
-    const bool can = ep != nullptr
-                         ? ep->dedup == Dedup::none && !ep->latent_width && !ep->node_limit &&
-                               ep->dispatcher != TokenDispatcher::allgather
-                         : plan.group_size <= hp->num_heads;
-    if (can) return;
-    problems.push_back(
-        {where + ".implementation",
-         "unfused with dedup, node_limit, latent_width, allgather or HP over more ranks than heads",
-         "fused, or expert_parallel: {}, or a group_size of at most num_heads", ""});
 }
 
 void check_precision(const Plan& plan, const std::string& where,
@@ -420,8 +276,7 @@ std::vector<InputProblem> check_plans(const Scenario& scenario) {
     for (std::size_t i = 0; i < scenario.plans.size(); ++i) {
         const Plan& plan = scenario.plans[i];
         const std::string where = fmt::format("plans[{}]", i);
-        std::visit([&](const auto& layer) { check_layer(scenario, plan, layer, where, problems); },
-                   plan.layer);
+        check_moe_layer(scenario, plan, where, problems);
         check_graphs(plan, where, problems);
         check_implementation(plan, where, problems);
         check_dispatcher(plan, where, problems);

@@ -80,6 +80,14 @@ void describe_core(Fields& f, CoreTier& core) {
              "of a pod's spines: links to leaves over links to cores", optional);
     f.integer("uplinks_per_pod", core.uplinks_per_pod, {1, 65536},
               "links from a pod to the core; used by ecmp only", optional);
+    f.quantity("pair_bandwidth", core.pair_bandwidth, {.low = 0, .high = 1e16},
+               "a dragonfly: links from each pod to each other one, in all, one direction; 0: core "
+               "switches",
+               optional);
+    f.choice("routing", core.routing, kPodRoutingNames,
+             "of a dragonfly: minimal, over the links of two pods alone; valiant, over third pods "
+             "too",
+             optional);
     f.quantity("latency", core.latency, kLatency, "one way, across the core");
 }
 

@@ -18,7 +18,9 @@ std::string_view size_meaning(Kernel kernel) {
             return "FLOPs of the GEMM, ascending";
         case Kernel::grouped_gemm:
         case Kernel::grouped_gemm_gelu:
+        case Kernel::grouped_gemm_swiglu:
         case Kernel::fused_expert:
+        case Kernel::fused_expert_swiglu:
             return "rows per expert, ascending";
         case Kernel::attention:
             return "sequence lengths, ascending";
@@ -35,8 +37,10 @@ std::string_view width_meaning(Kernel kernel) {
             return "smallest dimension of the GEMM, ascending";
         case Kernel::grouped_gemm:
         case Kernel::grouped_gemm_gelu:
+        case Kernel::grouped_gemm_swiglu:
             return "expert width f on the rank, ascending";
         case Kernel::fused_expert:
+        case Kernel::fused_expert_swiglu:
         case Kernel::attention:
             return "head width, ascending";
         case Kernel::router:
@@ -53,7 +57,7 @@ void describe_rate_curve(Fields& f, RateCurve& curve, Kernel kernel) {
               size_unit(kernel));
     f.numbers("width", curve.width, kPositive, width_meaning(kernel),
               has_width ? Presence::required : optional);
-    if (kernel == Kernel::fused_expert) {
+    if (is_fused_expert(kernel)) {
         f.numbers("inner", curve.inner, kPositive,
                   "expert width f, ascending; left out: no dependence on it", optional);
     }

@@ -1,4 +1,5 @@
 #include "models/scenario/describe.hpp"
+#include "models/scenario/moe_keys.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -7,9 +8,6 @@ namespace headway::inline scenario {
 namespace {
 
 constexpr Range kWeight = {.low = 0, .high = 1e15};
-
-// HP x EP never sends by node.
-constexpr std::array kHeadDedupNames = {kDedupNames[0], kDedupNames[1]};
 
 void describe_batch(Fields& f, Batch& batch) {
     f.integer("sequence_length", batch.sequence_length, {1, 1 << 24}, "tokens of one sequence");
@@ -40,7 +38,7 @@ void describe_histogram(Fields& f, Routing& routing) {
         f.numbers("weights", row, kWeight, "popularity of each expert; normalised", optional);
     std::vector<std::vector<double>> table;
     const bool in_file = f.table_file("file", table, kWeight, "CSV file: one row of weights");
-    f.exactly_one_of("weights", "file");
+    f.exactly_one_of({"weights", "file"});
     if (is_inline) routing.weights = {row};
     if (in_file) routing.weights = table;
 }
@@ -55,7 +53,7 @@ void describe_trace(Fields& f, Routing& routing) {
         "has more layers",
         optional);
     const bool in_file = f.table_file("file", table, kWeight, "CSV file: a row per layer");
-    f.exactly_one_of("counts", "file");
+    f.exactly_one_of({"counts", "file"});
     if (is_inline || in_file) routing.weights = table;
 }
 
@@ -88,39 +86,6 @@ void describe_routing(Fields& f, Routing& routing) {
              "popularity is the same on all source ranks, or drawn for each", optional);
     f.flag("per_layer", routing.per_layer, "popularity is drawn anew for each layer", optional);
     f.integer("seed", routing.seed, {0, 9.2e18}, "of every random draw", optional);
-}
-
-void describe_expert_parallel(Fields& f, ExpertParallel& ep) {
-    f.choice("dedup", ep.dedup, kDedupNames,
-             "what dispatch sends: a copy per expert (none), per destination rank, or per "
-             "destination node",
-             optional);
-    f.choice("moe_token_dispatcher_type", ep.dispatcher, kTokenDispatcherNames,
-             "flex: the exchange reads and sums rows at their source itself, as DeepEP and "
-             "HybridEP do; alltoall: passes of their own before and after it; allgather: all "
-             "tokens go to all ranks of EP x ETP, each of which takes the rows of its experts",
-             optional);
-    f.integer("node_limit", ep.node_limit, {1, 1 << 20},
-              "a token's experts lie on at most this many nodes of the group");
-    f.integer("latent_width", ep.latent_width, {1, 1 << 20},
-              "LatentMoE: tokens travel and experts work at this width, below hidden");
-    f.flag("hide_count_exchange", ep.hide_count_exchange,
-           "counts travel behind the permute instead of before it", optional);
-}
-
-void describe_head_parallel(Fields& f, HeadParallel& hp) {
-    f.integer("num_heads", hp.num_heads, {1, 65536}, "heads H, each with its router and experts");
-    f.derived_integer("head_width", hp.head_width, {1, 1 << 20},
-                      "width d_h of a head; left out: hidden / num_heads");
-    f.derived_integer("num_experts", hp.num_experts, {1, 65536},
-                      "experts of one head E; left out: the model's");
-    f.derived_integer("top_k", hp.top_k, {1, 1024},
-                      "experts per sub-token k; left out: the model's");
-    f.derived_integer("expert_width", hp.expert_width, {1, 1 << 20},
-                      "hidden width of one expert f; left out: the model's");
-    f.choice("dedup", hp.dedup, kHeadDedupNames,
-             "dispatch inside a head when it spans ranks: a copy per expert (none), or per rank",
-             optional);
 }
 
 void describe_recompute(Fields& f, Recompute& recompute) {
@@ -281,24 +246,7 @@ void describe_precision(Fields& f, Precision& precision) {
 
 void describe_plan(Fields& f, Plan& plan) {
     f.text("name", plan.name, "name in tables; unique");
-    ExpertParallel ep;
-    HeadParallel hp;
-    bool has_hp = plan.is_head_parallel(), has_ep = !has_hp;
-    if (has_hp) {
-        hp = std::get<HeadParallel>(plan.layer);
-    } else {
-        ep = std::get<ExpertParallel>(plan.layer);
-    }
-    f.map_if("expert_parallel", has_ep, ep,
-             "the MoE layer is split by experts; {} for all defaults", describe_expert_parallel);
-    f.map_if("head_parallel", has_hp, hp, "the MoE layer is split by heads (Multi-Head LatentMoE)",
-             describe_head_parallel);
-    f.exactly_one_of("expert_parallel", "head_parallel");
-    if (has_hp) {
-        plan.layer = hp;
-    } else {
-        plan.layer = ep;
-    }
+    describe_moe_layer(f, plan.layer);
     GivenParallel given;
     f.map(
         "parallel", plan.parallel, "how the plan cuts the model and its tokens besides",

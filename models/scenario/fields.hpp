@@ -298,8 +298,8 @@ class Fields {
         leave_condition();
     }
 
-    // Exactly one of two keys, both declared optional, must be there.
-    virtual void exactly_one_of(std::string_view, std::string_view) {}
+    // Exactly one of these keys, all declared optional, must be there.
+    virtual void exactly_one_of(const std::vector<std::string_view>&) {}
     virtual void at_most_one_of(std::string_view, std::string_view) {}
 
   protected:

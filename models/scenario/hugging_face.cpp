@@ -410,12 +410,12 @@ YamlNode model_from_hugging_face(const YamlNode& root, const std::string& file,
     add_layers(config, model);
     add(model, "attention", attention(config));
     add(model, "moe", moe(config));
+    // transformers 5 asks the outer config; a text_config beside it often has a default of its
+    // class.
     const int outer_tie = root.index_of("tie_word_embeddings");
-    const std::string tie = config.text("tie_word_embeddings");
-    const std::string tied = !tie.empty() ? tie
-                             : outer_tie >= 0
-                                 ? root.items[static_cast<std::size_t>(outer_tie)].scalar
-                                 : "false";
+    const std::string tie = outer_tie >= 0 ? root.items[static_cast<std::size_t>(outer_tie)].scalar
+                                           : config.text("tie_word_embeddings");
+    const std::string tied = tie.empty() ? "false" : tie;
     add(model, "tied_embeddings", scalar_node(tied, config.at()));
     add(model, "source", scalar_node("Hugging Face " + file, root.at));
     refuse_other_layers(config);

@@ -26,6 +26,10 @@ constexpr std::array kFamilies = {
                       "vocab_size=32064 hidden_size=4096 intermediate_size=6400 "
                       "num_hidden_layers=32 num_attention_heads=32 num_key_value_heads=8 "
                       "num_local_experts=16 num_experts_per_tok=2"},
+    HuggingFaceFamily{"minicpm", "", "expert_width=intermediate_size",
+                      "vocab_size=32000 hidden_size=4096 intermediate_size=11008 "
+                      "num_hidden_layers=32 num_attention_heads=32 tie_word_embeddings=true "
+                      "num_experts=0"},
     HuggingFaceFamily{"minimax_m2", "",
                       "experts=num_local_experts expert_width=intermediate_size "
                       "shared_width=shared_intermediate_size",

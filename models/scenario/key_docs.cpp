@@ -12,11 +12,11 @@ class KeyRecorder : public Fields {
   public:
     explicit KeyRecorder(KeyDoc& root) : open_{&root} {}
 
-    void exactly_one_of(std::string_view a, std::string_view b) override {
-        open_.back()->exactly_one_of.push_back({std::string(a), std::string(b), when_});
+    void exactly_one_of(const std::vector<std::string_view>& names) override {
+        open_.back()->exactly_one_of.push_back({{names.begin(), names.end()}, when_});
     }
     void at_most_one_of(std::string_view a, std::string_view b) override {
-        open_.back()->at_most_one_of.push_back({std::string(a), std::string(b), when_});
+        open_.back()->at_most_one_of.push_back({{std::string(a), std::string(b)}, when_});
     }
 
   protected:

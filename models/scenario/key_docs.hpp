@@ -24,11 +24,11 @@ struct KeyDoc {
     std::string when;                         // "kind: zipf, power_law": exists only then
     ReferenceKind reference = ReferenceKind::model;
     std::vector<KeyDoc> children;  // map, list (of one item), reference
-    struct Pair {
-        std::string a, b;
+    struct Choice {
+        std::vector<std::string> names;
         std::string when;
     };
-    std::vector<Pair> exactly_one_of, at_most_one_of;
+    std::vector<Choice> exactly_one_of, at_most_one_of;
 
     bool has_required_key() const;
 };

@@ -97,17 +97,25 @@ std::string row(const KeyDoc& key) {
     return fmt::format("| `{}` | {} | {} | {} |\n", key.name, type_text(key), presence, meaning);
 }
 
+// `a`, `b` and `c`
+std::string listed(const std::vector<std::string>& names) {
+    std::string text = '`' + names.front() + '`';
+    for (std::size_t i = 1; i < names.size(); ++i)
+        text += (i + 1 < names.size() ? ", `" : " and `") + names[i] + '`';
+    return text;
+}
+
 void add_section(const KeyDoc& doc, const std::string& path, std::string& text) {
     text += fmt::format("\n## {}\n\n", path.empty() ? "The scenario" : '`' + path + '`');
     if (!doc.meaning.empty()) text += doc.meaning + ".\n\n";
     text += "| key | accepts | default | meaning |\n|---|---|---|---|\n";
     for (const KeyDoc& key : doc.children) text += row(key);
-    for (const KeyDoc::Pair& pair : doc.exactly_one_of) {
-        text += fmt::format("\nExactly one of `{}` and `{}`{}.\n", pair.a, pair.b,
-                            pair.when.empty() ? "" : " with `" + pair.when + '`');
+    for (const KeyDoc::Choice& choice : doc.exactly_one_of) {
+        text += fmt::format("\nExactly one of {}{}.\n", listed(choice.names),
+                            choice.when.empty() ? "" : " with `" + choice.when + '`');
     }
-    for (const KeyDoc::Pair& pair : doc.at_most_one_of)
-        text += fmt::format("\nAt most one of `{}` and `{}`.\n", pair.a, pair.b);
+    for (const KeyDoc::Choice& choice : doc.at_most_one_of)
+        text += fmt::format("\nAt most one of {}.\n", listed(choice.names));
     const KeyDoc* previous = nullptr;
     for (const KeyDoc& key : doc.children) {
         if (key.children.empty()) continue;

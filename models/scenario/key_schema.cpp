@@ -116,11 +116,13 @@ Json condition_schema(const std::string& when) {
     return {{"properties", {{key, {{"enum", values}}}}}, {"required", {key}}};
 }
 
-Json one_of(const KeyDoc::Pair& pair) {
-    return {{"oneOf", {{{"required", {pair.a}}}, {{"required", {pair.b}}}}}};
+Json one_of(const std::vector<std::string>& names) {
+    Json each = Json::array();
+    for (const std::string& name : names) each.push_back({{"required", Json::array({name})}});
+    return {{"oneOf", each}};
 }
 
-// The demands on keys that exist only under a condition, and on pairs.
+// The demands on keys that exist only under a condition, and on choices.
 Json demands(const KeyDoc& doc) {
     Json all = Json::array();
     for (const KeyDoc& key : doc.children) {
@@ -131,15 +133,15 @@ Json demands(const KeyDoc& doc) {
                        {"then", then},
                        {"else", {{"not", {{"required", {key.name}}}}}}});
     }
-    for (const KeyDoc::Pair& pair : doc.exactly_one_of) {
-        if (pair.when.empty()) {
-            all.push_back(one_of(pair));
+    for (const KeyDoc::Choice& choice : doc.exactly_one_of) {
+        if (choice.when.empty()) {
+            all.push_back(one_of(choice.names));
         } else {
-            all.push_back({{"if", condition_schema(pair.when)}, {"then", one_of(pair)}});
+            all.push_back({{"if", condition_schema(choice.when)}, {"then", one_of(choice.names)}});
         }
     }
-    for (const KeyDoc::Pair& pair : doc.at_most_one_of)
-        all.push_back({{"not", {{"required", {pair.a, pair.b}}}}});
+    for (const KeyDoc::Choice& choice : doc.at_most_one_of)
+        all.push_back({{"not", {{"required", choice.names}}}});
     return all;
 }
 

@@ -64,7 +64,8 @@ std::filesystem::path find_preset(const std::string& kind, const std::string& na
     }
     const std::string near = did_you_mean(name, known);
     throw InputError({"", fmt::format("no preset {} in {}", in_quotes(name), kind),
-                      fmt::format("one of: {}", fmt::join(known, ", ")),
+                      known.empty() ? "presets, of which none is installed"
+                                    : fmt::format("one of: {}", fmt::join(known, ", ")),
                       near.empty() ? "" : "did you mean '" + near + "'?"});
 }
 

@@ -302,14 +302,17 @@ void YamlReader::contradiction(std::string_view name, std::string_view found,
     problem(name, at, fmt::format("'{}' and {}", name, found), std::string(accepted));
 }
 
-void YamlReader::exactly_one_of(std::string_view a, std::string_view b) {
+void YamlReader::exactly_one_of(const std::vector<std::string_view>& names) {
     const Frame& f = frame();
-    const int num_present = (f.node->index_of(a) >= 0) + (f.node->index_of(b) >= 0);
-    if (num_present == 1 || (num_present == 0 && f.is_overlay)) return;
-    problem("", f.node->at,
-            fmt::format("{} '{}' {} '{}' in '{}'", num_present == 2 ? "both" : "neither", a,
-                        num_present == 2 ? "and" : "nor", b, path_),
-            fmt::format("exactly one of: {}, {}", a, b));
+    std::vector<std::string_view> present;
+    std::ranges::copy_if(names, std::back_inserter(present),
+                         [&](std::string_view name) { return f.node->index_of(name) >= 0; });
+    if (present.size() == 1 || (present.empty() && f.is_overlay)) return;
+    const std::string found = present.empty()
+                                  ? fmt::format("neither '{}'", fmt::join(names, "' nor '"))
+                                  : fmt::format("both '{}'", fmt::join(present, "' and '"));
+    problem("", f.node->at, fmt::format("{} in '{}'", found, path_),
+            fmt::format("exactly one of: {}", fmt::join(names, ", ")));
 }
 
 void YamlReader::at_most_one_of(std::string_view a, std::string_view b) {

@@ -53,7 +53,7 @@ class YamlReader : public Fields {
     // What was found in files beyond the keys of headway.
     const std::vector<std::string>& notes() const { return notes_; }
 
-    void exactly_one_of(std::string_view a, std::string_view b) override;
+    void exactly_one_of(const std::vector<std::string_view>& names) override;
     void at_most_one_of(std::string_view a, std::string_view b) override;
     void contradiction(std::string_view name, std::string_view found,
                        std::string_view accepted) override;

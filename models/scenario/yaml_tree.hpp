@@ -21,6 +21,7 @@ struct YamlLimits {
 
 struct Position {
     int line = 1, column = 1;
+    int file = 0;  // 0: the file that is read; else the n-th that it takes in
 };
 
 // "file:line:column"

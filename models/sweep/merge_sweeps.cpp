@@ -8,9 +8,9 @@
 #include <optional>
 #include <string>
 
-#include "models/report/csv_text.hpp"
-#include "models/report/input_file.hpp"
 #include "models/sweep/sweep_file.hpp"
+#include "models/text/csv_text.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline sweep {

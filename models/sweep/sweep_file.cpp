@@ -11,34 +11,21 @@
 #include <fstream>
 #include <system_error>
 
-#include "models/report/csv_text.hpp"
+#include "models/text/csv_text.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/hash.hpp"
 
 namespace headway::inline sweep {
 namespace {
 
-// FNV-1a, 64 bits: names a sweep; it is no protection against forgery.
-class Hash {
-  public:
-    void add(std::string_view text) {
-        for (const char c : text) add_byte(static_cast<unsigned char>(c));
-        add_byte(0);
-    }
-    std::string hex() const { return fmt::format("{:016x}", state_); }
-
-  private:
-    void add_byte(unsigned char byte_value) { state_ = (state_ ^ byte_value) * 0x100000001b3; }
-    std::uint64_t state_ = 0xcbf29ce484222325;
-};
-
 void add_value(const AxisValue& value, Hash& hash) {
-    hash.add(value.text);
+    hash.add_item(value.text);
     if (const auto* model = std::get_if<std::shared_ptr<const ModelSpec>>(&value.value))
-        hash.add(to_yaml(**model));
+        hash.add_item(to_yaml(**model));
     if (const auto* cluster = std::get_if<std::shared_ptr<const Cluster>>(&value.value))
-        hash.add(to_yaml(**cluster));
+        hash.add_item(to_yaml(**cluster));
     if (const auto* profile = std::get_if<std::shared_ptr<const Profile>>(&value.value))
-        hash.add(to_yaml(**profile));
+        hash.add_item(to_yaml(**profile));
 }
 
 std::string hash_of(const Sweep& sweep, const RowOptions& options) {
@@ -46,13 +33,13 @@ std::string hash_of(const Sweep& sweep, const RowOptions& options) {
     Scenario base = sweep.base;
     base.sweep.clear();  // the axes count, not where they were given
     base.notes.clear();
-    hash.add(to_yaml(base));
+    hash.add_item(to_yaml(base));
     for (const Axis& axis : sweep.axes) {
-        hash.add(axis.name);
+        hash.add_item(axis.name);
         for (const AxisValue& value : axis.values) add_value(value, hash);
     }
-    hash.add(options.simulator ? "simulated" : "predicted");
-    hash.add(fmt::format("{}", options.samples));
+    hash.add_item(options.simulator ? "simulated" : "predicted");
+    hash.add_item(fmt::format("{}", options.samples));
     return hash.hex();
 }
 

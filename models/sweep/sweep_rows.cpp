@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "models/cost/predict.hpp"
-#include "models/report/csv_text.hpp"
+#include "models/text/csv_text.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::inline sweep {

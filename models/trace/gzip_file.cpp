@@ -5,7 +5,7 @@
 #include <streambuf>
 #include <utility>
 
-#include "models/report/input_file.hpp"
+#include "models/text/input_file.hpp"
 #include "models/vocab/error.hpp"
 
 #ifdef HEADWAY_ZLIB

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "models/report/compare.hpp"
-#include "models/report/human.hpp"
-#include "models/report/quantile.hpp"
-#include "models/report/text_table.hpp"
+#include "models/text/human.hpp"
+#include "models/text/text_table.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::inline trace {
 namespace {

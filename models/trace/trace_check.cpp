@@ -9,9 +9,9 @@
 #include <string_view>
 #include <utility>
 
-#include "models/report/quantile.hpp"
 #include "models/trace/trace_tables.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/quantile.hpp"
 
 namespace headway::inline trace {
 namespace {

@@ -29,9 +29,10 @@ WeightShapes::WeightShapes(const ModelSpec& model, const Plan& plan) {
         add_feed_forward(Phase::expert, heads->head_width, heads->expert_width, moe.activation);
         return;
     }
-    const auto& experts = std::get<ExpertParallel>(plan.layer);
-    const double width = experts.latent_width.value_or(model.hidden);
-    if (experts.latent_width) {
+    const auto* experts = std::get_if<ExpertParallel>(&plan.layer);
+    const bool latent = experts != nullptr && experts->latent_width;
+    const double width = latent ? *experts->latent_width : model.hidden;
+    if (latent) {
         add(Phase::latent_down, d, width);
         add(Phase::latent_up, width, d);
     }

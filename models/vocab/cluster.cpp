@@ -11,12 +11,31 @@ Tiers tiers_of(const Cluster& cluster) {
     if (!cluster.fabric || cluster.fabric->nodes_per_leaf == 0) return tiers;
     const Fabric& f = *cluster.fabric;
     tiers.tier[tiers.size++] = {PathClass::spine, f.nodes_per_leaf, f.oversubscription};
-    if (f.core) {
-        tiers.tier[tiers.size++] = {PathClass::core,
-                                    std::int64_t{f.nodes_per_leaf} * f.core->leaves_per_pod,
-                                    f.oversubscription * f.core->oversubscription};
+    if (!f.core) return tiers;
+    Tier& core = tiers.tier[tiers.size++];
+    core = {PathClass::core, std::int64_t{f.nodes_per_leaf} * f.core->leaves_per_pod,
+            f.oversubscription * f.core->oversubscription};
+    const double nics = static_cast<double>(core.nodes) * f.nics_per_node;
+    if (cluster.has_pod_pairs()) {
+        core.narrowing = std::max({1.0, f.oversubscription, nics * f.nic / f.core->pair_bandwidth});
+    } else if (cluster.is_dragonfly()) {
+        // Each pod of P sends to one other: over one link there, and over P - 2 others that need a
+        // second link each, as all its links serve detours of others too: 1 + (P - 2) / 2.
+        core.narrowing = nics * f.nic / (0.5 * num_pods(cluster) * f.core->pair_bandwidth);
     }
     return tiers;
+}
+
+int num_pods(const Cluster& cluster) {
+    if (!cluster.fabric || !cluster.fabric->core) return 1;
+    const std::int64_t nodes =
+        std::int64_t{cluster.fabric->nodes_per_leaf} * cluster.fabric->core->leaves_per_pod;
+    return nodes == 0 ? 1 : static_cast<int>((cluster.num_nodes + nodes - 1) / nodes);
+}
+
+double pair_load(const Cluster& cluster) {
+    return link_bandwidth(cluster, PathClass::core) / cluster.fabric->core->pair_bandwidth /
+           tiers_of(cluster).tier[1].narrowing;
 }
 
 PathClass path_class(const Cluster& cluster, int source, int destination) {
@@ -154,14 +173,17 @@ RingLanes ring_lanes(const Cluster& cluster, int group_size, int stride) {
         nics = double{1} * cluster.fabric->nics_per_node * island / cluster.gpus_per_node;
     ring.of_lane = max(link_bandwidth(cluster, ring.farthest), cluster.fabric->nic) /
                    std::max(1.0, std::ceil(lanes / nics));
-    // The lanes of those islands of a block whose neighbour lies in another share its uplinks.
+    // The lanes of those islands of a block whose neighbour lies in another share its uplinks, or
+    // the links to the next pod.
     for (const Tier& tier : tiers_of(cluster)) {
         if (tier.path > ring.farthest) break;
         const double islands = static_cast<double>(
                          std::max<std::int64_t>(1, tier.nodes * cluster.gpus_per_node / island)),
                      leaving = std::min<double>(islands, std::max(1, stride / island));
-        ring.of_lane = min(ring.of_lane, islands * nics / tier.narrowing / (leaving * lanes) *
-                                             cluster.fabric->nic);
+        const Bandwidth uplinks = tier.path == PathClass::core && cluster.has_pod_pairs()
+                                      ? cluster.fabric->core->pair_bandwidth
+                                      : islands * nics / tier.narrowing * cluster.fabric->nic;
+        ring.of_lane = min(ring.of_lane, uplinks / (leaving * lanes));
     }
     return ring;
 }

@@ -82,13 +82,22 @@ struct Host {
 enum class Spraying { ideal, ecmp };  // ecmp: a flow hashes to one uplink of the leaf
 inline constexpr std::array kSprayingNames = {std::string_view("ideal"), std::string_view("ecmp")};
 
-// The third tier of a tree: the spines of some leaves are a pod, and core switches join the pods.
+// Routes of a dragonfly. minimal: over the link that joins the two pods; valiant: over third pods
+// too, so that what leaves a pod for any one other has half of all its links.
+enum class PodRouting { minimal, valiant };
+inline constexpr std::array kPodRoutingNames = {std::string_view("minimal"),
+                                                std::string_view("valiant")};
+
+// The third tier: the spines of some leaves are a pod. Core switches join the pods, or, in a
+// dragonfly, links from each pod to each other one.
 struct CoreTier {
     int leaves_per_pod = 1;
     double oversubscription =
-        1.0;                  // of the pod's spines, their links to leaves over those to cores
-    int uplinks_per_pod = 1;  // used by ecmp spraying only
-    Seconds latency;          // one way, across the core
+        1.0;                   // of the pod's spines, their links to leaves over those to cores
+    int uplinks_per_pod = 1;   // used by ecmp spraying only
+    Bandwidth pair_bandwidth;  // of a pod to each other one, one direction; 0: core switches
+    PodRouting routing = PodRouting::minimal;  // between such pods
+    Seconds latency;                           // one way, across the core
 };
 
 struct Fabric {
@@ -143,6 +152,13 @@ struct Cluster {
         return nvlink && nvlink->domain > gpus_per_node ? nvlink->domain : gpus_per_node;
     }
     bool has_pairwise_links() const { return nvlink && nvlink->pairwise && nvlink->domain > 1; }
+    bool is_dragonfly() const {
+        return fabric && fabric->core && fabric->core->pair_bandwidth > Bandwidth{};
+    }
+    // Messages between two pods have the links of the pair alone.
+    bool has_pod_pairs() const {
+        return is_dragonfly() && fabric->core->routing == PodRouting::minimal;
+    }
 };
 
 // Switches above the NICs, from the leaves up: blocks of so many nodes, and the path class of pairs
@@ -150,7 +166,9 @@ struct Cluster {
 struct Tier {
     PathClass path = PathClass::spine;
     std::int64_t nodes = 0;
-    double narrowing = 1.0;  // a node's NICs over its share of the links that leave the block
+    // A node's NICs over its share of the links that leave the block. Pairs of pods: over that of
+    // those to one other pod, at least 1 and the tier below's (pair_load()).
+    double narrowing = 1.0;
 };
 struct Tiers {
     std::array<Tier, 2> tier{};
@@ -160,6 +178,9 @@ struct Tiers {
     const Tier* end() const { return tier.data() + size; }
 };
 Tiers tiers_of(const Cluster& cluster);
+int num_pods(const Cluster& cluster);  // 1 without a core
+// A rank's bytes over the core, at its narrowing, that take as long as a byte between two pods.
+double pair_load(const Cluster& cluster);
 
 // Path class of a pair of ranks. [source, destination] Without a fabric, nodes are parts of one
 // machine: what lies between them is what lies between its GPUs.

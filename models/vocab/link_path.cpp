@@ -64,7 +64,11 @@ void add_fabric(const Cluster& c, int source, int destination, std::uint64_t see
                pods = path_class(c, source, destination) == PathClass::core;
     link(LinkKind::nic_up, from);
     if (leaves) link(LinkKind::leaf_up, leaf_of_nic(c, from));
-    if (pods) {
+    if (pods && c.has_pod_pairs()) {
+        const int own = pod_of_nic(c, from), other = pod_of_nic(c, to);
+        path.add(LinkKind::core_pair,
+                 own * links_per_index(c, LinkKind::core_pair) + pair_slot(own, other));
+    } else if (pods) {
         link(LinkKind::core_up, pod_of_nic(c, from));
         link(LinkKind::core_down, pod_of_nic(c, to));
     }
@@ -132,8 +136,7 @@ AddedLatency::AddedLatency(const Cluster& cluster) : cluster_(cluster) {
 
 // Planes and hashed uplinks are one: a message waits for the last of its planes.
 int AddedLatency::index_of(NamedLink link) const {
-    const bool pair = link.kind == LinkKind::nvlink_pair;
-    return pair ? link.index : link.index / links_per_index(cluster_, link.kind);
+    return is_pair(link.kind) ? link.index : link.index / links_per_index(cluster_, link.kind);
 }
 
 Seconds AddedLatency::of(const LinkPath& path) const {
@@ -150,8 +153,7 @@ Seconds AddedLatency::worst(PathClass path, int count, int stride) const {
     std::vector<bool> seen(of_link_.empty() ? 0 : static_cast<std::size_t>(cluster_.num_ranks()));
     for (const auto& [link, latency] : of_link_) {
         const auto& [kind, index] = link;
-        const int first_link =
-            kind == LinkKind::nvlink_pair ? index : index * links_per_index(cluster_, kind);
+        const int first_link = is_pair(kind) ? index : index * links_per_index(cluster_, kind);
         const RankSpan near = ranks_near(cluster_, {kind, first_link});
         for (int rank = near.begin; rank < near.end; ++rank) {
             if (seen[static_cast<std::size_t>(rank)]) continue;

@@ -32,16 +32,20 @@ int block_of_nic(const Cluster& c, int nic, std::int64_t nodes) {
     return c.fabric->rails ? block * nics + nic % nics : block;
 }
 
+int number_among_peers(const Cluster& c, LinkKind kind, int index) {
+    return kind == LinkKind::nvlink_pair ? index % c.nvlink->domain : index;
+}
+
 // The last part of the name of a link that shares its index, "leaf_up:0.3", and back; -1: none.
 int part_of(const Cluster& c, LinkKind kind, int index, int slot) {
-    if (kind != LinkKind::nvlink_pair) return slot;
-    return slot < index % c.nvlink->domain ? slot : slot + 1;
+    if (!is_pair(kind)) return slot;
+    return slot < number_among_peers(c, kind, index) ? slot : slot + 1;
 }
 
 int slot_of(const Cluster& c, LinkKind kind, int index, int part) {
     const int each = links_per_index(c, kind);
-    if (kind != LinkKind::nvlink_pair) return part < each ? part : -1;
-    const int own = index % c.nvlink->domain;
+    if (!is_pair(kind)) return part < each ? part : -1;
+    const int own = number_among_peers(c, kind, index);
     return part == own || part > each ? -1 : pair_slot(own, part);
 }
 
@@ -72,6 +76,7 @@ PathClass path_of(LinkKind kind) {
             return PathClass::spine;
         case LinkKind::core_up:
         case LinkKind::core_down:
+        case LinkKind::core_pair:
             return PathClass::core;
         case LinkKind::pcie_up:
         case LinkKind::pcie_root_up:
@@ -85,6 +90,7 @@ PathClass path_of(LinkKind kind) {
 int links_per_index(const Cluster& cluster, LinkKind kind) {
     if (kind == LinkKind::nvlink_pair)
         return cluster.has_pairwise_links() ? cluster.nvlink->domain - 1 : 1;
+    if (kind == LinkKind::core_pair) return std::max(1, num_pods(cluster) - 1);
     if (!cluster.fabric || !crosses_nic(path_of(kind))) return 1;
     return cluster.fabric->planes * uplinks_of_plane(cluster, kind);
 }
@@ -115,9 +121,14 @@ int num_links(const Cluster& c, LinkKind kind) {
             return c.fabric ? c.num_nodes * merged_nics(c) * links_per_index(c, kind) : 0;
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
+            return num_blocks(c, kind) * links_per_index(c, kind);
         case LinkKind::core_up:
         case LinkKind::core_down:
-            return num_blocks(c, kind) * links_per_index(c, kind);
+            return c.has_pod_pairs() ? 0 : num_blocks(c, kind) * links_per_index(c, kind);
+        case LinkKind::core_pair: {
+            const int pods = c.has_pod_pairs() ? num_pods(c) : 1;
+            return pods * (pods - 1);
+        }
     }
     return 0;
 }
@@ -200,6 +211,8 @@ Bandwidth full_bandwidth(const Cluster& c, LinkKind kind) {
         case LinkKind::nic_down:
             if (fabric.nics_per_node <= c.gpus_per_node) return fabric.nic / fabric.planes;
             return fabric.nic * fabric.nics_per_node / c.gpus_per_node / fabric.planes;
+        case LinkKind::core_pair:
+            return fabric.core->pair_bandwidth;
         case LinkKind::leaf_up:
         case LinkKind::leaf_down:
         case LinkKind::core_up:

@@ -28,6 +28,7 @@ enum class LinkKind {
     leaf_up,
     core_up,
     core_down,
+    core_pair,
     leaf_down,
     nic_down
 };
@@ -37,11 +38,15 @@ inline constexpr std::array kLinkKindNames = {
     std::string_view("pcie_root_up"), std::string_view("pcie_root_down"),
     std::string_view("pcie_down"),    std::string_view("nic_up"),
     std::string_view("leaf_up"),      std::string_view("core_up"),
-    std::string_view("core_down"),    std::string_view("leaf_down"),
-    std::string_view("nic_down")};
+    std::string_view("core_down"),    std::string_view("core_pair"),
+    std::string_view("leaf_down"),    std::string_view("nic_down")};
 inline constexpr int kNumLinkKinds = static_cast<int>(kLinkKindNames.size());
 constexpr std::string_view name(LinkKind kind) {
     return kLinkKindNames[static_cast<std::size_t>(kind)];
+}
+// From one GPU, or pod, to one other.
+constexpr bool is_pair(LinkKind kind) {
+    return kind == LinkKind::nvlink_pair || kind == LinkKind::core_pair;
 }
 // The path class whose traffic it carries and may slow down.
 PathClass path_of(LinkKind kind);
@@ -49,7 +54,8 @@ PathClass path_of(LinkKind kind);
 // NICs, leaves and pods have a link in each plane, "nic_up:2.1"; leaves and pods several with ecmp,
 // "leaf_up:0.3", those of one plane before the next's; a rank has one to every
 // other of its domain with pairwise links, "nvlink_pair:8.1" to the GPU that is number 1 of the
-// domain. "leaf_up:0" and "nvlink_pair:8" name them all.
+// domain, and a pod of a dragonfly one to every other pod, "core_pair:2.0" to pod 0. "leaf_up:0"
+// and "nvlink_pair:8" name them all.
 int links_per_index(const Cluster& cluster, LinkKind kind);
 // In each plane, of a NIC, a leaf or a pod of a cluster with a fabric.
 int uplinks_of_plane(const Cluster& cluster, LinkKind kind);
@@ -70,7 +76,7 @@ std::string link_hint(const Cluster& cluster, const std::string& unknown);  // o
 // What one link of this kind carries in one direction, overrides aside; the uplinks of a leaf share
 // its trunk.
 Bandwidth full_bandwidth(const Cluster& cluster, LinkKind kind);
-// Which of a GPU's pairwise links goes to `peer`, both numbers inside the domain.
+// Which of a GPU's (a pod's) pairwise links goes to `peer`, both numbers inside the domain.
 int pair_slot(int own, int peer);
 // Where a NIC hangs, below num_links(leaf_up) / links_per_index, and the pod above, of core_up;
 // with rails every rail has its own.

@@ -2,6 +2,7 @@
 // Timeline use these names and no others, so that `verify` is a join by phase.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <optional>
@@ -67,58 +68,87 @@ enum class Phase {
 
 enum class Pass { forward, backward, update };
 
-inline constexpr std::array kPhaseNames = {
-    std::string_view("embed"),
-    std::string_view("norm"),
-    std::string_view("attention_qkv"),
-    std::string_view("attention_core"),
-    std::string_view("attention_out"),
-    std::string_view("dense_mlp"),
-    std::string_view("lm_head"),
-    std::string_view("loss"),
-    std::string_view("mtp_project"),
-    std::string_view("route"),
-    std::string_view("shared_expert"),
-    std::string_view("permute"),
-    std::string_view("expert"),
-    std::string_view("unpermute"),
-    std::string_view("latent_down"),
-    std::string_view("count_exchange"),
-    std::string_view("dispatch"),
-    std::string_view("etp_all_gather"),
-    std::string_view("regroup"),
-    std::string_view("ungroup"),
-    std::string_view("etp_reduce_scatter"),
-    std::string_view("combine"),
-    std::string_view("latent_up"),
-    std::string_view("head_project"),
-    std::string_view("head_scatter"),
-    std::string_view("head_gather"),
-    std::string_view("head_merge"),
-    std::string_view("tp_all_gather"),
-    std::string_view("tp_reduce_scatter"),
-    std::string_view("tp_all_reduce"),
-    std::string_view("cp_exchange"),
-    std::string_view("pipeline_p2p"),
-    std::string_view("pipeline_bubble"),
-    std::string_view("pipeline_stage"),
-    std::string_view("pipeline_weight"),
-    std::string_view("grad_all_reduce"),
-    std::string_view("expert_grad_all_reduce"),
-    std::string_view("offload"),
-    std::string_view("host_optimizer"),
-    std::string_view("optimizer"),
-    std::string_view("reload"),
-    std::string_view("param_all_gather"),
+// What a phase is a part of. moe_layer: what the runtime's layers execute and `verify` compares;
+// chunk: of a pipeline rank, as one span, the sum of other phases.
+enum class PhasePart { step, moe_layer, chunk };
+
+struct PhaseFacts {
+    Phase phase{};
+    std::string_view name;
+    PhasePart part = PhasePart::step;
+    bool communicates = false;  // moves bytes between ranks
 };
-inline constexpr int kNumPhases = static_cast<int>(kPhaseNames.size());
+// The one place that says what a phase is, in the order of a forward pass, which tables keep.
+inline constexpr std::array kPhaseTable = {
+    PhaseFacts{Phase::embed, "embed"},
+    PhaseFacts{Phase::norm, "norm"},
+    PhaseFacts{Phase::mtp_project, "mtp_project"},
+    PhaseFacts{Phase::tp_all_gather, "tp_all_gather", PhasePart::step, true},
+    PhaseFacts{Phase::attention_qkv, "attention_qkv"},
+    PhaseFacts{Phase::cp_exchange, "cp_exchange", PhasePart::step, true},
+    PhaseFacts{Phase::attention_core, "attention_core"},
+    PhaseFacts{Phase::attention_out, "attention_out"},
+    PhaseFacts{Phase::tp_reduce_scatter, "tp_reduce_scatter", PhasePart::step, true},
+    PhaseFacts{Phase::tp_all_reduce, "tp_all_reduce", PhasePart::step, true},
+    PhaseFacts{Phase::dense_mlp, "dense_mlp"},
+    PhaseFacts{Phase::latent_down, "latent_down", PhasePart::moe_layer},
+    PhaseFacts{Phase::head_project, "head_project", PhasePart::moe_layer},
+    PhaseFacts{Phase::head_scatter, "head_scatter", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::route, "route", PhasePart::moe_layer},
+    PhaseFacts{Phase::shared_expert, "shared_expert", PhasePart::moe_layer},
+    PhaseFacts{Phase::permute, "permute", PhasePart::moe_layer},
+    PhaseFacts{Phase::count_exchange, "count_exchange", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::dispatch, "dispatch", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::etp_all_gather, "etp_all_gather", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::regroup, "regroup", PhasePart::moe_layer},
+    PhaseFacts{Phase::expert, "expert", PhasePart::moe_layer},
+    PhaseFacts{Phase::ungroup, "ungroup", PhasePart::moe_layer},
+    PhaseFacts{Phase::etp_reduce_scatter, "etp_reduce_scatter", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::combine, "combine", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::unpermute, "unpermute", PhasePart::moe_layer},
+    PhaseFacts{Phase::latent_up, "latent_up", PhasePart::moe_layer},
+    PhaseFacts{Phase::head_gather, "head_gather", PhasePart::moe_layer, true},
+    PhaseFacts{Phase::head_merge, "head_merge", PhasePart::moe_layer},
+    PhaseFacts{Phase::lm_head, "lm_head"},
+    PhaseFacts{Phase::loss, "loss"},
+    PhaseFacts{Phase::pipeline_stage, "pipeline_stage", PhasePart::chunk},
+    PhaseFacts{Phase::pipeline_weight, "pipeline_weight", PhasePart::chunk},
+    PhaseFacts{Phase::pipeline_p2p, "pipeline_p2p", PhasePart::step, true},
+    PhaseFacts{Phase::pipeline_bubble, "pipeline_bubble"},
+    PhaseFacts{Phase::grad_all_reduce, "grad_all_reduce", PhasePart::step, true},
+    PhaseFacts{Phase::expert_grad_all_reduce, "expert_grad_all_reduce", PhasePart::step, true},
+    PhaseFacts{Phase::offload, "offload"},
+    PhaseFacts{Phase::host_optimizer, "host_optimizer"},
+    PhaseFacts{Phase::optimizer, "optimizer"},
+    PhaseFacts{Phase::reload, "reload"},
+    PhaseFacts{Phase::param_all_gather, "param_all_gather", PhasePart::step, true},
+};
+inline constexpr int kNumPhases = static_cast<int>(kPhaseTable.size());
+
+constexpr std::array<PhaseFacts, kPhaseTable.size()> phases_by_number() {
+    std::array<PhaseFacts, kPhaseTable.size()> facts{};
+    for (const PhaseFacts& f : kPhaseTable) facts[static_cast<std::size_t>(f.phase)] = f;
+    return facts;
+}
+inline constexpr auto kPhaseFacts = phases_by_number();
+constexpr const PhaseFacts& facts(Phase phase) {
+    return kPhaseFacts[static_cast<std::size_t>(phase)];
+}
+
+inline constexpr auto kPhaseNames = [] {
+    std::array<std::string_view, kPhaseTable.size()> names{};
+    for (std::size_t i = 0; i < names.size(); ++i) names[i] = kPhaseFacts[i].name;
+    return names;
+}();
+static_assert(std::ranges::none_of(kPhaseNames, &std::string_view::empty),
+              "a phase without a row in kPhaseTable");
 static_assert(kNumPhases == static_cast<int>(Phase::param_all_gather) + 1);
 
 inline constexpr std::array kPassNames = {std::string_view("forward"), std::string_view("backward"),
                                           std::string_view("update")};
 
 constexpr std::string_view name(Phase phase) {
-    return kPhaseNames[static_cast<std::size_t>(phase)];
+    return facts(phase).name;
 }
 constexpr std::string_view name(Pass pass) {
     return kPassNames[static_cast<std::size_t>(pass)];
@@ -138,33 +168,14 @@ constexpr std::optional<Pass> pass_from_name(std::string_view text) {
     return std::nullopt;
 }
 
-// A chunk of a pipeline rank as one span: the sum of other phases.
 constexpr bool is_chunk(Phase phase) {
-    return phase == Phase::pipeline_stage || phase == Phase::pipeline_weight;
+    return facts(phase).part == PhasePart::chunk;
 }
-
-// True for the phases that move bytes between ranks.
+constexpr bool is_moe_phase(Phase phase) {
+    return facts(phase).part == PhasePart::moe_layer;
+}
 constexpr bool is_communication(Phase phase) {
-    switch (phase) {
-        case Phase::count_exchange:
-        case Phase::dispatch:
-        case Phase::etp_all_gather:
-        case Phase::etp_reduce_scatter:
-        case Phase::combine:
-        case Phase::head_scatter:
-        case Phase::head_gather:
-        case Phase::tp_all_gather:
-        case Phase::tp_reduce_scatter:
-        case Phase::tp_all_reduce:
-        case Phase::cp_exchange:
-        case Phase::pipeline_p2p:
-        case Phase::grad_all_reduce:
-        case Phase::expert_grad_all_reduce:
-        case Phase::param_all_gather:
-            return true;
-        default:
-            return false;
-    }
+    return facts(phase).communicates;
 }
 
 }  // namespace headway

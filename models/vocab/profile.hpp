@@ -23,11 +23,12 @@ namespace headway {
 // Kernel kinds, and what size and width mean for each (the unit of rate in brackets):
 //   dense_gemm    size: FLOPs of the GEMM, width: its smallest dimension            [FLOP/s]
 //   grouped_gemm  size: rows per expert, width: expert width f on the rank          [FLOP/s]
-//   grouped_gemm_gelu  the same of whole experts whose GELU is in a product's epilogue: FLOPs of
-//   the
-//                 products. Optional: without it grouped_gemm and a pass of streaming serve
+//   grouped_gemm_gelu, grouped_gemm_swiglu  the same of whole experts whose activation is in a
+//                 product's epilogue: FLOPs of the products. Optional: without it grouped_gemm and
+//                 a pass of streaming serve
 //   fused_expert  size: rows per expert, width: head width d_h (HP experts), inner: expert width f
 //                                                                                   [FLOP/s]
+//   fused_expert_swiglu  the same of gated ones. Optional: without it fused_expert serves
 //   attention     size: sequence length, width: head width; causal FLOPs           [FLOP/s]
 //   router        size: tokens, width: input width of the router (d; d_h under HP), because
 //                 the time is about tokens * experts * (2 * width / gemm rate + top-k cost)
@@ -39,7 +40,9 @@ enum class Kernel {
     dense_gemm,
     grouped_gemm,
     grouped_gemm_gelu,
+    grouped_gemm_swiglu,
     fused_expert,
+    fused_expert_swiglu,
     attention,
     router,
     gather,
@@ -49,7 +52,9 @@ enum class Kernel {
 inline constexpr std::array kKernelNames = {std::string_view("dense_gemm"),
                                             std::string_view("grouped_gemm"),
                                             std::string_view("grouped_gemm_gelu"),
+                                            std::string_view("grouped_gemm_swiglu"),
                                             std::string_view("fused_expert"),
+                                            std::string_view("fused_expert_swiglu"),
                                             std::string_view("attention"),
                                             std::string_view("router"),
                                             std::string_view("gather"),
@@ -58,6 +63,9 @@ inline constexpr std::array kKernelNames = {std::string_view("dense_gemm"),
 inline constexpr int kNumKernels = static_cast<int>(kKernelNames.size());
 constexpr std::string_view name(Kernel k) {
     return kKernelNames[static_cast<std::size_t>(k)];
+}
+constexpr bool is_fused_expert(Kernel k) {
+    return k == Kernel::fused_expert || k == Kernel::fused_expert_swiglu;
 }
 constexpr bool is_byte_rate(Kernel k) {
     return k == Kernel::gather || k == Kernel::streaming || k == Kernel::optimizer;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "models/workload/moe_layer.hpp"
 #include "models/workload/parameters.hpp"
 #include "models/workload/phases.hpp"
 #include "models/workload/recompute.hpp"
@@ -129,14 +130,14 @@ const Plan& baseline_of(const Scenario& scenario, const Plan& otherwise) {
 
 LayerWork moe_layer(const StepShape& s, const GroupLoad& load, int index, int count) {
     LayerWork layer{.first_layer = index, .count = count, .is_moe = true};
-    const bool heads = s.plan.is_head_parallel();
+    const MoeLayerKind& kind = moe_layer_kind(s.plan);
     for (auto* phases : {&layer.forward, &layer.backward}) phases->reserve(kPhasesOfALayer);
     ForwardParts parts = begin_layer(s, layer);
-    (heads ? add_hp_forward : add_ep_forward)(s, load, layer);
+    kind.forward(s, load, layer);
     end_forward(s, parts, layer);
-    (heads ? add_hp_backward : add_ep_backward)(s, load, layer);
+    kind.backward(s, load, layer);
     const bool unfused = s.plan.implementation == Implementation::unfused;
-    if (unfused) (heads ? add_unfused_hp : add_unfused_ep)(s, load, layer);
+    if (unfused) kind.add_unfused(s, load, layer);
     end_backward(s, layer);
     if (unfused) widen_residual_stream(s, layer);
     finish_layer(s, &load, parts, layer);

@@ -1,4 +1,4 @@
-// What frameworks move beyond the kernels of moe_phases.cpp and dense_phases.cpp, in bytes an
+// What frameworks move beyond the kernels of layers/ and dense_phases.cpp, in bytes an
 // element at the rate of a stream; docs/reference/model.md, "Frameworks", says where they come
 // from.
 #include <optional>

@@ -261,10 +261,11 @@ PerHostCall<double> own_host_calls(const Plan& plan, const PhaseWork& work) {
         return calls({{HostCall::reduction, 1}}, {}).forward;
     const auto* heads = std::get_if<HeadParallel>(&plan.layer);
     const auto* experts = std::get_if<ExpertParallel>(&plan.layer);
-    const Calls c = is_records(work) ? calls_of_records()
-                    : heads != nullptr
-                        ? calls_of_heads(work.phase, heads->num_heads > plan.group_size)
-                        : calls_of_experts(work.phase, experts->dedup == Dedup::none);
+    const Calls c =
+        is_records(work) ? calls_of_records()
+        : heads != nullptr
+            ? calls_of_heads(work.phase, heads->num_heads > plan.group_size)
+            : calls_of_experts(work.phase, experts == nullptr || experts->dedup == Dedup::none);
     PerHostCall<double> all = work.kernel_pass() == Pass::backward ? c.backward : c.forward;
     // A layer has two norms in one phase.
     const auto* compute = std::get_if<ComputeWork>(&work.work);

@@ -106,6 +106,9 @@ LinkLoad::LinkLoad(const Cluster& cluster, int num_ranks)
             static_cast<int>((nodes + tiers_.tier[t].nodes - 1) / tiers_.tier[t].nodes) *
             (cluster.fabric->rails ? num_nics_ : 1));
     }
+    if (!cluster.has_pod_pairs()) return;
+    num_pods_ = headway::num_pods(cluster);
+    pods_.resize(num_pods_ * num_pods_);
 }
 
 int LinkLoad::switch_of(int rank) const {
@@ -131,6 +134,11 @@ void LinkLoad::add_pair(int source, int destination, double bytes, double varian
     pair_.add(source * domain + destination % domain, bytes, variance);
 }
 
+void LinkLoad::add_pods(int source, int destination, double bytes, double variance) {
+    const std::int64_t size = tiers_.tier[1].nodes * cluster_.gpus_per_node;
+    pods_.add(static_cast<int>(source / size * num_pods_ + destination / size), bytes, variance);
+}
+
 void LinkLoad::add(int source, int destination, double bytes, double variance) {
     const PathClass path = path_class(cluster_, source, destination);
     if (path == PathClass::self) return;
@@ -153,6 +161,8 @@ void LinkLoad::add(int source, int destination, double bytes, double variance) {
             blocks_[t].up.add(block_of(tiers_.tier[t], source, from % num_nics_), bytes);
             blocks_[t].down.add(block_of(tiers_.tier[t], destination, rail), bytes, variance);
         }
+        if (path == PathClass::core && num_pods_ > 1)
+            add_pods(source, destination, bytes, variance);
     }
 }
 
@@ -208,6 +218,13 @@ void LinkLoad::add_columns(int first, int stride, const std::vector<double>& col
             blocks_[t].down.add(block, senders * own, senders * spread);
         }
         load(path, senders, left);
+        if (path != PathClass::core || num_pods_ == 1) continue;
+        // Every member beyond the pod sends to this one.
+        const Range pod = members.block_of(tiers_.tier[1], rank);
+        for (int s = 0; s < n; ++s) {
+            if (s >= pod.begin && s < pod.end) continue;
+            add_pods(members.rank(s), rank, own, spread);
+        }
     }
     if (cluster_.fabric && relays()) add_relayed(members, columns);
 }
@@ -274,6 +291,21 @@ double LinkLoad::busiest_block(std::size_t tier) const {
     return scaled.busiest();
 }
 
+// Pods that are not all among num_ranks_ send on as much for each rank as those that are.
+double LinkLoad::busiest_pair_of_pods() const {
+    const double size = static_cast<double>(tiers_.tier[1].nodes) * cluster_.gpus_per_node;
+    Port scaled = pods_;
+    for (std::size_t i = 0; i < scaled.bytes.size(); ++i) {
+        const double begin = static_cast<double>(i / static_cast<std::size_t>(num_pods_)) * size;
+        if (begin >= num_ranks_) break;
+        const double here = std::min<double>(begin + size, num_ranks_) - begin,
+                     all = std::min<double>(begin + size, cluster_.num_ranks()) - begin;
+        scaled.bytes[i] *= all / here;
+        scaled.variance[i] *= all / here * all / here;
+    }
+    return pair_load(cluster_) * scaled.busiest();
+}
+
 PathCounts LinkLoad::busiest_rank() const {
     PathCounts result{};
     for (std::size_t c = 0; c < result.size(); ++c) result[c] = own_[c].busiest();
@@ -293,7 +325,8 @@ PathCounts LinkLoad::busiest_link() const {
     }
     if (!cluster_.fabric) return result;
     const double nic = nic_.busiest() * num_nics_ / cluster_.gpus_per_node;
-    const double leaf = busiest_block(0), pod = busiest_block(1);
+    const double leaf = busiest_block(0),
+                 pod = num_pods_ > 1 ? busiest_pair_of_pods() : busiest_block(1);
     result[at(PathClass::core)] = pod;
     result[at(PathClass::spine)] = std::max(0.0, leaf - pod);
     result[at(PathClass::nic)] = std::max(0.0, nic - std::max(leaf, pod));
@@ -324,6 +357,18 @@ double root_squeeze(const Cluster& cluster, int group_size) {
 double mesh_squeeze(const Cluster& cluster, int group_size, int stride) {
     if (!cluster.has_pairwise_links()) return 1.0;
     return squeeze_of(equal_load(cluster, group_size, stride), PathClass::nvlink);
+}
+
+double pods_squeeze(const Cluster& cluster, int group_size, int stride) {
+    if (!cluster.has_pod_pairs()) return 1.0;
+    return squeeze_of(equal_load(cluster, group_size, stride), PathClass::core);
+}
+
+double pods_squeeze(const Cluster& cluster) {
+    if (!cluster.has_pod_pairs()) return 1.0;
+    const double ranks =
+        static_cast<double>(tiers_of(cluster).tier[1].nodes) * cluster.gpus_per_node;
+    return ranks * pair_load(cluster);
 }
 
 }  // namespace headway::inline workload

@@ -4,7 +4,8 @@
 // NICs for eight GPUs, a quarter of what a NIC carries.
 //   nic + spine + core  the busiest NIC
 //   spine + core        the busiest leaf, without its oversubscription
-//   core                the busiest pod, without the oversubscription of both tiers
+//   core                the busiest pod, without the oversubscription of both tiers; in a
+//                       dragonfly the busiest pair of pods (pair_load())
 //   pcie                the busiest PCIe link or switch uplink
 //   nvlink              the busiest port, or pairwise link
 #pragma once
@@ -76,6 +77,8 @@ class LinkLoad {
     int block_of(const Tier& tier, int rank, int rail) const;
     bool relays() const;
     void add_pair(int source, int destination, double bytes, double variance);
+    void add_pods(int source, int destination, double bytes, double variance);
+    double busiest_pair_of_pods() const;
     double busiest_block(std::size_t tier) const;
     void add_relayed(const Members& members, const std::vector<double>& columns);
 
@@ -87,6 +90,8 @@ class LinkLoad {
     Tiers tiers_;
     std::array<TwoWay, 2> blocks_;  // [tier]
     Port pair_;                     // [rank, number in the domain], of pairwise links
+    Port pods_;                     // [pod, other pod], of a dragonfly
+    int num_pods_ = 1;
     std::array<TwoWay, static_cast<std::size_t>(kNumPathClasses)>
         own_;  // of a rank, by class, on links that it may share
 };
@@ -99,5 +104,18 @@ LinkLoad equal_load(const Cluster& cluster, int group_size, int stride = 1);
 // links; on pairwise links over what it would need on a switch.
 double root_squeeze(const Cluster& cluster, int group_size);
 double mesh_squeeze(const Cluster& cluster, int group_size, int stride = 1);
+// What it needs on the links between the pods of a dragonfly over what the same bytes need there
+// at the tier's narrowing. A message of every rank to one other: pods_squeeze(cluster).
+double pods_squeeze(const Cluster& cluster, int group_size, int stride = 1);
+double pods_squeeze(const Cluster& cluster);
+
+// What the busiest links carry when all groups exchange at once.
+struct LinkCounts {
+    PathCounts on_curve{}, links{};
+};
+
+inline LinkCounts busiest_links(const LinkLoad& load, const Cluster& cluster, int group_size) {
+    return {load.on_curve(root_squeeze(cluster, group_size)), load.busiest_link()};
+}
 
 }  // namespace headway::inline workload

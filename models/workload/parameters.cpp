@@ -1,6 +1,6 @@
 #include "models/workload/parameters.hpp"
 
-#include <variant>
+#include "models/workload/moe_layer.hpp"
 
 namespace headway::inline workload {
 
@@ -21,50 +21,31 @@ double attention_parameters(const ModelSpec& model) {
     return query + key_value + gate + heads * l.value_width * d;
 }
 
-namespace {
-
-// Biases of one expert.
 double expert_biases(const Moe& moe, double width) {
     if (!moe.add_bias_linear) return 0.0;
     return (matrices_per_expert(moe.activation) - 1.0) * moe.expert_width + width;
 }
 
-}  // namespace
-
 ParameterCount count_parameters(const ModelSpec& model) {
+    return count_parameters(model, {.layer = ExpertParallel{}});
+}
+
+ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
     const Moe& moe = model.moe;
-    const double d = model.hidden, layers = model.all_layers(), sparse = model.num_moe_layers();
-    const double matrices = matrices_per_expert(moe.activation);
+    const MoeParameters sparse = moe_layer_kind(plan).parameters(model, plan);
+    const double d = model.hidden, layers = model.all_layers(), num_sparse = model.num_moe_layers();
     ParameterCount count;
     count.embedding = double{1} * model.vocab_size * d;
     count.lm_head = model.tied_embeddings ? 0.0 : count.embedding;
     count.attention = layers * attention_parameters(model);
     count.dense_mlp =
-        (layers - sparse) * matrices_per_expert(model.dense_activation) * d * model.dense_width;
-    count.router = sparse * d * moe.num_experts;
-    count.experts =
-        sparse * moe.num_experts * (matrices * d * moe.expert_width + expert_biases(moe, d));
-    count.shared_experts = sparse * matrices * d * moe.num_shared_experts * moe.shared_expert_width;
+        (layers - num_sparse) * matrices_per_expert(model.dense_activation) * d * model.dense_width;
+    count.router = num_sparse * sparse.router;
+    count.experts = num_sparse * sparse.experts;
+    count.shared_experts = num_sparse * matrices_per_expert(moe.activation) * d *
+                           moe.num_shared_experts * moe.shared_expert_width;
+    count.projections = num_sparse * sparse.projections;
     count.mtp = model.mtp_num_layers * 2.0 * d * d;
-    return count;
-}
-
-ParameterCount count_parameters(const ModelSpec& model, const Plan& plan) {
-    ParameterCount count = count_parameters(model);
-    const double d = model.hidden, sparse = model.num_moe_layers();
-    const double matrices = matrices_per_expert(model.moe.activation);
-    if (const auto* heads = std::get_if<HeadParallel>(&plan.layer)) {
-        const double width = double{1} * heads->num_heads * heads->head_width;
-        count.router = sparse * width * heads->num_experts;
-        count.experts = sparse * matrices * width * heads->num_experts * heads->expert_width;
-        count.projections = sparse * 2.0 * d * width;
-    } else if (const auto& ep = std::get<ExpertParallel>(plan.layer); ep.latent_width) {
-        const double width = *ep.latent_width;
-        count.experts =
-            sparse * model.moe.num_experts *
-            (matrices * width * model.moe.expert_width + expert_biases(model.moe, width));
-        count.projections = sparse * 2.0 * d * *ep.latent_width;
-    }
     return count;
 }
 
@@ -83,19 +64,11 @@ RankParameters layer_parameters(const ModelSpec& model, const Plan& plan, int la
         p.cut += matrices_per_expert(model.dense_activation) * d * model.dense_width / t;
         return p;
     }
-    const double matrices = matrices_per_expert(moe.activation);
-    p.cut += matrices * d * moe.num_shared_experts * moe.shared_expert_width / t;
-    if (const auto* hp = std::get_if<HeadParallel>(&plan.layer)) {
-        const double width = double{1} * hp->num_heads * hp->head_width;
-        p.whole += width * hp->num_experts + 2.0 * d * width;
-        p.experts = matrices * width * hp->num_experts * hp->expert_width / (n * e);
-        return p;
-    }
-    const auto& ep = std::get<ExpertParallel>(plan.layer);
-    const double width = ep.latent_width.value_or(model.hidden);
-    p.whole += d * moe.num_experts + (ep.latent_width ? 2.0 * d * width : 0.0);
-    p.experts =
-        moe.num_experts / n * (matrices * width * moe.expert_width + expert_biases(moe, width)) / e;
+    p.cut += matrices_per_expert(moe.activation) * d * moe.num_shared_experts *
+             moe.shared_expert_width / t;
+    const MoeParameters sparse = moe_layer_kind(plan).parameters(model, plan);
+    p.whole += sparse.router + sparse.projections;
+    p.experts = sparse.experts / (n * e);
     return p;
 }
 
@@ -121,10 +94,7 @@ RankParameters rank_parameters(const ModelSpec& model, const Plan& plan,
 
 double active_parameters(const ModelSpec& model, const Plan& plan) {
     const ParameterCount count = count_parameters(model, plan);
-    const auto* hp = std::get_if<HeadParallel>(&plan.layer);
-    const double chosen = hp != nullptr
-                              ? static_cast<double>(hp->top_k) / hp->num_experts
-                              : static_cast<double>(model.moe.top_k) / model.moe.num_experts;
+    const double chosen = moe_layer_kind(plan).parameters(model, plan).chosen;
     return count.total() - count.experts * (1.0 - chosen) -
            (model.tied_embeddings ? 0.0 : count.embedding);
 }

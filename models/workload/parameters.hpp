@@ -40,6 +40,9 @@ ParameterCount count_parameters(const ModelSpec& model, const Plan& plan);
 double active_parameters(const ModelSpec& model);
 double active_parameters(const ModelSpec& model, const Plan& plan);
 
+// Biases of one expert whose rows are so wide.
+double expert_biases(const Moe& moe, double width);
+
 // Attention weights of one layer.
 double attention_parameters(const ModelSpec& model);
 

@@ -3,7 +3,7 @@
 #include <numeric>
 #include <variant>
 
-#include "models/workload/phases.hpp"
+#include "models/workload/moe_layer.hpp"
 
 namespace headway::inline workload {
 namespace {
@@ -51,14 +51,7 @@ void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<Pha
                      .sent = rows.sent,
                      .arrived = rows.arrived,
                      .spread = load.spread};
-    if (const auto* hp = std::get_if<HeadParallel>(&s.plan.layer)) {
-        shape.layer = LayerKind::hp;
-        shape.tokens = sub_tokens(s);
-        shape.columns = double{1} * hp->num_heads * hp->head_width;
-    } else {
-        const bool deduplicated = s.layout.dedup != Dedup::none && s.layout.ranks() > 1;
-        shape.layer = deduplicated ? LayerKind::ep_rank : LayerKind::ep;
-    }
+    moe_layer_kind(s.plan).set_shape(s, shape);
     const PhaseShape of_layer = shape;
     const bool shares_heads = shape.layer == LayerKind::hp && s.layout.group_size > 1;
     for (PhaseWork& phase : phases) {

@@ -85,12 +85,6 @@ void add_dense_mlp(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases
 void add_mtp_input(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
 void add_mtp_output(const StepShape& s, Pass pass, std::vector<PhaseWork>& phases);
 
-// MoE layers. They set the pipeline range to [in exchange, out exchange].
-void add_ep_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
-void add_ep_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
-void add_hp_forward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
-void add_hp_backward(const StepShape& s, const GroupLoad& load, LayerWork& layer);
-
 // Rows that the routed path handles on the busiest rank, and whether received rows must be put into
 // expert order: with one expert a rank and one copy a choice they arrive in it. A rank alone, or
 // with all tokens, makes its experts' rows itself.
@@ -102,7 +96,6 @@ MoeRows moe_rows(const StepShape& s, const GroupLoad& load);
 // Whether rows are moved at their source by passes of their own.
 bool moves_rows(const StepShape& s);
 double experts_on_rank(const StepShape& s);
-double sub_tokens(const StepShape& s);  // HP: tokens x heads
 
 // Gives the phases of one pass of an MoE layer what they work on (phase_shapes.cpp).
 void set_phase_shapes(const StepShape& s, const GroupLoad& load, std::vector<PhaseWork>& phases);

@@ -259,10 +259,6 @@ RouterShape router_shape(const Moe& moe) {
     return {moe.num_experts, moe.top_k, moe.num_expert_groups, moe.top_groups, moe.group_score};
 }
 
-RouterShape router_shape(const HeadParallel& heads) {
-    return {heads.num_experts, heads.top_k, 1, 1};
-}
-
 std::vector<double> expert_popularity(const Routing& routing, const RouterShape& shape,
                                       const RouterId& router) {
     const std::size_t n = static_cast<std::size_t>(shape.num_experts);

@@ -38,7 +38,6 @@ struct Assignment {
 };
 
 RouterShape router_shape(const Moe& moe);
-RouterShape router_shape(const HeadParallel& heads);
 
 // Popularity of each expert, summing to 1. A trace was recorded behind the router, so that its
 // counts are shares of the choices: the popularity is what makes a token take each expert so often.

@@ -113,8 +113,9 @@ void add_expert_parallel(const ExpertLayout& layout, const GroupLoad& load, Writ
     w.add("hidden rows", kMoe, rows * f * w.b,
           modules(Module::moe_act, Module::experts, Module::moe), by_experts(0u));
     // Gates applied inside the activation need no copy that came back; applied to the copies
-    // themselves, they do.
-    if (w.plan.implementation == Implementation::unfused)
+    // themselves, as headway's own step does, they do.
+    if (w.plan.implementation == Implementation::unfused ||
+        w.plan.implementation == Implementation::headway)
         w.add("returned copies", kMoe, load.copies_sent * width, moe);
     if (layout.width != w.model.hidden)
         w.add("latent output", kMoe, w.own * layout.width * w.b, moe);

@@ -1,5 +1,5 @@
 // The MoE layers as released with arXiv 2602.04870 (kerner-lab/Sparse-GPT-Pretraining, e9ea58c):
-// what they move beyond the phases of moe_phases.cpp. Counted from the code, not fitted;
+// what they move beyond the phases of workload/layers. Counted from the code, not fitted;
 // docs/reference/model.md, section 4, has the table. Notation there and here: row = T d elements
 // (HP: T H d_h), c copies of a token, b bytes an element, 4 bytes in fp32.
 #include <algorithm>

@@ -55,9 +55,9 @@ struct KernelWork {
     int launches = 1;
     double stretch = 1.0;          // of its time, over that of the kernel that the curve is of
     std::optional<Dtype> dtype{};  // of its operands; none: the model's
-    // An expert's products take the GELU between them along: one kernel where the profile has
-    // grouped_gemm_gelu.
-    bool joins_gelu = false;
+    // Serves instead where the profile has it: the rates of whole experts, of gated ones. A pass of
+    // bytes that it takes along then costs nothing.
+    std::optional<Kernel> own_kernel{};
 };
 
 // What a phase of an MoE layer works on, on the busiest rank: the arguments of the terms of a

@@ -34,4 +34,10 @@ struct PeerCounts {
 };
 PeerCounts exchange_peers(const Cluster& cluster, int group_size, int stride);
 
+// Keeps the counts of the rank whose links take longest.
+inline void keep_slowest(const Cluster& cluster, const PathCounts& counts, PathCounts& worst) {
+    if (link_seconds(cluster, counts) > link_seconds(cluster, worst) * (1.0 + 1e-12))
+        worst = counts;
+}
+
 }  // namespace headway::inline workload

@@ -7,7 +7,7 @@
 
 #include "models/vocab/traffic_matrix.hpp"
 #include "models/workload/routing.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 

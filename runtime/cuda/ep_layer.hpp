@@ -10,7 +10,7 @@
 #include "kernels/grouped_gemm/ep_experts.hpp"
 #include "kernels/router/dense_router.hpp"
 #include "runtime/cuda/expert_exchange.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 

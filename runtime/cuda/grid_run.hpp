@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "runtime/cuda/measure_device.hpp"
-#include "runtime/layer_grid.hpp"
+#include "runtime/layers/layer_grid.hpp"
 
 namespace headway::runtime {
 

@@ -8,7 +8,7 @@
 #include "kernels/dense/head_gemm.hpp"
 #include "kernels/hp_layer/hp_layer.hpp"
 #include "runtime/cuda/phase_clock.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 

@@ -1,9 +1,9 @@
 // measure_on_device: runs the MoE layers of a plan on this rank's GPU, with its peers, and times
-// every phase by events, as runtime/measure does it on threads. In flow (the default), the host of
-// every rank enqueues a whole pass behind a busy stream, as in a training step whose host runs
-// ahead; EP's host waits for counts, and nobody else waits. A layer without such a wait is captured
-// in a CUDA graph and replayed: every layer of a rank that is alone, and HP's with its NCCL
-// exchanges. Isolated timing (PhaseClock) serves curves.
+// every phase by events, as runtime/layers/measure does it on threads. In flow (the default), the
+// host of every rank enqueues a whole pass behind a busy stream, as in a training step whose host
+// runs ahead; EP's host waits for counts, and nobody else waits. A layer without such a wait is
+// captured in a CUDA graph and replayed: every layer of a rank that is alone, and HP's with its
+// NCCL exchanges. Isolated timing (PhaseClock) serves curves.
 #pragma once
 
 #include <exception>

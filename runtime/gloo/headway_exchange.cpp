@@ -11,14 +11,14 @@
 #include <string>
 #include <vector>
 
-#include "models/report/atomic_file.hpp"
-#include "models/report/human.hpp"
 #include "models/report/matrix_file.hpp"
-#include "models/report/quantile.hpp"
 #include "models/report/version.hpp"
+#include "models/text/atomic_file.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
+#include "models/vocab/quantile.hpp"
 #include "runtime/gloo/network_rank.hpp"
-#include "runtime/program.hpp"
+#include "runtime/process/program.hpp"
 
 namespace headway::runtime {
 namespace {

@@ -10,6 +10,7 @@
 #include "models/report/version.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/gloo/gloo_communicator.hpp"
+#include "runtime/host.hpp"
 #include "runtime/process/connection.hpp"
 #include "runtime/process/cores.hpp"
 
@@ -36,12 +37,6 @@ GlooAddress address_of(const NetworkRank& rank, SideChannel& channel) {
                            .to_string());
     }
     return address;
-}
-
-std::string host_name() {
-    char host[256] = {};
-    gethostname(host, sizeof(host) - 1);
-    return host;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-#include "runtime/device_run.hpp"
 #include "runtime/gloo/network_rank.hpp"
 #include "runtime/host.hpp"
+#include "runtime/run/device_run.hpp"
 
 namespace headway::runtime {
 
@@ -11,7 +11,7 @@ int run_over_network(const DeviceRun& run) {
                      .facts = {{"scenario and options", fingerprint(run.configuration)}}};
     rank.channel.deadline = run.options.threads.deadline;
     return run_network_rank(rank, [&](SideChannel& channel, Communicator& communicator) {
-        keep_freed_memory();
+        prepare_timed_memory();
         const bool first = channel.rank() == 0;
         MeasureOptions options = run.options;
         if (!first) options.progress = {};

@@ -9,9 +9,9 @@
 #include <fstream>
 #include <optional>
 
-#include "models/report/atomic_file.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
+#include "models/text/atomic_file.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/cuda/check_layers.hpp"
 #include "runtime/cuda/grid_run.hpp"
@@ -19,8 +19,9 @@
 #include "runtime/cuda/overheads.hpp"
 #include "runtime/cuda/rank_device.hpp"
 #include "runtime/cuda/step/host_calls.hpp"
-#include "runtime/program.hpp"
+#include "runtime/process/program.hpp"
 #ifdef HEADWAY_NCCL
+#include "runtime/host.hpp"
 #include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 #endif
@@ -214,12 +215,6 @@ int run_alone(const po::variables_map& values) {
 
 #ifdef HEADWAY_NCCL
 constexpr std::size_t kDirectArena = std::size_t{48} << 30;  // a window is as large on all ranks
-
-std::string host_name() {
-    char name[256] = {};
-    gethostname(name, sizeof(name) - 1);
-    return name;
-}
 
 int run(const po::variables_map& values, const Launch& launch) {
     check_options(values);

@@ -10,12 +10,12 @@
 #include <string_view>
 #include <vector>
 
-#include "models/report/atomic_file.hpp"
 #include "models/report/version.hpp"
 #include "models/scenario/read_scenario.hpp"
+#include "models/text/atomic_file.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/lab/namespaces.hpp"
-#include "runtime/program.hpp"
+#include "runtime/process/program.hpp"
 
 namespace headway::runtime {
 namespace {

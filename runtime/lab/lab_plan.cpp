@@ -6,7 +6,7 @@
 #include <charconv>
 #include <string_view>
 
-#include "models/report/text_table.hpp"
+#include "models/text/text_table.hpp"
 #include "models/vocab/error.hpp"
 
 namespace headway::runtime {

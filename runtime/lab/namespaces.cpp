@@ -21,7 +21,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "models/report/atomic_file.hpp"
+#include "models/text/atomic_file.hpp"
 #include "models/vocab/error.hpp"
 #include "runtime/communicator.hpp"
 #include "runtime/lab/lab_script.hpp"

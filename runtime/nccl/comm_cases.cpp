@@ -8,7 +8,7 @@
 #include <random>
 
 #include "kernels/check.hpp"
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 #include "runtime/cuda/own_stream.hpp"
 #include "runtime/cuda/phase_clock.hpp"
 #include "runtime/phase_samples.hpp"

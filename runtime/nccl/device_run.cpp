@@ -1,4 +1,4 @@
-#include "runtime/device_run.hpp"
+#include "runtime/run/device_run.hpp"
 
 #include <unistd.h>
 
@@ -11,6 +11,7 @@
 #include "runtime/cuda/measure_device.hpp"
 #include "runtime/cuda/rank_device.hpp"
 #include "runtime/cuda/step/measure_cuda_step.hpp"
+#include "runtime/host.hpp"
 #include "runtime/nccl/direct_planes.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 
@@ -91,9 +92,7 @@ void run_plans(const DeviceRun& run, const GpuRankContext& rank) {
 }  // namespace
 
 int run_on_devices(const DeviceRun& run) {
-    char host[256] = {};
-    gethostname(host, sizeof(host) - 1);
-    const DeviceMachine machine{.host = host, .num_device_files = count_device_files()};
+    const DeviceMachine machine{.host = host_name(), .num_device_files = count_device_files()};
     if (!run.identity) {
         return launch_locally({.num_ranks = run.num_ranks,
                                .executable = "/proc/self/exe",

@@ -8,13 +8,14 @@
 #include <csignal>
 
 #include "kernels/check.hpp"
-#include "models/report/atomic_file.hpp"
 #include "models/report/version.hpp"
+#include "models/text/atomic_file.hpp"
 #include "models/vocab/error.hpp"
+#include "runtime/host.hpp"
 #include "runtime/nccl/comm_cases.hpp"
 #include "runtime/nccl/gpu_rank.hpp"
 #include "runtime/process/cores.hpp"
-#include "runtime/program.hpp"
+#include "runtime/process/program.hpp"
 
 namespace headway::runtime {
 namespace {
@@ -137,12 +138,6 @@ void check_options(const po::variables_map& values) {
                           .found = "'" + fault + "'",
                           .accepted = "KIND:RANK with KIND kill, stop or throw"});
     }
-}
-
-std::string host_name() {
-    char name[256] = {};
-    gethostname(name, sizeof(name) - 1);
-    return name;
 }
 
 int run(const po::variables_map& values, const Launch& launch) {

@@ -1,5 +1,5 @@
 #include "models/vocab/error.hpp"
-#include "runtime/device_run.hpp"
+#include "runtime/run/device_run.hpp"
 
 namespace headway::runtime {
 

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "models/vocab/error.hpp"
+#include "models/vocab/hash.hpp"
 
 namespace headway::runtime {
 
@@ -71,10 +72,9 @@ int run_rank_to_its_end(const std::string& program, const RankIdentity& identity
 }
 
 std::string fingerprint(std::string_view text) {
-    std::uint64_t hash = 14695981039346656037u;
-    for (const char c : text)
-        hash = (hash ^ static_cast<std::uint64_t>(static_cast<unsigned char>(c))) * 1099511628211u;
-    return fmt::format("{:016x}", hash);
+    Hash hash;
+    hash.add(text);
+    return hash.hex();
 }
 
 }  // namespace headway::runtime

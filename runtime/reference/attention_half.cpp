@@ -5,11 +5,13 @@
 namespace headway::runtime {
 namespace {
 
-// One head of one sequence: parts of the rows of q, k, v side by side, and of the heads' outputs.
+// One head of one sequence: of q (part 0), or of the outputs; the k (1) and v (2) that it reads.
 template <class M>
 auto part_of(M& rows, const AttentionDims& dims, Eigen::Index sequence, int part, int head) {
-    return rows.block(sequence * dims.sequence_length,
-                      Eigen::Index{part} * dims.width() + Eigen::Index{head} * dims.head_width,
+    const int first = part == 0 ? head
+                                : dims.num_heads + (part - 1) * dims.num_kv_heads +
+                                      head / (dims.num_heads / dims.num_kv_heads);
+    return rows.block(sequence * dims.sequence_length, Eigen::Index{first} * dims.head_width,
                       dims.sequence_length, dims.head_width);
 }
 

@@ -1,6 +1,7 @@
 // What comes before the feed-forward part of a pre-norm block, forward and backward:
 //   s = x + delta,  q k v = norm1(s) Wqkv^T,  h = s + attention(q, k, v) Wo^T,  norm2(h)
-// with root-mean-square norms and causal attention inside sequences, heads side by side in a row.
+// with root-mean-square norms and causal attention inside sequences; a row has the heads of q, then
+// those of k and of v, which several heads of q may share (grouped queries).
 #pragma once
 
 #include <vector>
@@ -12,7 +13,7 @@ namespace headway::runtime {
 
 struct AttentionDims {
     int sequence_length = 0;
-    int num_heads = 1, head_width = 0;
+    int num_heads = 1, num_kv_heads = 1, head_width = 0;
 
     int width() const { return num_heads * head_width; }
 };
@@ -20,7 +21,7 @@ struct AttentionDims {
 template <class S>
 struct HalfWeights {
     Matrix<S> norm1, norm2;  // [1, d]
-    Matrix<S> qkv, output;   // [3 d, d], [d, d]
+    Matrix<S> qkv, output;   // [(H + 2 K) w, d], [d, H w] of H heads of q, K of k and of v
 };
 
 template <class S>

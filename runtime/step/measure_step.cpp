@@ -6,8 +6,8 @@
 #include <chrono>
 #include <memory>
 
-#include "models/report/csv_text.hpp"
-#include "models/report/human.hpp"
+#include "models/text/csv_text.hpp"
+#include "models/text/human.hpp"
 #include "models/vocab/error.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
@@ -104,7 +104,7 @@ std::vector<StepMeasurement> steps_on_threads(const Scenario& scenario,
         step_setup(scenario, plan, run);
         check_work(scenario, plan, run, options, max_time);
     }
-    keep_freed_memory();
+    prepare_timed_memory();
     std::vector<StepMeasurement> measurements;
     for (const Plan& plan : plans) {
         measurements.push_back(measure_steps(scenario, plan, run, options));

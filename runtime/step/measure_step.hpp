@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "runtime/measure.hpp"
+#include "runtime/layers/measure.hpp"
 #include "runtime/step/step_setup.hpp"
 #include "runtime/step/step_timeline.hpp"
 

@@ -100,6 +100,9 @@ StepParameters step_parameters(const StepSetup& setup, int rank) {
     const ModelSpec& model = setup.model;
     const std::int64_t d = model.hidden, vocabulary = model.vocab_size;
     const double scale = inverse_root(double(d));
+    const Attention& a = model.attention;
+    const std::int64_t queries = std::int64_t{a.num_heads} * a.head_width,
+                       keys = std::int64_t{a.num_kv_heads} * a.head_width;
     // What each of the 2 L branches adds to the residual stream is scaled down, as in GPT-2.
     const double residual = inverse_root(2.0 * model.num_layers);
     Layout layout;
@@ -110,8 +113,8 @@ StepParameters step_parameters(const StepSetup& setup, int rank) {
         layout.begin_section(static_cast<std::uint64_t>(l) + 1);
         layout.add("norm1", 1, d, 0.0, true);
         layout.add("norm2", 1, d, 0.0, true);
-        layout.add("qkv", 3 * d, d, scale);
-        layout.add("output", d, d, residual * scale);
+        layout.add("qkv", queries + 2 * keys, d, scale);
+        layout.add("output", d, queries, residual * inverse_root(double(queries)));
         if (!model.is_moe_layer(l))
             add_dense(layout, model, residual);
         else if (setup.moe.head_parallel)

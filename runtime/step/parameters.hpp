@@ -41,9 +41,9 @@ struct StepParameters {
     std::int64_t total() const { return sections.back().end; }
 };
 
-// Layouts are those of the CUDA kernels: Wqkv [3 d, d], Wo [d, d]; EP: router [E, d], w1 [E, f, d],
-// w2 [E, d, f]; HP: project [H d_h, d], merge [d, H d_h], router [H, E, d_h], w1 [H, E, f, d_h],
-// w2 [H, E, f, d_h]; gated: gate and up, 2 f rows; a dense layer is one expert of EP.
+// Layouts are those of the CUDA kernels: Wqkv [(H + 2 K) w, d], Wo [d, H w]; EP: router [E, d], w1
+// [E, f, d], w2 [E, d, f]; HP: project [H d_h, d], merge [d, H d_h], router [H, E, d_h], w1 [H, E,
+// f, d_h], w2 [H, E, f, d_h]; gated: gate and up, 2 f rows; a dense layer is one expert of EP.
 StepParameters step_parameters(const StepSetup& setup, int rank);
 
 // As drawn. [total()]

@@ -98,7 +98,7 @@ void ReferenceStep<S>::begin_block(const Block& block) {
 template <class S>
 AttentionDims ReferenceStep<S>::attention() const {
     const Attention& a = setup_.model.attention;
-    return {setup_.sequence_length, a.num_heads, a.head_width};
+    return {setup_.sequence_length, a.num_heads, a.num_kv_heads, a.head_width};
 }
 
 template <class S>

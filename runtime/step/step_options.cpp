@@ -6,7 +6,7 @@
 #include <string>
 
 #include "models/vocab/error.hpp"
-#include "runtime/program.hpp"
+#include "runtime/process/program.hpp"
 
 namespace headway::runtime {
 

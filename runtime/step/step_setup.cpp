@@ -23,11 +23,6 @@ std::vector<std::string> unknown_to_a_step(const ModelSpec& model, const LayerSe
     set(a.latent.has_value(), "attention.latent");
     set(a.output_gate, "attention.output_gate: true");
     set(a.window.has_value(), "attention.window");
-    set(a.num_kv_heads != a.num_heads,
-        fmt::format("attention.num_kv_heads: {} of {} heads", a.num_kv_heads, a.num_heads));
-    set(a.num_heads * a.head_width != model.hidden,
-        fmt::format("{} heads of width {} in a model of width {}", a.num_heads, a.head_width,
-                    model.hidden));
     set(model.mtp_num_layers > 0, fmt::format("mtp_num_layers: {}", model.mtp_num_layers));
     set(model.tied_embeddings, "tied_embeddings: true");
     set(model.moe.add_bias_linear, "add_bias_linear: true");

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "models/vocab/scenario.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 

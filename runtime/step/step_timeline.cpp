@@ -5,7 +5,7 @@
 #include <tuple>
 #include <utility>
 
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 #include "runtime/phase_samples.hpp"
 
 namespace headway::runtime {

@@ -5,6 +5,8 @@ draw.py SEED FOLDER again: with micro-batches, and every kind of recompute as a 
 draw.py SEED FOLDER mixed: mostly two ranks, some with micro-batches, run by headway's own host.
 draw.py SEED FOLDER graph: every other one small; by headway's own host, and as one CUDA graph where a step can be one.
 draw.py SEED FOLDER small: two ranks, and steps so short that their host counts.
+draw.py SEED FOLDER grouped: one rank, heads of q that share those of k and v and are as wide as the model or twice; as
+graphs too.
 """
 
 import random
@@ -18,7 +20,7 @@ model:
   vocab_size: {vocabulary}
   hidden: {hidden}
   num_layers: {layers}
-{dense}  attention: {{num_heads: {heads}, num_kv_heads: {heads}, head_width: {head_width}}}
+{dense}  attention: {{num_heads: {heads}, num_kv_heads: {kv_heads}, head_width: {head_width}}}
   moe: {{num_experts: {experts}, top_k: {top_k}, expert_width: {width}, activation: gelu}}
   dtype: bf16
 cluster: {{preset: dgx_h200, nodes: 1, gpus_per_node: {ranks}}}
@@ -42,7 +44,14 @@ SETS = {
     "mixed": (((1, 2), (2, 14)), (1, 1, 2, 1, 4), MAX_WORK_AGAIN),
     "graph": (((1, 4), (2, 8)), (4, 1, 2, 1), MAX_WORK_AGAIN),
     "small": (((2, 12),), (1, 1, 2, 1, 4), MAX_WORK_SMALL),
+    "grouped": (((1, 12),), (1, 2, 1), MAX_WORK_AGAIN),
 }
+
+
+def group_queries(random_: random.Random, case: dict) -> None:
+    heads = case["hidden"] // case["head_width"]
+    case["kv_heads"] = random_.choice([k for k in (1, 2, 4, 8) if heads % k == 0 and k < heads])
+    case["heads"] = heads * random_.choice([1, 2])
 
 
 def draw(random_: random.Random, ranks: int, max_work: float, small: bool) -> dict:
@@ -65,6 +74,7 @@ def draw(random_: random.Random, ranks: int, max_work: float, small: bool) -> di
             "hp_heads": hidden // random_.choice([64, 128, 256]),
             "dense": random_.random() < 0.25,
         }
+        case["heads"] = case["kv_heads"] = hidden // case["head_width"]
         tokens = case["sequence"] * case["sequences"]
         expert = 2 * hidden * case["width"]
         parameters = 2 * case["vocabulary"] * hidden + case["layers"] * (
@@ -94,8 +104,8 @@ WHOLE_STEP = ", cuda_graph_scope: [full_iteration]"
 
 def plans_of(case: dict, kind_of_set: str) -> list[str]:
     again = kind_of_set == "again"
-    graph = kind_of_set == "graph"
-    host = ", implementation: headway" if kind_of_set in ("graph", "mixed", "small") else ""
+    graph = kind_of_set in ("graph", "grouped")
+    host = ", implementation: headway" if graph or kind_of_set in ("mixed", "small") else ""
     kinds = {"ep_naive": "expert_parallel: {}"}
     if case["ranks"] > 1 and not graph:
         kinds["ep_rank"] = "expert_parallel: {dedup: rank}"
@@ -123,7 +133,6 @@ def text(name: str, seed: int, case: dict, kind_of_set: str, micro_batches: int)
             "name": name,
             "seed": seed,
             "micro_batches": f", num_micro_batches: {micro_batches}" if kind_of_set else "",
-            "heads": case["hidden"] // case["head_width"],
             "dense": DENSE.format(4 * case["hidden"]) if case["dense"] else "",
             "plans": "".join(f"  - {{name: {plan}}}\n" for plan in plans),
             "baseline": "ep_naive",
@@ -142,6 +151,8 @@ def main() -> None:
             micro_batches = batches[number % len(batches)]
             small = kind_of_set == "graph" and number % 2 == 0
             case = draw(random_, ranks, max_work / micro_batches, small)
+            if kind_of_set == "grouped":
+                group_queries(random_, case)
             (folder / f"{name}.yaml").write_text(text(name, seed, case, kind_of_set, micro_batches))
 
 

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "analysis"))
 from style import plt, use_style
 
 NAMES = {"ep_naive": "EP", "ep_rank": "EP by rank", "hp": "HP"}
-MARKS = {"ep_naive": ("o", "#4477aa"), "ep_rank": ("s", "#ccbb44"), "hp": ("^", "#ee6677")}
+MARKS = {"ep_naive": ("o", "#0072B2"), "ep_rank": ("s", "#56B4E9"), "hp": ("D", "#D55E00")}
 
 
 def steps(out: str, *judged: str) -> None:

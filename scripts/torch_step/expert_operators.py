@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Times the operators that Megatron-LM runs beside its experts' products, written anew in plain PyTorch, against the
-bytes that the model counts for them (models/workload/framework_operators.cpp, moe_phases.cpp).
+bytes that the model counts for them (models/workload/framework_operators.cpp, layers/expert_parallel.cpp).
 
 usage: scripts/torch_step/expert_operators.py OUT.csv    (one GPU; half a minute)
 

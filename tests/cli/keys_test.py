@@ -65,6 +65,7 @@ CLUSTER = {
     "rank_overrides": [{"rank": 1, "compute_factor": 0.9}],
 }
 CORE = {"leaves_per_pod": 2, "oversubscription": 3, "uplinks_per_pod": 2, "latency": "8 us"}
+PAIRS = {"leaves_per_pod": 1, "pair_bandwidth": "20 GB/s", "latency": "8 us"}
 MESH = {
     "tensor_model_parallel_size": 2,
     "sequence_parallel": True,
@@ -115,6 +116,13 @@ def scenarios():
         "ep over three tiers": scenario(
             [{**ep, "group_size": 16}],
             cluster={"nodes": 4, "fabric": {**CLUSTER["fabric"], "core": CORE}},
+        ),
+        "ep over a dragonfly": scenario(
+            [{**ep, "group_size": 16}],
+            cluster={
+                "nodes": 4,
+                "fabric": {**CLUSTER["fabric"], "nodes_per_leaf": 1, "core": PAIRS},
+            },
         ),
         "ep on one leaf": scenario(
             [ep],

@@ -76,6 +76,22 @@ TEST(Memory, FusedExpertsWorkInImagesOfTheirHiddenRows) {
     }
 }
 
+// What cuDNN 9 asked for on an H200: four sequences of 4096 tokens, 16 heads of 128 on as many of k
+// and v, and on one.
+TEST(Memory, HeadwaysAttentionWorksInTheScoresOfASequence) {
+    Scenario s = toy::scenario();
+    s.batch = {.sequence_length = 4096, .sequences_per_rank = 4};
+    s.model.hidden = 2048;
+    Plan plan = s.plans[0];
+    for (const auto& [kv_heads, bytes] : {std::pair{16, 2148532480.0}, {1, 2282750208.0}}) {
+        s.model.attention = {.num_heads = 16, .num_kv_heads = kv_heads, .head_width = 128};
+        plan.implementation = Implementation::fused;
+        const double other = item(memory_of(s, plan), "workspace");
+        plan.implementation = Implementation::headway;
+        EXPECT_NEAR(item(memory_of(s, plan), "workspace") - other, bytes, 256.0);
+    }
+}
+
 // Per parameter: gradients and reductions of g bytes; master p, moments m1 and m2.
 TEST(Memory, TypesOfTheOptimizerWeighWhatTheyAre) {
     const Scenario s = toy::scenario();

@@ -57,8 +57,8 @@ Seconds expert_time(const Scenario& s, const Profile& profile, Pass pass) {
 
 // R = 4096 x 4 rows, d = 1024, f = 512. Products: 4 R d f FLOPs; a GELU of its own moves 2 R f
 // elements of 2 bytes forward, 4 R f backward. Where whole experts were measured with it, at twice
-// the rate, its pass is gone; of a gated activation it stays.
-TEST(Rates, AGeluIsInTheProductsWhereTheyWereMeasuredSo) {
+// the rate, its pass is gone; of a gated activation it stays without a curve of gated experts.
+TEST(Rates, AnActivationIsInTheProductsWhereTheyWereMeasuredSo) {
     Scenario s = toy::scenario();
     Profile profile = toy::profile();
     const double rows = 4096.0 * 4, products = 4 * rows * 1024 * 512, row = rows * 512 * 2;
@@ -76,6 +76,28 @@ TEST(Rates, AGeluIsInTheProductsWhereTheyWereMeasuredSo) {
     s.model.moe.activation = Activation::swiglu;
     EXPECT_NEAR(expert_time(s, profile, Pass::forward).in(second),
                 1.5 * products / toy::kFlopRate + 3 * row / toy::kByteRate, 1e-9);
+    KernelCurves& gated = profile.kernel(Kernel::grouped_gemm_swiglu);
+    gated.forward = joined.forward;
+    gated.forward[0].rate = {3 * toy::kFlopRate, 3 * toy::kFlopRate};
+    EXPECT_NEAR(expert_time(s, profile, Pass::forward).in(second),
+                1.5 * products / (3 * toy::kFlopRate), 1e-9);
+    s.plans[0].implementation = Implementation::unfused;  // its products leave the activation out
+    EXPECT_GT(expert_time(s, profile, Pass::forward).in(second), 1.5 * products / toy::kFlopRate);
+}
+
+// HP's gated experts: 6 P d f FLOPs at the rate of gated ones, at that of ungated ones without.
+TEST(Rates, GatedFusedExpertsHaveTheirOwnRate) {
+    Scenario s = toy::scenario();
+    Profile profile = toy::profile();
+    s.model.moe.activation = Activation::swiglu;
+    s.plans = {toy::hp(8, s.model, 8)};
+    const double ungated = expert_time(s, profile, Pass::forward).in(second);
+    KernelCurves& gated = profile.kernel(Kernel::fused_expert_swiglu);
+    gated.forward = profile.kernel(Kernel::fused_expert).forward;
+    for (double& rate : gated.forward[0].rate) rate *= 2.0;
+    EXPECT_NEAR(expert_time(s, profile, Pass::forward).in(second), 0.5 * ungated, 1e-9);
+    s.model.moe.activation = Activation::gelu;
+    EXPECT_NEAR(expert_time(s, profile, Pass::forward).in(second), ungated * 2.0 / 3.0, 1e-9);
 }
 
 // Which direction was asked for, and of what: a number without them says nothing.
@@ -178,7 +200,7 @@ TEST(Rates, AWholePhaseOutsideItsLayersIsCounted) {
     EXPECT_NE(warning.find("experts 128..128 asked, 8..64 measured"), std::string::npos) << warning;
     EXPECT_THROW(predict(more, profile, {.strict = true}), InputError);
     // Two layers; a chunked or a recomputed one would count as often as it looks up.
-    EXPECT_NE(warning.find("phase expert forward (ep): 1 look-ups"), std::string::npos) << warning;
+    EXPECT_NE(warning.find("phase expert forward (ep): 1 look-up "), std::string::npos) << warning;
 }
 
 }  // namespace

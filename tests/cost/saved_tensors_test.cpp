@@ -70,6 +70,8 @@ TEST(SavedTensors, ModulesSaveWhatTheReportSays) {
     EXPECT_NEAR(saves(mla_up_proj, layernorm), 512.0 + 112.0, 0.5);
     plan.implementation = Implementation::fused;
     EXPECT_NEAR(2236.0 - kept(s, plan), 448.0, 0.5) << "returned copies";
+    plan.implementation = Implementation::headway;
+    EXPECT_NEAR(2236.0 - kept(s, plan), 0.0, 0.5) << "headway's own step keeps them";
 }
 
 // HP keeps 2 T H d_h b + 20 T H k of the routed part: H 8, k 8, H d_h = d: 117 MiB.

@@ -13,7 +13,10 @@ inline constexpr double kFlopRate = 100e12, kByteRate = 1e12, kLink = 100e9;
 inline Profile profile() {
     Profile p{.name = "toy", .provenance = {.device = "toy"}};
     for (int k = 0; k < kNumKernels; ++k) {
-        if (static_cast<Kernel>(k) == Kernel::grouped_gemm_gelu) continue;
+        const bool optional = k == static_cast<int>(Kernel::grouped_gemm_gelu) ||
+                              k == static_cast<int>(Kernel::grouped_gemm_swiglu) ||
+                              k == static_cast<int>(Kernel::fused_expert_swiglu);
+        if (optional) continue;
         const double rate = is_byte_rate(static_cast<Kernel>(k)) ? kByteRate : kFlopRate;
         p.kernel(static_cast<Kernel>(k)).forward = {{.size = {1.0, 1e18},
                                                      .width = {1.0},

@@ -130,6 +130,93 @@ TEST(ThreeTiers, TheCoreIsWhatPodsShare) {
     EXPECT_NEAR(seconds_of(c, uniform(8)), 32 * kBytes / toy::kLink, 1e-9);
 }
 
+// Three pods of a node of two GPUs, B from each to each other one.
+Cluster dragonfly(double pair, PodRouting routing) {
+    Cluster c = toy::cluster(3, 2);
+    c.fabric->nodes_per_leaf = 1;
+    c.fabric->core =
+        CoreTier{.leaves_per_pod = 1, .pair_bandwidth = pair * byte / second, .routing = routing};
+    return c;
+}
+
+// An equal exchange sends 2 x 2 messages over each pair's link: 4 a / B, or 4 a / NIC where the
+// links are wide; in the model, on the simulator's links and by their names.
+TEST(Dragonfly, EveryPairOfPodsHasItsLinks) {
+    const Profile profile = toy::profile();
+    const double a = 1e6;
+    for (const double pair : {toy::kLink / 4, toy::kLink / 2, 4 * toy::kLink}) {
+        const Cluster c = dragonfly(pair, PodRouting::minimal);
+        const double narrowest = std::min(pair, toy::kLink);
+        EXPECT_NEAR(seconds_of(c, uniform(6)), 4 * kBytes / narrowest, 1e-9) << pair;
+        EXPECT_NEAR(PriceBook(profile, c, Dtype::bf16)
+                        .exchange(equal_exchange(c, 6, 1, a * byte), 1.0)
+                        .time.in(second),
+                    1e-6 + 4 * a / narrowest, 1e-9)
+            << pair;
+        const auto links = sim::all_to_all(sim::Topology(c), uniform(6)).links;
+        EXPECT_EQ(bytes_of(links, "core_pair:2.0"), 4 * kBytes);
+        EXPECT_EQ(bytes_of(links, "core_up:0"), 0.0);
+    }
+}
+
+// Leaves 2:1 below the pods: they decide where a pair's link is wider than half a leaf's uplinks.
+TEST(Dragonfly, LeavesMayBeNarrower) {
+    const Profile profile = toy::profile();
+    Cluster c = dragonfly(toy::kLink * 2, PodRouting::minimal);
+    c.fabric->oversubscription = 2.0;  // 8 messages leave each leaf, over 2 NICs / 2
+    EXPECT_NEAR(seconds_of(c, uniform(6)), 8 * kBytes / toy::kLink, 1e-9);
+    EXPECT_NEAR(PriceBook(profile, c, Dtype::bf16)
+                    .exchange(equal_exchange(c, 6, 1, 1e6 * byte), 1.0)
+                    .time.in(second),
+                1e-6 + 8e6 / toy::kLink, 1e-9);
+}
+
+// A message of each rank of a pod to the next pod: one pair's link of its two, 2 a / B. By Valiant
+// half of three: 2 a / 1.5 B. The simulator sends all six ranks' to their stage's next.
+TEST(Dragonfly, OneNeighbourHasOneLinkOrHalfOfAll) {
+    const Profile profile = toy::profile();
+    const double pair = toy::kLink / 4, a = 1e6;
+    for (const auto& [routing, links] :
+         {std::pair{PodRouting::minimal, 1.0}, {PodRouting::valiant, 1.5}}) {
+        const Cluster c = dragonfly(pair, routing);
+        EXPECT_NEAR(PriceBook(profile, c, Dtype::bf16)
+                        .message(PathClass::core, a * byte, 1.0)
+                        .time.in(second),
+                    1e-6 + 2 * a / (links * pair), 1e-9);
+        TrafficMatrix m(6);
+        for (int r = 0; r < 6; ++r) m.at(r, (r + 2) % 6) = kBytes;
+        EXPECT_NEAR(seconds_of(c, m), 2 * kBytes / (links * pair), 1e-9);
+    }
+}
+
+// Two rings over three pods, each with half of V: both cross the same link from pod to pod, where
+// an all-reduce passes 2 (6 - 1) / 6 V. A lane of theirs has half of it.
+TEST(Dragonfly, RingsShareTheLinkToTheNextPod) {
+    const double pair = toy::kLink / 4;
+    const std::int64_t bytes = 12'000'000;
+    for (const auto& [routing, links] :
+         {std::pair{PodRouting::minimal, 1.0}, {PodRouting::valiant, 1.5}}) {
+        const Cluster c = dragonfly(pair, routing);
+        EXPECT_NEAR(ring_lanes(c, 6, 1).of_lane.in(byte / second), links * pair / 2, 1.0);
+        EXPECT_NEAR(run(c, ReduceTask{.group_size = 6, .bytes = bytes}).step.in(second),
+                    2.0 * 5 / 6 * static_cast<double>(bytes) / (links * pair), 1e-5);
+    }
+}
+
+// A slow pair is waited for, by name from either side.
+TEST(Dragonfly, ASlowPairIsWaitedFor) {
+    const Profile profile = toy::profile();
+    Cluster c = dragonfly(toy::kLink / 4, PodRouting::minimal);
+    c.link_overrides = {{.link = "core_pair:0.2", .bandwidth_factor = 0.5, .latency = 7.0 * us}};
+    EXPECT_NEAR(seconds_of(c, uniform(6)), 32 * kBytes / toy::kLink + 7e-6, 1e-9);
+    EXPECT_NEAR(PriceBook(profile, c, Dtype::bf16)
+                    .exchange(equal_exchange(c, 6, 1, 1e6 * byte), 1.0)
+                    .time.in(second),
+                1e-6 + 32e6 / toy::kLink + 7e-6, 1e-9);
+    EXPECT_TRUE(links_named(c, "core_pair:0.0").empty()) << "no pod has a link to itself";
+    EXPECT_EQ(links_named(c, "core_pair:1").size(), 2U);
+}
+
 // A message is spread over both planes; a dead port leaves it the other one, a slow one is waited
 // for. Hashed, it has one port in any case.
 TEST(Planes, AMessageUsesAllThatAreAlive) {

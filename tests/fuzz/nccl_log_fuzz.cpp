@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "models/fit/nccl_log.hpp"
+#include "models/measurements/nccl_log.hpp"
 #include "models/vocab/error.hpp"
 
 namespace {

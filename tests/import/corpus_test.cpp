@@ -1,6 +1,6 @@
 // jobs/: files of public repositories (README.md there), each with the scenario that it must give,
 // leftovers included, or the message it is refused with. broken/: files that no job was started
-// with, each with its message.
+// with, each with its message. Folders in jobs/ hold what jobs take in.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 std::vector<fs::path> files_in(const char* folder) {
     std::vector<fs::path> files;
     for (const auto& entry : fs::directory_iterator(kImportTests / folder)) {
-        if (is_job(entry.path())) files.push_back(entry.path());
+        if (entry.is_regular_file() && is_job(entry.path())) files.push_back(entry.path());
     }
     std::sort(files.begin(), files.end());
     return files;

@@ -62,17 +62,20 @@ TEST(AttentionReference, ZeroQueriesGiveTheMeanOfTheValuesSoFar) {
 }
 
 TEST(AttentionReference, GradientIsTheDerivativeOfTheForward) {
-    const AttentionShape shape{2, 7, 2, 8};
-    const std::size_t elements = 2 * 7 * 16;
-    HostAttention a{shape, normal(3 * elements, 5), normal(elements, 6)};
-    const std::vector<double> direction = normal(3 * elements, 7), start = a.qkv;
-    const double gradient = dot(attention_reference(a).dqkv, direction);
-    const double step = 1e-5;
-    a.qkv = moved(start, direction, step);
-    const double after = dot(attention_reference(a).o, a.d_o);
-    a.qkv = moved(start, direction, -step);
-    const double before = dot(attention_reference(a).o, a.d_o);
-    EXPECT_NEAR((after - before) / (2 * step), gradient, 1e-7 * std::abs(gradient));
+    for (const AttentionShape& shape :
+         {AttentionShape{2, 7, 2, 8}, AttentionShape{2, 7, 6, 8, 2}}) {
+        const auto tokens = std::size_t(shape.num_tokens());
+        HostAttention a{shape, normal(tokens * std::size_t(shape.qkv_width()), 5),
+                        normal(tokens * std::size_t(shape.width()), 6)};
+        const std::vector<double> direction = normal(a.qkv.size(), 7), start = a.qkv;
+        const double gradient = dot(attention_reference(a).dqkv, direction);
+        const double step = 1e-5;
+        a.qkv = moved(start, direction, step);
+        const double after = dot(attention_reference(a).o, a.d_o);
+        a.qkv = moved(start, direction, -step);
+        const double before = dot(attention_reference(a).o, a.d_o);
+        EXPECT_NEAR((after - before) / (2 * step), gradient, 1e-7 * std::abs(gradient));
+    }
 }
 
 HostBlock small_block() {

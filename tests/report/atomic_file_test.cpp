@@ -1,4 +1,4 @@
-#include "models/report/atomic_file.hpp"
+#include "models/text/atomic_file.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/wait.h>

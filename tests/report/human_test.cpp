@@ -1,4 +1,4 @@
-#include "models/report/human.hpp"
+#include "models/text/human.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 
 #include <gtest/gtest.h>
 

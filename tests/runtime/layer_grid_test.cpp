@@ -1,5 +1,5 @@
 // Grids of layers and their samples as CSV: what is written is read; what was cut off is dropped.
-#include "runtime/layer_grid.hpp"
+#include "runtime/layers/layer_grid.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

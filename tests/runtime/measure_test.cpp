@@ -1,4 +1,4 @@
-#include "runtime/measure.hpp"
+#include "runtime/layers/measure.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,12 +6,12 @@
 #include <set>
 
 #include "models/vocab/error.hpp"
+#include "models/vocab/phase.hpp"
 #include "models/workload/drawn_group.hpp"
 #include "models/workload/layout.hpp"
-#include "models/workload/moe_phase.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/host.hpp"
-#include "runtime/layer_setup.hpp"
+#include "runtime/layers/layer_setup.hpp"
 
 namespace headway::runtime {
 namespace {

@@ -86,8 +86,12 @@ Result run(const Scenario& scenario, int steps,
 // elements of each, on two ranks; what all ranks hold is changed on all of them.
 TEST(Step, GradientIsTheDerivativeOfTheLoss) {
     constexpr double e = 1e-5;
-    for (const MoeLayerSplit& split : splits()) {
-        const Scenario scenario = tiny(split, 2, 1);
+    std::vector<Scenario> scenarios;
+    for (const MoeLayerSplit& split : splits()) scenarios.push_back(tiny(split, 2, 1));
+    // Grouped queries: four heads of q on two of k and v, twelve wide in a model of eight.
+    scenarios.push_back(scenarios.front());
+    scenarios.back().model.attention = {.num_heads = 4, .num_kv_heads = 2, .head_width = 3};
+    for (const Scenario& scenario : scenarios) {
         const Result at = run(scenario, 1);
         for (const Section& section : at.parameters[1].sections) {
             for (const WeightTensor& tensor : section.tensors) {
@@ -106,6 +110,53 @@ TEST(Step, GradientIsTheDerivativeOfTheLoss) {
                 }
             }
         }
+    }
+}
+
+// Heads of k and v that are copies of one another's give what one shared head does, and its
+// gradient is the sum of theirs.
+TEST(Step, SharedKeysAreEqualKeys) {
+    const int d = 8, w = 4, heads = 4;
+    Scenario shared = tiny(ExpertParallel{}, 1, 1), apart = shared;
+    shared.model.attention = {.num_heads = heads, .num_kv_heads = 2, .head_width = w};
+    apart.model.attention = {.num_heads = heads, .num_kv_heads = heads, .head_width = w};
+    Result few, all;
+    const auto place = [](const Result& r, const char* name) {
+        return static_cast<std::size_t>(r.parameters[0].layer(0)[name].place);
+    };
+    const auto rows_of = [&](std::vector<double>& values, std::size_t at, int first, int count) {
+        const auto begin = values.begin() + static_cast<std::ptrdiff_t>(at) + first * w * d;
+        return std::vector<double>(begin, begin + count * w * d);
+    };
+    few = run(shared, 1);
+    // Every tensor of `shared` for `apart`, with each head of k and v twice.
+    all = run(apart, 1, [&](int, std::vector<double>& values) {
+        const StepSetup setup = step_setup(apart, apart.plans[0], {.forced = true});
+        const StepParameters to = step_parameters(setup, 0);
+        const StepParameters& from = few.parameters[0];
+        std::vector<double> old = draw_parameters<double>(from);
+        for (std::size_t s = 0; s < to.sections.size(); ++s) {
+            for (std::size_t t = 0; t < to.sections[s].tensors.size(); ++t) {
+                const WeightTensor &a = from.sections[s].tensors[t], &b = to.sections[s].tensors[t];
+                const auto at = static_cast<std::size_t>(a.place);
+                std::vector<double> rows(old.begin() + a.place, old.begin() + a.place + a.count());
+                if (b.count() != a.count()) {
+                    rows = rows_of(old, at, 0, heads);
+                    for (int k = 0; k < 2 * heads; ++k) {
+                        const auto head = rows_of(old, at, heads + k / 2, 1);
+                        rows.insert(rows.end(), head.begin(), head.end());
+                    }
+                }
+                std::ranges::copy(rows, values.begin() + b.place);
+            }
+        }
+    });
+    EXPECT_NEAR(all.loss, few.loss, 1e-12);
+    for (int k = 0; k < 4; ++k) {  // two of k, two of v
+        const auto sum = rows_of(few.gradients[0], place(few, "qkv"), heads + k, 1),
+                   two = rows_of(all.gradients[0], place(all, "qkv"), heads + 2 * k, 2);
+        for (std::size_t i = 0; i < sum.size(); ++i)
+            EXPECT_NEAR(sum[i], two[i] + two[i + sum.size()], 1e-12) << k;
     }
 }
 
@@ -407,7 +458,6 @@ TEST(Step, RefusesWhatItDoesNotExecute) {
     expect("adamw_8bit", [](Scenario& s) { s.plans[0].optimizer = Optimizer::adamw_8bit; });
     expect("implementation: torch",
            [](Scenario& s) { s.plans[0].implementation = Implementation::torch; });
-    expect("num_kv_heads: 1", [](Scenario& s) { s.model.attention.num_kv_heads = 1; });
     expect("tied_embeddings", [](Scenario& s) { s.model.tied_embeddings = true; });
     expect("add_bias_linear", [](Scenario& s) { s.model.moe.add_bias_linear = true; });
     expect("shared experts", [](Scenario& s) {

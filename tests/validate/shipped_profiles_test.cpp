@@ -171,6 +171,36 @@ TEST(ShippedProfiles, FusedExpertsOfALongWidthTakeWhatTheGridMeasured) {
     EXPECT_NEAR(us(experts.backward.front(), 2.0) / 2572.0, 1.0, 0.03);
 }
 
+// Gated experts of EP and HP at the widths of Qwen3-30B-A3B and DeepSeek-V3, which no curve was
+// fitted to (docs/results/kernels_gated_h200.csv, one H200, 2026-12-01, medians of two rounds): 6 P
+// d f FLOPs forward, twice that backward. Ungated experts' rates miss these by up to 33 %.
+TEST(ShippedProfiles, GatedExpertsTakeWhatWasMeasuredElsewhere) {
+    const Profile profile = read_profile(kScenarios / "profiles" / "h200_measured.yaml", kPresets);
+    struct Case {
+        Kernel kernel;
+        double rows, experts, width, inner, forward_us, backward_us;
+    };
+    const auto fused = Kernel::fused_expert_swiglu, grouped = Kernel::grouped_gemm_swiglu;
+    for (const Case& c : {Case{fused, 1024, 512, 64, 768, 319.8, 1546.1},
+                          Case{fused, 1024, 256, 128, 768, 250.9, 988.8},
+                          Case{fused, 1024, 256, 256, 768, 512.4, 1834.7},
+                          Case{fused, 512, 512, 64, 2048, 443.9, 2508.1},
+                          Case{fused, 512, 512, 128, 2048, 683.1, 3201.4},
+                          Case{fused, 512, 256, 256, 2048, 697.5, 2750.2},
+                          Case{grouped, 4096, 16, 2048, 768, 909.9, 2057.3},
+                          Case{grouped, 2048, 16, 7168, 2048, 4702.6, 10021.4}}) {
+        const double forward = 6.0 * c.rows * c.experts * c.width * c.inner;
+        const auto us = [&](const RateCurve& curve, double work) {
+            const double width = c.kernel == fused ? c.width : c.inner;
+            return 1e6 * work / curve.at(c.kernel, c.rows, width, c.inner).value;
+        };
+        const KernelCurves& curves = profile.kernel(c.kernel);
+        EXPECT_NEAR(us(curves.forward.front(), forward) / c.forward_us, 1.0, 0.055) << c.width;
+        EXPECT_NEAR(us(curves.backward.front(), 2.0 * forward) / c.backward_us, 1.0, 0.055)
+            << c.width;
+    }
+}
+
 // Bytes over time stays below the link's nominal bandwidth. Reductions are left out: NVLink SHARP
 // reduces in the switch, and two-node reductions use all NICs of a node.
 TEST(ShippedProfiles, NoAllToAllBeatsItsLink) {

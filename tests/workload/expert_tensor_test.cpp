@@ -45,6 +45,8 @@ std::vector<std::string> names(const std::vector<PhaseWork>& phases, Phase from,
     return result;
 }
 
+// Into what outlives it: not of a temporary.
+const PhaseWork& phase_of(std::vector<PhaseWork>&& phases, Phase phase) = delete;
 const PhaseWork& phase_of(const std::vector<PhaseWork>& phases, Phase phase) {
     return *std::ranges::find(phases, phase, &PhaseWork::phase);
 }
@@ -121,9 +123,9 @@ TEST(ExpertTensor, MegatronSumsInTheRoutersType) {
 TEST(ExpertTensor, ProductsAreTallerAndThinner) {
     double whole = 0.0;
     for (const int e : {1, 2, 4}) {
-        const PhaseWork& expert =
-            phase_of(layer_of(toy::scenario(), plan_of(4, 2, e)).forward, Phase::expert);
-        const KernelWork& product = std::get<ComputeWork>(expert.work).kernels[0];
+        const LayerWork layer = layer_of(toy::scenario(), plan_of(4, 2, e));
+        const KernelWork& product =
+            std::get<ComputeWork>(phase_of(layer.forward, Phase::expert).work).kernels[0];
         if (e == 1) whole = product.flops.in(flop);
         EXPECT_NEAR(product.flops.in(flop), whole, 1e-9 * whole);
         EXPECT_NEAR(product.size, e * kTokens / 4 * kTop / (kExperts / 2), 1e-9);

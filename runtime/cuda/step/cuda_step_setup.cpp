@@ -14,7 +14,7 @@ namespace {
 
 kernels::AttentionShape attention_shape(const StepSetup& setup) {
     const Attention& a = setup.model.attention;
-    return {setup.num_sequences, setup.sequence_length, a.num_heads, a.head_width};
+    return {setup.num_sequences, setup.sequence_length, a.num_heads, a.head_width, a.num_kv_heads};
 }
 
 void refuse(const std::string& found, const std::string& accepted) {
@@ -62,7 +62,7 @@ CudaStep::CudaStep(DeviceContext& context, DeviceCommunicator* reductions, const
       setup_(checked(setup)),
       inputs_(inputs),
       parameters_(step_parameters(setup, context.communicator.rank())),
-      half_(context.blas, attention_shape(setup),
+      half_(context.blas, attention_shape(setup), setup.model.hidden,
             make_step_attention(context, attention_shape(setup))),
       head_(context, {.tokens = setup.tokens(),
                       .width = setup.model.hidden,

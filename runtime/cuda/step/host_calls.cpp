@@ -11,7 +11,7 @@
 
 #include "kernels/block/attention_half.hpp"
 #include "kernels/check.hpp"
-#include "models/report/quantile.hpp"
+#include "models/vocab/quantile.hpp"
 #include "models/workload/workload.hpp"
 #include "runtime/cuda/ep_layer.hpp"
 #include "runtime/cuda/hp_layer.hpp"
@@ -106,7 +106,8 @@ std::vector<HostClock::Lap> of_the_last(DeviceCommunicator& communicator,
 class Block {
   public:
     Block(DeviceContext& context, const Scenario& scenario, const Plan& plan)
-        : context_(context), half_(context.blas, shape_of(scenario), attention(scenario)) {
+        : context_(context),
+          half_(context.blas, shape_of(scenario), scenario.model.hidden, attention(scenario)) {
         const LayerSetup setup = layer_setup(scenario, plan);
         const std::int64_t width = scenario.model.hidden, elements = kTokens * width;
         if (setup.head_parallel) {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "runtime/cuda/phase_clock.hpp"
-#include "runtime/measure.hpp"
+#include "runtime/layers/measure.hpp"
 #include "runtime/step/measure_step.hpp"
 
 namespace headway::runtime {
