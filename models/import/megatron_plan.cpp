@@ -202,8 +202,15 @@ void fill_precision(const Job& job, Precision& precision) {
 void fill_sharding(const Job& job, Plan& plan) {
     const bool is_fsdp = job.flag("use_megatron_fsdp");
     const bool is_torch = job.flag("use_torch_fsdp2");
+    // What starts Megatron may turn it on by itself (slime).
+    const bool is_implied = job.flag("use_precision_aware_optimizer") && !is_fsdp &&
+                            !job.has("use_distributed_optimizer");
+    if (is_implied)
+        job.assume(
+            "use_distributed_optimizer is not given: taken as true, as "
+            "use_precision_aware_optimizer needs it");
     const bool is_distributed =
-        job.flag("use_distributed_optimizer", job.file().format == kSwiftFormat);
+        is_implied || job.flag("use_distributed_optimizer", job.file().format == kSwiftFormat);
     const std::string strategy = job.text("data_parallel_sharding_strategy", "optim_grads_params");
     DataParallelSharding sharding = DataParallelSharding::no_shard;
     if (is_distributed) sharding = DataParallelSharding::optim;
