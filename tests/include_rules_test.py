@@ -126,6 +126,7 @@ STANDARD = {
     "string": r"std::(string|to_string)\b",
     "string_view": r"std::string_view\b",
     "thread": r"std::(jthread|thread)\b",
+    "utility": r"std::(exchange|pair)\b",
     "variant": r"std::(variant|visit|get_if)\b",
     "vector": r"std::vector\b",
 }

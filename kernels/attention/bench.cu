@@ -3,6 +3,7 @@
 // recomputation: forward 2 L T H d_a, backward twice that.
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include "kernels/attention/attention.hpp"
 #include "kernels/bench/device.hpp"

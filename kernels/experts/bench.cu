@@ -1,6 +1,7 @@
 // Checks and benchmarks of the expert layer. Every implementation is compared with the naive CUDA
 // reference on the whole shape; the reference itself with the fp64 host one on small shapes.
 #include <memory>
+#include <utility>
 
 #include "kernels/bench/registry.hpp"
 #include "kernels/bench/routing.hpp"

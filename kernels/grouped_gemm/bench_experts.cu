@@ -1,4 +1,6 @@
 // Whole EP experts, forward and backward, against fp64 chains on sampled rows.
+#include <utility>
+
 #include "kernels/grouped_gemm/bench_grouped.cuh"
 
 namespace headway::kernels::bench {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "models/sweep/sweep_file.hpp"
 #include "models/text/csv_text.hpp"

@@ -4,6 +4,7 @@
 // from.
 #include <algorithm>
 #include <span>
+#include <utility>
 #include <variant>
 
 #include "models/workload/phases.hpp"

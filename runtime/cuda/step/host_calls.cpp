@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "kernels/block/attention_half.hpp"
 #include "kernels/check.hpp"
