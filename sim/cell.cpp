@@ -128,7 +128,9 @@ std::shared_ptr<const SpelledOut> spell_out(const Task& task, int group, const P
         operations.push_back(std::move(operation));
     }
     for (Operation& cell : operations) {
-        Cell& added = all->cells.emplace_back(std::move(cell), std::vector<Partners>{});
+        all->cells.push_back(
+            {std::move(cell), std::vector<Partners>{}});  // clang 14: no emplace_back
+        Cell& added = all->cells.back();
         for (const Stage& stage : added.operation.stages)
             added.partners.push_back(partners_of(stage, added.operation.members.size()));
     }
