@@ -40,16 +40,6 @@ struct RowsLayout {
     }
 };
 
-template <typename Layout>
-struct RowsBarriers {
-    uint64_t rows_full[Layout::num_row_slots];
-    uint64_t rows_empty[Layout::num_row_slots];
-    uint64_t full1[Layout::num_slots1];
-    uint64_t empty1[Layout::num_slots1];
-    uint64_t full2[Layout::num_slots2];
-    uint64_t empty2[Layout::num_slots2];
-};
-
 struct RowsParams {
     RowGrouping rows;
     const __nv_bfloat16* x;
@@ -61,33 +51,12 @@ struct RowsParams {
     int hidden;
 };
 
-template <typename Layout>
-__device__ void init_barriers(RowsBarriers<Layout>& bars) {
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < Layout::num_row_slots; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i], gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i], 4);
-        }
-        for (int i = 0; i < Layout::num_slots1; ++i) {
-            ptx::mbarrier_init(&bars.full1[i], 1);
-            ptx::mbarrier_init(&bars.empty1[i], 8);
-        }
-        for (int i = 0; i < Layout::num_slots2; ++i) {
-            ptx::mbarrier_init(&bars.full2[i], 1);
-            ptx::mbarrier_init(&bars.empty2[i], 8);
-        }
-        ptx::mbarrier_init_fence();
-        ptx::fence_proxy_async();
-    }
-    __syncthreads();
-}
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 template <int D, Activation Act>
 __device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
                                const CUtensorMap* map2, unsigned char* smem,
-                               RowsBarriers<RowsLayout<D, Act>>& bars, const TileWalk& walk) {
+                               RingBarriers<RowsLayout<D, Act>>& bars, const TileWalk& walk) {
     using Layout = RowsLayout<D, Act>;
     const int num_chunks = p.hidden / Layout::units;
     const bool resident = Layout::fits_rings(num_chunks);
@@ -116,7 +85,7 @@ __device__ void stream_weights(const RowsParams& p, const CUtensorMap* map1,
 
 template <typename Layout>
 struct WeightRings {
-    RowsBarriers<Layout>& bars;
+    RingBarriers<Layout>& bars;
     uint32_t smem;
     uint32_t chunk_base;  // chunks streamed before this tile
     bool release;
@@ -255,7 +224,7 @@ __device__ __forceinline__ void multiply_tile(float (&dx)[D / 2], RowPair& row_p
 
 template <int D, Activation Act>
 __device__ void consume_tiles(const RowsParams& p, uint32_t smem,
-                              RowsBarriers<RowsLayout<D, Act>>& bars, const TileWalk& walk,
+                              RingBarriers<RowsLayout<D, Act>>& bars, const TileWalk& walk,
                               int warpgroup) {
     using Layout = RowsLayout<D, Act>;
     const int num_chunks = p.hidden / Layout::units;
@@ -321,10 +290,10 @@ __global__ void __launch_bounds__(num_threads, 1)
     using Layout = RowsLayout<D, Act>;
     constexpr bool narrow = !frees_fragments_early<D>;
     extern __shared__ unsigned char raw_smem[];
-    __shared__ RowsBarriers<Layout> bars;
+    __shared__ RingBarriers<Layout> bars;
     unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
     const uint32_t stages = ptx::smem_addr(smem);
-    init_barriers(bars);
+    init_barriers(bars, gather_arrivals, 4);
 
     const int num_tiles = __ldg(p.rows.num_tiles);
     const bool resident = Layout::fits_rings(p.hidden / Layout::units);

@@ -18,6 +18,39 @@ inline constexpr int num_threads = 384;     // one producer and two consumer war
 inline constexpr int gather_arrivals = 32;  // one warp fills a slot of gathered rows
 inline constexpr int max_smem_bytes = 232448;
 
+// Rings of gathered rows and of slices of both weights, as forward and the backward by rows have
+// them.
+template <typename Layout>
+struct RingBarriers {
+    uint64_t rows_full[Layout::num_row_slots];
+    uint64_t rows_empty[Layout::num_row_slots];
+    uint64_t full1[Layout::num_slots1];
+    uint64_t empty1[Layout::num_slots1];
+    uint64_t full2[Layout::num_slots2];
+    uint64_t empty2[Layout::num_slots2];
+};
+// Arrivals that fill a slot of rows, and that empty it.
+template <typename Layout>
+__device__ void init_barriers(RingBarriers<Layout>& bars, int row_fills, int row_empties) {
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < Layout::num_row_slots; ++i) {
+            ptx::mbarrier_init(&bars.rows_full[i], row_fills);
+            ptx::mbarrier_init(&bars.rows_empty[i], row_empties);
+        }
+        for (int i = 0; i < Layout::num_slots1; ++i) {
+            ptx::mbarrier_init(&bars.full1[i], 1);
+            ptx::mbarrier_init(&bars.empty1[i], 8);
+        }
+        for (int i = 0; i < Layout::num_slots2; ++i) {
+            ptx::mbarrier_init(&bars.full2[i], 1);
+            ptx::mbarrier_init(&bars.empty2[i], 8);
+        }
+        ptx::mbarrier_init_fence();
+        ptx::fence_proxy_async();
+    }
+    __syncthreads();
+}
+
 // Producer warps 1..3 gather rows (warp 0 streams weights or images), dealing the loads of a ring
 // in turn. NOTE: a parity wait cannot tell a phase from the one two before it, so a warp must meet
 // the same slots again and again: the number of warps divides the number of slots.

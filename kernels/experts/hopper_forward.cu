@@ -43,16 +43,6 @@ inline constexpr bool shared_slots = Layout::num_row_slots % 2 == 1;
 template <int D>
 inline constexpr int warps_a_slot = D == 256 ? 2 : 1;
 
-template <typename Layout>
-struct ForwardBarriers {
-    uint64_t rows_full[Layout::num_row_slots];
-    uint64_t rows_empty[Layout::num_row_slots];
-    uint64_t full1[Layout::num_slots1];
-    uint64_t empty1[Layout::num_slots1];
-    uint64_t full2[Layout::num_slots2];
-    uint64_t empty2[Layout::num_slots2];
-};
-
 struct ForwardParams {
     RowGrouping rows;
     const __nv_bfloat16* x;
@@ -60,33 +50,12 @@ struct ForwardParams {
     int hidden;
 };
 
-template <int D, typename Layout>
-__device__ void init_barriers(ForwardBarriers<Layout>& bars) {
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < Layout::num_row_slots; ++i) {
-            ptx::mbarrier_init(&bars.rows_full[i], warps_a_slot<D> * gather_arrivals);
-            ptx::mbarrier_init(&bars.rows_empty[i], shared_slots<Layout> ? 8 : 4);
-        }
-        for (int i = 0; i < Layout::num_slots1; ++i) {
-            ptx::mbarrier_init(&bars.full1[i], 1);
-            ptx::mbarrier_init(&bars.empty1[i], 8);
-        }
-        for (int i = 0; i < Layout::num_slots2; ++i) {
-            ptx::mbarrier_init(&bars.full2[i], 1);
-            ptx::mbarrier_init(&bars.empty2[i], 8);
-        }
-        ptx::mbarrier_init_fence();
-        ptx::fence_proxy_async();
-    }
-    __syncthreads();
-}
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 template <int D, int Units, Activation Act>
 __device__ void stream_weights(const ForwardParams& p, const CUtensorMap* map1,
                                const CUtensorMap* map2, unsigned char* smem,
-                               ForwardBarriers<ForwardLayout<D, Units, Act>>& bars,
+                               RingBarriers<ForwardLayout<D, Units, Act>>& bars,
                                const TileWalk& walk) {
     using Layout = ForwardLayout<D, Units, Act>;
     const int num_chunks = p.hidden / Units;
@@ -130,7 +99,7 @@ struct Consumer {
     using Pre = float[Layout::slice_rows1 / Units][Units / 2];  // gate and up, or S
 
     const ForwardParams& p;
-    ForwardBarriers<Layout>& bars;
+    RingBarriers<Layout>& bars;
     const TileWalk& walk;
     uint32_t stages;
     int warpgroup;
@@ -281,10 +250,10 @@ __global__ void __launch_bounds__(num_threads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     using Layout = ForwardLayout<D, Units, Act>;
     extern __shared__ unsigned char raw_smem[];
-    __shared__ ForwardBarriers<Layout> bars;
+    __shared__ RingBarriers<Layout> bars;
     unsigned char* smem = raw_smem + (1024 - ptx::smem_addr(raw_smem) % 1024) % 1024;
     const uint32_t stages = ptx::smem_addr(smem);
-    init_barriers<D, Layout>(bars);
+    init_barriers(bars, warps_a_slot<D> * gather_arrivals, shared_slots<Layout> ? 8 : 4);
 
     const int num_tiles = __ldg(p.rows.num_tiles);
     const int num_chunks = p.hidden / Units;
