@@ -6,6 +6,10 @@
 
 namespace headway {
 
+std::int64_t nodes_of_pod(const Fabric& fabric) {
+    return std::int64_t{fabric.nodes_per_leaf} * fabric.core->leaves_per_pod;
+}
+
 Tiers tiers_of(const Cluster& cluster) {
     Tiers tiers;
     if (!cluster.fabric || cluster.fabric->nodes_per_leaf == 0) return tiers;
@@ -13,8 +17,7 @@ Tiers tiers_of(const Cluster& cluster) {
     tiers.tier[tiers.size++] = {PathClass::spine, f.nodes_per_leaf, f.oversubscription};
     if (!f.core) return tiers;
     Tier& core = tiers.tier[tiers.size++];
-    core = {PathClass::core, std::int64_t{f.nodes_per_leaf} * f.core->leaves_per_pod,
-            f.oversubscription * f.core->oversubscription};
+    core = {PathClass::core, nodes_of_pod(f), f.oversubscription * f.core->oversubscription};
     const double nics = static_cast<double>(core.nodes) * f.nics_per_node;
     if (cluster.has_pod_pairs()) {
         core.narrowing = std::max({1.0, f.oversubscription, nics * f.nic / f.core->pair_bandwidth});
@@ -28,8 +31,7 @@ Tiers tiers_of(const Cluster& cluster) {
 
 int num_pods(const Cluster& cluster) {
     if (!cluster.fabric || !cluster.fabric->core) return 1;
-    const std::int64_t nodes =
-        std::int64_t{cluster.fabric->nodes_per_leaf} * cluster.fabric->core->leaves_per_pod;
+    const std::int64_t nodes = nodes_of_pod(*cluster.fabric);
     return nodes == 0 ? 1 : static_cast<int>((cluster.num_nodes + nodes - 1) / nodes);
 }
 

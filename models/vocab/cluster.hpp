@@ -178,7 +178,8 @@ struct Tiers {
     const Tier* end() const { return tier.data() + size; }
 };
 Tiers tiers_of(const Cluster& cluster);
-int num_pods(const Cluster& cluster);  // 1 without a core
+std::int64_t nodes_of_pod(const Fabric& fabric);  // of one with a core
+int num_pods(const Cluster& cluster);             // 1 without a core
 // A rank's bytes over the core, at its narrowing, that take as long as a byte between two pods.
 double pair_load(const Cluster& cluster);
 

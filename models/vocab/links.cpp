@@ -230,9 +230,7 @@ int leaf_of_nic(const Cluster& cluster, int nic) {
 }
 
 int pod_of_nic(const Cluster& cluster, int nic) {
-    return block_of_nic(
-        cluster, nic,
-        std::int64_t{cluster.fabric->nodes_per_leaf} * cluster.fabric->core->leaves_per_pod);
+    return block_of_nic(cluster, nic, nodes_of_pod(*cluster.fabric));
 }
 
 int relay_of(const Cluster& cluster, int source, int destination) {

@@ -271,6 +271,12 @@ PathCounts LinkLoad::mean() const {
     return result;
 }
 
+// Ranks of the block that begins at `begin` over those of it that are among num_ranks_.
+double LinkLoad::all_over_seen(double begin, double size) const {
+    return (std::min<double>(begin + size, cluster_.num_ranks()) - begin) /
+           (std::min<double>(begin + size, num_ranks_) - begin);
+}
+
 // A block's uplinks are those of a full one; ranks of it that are not among num_ranks_ send as much
 // as those that are.
 double LinkLoad::busiest_block(std::size_t tier) const {
@@ -281,9 +287,7 @@ double LinkLoad::busiest_block(std::size_t tier) const {
     for (Port* port : {&scaled.up, &scaled.down}) {
         for (std::size_t i = 0; i < port->bytes.size(); ++i) {
             const double begin = static_cast<double>(i / static_cast<std::size_t>(rails)) * size;
-            const double here = std::min<double>(begin + size, num_ranks_) - begin,
-                         all = std::min<double>(begin + size, cluster_.num_ranks()) - begin;
-            const double scale = all / here * rails / size;
+            const double scale = all_over_seen(begin, size) * rails / size;
             port->bytes[i] *= scale;
             port->variance[i] *= scale * scale;
         }
@@ -298,10 +302,9 @@ double LinkLoad::busiest_pair_of_pods() const {
     for (std::size_t i = 0; i < scaled.bytes.size(); ++i) {
         const double begin = static_cast<double>(i / static_cast<std::size_t>(num_pods_)) * size;
         if (begin >= num_ranks_) break;
-        const double here = std::min<double>(begin + size, num_ranks_) - begin,
-                     all = std::min<double>(begin + size, cluster_.num_ranks()) - begin;
-        scaled.bytes[i] *= all / here;
-        scaled.variance[i] *= all / here * all / here;
+        const double scale = all_over_seen(begin, size);
+        scaled.bytes[i] *= scale;
+        scaled.variance[i] *= scale * scale;
     }
     return pair_load(cluster_) * scaled.busiest();
 }

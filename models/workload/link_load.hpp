@@ -79,6 +79,7 @@ class LinkLoad {
     void add_pair(int source, int destination, double bytes, double variance);
     void add_pods(int source, int destination, double bytes, double variance);
     double busiest_pair_of_pods() const;
+    double all_over_seen(double begin, double size) const;
     double busiest_block(std::size_t tier) const;
     void add_relayed(const Members& members, const std::vector<double>& columns);
 
