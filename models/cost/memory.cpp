@@ -300,8 +300,8 @@ double attention_workspace(const PlanCounts& counts) {
     const Attention& a = counts.scenario.model.attention;
     const double rows = static_cast<double>(counts.tokens.own) * a.num_heads,
                  length = counts.scenario.batch.sequence_length,
-                 shared = a.num_kv_heads < a.num_heads ? 2.0 * a.head_width : 0.0;
-    return rows * (2.0 * length + 4.0 + 2.0 * shared);
+                 of_shared = a.num_kv_heads < a.num_heads ? 4.0 * a.head_width : 0.0;
+    return rows * (2.0 * length + 4.0 + of_shared);
 }
 
 // Elements of a column in the buffers of the exchange that has the most, in the model's type: what

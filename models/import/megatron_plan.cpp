@@ -347,7 +347,7 @@ void fill_host(const Job& job, Plan& plan) {
     const Setting* scope = job.find("cuda_graph_scope");
     if (scope == nullptr) scope = job.find("cuda_graph_modules");
     if (!graphs) return;
-    const auto add = [&](GraphScope s) { plan.cuda_graph_scope |= 1u << static_cast<unsigned>(s); };
+    const auto add = [&](GraphScope s) { plan.cuda_graph_scope |= bits_of(s); };
     if (how == "full_iteration") return add(GraphScope::full_iteration);
     std::string rest;
     for (const std::string& word : scope ? scope->values : std::vector<std::string>{}) {

@@ -71,7 +71,7 @@ void check_graphs(const Plan& plan, const std::string& where, std::vector<InputP
         problems.push_back(
             {where + ".cuda_graph_scope", std::move(found), std::move(accepted), std::move(hint)});
     };
-    constexpr GraphScopes kStep = 1u << static_cast<unsigned>(GraphScope::full_iteration);
+    constexpr GraphScopes kStep = bits_of(GraphScope::full_iteration);
     if (plan.implementation != Implementation::headway)
         refuse(fmt::format("graphs of implementation: {}, whose launches cost nothing",
                            kImplementationNames[static_cast<std::size_t>(plan.implementation)]),

@@ -6,6 +6,8 @@
 #include <array>
 #include <string_view>
 
+#include "models/vocab/bit_set.hpp"
+
 namespace headway {
 
 // Parts of a layer whose inputs go to the host in forward and come back in backward: of both norms,
@@ -27,11 +29,10 @@ inline constexpr std::array kOffloadModuleNames = {
     std::string_view("mlp_norm"),  std::string_view("expert_fc1"),
     std::string_view("moe_act"),   std::string_view("fused_group_mlp")};
 
-// Bit i stands for module i.
 using OffloadModules = unsigned;
 template <class... Module>
 constexpr OffloadModules offload_modules(Module... m) {
-    return ((1u << static_cast<unsigned>(m)) | ... | 0u);
+    return bits_of(m...);
 }
 
 struct Offload {

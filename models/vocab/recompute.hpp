@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "models/vocab/bit_set.hpp"
+
 namespace headway {
 
 // Parts of a layer whose inside backward computes again (Megatron-LM d98e8a6,
@@ -29,11 +31,10 @@ inline constexpr std::array kRecomputeModuleNames = {
     std::string_view("mlp"),       std::string_view("shared_experts"),
     std::string_view("moe"),       std::string_view("experts")};
 
-// Bit i stands for module i.
 using RecomputeModules = unsigned;
 template <class... Module>
 constexpr RecomputeModules modules(Module... m) {
-    return ((1u << static_cast<unsigned>(m)) | ... | 0u);
+    return bits_of(m...);
 }
 
 enum class RecomputeGranularity { none, selective, full };
