@@ -27,6 +27,22 @@ std::vector<std::string> words_of(const Setting& setting) {
     return words;
 }
 
+struct NamedModules {
+    unsigned bits = 0;
+    std::string others;  // that are not among `names`
+};
+NamedModules modules_of(const Setting& setting, const auto& names) {
+    NamedModules modules;
+    for (const std::string& word : words_of(setting)) {
+        const auto found = std::ranges::find(names, std::string_view(word));
+        if (found == names.end())
+            modules.others += (modules.others.empty() ? "" : ", ") + word;
+        else
+            modules.bits |= 1u << (found - names.begin());
+    }
+    return modules;
+}
+
 }  // namespace
 
 void fill_recompute(const Job& job, Plan& plan) {
@@ -63,18 +79,12 @@ void fill_recompute(const Job& job, Plan& plan) {
         return;
     }
     recompute.granularity = RecomputeGranularity::selective;
-    std::string rest;
-    for (const std::string& module :
-         modules ? words_of(*modules) : std::vector<std::string>{"core_attn"}) {
-        const auto found = std::find(kRecomputeModuleNames.begin(), kRecomputeModuleNames.end(),
-                                     std::string_view(module));
-        if (found == kRecomputeModuleNames.end())
-            rest += (rest.empty() ? "" : ", ") + module;
-        else
-            recompute.modules |= 1u << (found - kRecomputeModuleNames.begin());
-    }
-    if (!rest.empty())
-        job.leave(*modules, fmt::format("not modelled: nothing of {} is recomputed", rest));
+    const NamedModules named = modules != nullptr
+                                   ? modules_of(*modules, kRecomputeModuleNames)
+                                   : NamedModules{headway::modules(RecomputeModule::core_attn), ""};
+    recompute.modules |= named.bits;
+    if (!named.others.empty())
+        job.leave(*modules, fmt::format("not modelled: nothing of {} is recomputed", named.others));
     if (recompute.modules == 0u) recompute = {};
 }
 
@@ -153,17 +163,11 @@ void fill_activation_offload(const Job& job, Offload& offload) {
     const int layers = job.integer_or("cpu_offloading_num_layers", 0, 0, 1 << 20);
     if (job.flag("cpu_offloading", true)) offload.cpu_offloading_num_layers = layers;
     if (!job.flag("fine_grained_activation_offloading") || modules == nullptr) return;
-    std::string rest;
-    for (const std::string& module : modules->values) {
-        const auto found = std::ranges::find(kOffloadModuleNames, std::string_view(module));
-        if (found == kOffloadModuleNames.end())
-            rest += (rest.empty() ? "" : ", ") + module;
-        else
-            offload.modules |= 1u << (found - kOffloadModuleNames.begin());
-    }
-    offload.fine_grained_activation_offloading = offload.modules != 0;
-    if (!rest.empty())
-        job.leave(*modules, fmt::format("not modelled: the input of {} stays on the GPU", rest));
+    const auto [bits, others] = modules_of(*modules, kOffloadModuleNames);
+    offload.modules = bits;
+    offload.fine_grained_activation_offloading = bits != 0;
+    if (!others.empty())
+        job.leave(*modules, fmt::format("not modelled: the input of {} stays on the GPU", others));
 }
 
 // The recipe counts where a format turns it on; Megatron's is "delayed".

@@ -136,6 +136,9 @@ TEST(Megatron, PutsActivationsOnTheHost) {
     const std::string modules = "--offload-modules core_attn expert_fc1";
     EXPECT_EQ(offload("--fine-grained-activation-offloading " + modules).modules,
               offload_modules(core_attn, expert_fc1));
+    EXPECT_EQ(offload("--fine-grained-activation-offloading --offload-modules core_attn,expert_fc1")
+                  .modules,
+              offload_modules(core_attn, expert_fc1));
     EXPECT_EQ(offload(modules), Offload{});
     EXPECT_EQ(offload("--cpu-offloading-num-layers 4").cpu_offloading_num_layers, 4);
     EXPECT_EQ(offload("--cpu-offloading-num-layers 0"), Offload{});
